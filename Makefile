@@ -1,0 +1,35 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+DEMO_PROMPT ?= a face with blonde hair
+DEMO_OUTDIR ?= outputs/demo
+
+.PHONY: demo test lint format clean
+
+demo: .venv/installed
+	.venv/bin/styleclip-edit --prompt="$(DEMO_PROMPT)" --seeds=0-7 \
+	  --outdir="$(DEMO_OUTDIR)"
+
+test: .venv-test/installed
+	.venv-test/bin/python -m pytest
+
+lint: .venv-test/installed
+	.venv-test/bin/ruff check .
+	.venv-test/bin/ruff format --check .
+	.venv-test/bin/mypy
+
+format: .venv-test/installed
+	.venv-test/bin/ruff check --fix .
+	.venv-test/bin/ruff format .
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --editable .
+	touch $@
+
+.venv-test/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-test
+	.venv-test/bin/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv .venv-test build dist *.egg-info outputs

@@ -1,0 +1,224 @@
+"""python -m convert: official weights → model directories.
+
+  python -m convert stylegan2-ffhq-config-f.pt --output models/ffhq
+  python -m convert ffhq.pkl ViT-B-32.pt --output models
+
+Says what each file holds, converts it, reads the result back and compares. One file
+becomes the folder --output itself, several become folders in it with their names.
+Nothing in a file is executed.
+"""
+
+import dataclasses
+import pathlib
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import flags
+
+from convert import clip, rules, stylegan2, torch_files
+from convert.rules import Conversion
+from convert.torch_files import TorchFile
+from styleclip_jax.cli.flags import EXIT_USER_ERROR
+from styleclip_jax.errors import UserError
+from styleclip_jax.io import checkpoints
+from styleclip_jax.models import clip as clip_model
+
+
+class Kind(NamedTuple):
+    """How one kind of network is converted, written and read back.
+
+    Attributes:
+      recognize: whether a file holds such a network.
+      convert: its table.
+      write: makes a model directory of a conversion, whole or not at all.
+      read: flat tensors and the configuration of that directory.
+    """
+
+    recognize: Callable[[TorchFile], bool]
+    convert: Callable[[TorchFile], Any]
+    write: Callable[[Any, TorchFile, pathlib.Path], None]
+    read: Callable[[Any, pathlib.Path], tuple[Mapping[str, Any], Any]]
+
+
+def _write_network(
+    conversion: Conversion, file: TorchFile, directory: pathlib.Path
+) -> None:
+    """The default: a directory of `checkpoints`."""
+    source = {
+        "file": pathlib.Path(file.path).name,
+        "format": file.format,
+        "notes": conversion.notes,
+    }
+    checkpoints.save_network(
+        directory,
+        kind=conversion.kind,
+        params=conversion.tensors,
+        config=conversion.config,
+        source=source,
+    )
+
+
+def _read_network(
+    conversion: Conversion, directory: pathlib.Path
+) -> tuple[Mapping[str, Any], Any]:
+    shapes = {name: tensor.shape for name, tensor in conversion.tensors.items()}
+    params, config = checkpoints.load_network(
+        directory,
+        kind=conversion.kind,
+        config_type=type(conversion.config),
+        param_shapes=lambda _: shapes,
+    )
+    return checkpoints.flatten(params), config
+
+
+def _write_clip(
+    conversion: clip.ClipConversion, _: TorchFile, directory: pathlib.Path
+) -> None:
+    clip.write(conversion, directory)
+
+
+def _read_clip(
+    _: clip.ClipConversion, directory: pathlib.Path
+) -> tuple[Mapping[str, Any], Any]:
+    network = clip_model.load(directory)
+    return checkpoints.flatten(network.params), network.config
+
+
+KINDS = {
+    "stylegan2": Kind(
+        stylegan2.recognize, stylegan2.convert, _write_network, _read_network
+    ),
+    "clip": Kind(clip.recognize, clip.convert, _write_clip, _read_clip),
+}
+
+
+def _flags() -> flags.FlagValues:
+    values = flags.FlagValues()
+    # Files may stand before, between and after the flags.
+    values.set_gnu_getopt(True)
+    flags.DEFINE_string("output", None, "Folder to write.", flag_values=values)
+    flags.DEFINE_enum(
+        "kind",
+        None,
+        list(KINDS),
+        "What the files hold; told by their content if absent.",
+        flag_values=values,
+    )
+    return values
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the program.
+
+    Args:
+      argv: command line, the program's name first.
+
+    Returns:
+      The exit code: 0, or 2 after one line on stderr that says what is wrong.
+    """
+    values = _flags()
+    if {"--help", "-help", "-h"} & set(argv):
+        print(f"{__doc__}\n{values.get_help()}")
+        return 0
+    try:
+        paths = [pathlib.Path(path) for path in values(list(argv))[1:]]
+        directories = _directories(paths, values["output"].value)
+        jobs = [_convert(path, values["kind"].value) for path in paths]
+        for (file, conversion), directory in zip(jobs, directories, strict=True):
+            _write(file, conversion, directory)
+    except (UserError, flags.Error) as error:
+        message = " ".join(str(error).split())
+        print(f"error: {message.removeprefix('flag ')}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    return 0
+
+
+def _directories(
+    paths: Sequence[pathlib.Path], output: str | None
+) -> list[pathlib.Path]:
+    """The model directory of each file; none of them may hold anything yet."""
+    if not paths:
+        raise UserError("expected files to convert, found none; see --help")
+    if not output:
+        raise UserError("--output: expected the folder to write, found nothing")
+    root = pathlib.Path(output)
+    directories = [root] if len(paths) == 1 else [root / path.stem for path in paths]
+    for path, directory in zip(paths, directories, strict=True):
+        if directories.count(directory) > 1:
+            raise UserError(
+                f"{path}: expected files of different names, found {path.stem} twice; "
+                "convert them one by one"
+            )
+        if directory.is_dir() and any(directory.iterdir()):
+            raise UserError(
+                f"{directory}: the folder already exists and is not empty; "
+                "remove it or give another --output"
+            )
+        if directory.exists() and not directory.is_dir():
+            raise UserError(f"{directory}: expected a folder to write, found a file")
+    return directories
+
+
+def _convert(path: pathlib.Path, kind: str | None) -> tuple[TorchFile, Conversion]:
+    file = torch_files.read(path)
+    if kind is None:
+        kind = _detect(file)
+    conversion = KINDS[kind].convert(file)
+    print(f"{path}: {file.format} file, {kind}")
+    for field in dataclasses.fields(conversion.config):
+        print(f"  {field.name}: {getattr(conversion.config, field.name)}")
+    for note in conversion.notes:
+        print(f"  note: {note}")
+    return file, conversion
+
+
+def _detect(file: TorchFile) -> str:
+    for name, kind in KINDS.items():
+        if kind.recognize(file):
+            return name
+    raise UserError(
+        f"{file.path}: expected one of {', '.join(KINDS)}, found a {file.format} file "
+        f"that holds {torch_files.summarize(file.content)}"
+    )
+
+
+def _write(file: TorchFile, conversion: Conversion, directory: pathlib.Path) -> None:
+    kind = KINDS[conversion.kind]
+    kind.write(conversion, file, directory)
+    try:
+        _verify(conversion, *kind.read(conversion, directory), directory)
+    except UserError:
+        shutil.rmtree(directory)
+        raise
+    size = sum(tensor.size for tensor in conversion.tensors.values())
+    print(f"{directory}: {size:,} parameters written, read back and compared")
+
+
+def _verify(
+    conversion: Conversion,
+    tensors: Mapping[str, Any],
+    config: Any,
+    directory: pathlib.Path,
+) -> None:
+    """Compares what was read back with what was to be written, bit for bit."""
+    different = [
+        name
+        for name in conversion.tensors.keys() | tensors.keys()
+        if name not in tensors
+        or name not in conversion.tensors
+        or not np.array_equal(
+            np.asarray(tensors[name]), conversion.tensors[name], equal_nan=True
+        )
+    ]
+    if different or config != conversion.config:
+        what = rules.list_names(sorted(different)) or "the configuration"
+        raise UserError(
+            f"{directory}: what was read back differs from what was written ({what})"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

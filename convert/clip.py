@@ -1,0 +1,278 @@
+"""CLIP by OpenAI (`.pt`) or by transformers' PyTorch classes → transformers' Flax.
+
+The result is a folder in transformers' own format, which FlaxCLIPModel.from_pretrained
+reads as well as we do.
+"""
+
+import dataclasses
+import math
+import pathlib
+import shutil
+from collections.abc import Callable, Mapping
+
+import flax.traverse_util
+import numpy as np
+
+from convert import rules
+from convert.rules import Conversion, Rule
+from convert.torch_files import TorchFile, tensors
+from styleclip_jax.errors import UserError
+from styleclip_jax.io import files
+from styleclip_jax.models import bpe, clip
+
+_HEAD_WIDTH = 64
+
+
+def _third(index: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Queries, keys or values out of a tensor that stacks the three."""
+
+    def cut(x: np.ndarray) -> np.ndarray:
+        return np.split(x, 3)[index]
+
+    return cut
+
+
+def _openai_norm(source: str, target: str) -> list[Rule]:
+    return [
+        Rule(rf"{source}\.weight", rf"{target}/scale"),
+        Rule(rf"{source}\.bias", rf"{target}/bias"),
+    ]
+
+
+def _openai_tower(source: str, target: str) -> list[Rule]:
+    block = rf"{source}transformer\.resblocks\.(\d+)\."
+    layer = rf"{target}/encoder/layers/\1/"
+    table = [
+        *_openai_norm(block + r"ln_(\d)", layer + r"layer_norm\2"),
+    ]
+    for index, part in enumerate("qkv"):
+        cut = _third(index)
+        table += [
+            Rule(
+                block + r"attn\.in_proj_weight",
+                layer + f"self_attn/{part}_proj/kernel",
+                rules.chain(cut, rules.transpose),
+            ),
+            Rule(
+                block + r"attn\.in_proj_bias",
+                layer + f"self_attn/{part}_proj/bias",
+                cut,
+            ),
+        ]
+    for name, dense in (
+        (r"attn\.out_proj", "self_attn/out_proj"),
+        (r"mlp\.c_fc", "mlp/fc1"),
+        (r"mlp\.c_proj", "mlp/fc2"),
+    ):
+        table += [
+            Rule(rf"{block}{name}\.weight", rf"{layer}{dense}/kernel", rules.transpose),
+            Rule(rf"{block}{name}\.bias", rf"{layer}{dense}/bias"),
+        ]
+    return table
+
+
+_VISION, _TEXT = "vision_model/embeddings", "text_model/embeddings"
+_OPENAI = [
+    Rule(r"visual\.class_embedding", f"{_VISION}/class_embedding"),
+    Rule(
+        r"visual\.conv1\.weight",
+        f"{_VISION}/patch_embedding/kernel",
+        rules.oihw_to_hwio,
+    ),
+    Rule(r"visual\.positional_embedding", f"{_VISION}/position_embedding/embedding"),
+    # The misspelling is transformers'.
+    *_openai_norm(r"visual\.ln_pre", "vision_model/pre_layrnorm"),
+    *_openai_norm(r"visual\.ln_post", "vision_model/post_layernorm"),
+    *_openai_tower(r"visual\.", "vision_model"),
+    Rule(r"visual\.proj", "visual_projection/kernel"),
+    Rule(r"token_embedding\.weight", f"{_TEXT}/token_embedding/embedding"),
+    Rule(r"positional_embedding", f"{_TEXT}/position_embedding/embedding"),
+    *_openai_norm("ln_final", "text_model/final_layer_norm"),
+    *_openai_tower("", "text_model"),
+    Rule("text_projection", "text_projection/kernel"),
+    Rule("logit_scale", "logit_scale"),
+    # Numbers that the shapes tell as well.
+    Rule("input_resolution|context_length|vocab_size", None),
+]
+
+_TOWER = r"(vision|text)_model\."
+_LAYER, _LAYER_TARGET = (
+    _TOWER + r"encoder\.layers\.(\d+)\.",
+    r"\1_model/encoder/layers/\2/",
+)
+_TRANSFORMERS = [
+    Rule(r"vision_model\.embeddings\.class_embedding", f"{_VISION}/class_embedding"),
+    Rule(
+        r"vision_model\.embeddings\.patch_embedding\.weight",
+        f"{_VISION}/patch_embedding/kernel",
+        rules.oihw_to_hwio,
+    ),
+    Rule(
+        _TOWER + r"embeddings\.(token|position)_embedding\.weight",
+        r"\1_model/embeddings/\2_embedding/embedding",
+    ),
+    Rule(_TOWER + r"embeddings\.position_ids", None),
+    Rule(
+        _TOWER + r"(pre_layrnorm|post_layernorm|final_layer_norm)\.weight",
+        r"\1_model/\2/scale",
+    ),
+    Rule(
+        _TOWER + r"(pre_layrnorm|post_layernorm|final_layer_norm)\.bias",
+        r"\1_model/\2/bias",
+    ),
+    Rule(_LAYER + r"layer_norm(\d)\.weight", _LAYER_TARGET + r"layer_norm\3/scale"),
+    Rule(_LAYER + r"layer_norm(\d)\.bias", _LAYER_TARGET + r"layer_norm\3/bias"),
+    Rule(
+        _LAYER + r"(self_attn|mlp)\.(\w+)\.weight",
+        _LAYER_TARGET + r"\3/\4/kernel",
+        rules.transpose,
+    ),
+    Rule(_LAYER + r"(self_attn|mlp)\.(\w+)\.bias", _LAYER_TARGET + r"\3/\4/bias"),
+    Rule(r"(visual|text)_projection\.weight", r"\1_projection/kernel", rules.transpose),
+    Rule("logit_scale", "logit_scale"),
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipConversion(Conversion):
+    """A converted CLIP.
+
+    Attributes:
+      tokenizer: folder with vocab.json and merges.txt, or OpenAI's list of merges, or
+        None when the vocabulary is unknown.
+    """
+
+    tokenizer: pathlib.Path | None = None
+
+
+def recognize(file: TorchFile) -> bool:
+    """Whether a file holds a CLIP with both of its towers."""
+    return _table(tensors(file.content)) is not None
+
+
+def convert(file: TorchFile) -> ClipConversion:
+    """Parameters of FlaxCLIPModel out of a CLIP in PyTorch.
+
+    The architecture is read off the tensors' shapes, as OpenAI's loader does; but
+    transformers' config.json counts where it stands beside the file.
+
+    Raises:
+      UserError: a CLIP with a ResNet, or tensors are missing, surplus or misshapen.
+    """
+    source = tensors(file.content)
+    table = _table(source)
+    if table is None:
+        raise UserError(f"{file.path}: expected a CLIP by OpenAI or transformers")
+    if "visual.layer1.0.conv1.weight" in source:
+        raise UserError(
+            f"{file.path}: this CLIP has a ModifiedResNet, and transformers has no "
+            "Flax class for it: use one with a vision transformer, such as ViT-B/32"
+        )
+    renamed = rules.rename_tensors(table, source, file=file.path)
+    folder = pathlib.Path(file.path).parent
+    described = table is _TRANSFORMERS and (folder / "config.json").is_file()
+    notes = []
+    if described:
+        config = clip.read_config(folder / "config.json")
+    else:
+        config = _infer_config(renamed.tensors, file.path)
+        if table is _TRANSFORMERS:
+            notes.append(
+                "no config.json beside the file: assumed OpenAI's activation "
+                f"(quick_gelu) and attention heads of {_HEAD_WIDTH} features"
+            )
+    params = rules.check_tensors(renamed, clip.param_shapes(config), file=file.path)
+    tokenizer = None
+    if described and all((folder / name).is_file() for name in clip.TOKENIZER_FILES):
+        tokenizer = folder
+    elif config.vocab_size == bpe.NUM_TOKENS_BESIDE_MERGES + bpe.NUM_MERGES:
+        tokenizer = bpe.OPENAI_MERGES
+    else:
+        notes.append(
+            f"no tokenizer: a vocabulary of {config.vocab_size} tokens is not "
+            f"OpenAI's; put {' and '.join(clip.TOKENIZER_FILES)} beside the result"
+        )
+    return ClipConversion("clip", config, params, notes, tokenizer)
+
+
+def write(conversion: ClipConversion, directory: files.Path) -> None:
+    """Writes transformers' own directory format, whole or not at all.
+
+    Args:
+      conversion: what `convert` returned.
+      directory: folder to make, with config.json, model.safetensors (Flax),
+        preprocessor_config.json and the tokenizer's vocab.json and merges.txt.
+
+    Raises:
+      UserError: the folder has something in it, or cannot be written.
+    """
+    params = flax.traverse_util.unflatten_dict(conversion.tensors, sep="/")
+    with files.new_directory(directory) as temporary:
+        clip.save(clip.Clip(params, conversion.config), temporary)
+        source = conversion.tokenizer
+        if source is None:
+            return
+        if source.is_dir():
+            for name in clip.TOKENIZER_FILES:
+                shutil.copyfile(source / name, temporary / name)
+        else:
+            bpe.write(source, temporary)
+
+
+def _table(source: Mapping[str, np.ndarray]) -> list[Rule] | None:
+    if {"visual.conv1.weight", "token_embedding.weight"} <= source.keys():
+        return _OPENAI
+    embeddings = {
+        "vision_model.embeddings.patch_embedding.weight",
+        "text_model.embeddings.token_embedding.weight",
+    }
+    return _TRANSFORMERS if embeddings <= source.keys() else None
+
+
+def _infer_config(params: Mapping[str, np.ndarray], file: str) -> clip.ClipConfig:
+    """Architecture of parameters with their target names."""
+
+    def shape(name: str) -> tuple[int, ...]:
+        if name not in params:
+            raise UserError(f"{file}: 1 missing tensor ({name})")
+        return params[name].shape
+
+    patch_size, _, _, vision_width = shape(f"{_VISION}/patch_embedding/kernel")
+    num_patches = shape(f"{_VISION}/position_embedding/embedding")[0] - 1
+    side = math.isqrt(num_patches)
+    if side**2 != num_patches:
+        raise UserError(
+            f"{file}: expected a square number of patches, found {num_patches}"
+        )
+    vocab_size, text_width = shape(f"{_TEXT}/token_embedding/embedding")
+    mlp = "encoder/layers/0/mlp/fc1/kernel"
+    try:
+        return clip.ClipConfig(
+            image_size=side * patch_size,
+            patch_size=patch_size,
+            vision_width=vision_width,
+            vision_layers=_count_layers(params, "vision"),
+            vision_heads=vision_width // _HEAD_WIDTH,
+            vision_mlp_width=shape(f"vision_model/{mlp}")[1],
+            vocab_size=vocab_size,
+            context_length=shape(f"{_TEXT}/position_embedding/embedding")[0],
+            # The last of the vocabulary, as in OpenAI's.
+            eos_token_id=vocab_size - 1,
+            text_width=text_width,
+            text_layers=_count_layers(params, "text"),
+            text_heads=text_width // _HEAD_WIDTH,
+            text_mlp_width=shape(f"text_model/{mlp}")[1],
+            embed_dim=shape("text_projection/kernel")[1],
+        )
+    except ValueError as error:
+        raise UserError(f"{file}: not a CLIP that can be built ({error})") from None
+
+
+def _count_layers(params: Mapping[str, np.ndarray], tower: str) -> int:
+    prefix = f"{tower}_model/encoder/layers/"
+    layers = {
+        name.removeprefix(prefix).split("/")[0]
+        for name in params
+        if name.startswith(prefix)
+    }
+    return len(layers)

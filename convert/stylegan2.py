@@ -1,0 +1,446 @@
+"""StyleGAN2 generators from rosinality's `.pt` and NVIDIA's and TensorFlow's `.pkl`.
+
+The two PyTorch layouts hold the same weights under different names. TensorFlow stores
+convolutions as HWIO and those that upsample turned by 180 degrees, and adds the 1 to
+the bias of the style at run time.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from convert import pickles, rules
+from convert.pickles import Object
+from convert.rules import Conversion, Rule
+from convert.torch_files import TorchFile, tensors
+from styleclip_jax.errors import UserError
+from styleclip_jax.io import checkpoints
+from styleclip_jax.models import stylegan2
+
+KIND = "stylegan2"
+
+_SEED = 0
+_NUM_AVERAGED = 4096
+_FIR = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64
+_LR_MULTIPLIER = 0.01
+
+
+def _noise_owner(index: int) -> str:
+    """Our name of the layer that uses the noise buffer of this number."""
+    if index == 0:
+        return "synthesis/b4/conv1"
+    return f"synthesis/b{8 << (index - 1) // 2}/conv{(index - 1) % 2}"
+
+
+def _at(leaf: str) -> Callable[[re.Match[str]], str]:
+    """Target in the layer that rosinality's name, the first group, stands for."""
+
+    def target(match: re.Match[str]) -> str:
+        layer, _, digits = match[1].partition(".")
+        index = int(digits or 0)
+        owner = {
+            "conv1": "b4/conv1",
+            "to_rgb1": "b4/torgb",
+            # Two convolutions and one toRGB per resolution from 8² up.
+            "convs": f"b{8 << index // 2}/conv{index % 2}",
+            "to_rgbs": f"b{8 << index}/torgb",
+        }[layer]
+        return f"synthesis/{owner}/{leaf}"
+
+    return target
+
+
+_LAYER = r"(conv1|to_rgb1|convs\.\d{1,2}|to_rgbs\.\d{1,2})\."
+
+_ROSINALITY = (
+    Rule(
+        r"style\.(\d{1,2})\.weight",
+        # Layer 0 is the normalisation of z.
+        lambda m: f"mapping/fc{int(m[1]) - 1}/kernel",
+        rules.transpose,
+    ),
+    Rule(r"style\.(\d{1,2})\.bias", lambda m: f"mapping/fc{int(m[1]) - 1}/bias"),
+    Rule(r"latent_avg", "mapping/w_avg", rules.squeeze),
+    Rule(
+        r"input\.input", "synthesis/const", rules.chain(rules.first, rules.chw_to_hwc)
+    ),
+    Rule(
+        _LAYER + r"conv\.weight",
+        _at("kernel"),
+        rules.chain(rules.first, rules.oihw_to_hwio),
+    ),
+    Rule(_LAYER + r"conv\.modulation\.weight", _at("affine/kernel"), rules.transpose),
+    Rule(_LAYER + r"conv\.modulation\.bias", _at("affine/bias")),
+    Rule(_LAYER + r"noise\.weight", _at("noise_strength"), rules.squeeze),
+    Rule(_LAYER + r"(activate\.)?bias", _at("bias"), rules.squeeze),
+    Rule(
+        r"noises\.noise_(\d{1,2})",
+        lambda m: f"{_noise_owner(int(m[1]))}/noise_const",
+        rules.squeeze,
+    ),
+    # Checked by _check_fir.
+    Rule(r"(convs\.\d+\.conv\.blur|to_rgbs\.\d+\.upsample)\.kernel", None),
+)
+
+_NVIDIA = (
+    Rule(r"mapping\.(embed|fc\d+)\.weight", r"mapping/\1/kernel", rules.transpose),
+    Rule(r"mapping\.(embed|fc\d+)\.bias", r"mapping/\1/bias"),
+    Rule(r"mapping\.w_avg", "mapping/w_avg"),
+    Rule(r"synthesis\.b4\.const", "synthesis/const", rules.chw_to_hwc),
+    Rule(
+        r"synthesis\.(b\d+)\.(conv[01]|torgb)\.weight",
+        r"synthesis/\1/\2/kernel",
+        rules.oihw_to_hwio,
+    ),
+    Rule(
+        r"synthesis\.(b\d+)\.(conv[01]|torgb)\.affine\.weight",
+        r"synthesis/\1/\2/affine/kernel",
+        rules.transpose,
+    ),
+    Rule(
+        r"synthesis\.(b\d+)\.(conv[01]|torgb)\.affine\.bias",
+        r"synthesis/\1/\2/affine/bias",
+    ),
+    Rule(
+        r"synthesis\.(b\d+)\.(conv[01]|torgb)\.(bias|noise_const|noise_strength)",
+        r"synthesis/\1/\2/\3",
+    ),
+    # Checked by _check_fir.
+    Rule(r"synthesis\.b\d+\.(conv[01]\.)?resample_filter", None),
+)
+
+_TF_LAYERS = (
+    (r"synthesis/(4)x4/Conv/", "conv1", rules.identity),
+    (r"synthesis/(\d+)x\d+/Conv0_up/", "conv0", rules.flip_hw),
+    (r"synthesis/(\d+)x\d+/Conv1/", "conv1", rules.identity),
+    (r"synthesis/(\d+)x\d+/ToRGB/", "torgb", rules.identity),
+)
+
+_TENSORFLOW = (
+    *(
+        Rule(layer + suffix, rf"synthesis/b\1/{name}/{leaf}", transform)
+        for layer, name, orient in _TF_LAYERS
+        for suffix, leaf, transform in (
+            (r"weight", "kernel", orient),
+            (r"mod_weight", "affine/kernel", rules.identity),
+            (r"mod_bias", "affine/bias", rules.add_one),
+            (r"bias", "bias", rules.identity),
+            (r"noise_strength", "noise_strength", rules.identity),
+        )
+    ),
+    Rule(r"mapping/Dense(\d+)/weight", r"mapping/fc\1/kernel"),
+    Rule(r"mapping/Dense(\d+)/bias", r"mapping/fc\1/bias"),
+    Rule(r"mapping/LabelEmbed/weight", "mapping/embed/kernel"),
+    Rule(r"mapping/LabelEmbed/bias", "mapping/embed/bias"),
+    Rule(r"dlatent_avg", "mapping/w_avg"),
+    Rule(
+        r"synthesis/4x4/Const/const",
+        "synthesis/const",
+        rules.chain(rules.first, rules.chw_to_hwc),
+    ),
+    Rule(
+        r"synthesis/noise(\d{1,2})",
+        lambda m: f"{_noise_owner(int(m[1]))}/noise_const",
+        rules.squeeze,
+    ),
+    # The level of detail of progressive growing, which StyleGAN2 does not use.
+    Rule(r"(synthesis/)?lod", None),
+)
+
+# What every supported generator is built with, where its file says so: modules of
+# NVIDIA's PyTorch pickles, attribute, value.
+_NVIDIA_SETTINGS = (
+    (r"synthesis\.b\d+", "architecture", "skip"),
+    (r"synthesis\.b\d+\.conv[01]", "activation", "lrelu"),
+    (r"mapping\.fc\d+", "activation", "lrelu"),
+    (r"mapping\.fc\d+", "bias_gain", _LR_MULTIPLIER),
+)
+
+# The same as keyword arguments of the TensorFlow networks.
+_TF_SETTINGS = {
+    "architecture": "skip",
+    "nonlinearity": "lrelu",
+    "mapping_nonlinearity": "lrelu",
+    "mapping_lrmul": _LR_MULTIPLIER,
+    "normalize_latents": True,
+    "resample_kernel": [1, 3, 3, 1],
+}
+
+
+class _Source(NamedTuple):
+    """One generator as its file has it.
+
+    Attributes:
+      what: part of the file, for people.
+      table: rules for its names.
+      tensors: by those names.
+      conv_clamp: bound on the activations.
+    """
+
+    what: str
+    table: tuple[Rule, ...]
+    tensors: dict[str, np.ndarray]
+    conv_clamp: float | None
+
+
+def recognize(file: TorchFile) -> bool:
+    """Whether the file holds a StyleGAN2 generator in one of the three layouts."""
+    content = file.content
+    return bool(
+        _rosinality_state(content) or _nvidia_network(content) or _tf_network(content)
+    )
+
+
+def convert(file: TorchFile) -> Conversion:
+    """The generator's averaged weights and the architecture that their shapes tell.
+
+    Raises:
+      UserError: no generator, another architecture, or missing or surplus tensors.
+    """
+    source = _open(file)
+    renamed = rules.rename_tensors(source.table, source.tensors, file=file.path)
+    found, notes = renamed.tensors, [f"weights are those of {source.what}"]
+    config = _infer_config(found, source.conv_clamp, file.path)
+    shapes = stylegan2.param_shapes(config)
+    if not any(name.endswith("/noise_const") for name in found):
+        found |= _draw_noise(shapes)
+        notes.append(f"the file has no noise; it was drawn with seed {_SEED}")
+    has_average = "mapping/w_avg" in found
+    found.setdefault("mapping/w_avg", np.zeros(config.w_dim, np.float32))
+    checked = rules.check_tensors(renamed, shapes, file=file.path)
+    if not has_average:
+        checked["mapping/w_avg"] = _average_w(checked, config)
+        notes.append(
+            f"the file has no average of w; it is the mean of {_NUM_AVERAGED} mapped "
+            f"latents drawn with seed {_SEED}"
+        )
+    return Conversion(KIND, config, checked, notes)
+
+
+def _rosinality_state(content: Any) -> dict[str, Any] | None:
+    """The state dict in a checkpoint of rosinality's code, or alone in a file."""
+    if isinstance(content, dict):
+        for state in (content.get("g_ema"), content):
+            if isinstance(state, dict) and "conv1.conv.modulation.weight" in state:
+                return state
+    return None
+
+
+def _nvidia_network(content: Any) -> Object | None:
+    network = content.get("G_ema") if isinstance(content, dict) else None
+    return network if isinstance(network, Object) else None
+
+
+def _tf_network(content: Any) -> Object | None:
+    if isinstance(content, tuple) and len(content) == 3:
+        network = content[2]
+        if isinstance(network, Object) and network.type == pickles.TF_NETWORK:
+            return network
+    return None
+
+
+def _open(file: TorchFile) -> _Source:
+    content = file.content
+    if (state := _rosinality_state(content)) is not None:
+        source = tensors(state)
+        average = content.get("latent_avg")
+        if isinstance(average, np.ndarray):
+            source["latent_avg"] = average
+        _check_fir(source, gain=4, file=file.path)
+        return _Source(
+            "the state dict" if state is content else "g_ema", _ROSINALITY, source, None
+        )
+    if (network := _nvidia_network(content)) is not None:
+        source = tensors(network)
+        if "synthesis.b4.const" not in source:
+            raise UserError(
+                f"{file.path}: expected a StyleGAN2 generator, found the network "
+                f"{network.type} without synthesis.b4.const (StyleGAN3 does not fit)"
+            )
+        _check_fir(source, gain=1, file=file.path)
+        return _Source("G_ema", _NVIDIA, source, _nvidia_clamp(network, file.path))
+    if (network := _tf_network(content)) is not None:
+        source, settings = _tf_variables(network, file.path), _tf_settings(network)
+        for name, expected in _TF_SETTINGS.items():
+            _expect(name, settings.get(name, expected), expected, file.path)
+        clamp = settings.get("conv_clamp")
+        return _Source("Gs", _TENSORFLOW, source, _clamp_value(clamp, file.path))
+    raise UserError(f"{file.path}: expected a StyleGAN2 generator, found none")
+
+
+def _infer_config(
+    found: Mapping[str, np.ndarray], conv_clamp: float | None, file: str
+) -> stylegan2.GeneratorConfig:
+    """Reads the architecture off the shapes of renamed tensors.
+
+    Several tensors tell each number, so that a missing one is reported as such later.
+    """
+
+    def length(axis: int, *names: str) -> int | None:
+        for name in names:
+            if name in found and found[name].ndim > axis:
+                return found[name].shape[axis]
+        return None
+
+    rgb = length(3, "synthesis/b4/torgb/kernel")
+    if rgb not in (None, 3):
+        raise UserError(
+            f"{file}: expected a generator of RGB images, found {rgb} channels"
+        )
+    blocks = {
+        int(m[1]) for name in found if (m := re.match(r"synthesis/b(\d+)/", name))
+    }
+    resolution = max(blocks, default=0)
+    channels = []
+    for index in range(max(0, resolution.bit_length() - 2)):
+        block = f"synthesis/b{4 << index}"
+        count = length(
+            0,
+            f"{block}/conv1/bias",
+            f"{block}/conv0/bias",
+            f"{block}/torgb/affine/bias",
+        )
+        if count is None:
+            raise UserError(
+                f"{file}: expected tensors of every resolution up to {resolution}², "
+                f"found none of {4 << index}²"
+            )
+        channels.append(count)
+    layers = {int(m[1]) for name in found if (m := re.match(r"mapping/fc(\d+)/", name))}
+    w_dim = length(0, "synthesis/b4/conv1/affine/kernel", "mapping/w_avg")
+    if not layers or w_dim is None:
+        raise UserError(f"{file}: expected a mapping network from z to w, found none")
+    c_dim = length(0, "mapping/embed/kernel") or 0
+    # A class-conditional mapping sees z and the embedded class, w_dim long.
+    mapped = length(0, "mapping/fc0/kernel") or w_dim
+    try:
+        return stylegan2.GeneratorConfig(
+            resolution=resolution,
+            z_dim=mapped - w_dim if c_dim else mapped,
+            w_dim=w_dim,
+            c_dim=c_dim,
+            num_mapping_layers=max(layers) + 1,
+            channels=tuple(channels),
+            conv_clamp=conv_clamp,
+        )
+    except ValueError as error:
+        raise UserError(f"{file}: {error}") from error
+
+
+def _draw_noise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """Standard normal noise for every layer that uses it."""
+    rng = np.random.RandomState(_SEED)
+    return {
+        name: rng.standard_normal(shape).astype(np.float32)
+        for name, shape in shapes.items()
+        if name.endswith("/noise_const")
+    }
+
+
+def _average_w(
+    found: Mapping[str, np.ndarray], config: stylegan2.GeneratorConfig
+) -> np.ndarray:
+    """Mean of w over random z, and over all classes in equal shares."""
+    rng = np.random.RandomState(_SEED)
+    z = rng.standard_normal((_NUM_AVERAGED, config.z_dim)).astype(np.float32)
+    label = None
+    if config.c_dim:
+        classes = np.arange(_NUM_AVERAGED) % config.c_dim
+        label = jnp.eye(config.c_dim)[classes]
+    params = checkpoints.unflatten(found)
+    w = stylegan2.map_latents(params, jnp.asarray(z), label, config=config)
+    return np.asarray(w, np.float64).mean(axis=0).astype(np.float32)
+
+
+def _check_fir(source: Mapping[str, np.ndarray], *, gain: float, file: str) -> None:
+    """Checks that every stored FIR kernel is [1, 3, 3, 1] in both axes."""
+    for name, kernel in source.items():
+        is_fir = name.endswith((".resample_filter", ".blur.kernel", ".upsample.kernel"))
+        if is_fir and not (
+            kernel.shape == (4, 4) and np.allclose(kernel, gain * _FIR, atol=1e-5)
+        ):
+            raise UserError(
+                f"{file}: expected the FIR kernel [1, 3, 3, 1], found another in {name}"
+            )
+
+
+def _expect(name: str, value: Any, expected: Any, file: str) -> None:
+    """Refuses a generator that was built with another setting."""
+    if not isinstance(value, str | int | float | list | None) or value != expected:
+        raise UserError(
+            f"{file}: expected a StyleGAN2 generator with {name} {expected!r}, "
+            f"found {str(value)[:80]!r}"
+        )
+
+
+def _clamp_value(value: Any, file: str) -> float | None:
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or not value > 0:
+        raise UserError(f"{file}: expected a positive conv_clamp, found {value!r}")
+    return float(value)
+
+
+def _nvidia_modules(module: Object, prefix: str = "") -> Iterator[tuple[str, Object]]:
+    """All modules below one, by dotted path."""
+    children = module.state.get("_modules") if isinstance(module.state, dict) else None
+    for name, child in children.items() if isinstance(children, dict) else ():
+        if isinstance(child, Object) and isinstance(child.state, dict):
+            yield f"{prefix}{name}", child
+            yield from _nvidia_modules(child, f"{prefix}{name}.")
+
+
+def _nvidia_clamp(network: Object, file: str) -> float | None:
+    """Checks the settings of all modules, and returns the one that may vary."""
+    clamps = {}
+    for path, module in _nvidia_modules(network):
+        for pattern, name, expected in _NVIDIA_SETTINGS:
+            if re.fullmatch(pattern, path):
+                value = module.state.get(name, expected)
+                _expect(f"{path}.{name}", value, expected, file)
+        if re.fullmatch(r"synthesis\.b\d+\.(conv[01]|torgb)", path):
+            clamps[path] = _clamp_value(module.state.get("conv_clamp"), file)
+    if len(set(clamps.values())) > 1:
+        raise UserError(
+            f"{file}: expected one conv_clamp for all layers, found "
+            f"{sorted(set(map(str, clamps.values())))}"
+        )
+    return next(iter(clamps.values()), None)
+
+
+def _tf_networks(network: Object) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """State of a TensorFlow network and of its components, with a prefix for names."""
+    state = network.state if isinstance(network.state, dict) else {}
+    yield "", state
+    components = state.get("components")
+    for name, part in components.items() if isinstance(components, dict) else ():
+        if isinstance(part, Object) and isinstance(part.state, dict):
+            yield f"{name}/", part.state
+
+
+def _tf_variables(network: Object, file: str) -> dict[str, np.ndarray]:
+    found = {}
+    for prefix, state in _tf_networks(network):
+        for variable in state.get("variables") or ():
+            name, value = variable if len(variable) == 2 else (None, None)
+            # Scalar variables are NumPy scalars.
+            if not isinstance(name, str) or not isinstance(
+                value, np.ndarray | np.generic
+            ):
+                raise UserError(
+                    f"{file}: expected variables to be pairs of name and array"
+                )
+            found[prefix + name] = np.asarray(value)
+    return found
+
+
+def _tf_settings(network: Object) -> dict[str, Any]:
+    """Keyword arguments that the network and its components were built with."""
+    settings: dict[str, Any] = {}
+    for _, state in _tf_networks(network):
+        kwargs = state.get("static_kwargs")
+        settings |= kwargs if isinstance(kwargs, dict) else {}
+    return settings

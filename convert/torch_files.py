@@ -1,0 +1,320 @@
+"""Tensors out of PyTorch, NVIDIA and NumPy files, without torch and running nothing.
+
+Pickles go through `pickles.Machine`, which knows a fixed table of names and runs none
+of them. Whatever a file claims is checked against its size.
+"""
+
+import dataclasses
+import io
+import os
+import pathlib
+import struct
+import zipfile
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import ml_dtypes
+import numpy as np
+import safetensors
+
+from convert import pickles
+from convert.pickles import Object
+from styleclip_jax.errors import UserError
+
+Format = Literal[
+    "zip",
+    "legacy",
+    "torchscript",
+    "nvidia_pkl",
+    "tf_pkl",
+    "pickle",
+    "safetensors",
+    "npy",
+    "npz",
+]
+
+_MAX_NODES = 500_000
+_MAX_DEPTH = 200
+
+_SAFETENSORS_DTYPES = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
+
+# What a damaged file can make the parsers below raise.
+_DAMAGE = (
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    safetensors.SafetensorError,
+    struct.error,
+    zipfile.BadZipFile,
+)
+
+_FOREIGN = (
+    (b"version https://git-lfs", "a git-lfs pointer; get the file by git lfs pull"),
+    (b"\x89PNG", "a PNG image"),
+    (b"\xff\xd8\xff", "a JPEG image"),
+    (b"\x89HDF", "an HDF5 file"),
+    (b"\x1f\x8b", "a gzip archive; unpack it first"),
+    (b"%PDF", "a PDF document"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class TorchFile:
+    """What a file holds.
+
+    Attributes:
+      path: where it was read from.
+      format: how it was serialised.
+      content: dicts, lists, NumPy arrays, plain values and `Object`s.
+    """
+
+    path: str
+    format: Format
+    content: Any
+
+
+def read(path: str | os.PathLike[str]) -> TorchFile:
+    """Reads a checkpoint of any supported format.
+
+    Args:
+      path: zip, legacy or TorchScript `.pt`, NVIDIA or TensorFlow-era `.pkl`,
+        `.safetensors`, `.npy` or `.npz`; the content decides, not the name.
+
+    Returns:
+      The content, bfloat16 tensors with the dtype of `ml_dtypes`.
+
+    Raises:
+      UserError: no such file, not a checkpoint, truncated or damaged, or it names
+        something that is not in the table.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        raise UserError(f"{path}: expected a checkpoint file, found a folder")
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+        reader, what = _reader_of(head)
+        format_, content = reader(path)
+        _check_structure(content)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot read ({error.strerror or error})") from error
+    except pickles.RefusedError as error:
+        raise UserError(f"{path}: {_one_line(error)}") from error
+    except _DAMAGE as error:
+        raise UserError(
+            f"{path}: {what} is truncated or damaged ({_one_line(error)})"
+        ) from error
+    return TorchFile(str(path), format_, content)
+
+
+def tensors(content: Any, prefix: str = "") -> dict[str, np.ndarray]:
+    """Every array of a nested object by its dotted path, as a state dict names it.
+
+    Args:
+      content: what `read` found, or a part of it. Of modules, parameters and buffers
+        count, of other objects all attributes.
+      prefix: what the names start with.
+
+    Returns:
+      Arrays by name, in the order of the file.
+    """
+    if isinstance(content, np.ndarray):
+        return {prefix: content}
+    found: dict[str, np.ndarray] = {}
+    for name, child in _children(content):
+        found |= tensors(child, f"{prefix}.{name}" if prefix else str(name))
+    return found
+
+
+def summarize(content: Any) -> str:
+    """A few words on what a nested object is, with its topmost names."""
+    if isinstance(content, np.ndarray):
+        return f"an array of shape {list(content.shape)}"
+    if isinstance(content, list | tuple):
+        return f"a {type(content).__name__} of {len(content)}"
+    if not isinstance(content, dict | Object):
+        return f"a value of type {type(content).__name__}"
+    names = [str(name) for name, _ in _children(content)]
+    what = content.type if isinstance(content, Object) else "a dict"
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return _one_line(f"{what} with {', '.join(names[:8]) or 'nothing'}{more}")
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _children(content: Any) -> Iterator[tuple[Any, Any]]:
+    """Names and values one level down."""
+    if isinstance(content, Object):
+        content = content.state
+        if isinstance(content, dict) and isinstance(content.get("_modules"), dict):
+            for part in ("_parameters", "_buffers", "_modules"):
+                yield from _children(content.get(part))
+            return
+    if isinstance(content, dict):
+        yield from content.items()
+    elif isinstance(content, list | tuple):
+        yield from enumerate(content)
+
+
+def _check_structure(content: Any) -> None:
+    """Refuses nesting that takes too long to walk: cycles and shared references."""
+    pending, seen = [(content, 0)], 0
+    while pending:
+        value, depth = pending.pop()
+        seen += 1
+        if isinstance(value, Object):
+            children = [value.args, value.state]
+        elif isinstance(value, dict):
+            children = list(value.values())
+        elif isinstance(value, list | tuple):
+            children = list(value)
+        else:
+            continue
+        if depth > _MAX_DEPTH or seen + len(pending) + len(children) > _MAX_NODES:
+            raise pickles.RefusedError(
+                "its objects are nested too deeply, or in a circle"
+            )
+        pending += [(child, depth + 1) for child in children]
+
+
+# Formats
+
+
+_Reader = Callable[[pathlib.Path], tuple[Format, Any]]
+
+
+def _reader_of(head: bytes) -> tuple[_Reader, str]:
+    """How to read a file that starts with these bytes, and what to call it."""
+    if head.startswith(b"PK\x03\x04"):
+        return _read_zip, "the zip archive"
+    if head[:1] == b"\x80" and head[1:2] in (b"\2", b"\3", b"\4", b"\5"):
+        return _read_pickle, "the pickle"
+    if head.startswith(b"\x93NUMPY"):
+        return _read_npy, "the .npy file"
+    # A header length below 2^40, then a JSON object.
+    if head[5:9] == b"\0\0\0{":
+        return _read_safetensors, "the safetensors file"
+    raise pickles.RefusedError(f"expected a checkpoint, found {_foreign(head)}")
+
+
+def _foreign(head: bytes) -> str:
+    for magic, what in _FOREIGN:
+        if head.startswith(magic):
+            return what
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "an HTML page; the download probably failed"
+    if head[257:262] == b"ustar":
+        return "a tar archive; unpack it first"
+    if not head:
+        return "an empty file"
+    printable = all(32 <= byte < 127 or byte in b"\t\r\n\f" for byte in head)
+    return "a text file" if printable else "data of an unknown format"
+
+
+def _read_pickle(path: pathlib.Path) -> tuple[Format, Any]:
+    data = path.read_bytes()
+    budget = pickles.Budget(len(data))
+    stream = io.BytesIO(data)
+    machine = pickles.Machine(budget)
+    content = machine.run(stream)
+    if isinstance(content, int) and content == pickles.LEGACY_MAGIC:
+        return "legacy", pickles.read_legacy(stream, budget)
+    if pickles.PERSISTENT_OBJECT in machine.used:
+        return "nvidia_pkl", content
+    return ("tf_pkl" if pickles.TF_NETWORK in machine.used else "pickle"), content
+
+
+def _read_zip(path: pathlib.Path) -> tuple[Format, Any]:
+    with zipfile.ZipFile(path) as archive:
+        infos = {info.filename: info for info in archive.infolist()}
+        if infos and all(name.endswith(".npy") for name in infos):
+            return "npz", _read_npz(archive)
+        roots = [
+            name[: -len("/data.pkl")]
+            for name in infos
+            if name.endswith("/data.pkl") and name.count("/") == 1
+        ]
+        if len(roots) != 1:
+            raise pickles.RefusedError(
+                "expected a checkpoint, found a zip archive without one data.pkl"
+            )
+        content = _read_archive(archive, infos, roots[0], path.stat().st_size)
+        script = f"{roots[0]}/constants.pkl" in infos
+        return ("torchscript" if script else "zip"), content
+
+
+def _read_archive(
+    archive: zipfile.ZipFile, infos: dict[str, zipfile.ZipInfo], root: str, size: int
+) -> Any:
+    """What torch.save or torch.jit.save put into a zip archive under `root`."""
+    budget = pickles.Budget(size)
+    storages: dict[str, np.ndarray] = {}
+
+    def entry(name: str) -> bytes:
+        info = infos[f"{root}/{name}"]
+        if info.compress_type != zipfile.ZIP_STORED:
+            # torch never compresses; a small archive may expand to any size.
+            raise pickles.RefusedError(
+                f"its entry {name} is compressed, torch stores entries"
+            )
+        budget.spend(info.file_size)
+        return archive.read(info)
+
+    def load(key: str, dtype: np.dtype, size: int) -> pickles.Storage:
+        if key not in storages:
+            storages[key] = np.frombuffer(entry(f"data/{key}"), np.uint8)
+        if storages[key].size < size * dtype.itemsize:
+            raise ValueError(f"storage {key} holds less than its {size} elements")
+        return pickles.Storage(storages[key], dtype)
+
+    if f"{root}/byteorder" in infos and entry("byteorder") != b"little":
+        raise pickles.RefusedError(pickles.BIG_ENDIAN)
+    return pickles.Machine(budget, load).run(io.BytesIO(entry("data.pkl")))
+
+
+def _read_npz(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
+    return {
+        name.removesuffix(".npy"): np.lib.format.read_array(
+            io.BytesIO(archive.read(name)), allow_pickle=False
+        )
+        for name in archive.namelist()
+    }
+
+
+def _read_npy(path: pathlib.Path) -> tuple[Format, Any]:
+    # Mapped, since reading would first allocate whatever size the header claims.
+    return "npy", np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _read_safetensors(path: pathlib.Path) -> tuple[Format, Any]:
+    content = {}
+    for name, entry in safetensors.deserialize(path.read_bytes()):
+        dtype = _SAFETENSORS_DTYPES.get(entry["dtype"])
+        if dtype is None:
+            raise pickles.RefusedError(
+                f"tensor {name} has the unknown type {entry['dtype']}"
+            )
+        array = np.frombuffer(entry["data"], np.uint8).view(dtype)
+        content[name] = array.reshape(entry["shape"])
+    return "safetensors", content

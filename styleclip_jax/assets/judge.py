@@ -1,0 +1,208 @@
+"""The attribute judge: a small classifier of faces, and checks that need no network.
+
+The judge says which value of each attribute a picture shows. It serves tests and
+evaluation alone: no network is ever trained against it. The checks beside it look at
+colours in known places, since a network can be fooled.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from styleclip_jax.assets import world
+from styleclip_jax.io import checkpoints
+
+KIND = "judge"
+
+
+@dataclasses.dataclass(frozen=True)
+class JudgeConfig:
+    """Static architecture.
+
+    Attributes:
+      resolution: width and height of the pictures.
+      widths: channels after each halving of the resolution.
+      num_features: length of the feature vector before the heads.
+    """
+
+    resolution: int = 64
+    widths: tuple[int, ...] = (24, 48, 64, 96)
+    num_features: int = 128
+
+    def __post_init__(self) -> None:
+        if self.resolution % (1 << len(self.widths)):
+            raise ValueError(
+                f"resolution {self.resolution} cannot be halved "
+                f"{len(self.widths)} times"
+            )
+
+
+class _Network(nn.Module):
+    config: JudgeConfig
+
+    def setup(self) -> None:
+        self.convs = [
+            nn.Conv(width, (5, 5) if index == 0 else (3, 3), strides=2)
+            for index, width in enumerate(self.config.widths)
+        ]
+        self.hidden = nn.Dense(self.config.num_features)
+        self.heads = {
+            name: nn.Dense(len(values)) for name, values in world.ATTRIBUTES.items()
+        }
+
+    def maps(self, image: jax.Array) -> list[jax.Array]:
+        maps = []
+        x = image
+        for conv in self.convs:
+            x = nn.leaky_relu(conv(x), 0.1)
+            maps.append(x)
+        return maps
+
+    def features(self, image: jax.Array) -> jax.Array:
+        x = self.maps(image)[-1]
+        return nn.leaky_relu(self.hidden(x.reshape(x.shape[0], -1)), 0.1)
+
+    def __call__(self, image: jax.Array) -> dict[str, jax.Array]:
+        features = self.features(image)
+        return {name: head(features) for name, head in self.heads.items()}
+
+
+def init(key: jax.Array, config: JudgeConfig) -> Any:
+    """Random parameters, as a nested dict."""
+    size = config.resolution
+    return _Network(config).init(key, jnp.zeros((1, size, size, 3)))["params"]
+
+
+def param_shapes(config: JudgeConfig) -> dict[str, tuple[int, ...]]:
+    """Shape of every parameter by its flat name."""
+    tree = jax.eval_shape(functools.partial(init, config=config), jax.random.key(0))
+    return {name: leaf.shape for name, leaf in checkpoints.flatten(tree).items()}
+
+
+def load(directory: checkpoints.files.Path) -> tuple[Any, JudgeConfig]:
+    """Parameters and configuration of a judge's model directory."""
+    return checkpoints.load_network(
+        directory, kind=KIND, config_type=JudgeConfig, param_shapes=param_shapes
+    )
+
+
+def logits(
+    params: Any, image: jax.Array, *, config: JudgeConfig
+) -> dict[str, jax.Array]:
+    """Scores of each attribute's values.
+
+    Args:
+      params: parameters of the judge.
+      image: [B, H, W, 3] float32 in [-1, 1].
+      config: static architecture.
+
+    Returns:
+      For each attribute [B, number of values] float32.
+    """
+    return _Network(config).apply({"params": params}, image)
+
+
+def feature_maps(
+    params: Any, image: jax.Array, *, config: JudgeConfig
+) -> list[jax.Array]:
+    """Activations after each convolution, for images [B, H, W, 3] in [-1, 1]."""
+    return _Network(config).apply({"params": params}, image, method=_Network.maps)
+
+
+def features(params: Any, image: jax.Array, *, config: JudgeConfig) -> jax.Array:
+    """Features before the heads, [B, num_features], for images in [-1, 1]."""
+    return _Network(config).apply({"params": params}, image, method=_Network.features)
+
+
+# The checks. Each takes one picture, [H, W, 3] float in [-1, 1], and reads patches
+# given in the drawing's canvas of 128 × 128.
+
+Box = tuple[float, float, float, float]
+
+_HAIR = (56, 27, 72, 32)
+_FOREHEAD = (61, 30.5, 74, 33)
+_CHEEKS = ((54, 72, 59, 74.5), (69, 72, 74, 74.5))  # between nose and blush
+_CHIN = (58, 90.5, 70, 93)
+_EYES = (44, 54, 84, 68)
+_MOUTH = (50, 76, 78, 92)
+_OPEN_MOUTH = (62, 78.5, 66, 88.5)
+
+
+def _patch(image: np.ndarray, box: Box) -> np.ndarray:
+    """Pixels of a box (x0, y0, x1, y1) of the canvas, [N, 3] in [0, 255]."""
+    size = image.shape[0]
+    x0, y0 = np.round(world.to_pixels(*box[:2], size)).astype(int)
+    x1, y1 = np.round(world.to_pixels(*box[2:], size)).astype(int)
+    pixels = image[y0 : y1 + 1, x0 : x1 + 1].reshape(-1, 3)
+    return (np.clip(pixels, -1, 1) + 1) * 127.5
+
+
+def _color(image: np.ndarray, *boxes: Box) -> np.ndarray:
+    """Median colour of some boxes."""
+    return np.median(np.concatenate([_patch(image, box) for box in boxes]), axis=0)
+
+
+def _is_skin(image: np.ndarray, box: Box) -> bool:
+    """Whether a box has about the colour of the cheeks."""
+    difference = _color(image, box) - _color(image, *_CHEEKS)
+    return bool(np.linalg.norm(difference) < 30)
+
+
+def hair_color(image: np.ndarray) -> str:
+    """Name of the hair colour nearest to the pixels at the top of the head."""
+    color = _color(image, _HAIR)
+    return min(
+        world.HAIR_COLORS,
+        key=lambda name: np.linalg.norm(color - np.array(world.HAIR_COLORS[name])),
+    )
+
+
+def is_bald(image: np.ndarray) -> bool:
+    """Whether the top of the forehead has the colour of the cheeks."""
+    return _is_skin(image, _FOREHEAD)
+
+
+def has_sunglasses(image: np.ndarray) -> bool:
+    """Whether most of the band over the eyes is dark."""
+    return bool(np.mean(_patch(image, _EYES).max(axis=1) < 90) > 0.4)
+
+
+def has_beard(image: np.ndarray) -> bool:
+    """Whether the chin has another colour than the cheeks."""
+    return not _is_skin(image, _CHIN)
+
+
+def is_smiling(image: np.ndarray) -> bool:
+    """Whether white teeth lie over a dark mouth."""
+    pixels = _patch(image, _MOUTH)
+    teeth = np.mean(pixels.min(axis=1) > 190)
+    return bool(teeth > 0.05 and np.mean(pixels[:, 1] < 90) > 0.05)
+
+
+def is_surprised(image: np.ndarray) -> bool:
+    """Whether the mouth is open, and so high that palate and tongue fill a column."""
+    pixels = _patch(image, _OPEN_MOUTH)
+    inside = [np.linalg.norm(pixels - color, axis=1) < 40 for color in world.MOUTH]
+    return bool(np.mean(np.any(inside, axis=0)) > 0.55)
+
+
+# What the checks can say of an attribute's value.
+CHECKS: dict[tuple[str, str], Callable[[np.ndarray], bool]] = {
+    **{
+        ("hair_color", name): functools.partial(
+            lambda image, name: hair_color(image) == name, name=name
+        )
+        for name in world.HAIR_COLORS
+    },
+    ("hair_style", "bald"): is_bald,
+    ("glasses", "sunglasses"): has_sunglasses,
+    ("facial_hair", "beard"): has_beard,
+    ("mouth", "smile"): is_smiling,
+    ("mouth", "surprised"): is_surprised,
+}

@@ -1,0 +1,113 @@
+"""What all programs share: flags from dataclasses, one-line errors, progress."""
+
+import dataclasses
+import inspect
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import tqdm
+from absl import flags
+
+from styleclip_jax.errors import UserError
+
+Config = TypeVar("Config")
+
+EXIT_FAILED_ITEMS = 1
+EXIT_USER_ERROR = 2
+
+
+def define(config_type: type, values: flags.FlagValues) -> None:
+    """Defines a flag for every field of a configuration.
+
+    The field is the sole home of the default, and its entry under "Attributes:" in the
+    dataclass's docstring is the help.
+    """
+    helps = _attribute_docs(config_type)
+    definers: dict[type, Callable[..., Any]] = {
+        str: flags.DEFINE_string,
+        int: flags.DEFINE_integer,
+        float: flags.DEFINE_float,
+        bool: flags.DEFINE_bool,
+    }
+    for field in dataclasses.fields(config_type):
+        define_flag = definers[type(field.default)]
+        define_flag(field.name, field.default, helps[field.name], flag_values=values)
+
+
+def build(config_type: type[Config], values: flags.FlagValues) -> Config:
+    """The configuration that the flags say.
+
+    Raises:
+      UserError: the configuration refuses a value.
+    """
+    fields = dataclasses.fields(config_type)  # type: ignore[arg-type]
+    try:
+        return config_type(**{field.name: values[field.name].value for field in fields})
+    except ValueError as error:
+        # Configurations name the field first.
+        raise UserError(f"--{error}") from None
+
+
+def run(
+    main: Callable[[flags.FlagValues], int | None],
+    values: flags.FlagValues,
+    argv: Sequence[str] | None = None,
+) -> None:
+    """Parses flags and runs a program.
+
+    Exits with 0, with what `main` returns, or with 2 after one line on what is wrong.
+
+    Args:
+      main: the program; its module's docstring is the help.
+      values: the flags that it defines.
+      argv: command line; None for the process's own.
+    """
+    argv = list(sys.argv if argv is None else argv)
+    module = inspect.getmodule(main)
+    try:
+        if {"--help", "-h", "-help"} & set(argv):
+            print(f"{module.__doc__ if module else ''}\n{values.get_help()}")
+            sys.exit(0)
+        surplus = values(argv)[1:]
+        if surplus:
+            raise UserError(f"{surplus[0]}: expected flags alone, found an argument")
+        code = main(values)
+    except (UserError, flags.Error) as error:
+        message = " ".join(str(error).split())
+        print(f"error: {message.removeprefix('flag ')}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(code or 0)
+
+
+def progress(total: int, unit: str) -> tqdm.tqdm:
+    """A progress bar on stderr with rate and time left."""
+    return tqdm.tqdm(total=total, unit=unit, dynamic_ncols=True)
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Seeds of "3", "0-15" or "1,5,8-11", in the order given.
+
+    Raises:
+      UserError: not such a list.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if match is None or (match[2] and int(match[2]) < int(match[1])):
+            raise UserError(f"--seeds: expected a list such as 0-15 or 1,5,8-11, found {text!r}")
+        seeds += range(int(match[1]), int(match[2] or match[1]) + 1)
+    if max(seeds) >= 2**32:
+        raise UserError(f"--seeds: expected seeds below 2^32, found {max(seeds)}")
+    return seeds
+
+
+def _attribute_docs(config_type: type) -> dict[str, str]:
+    """Field name to its text under "Attributes:"."""
+    section = inspect.getdoc(config_type).split("Attributes:")[1]
+    entries = re.findall(r"^  (\w+): (.*(?:\n    .*)*)", section, re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in entries}

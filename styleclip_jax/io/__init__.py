@@ -1,0 +1,1 @@
+"""Files in and out: latents, images, model directories."""

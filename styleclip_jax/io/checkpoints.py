@@ -1,0 +1,162 @@
+"""Model directories: `config.json` and `model.safetensors`.
+
+`config.json` holds the kind of network, its configuration and where the weights came
+from; the tensors are named by their path in the parameter tree, joined with "/".
+"""
+
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from styleclip_jax.errors import UserError
+from styleclip_jax.io import files
+
+Shapes = Mapping[str, tuple[int, ...]]
+Config = TypeVar("Config")
+
+
+def save_network(
+    directory: files.Path,
+    *,
+    kind: str,
+    params: Mapping[str, Any],
+    config: Any,
+    source: Mapping[str, Any],
+    dtype: str = "float32",
+    overwrite: bool = False,
+) -> None:
+    """Writes a model directory, whole or not at all.
+
+    Args:
+      directory: folder to make.
+      kind: what the network is, such as "stylegan2".
+      params: parameter tree, nested or flat with "/" in its names.
+      config: frozen dataclass that rebuilds the architecture.
+      source: where the weights came from, for people.
+      dtype: type to store tensors in; float16 halves the size.
+      overwrite: whether a folder with something in it may be replaced.
+
+    Raises:
+      UserError: the folder exists, or cannot be written.
+    """
+    tensors = {
+        name: np.array(leaf, dtype, order="C")
+        for name, leaf in flatten(params).items()
+    }
+    with files.new_directory(directory, overwrite=overwrite) as temporary:
+        files.write_json(
+            temporary / "config.json",
+            {"kind": kind, "config": dataclasses.asdict(config), "source": source},
+        )
+        safetensors.numpy.save_file(tensors, temporary / "model.safetensors")
+
+
+def load_network(
+    directory: files.Path,
+    *,
+    kind: str,
+    config_type: type[Config],
+    param_shapes: Callable[[Config], Shapes],
+) -> tuple[dict[str, Any], Config]:
+    """Reads a model directory.
+
+    Args:
+      directory: folder written by `save_network`.
+      kind: the kind of network expected.
+      config_type: dataclass of its configuration.
+      param_shapes: shape of every parameter by flat name, given the configuration.
+
+    Returns:
+      The nested parameter tree, float32, and the configuration.
+
+    Raises:
+      UserError: no such folder, another kind, a broken file, or tensors that do not
+        belong to the configuration.
+    """
+    directory = pathlib.Path(directory)
+    if not directory.is_dir():
+        found = "a file" if directory.exists() else "nothing"
+        raise UserError(
+            f"{directory}: expected a model directory, found {found} "
+            "(official weights are converted by python -m convert)"
+        )
+    config = _read_config(directory / "config.json", kind, config_type)
+    tensors = _read_tensors(directory / "model.safetensors")
+    _check(directory / "model.safetensors", tensors, param_shapes(config))
+    return unflatten(tensors), config
+
+
+def fingerprint(directory: files.Path) -> str:
+    """SHA-256 of the weights of a model directory, hexadecimal."""
+    with (pathlib.Path(directory) / "model.safetensors").open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts to one dict with "/" in its names; flat ones stay as they are."""
+    flat = {}
+    for name, value in params.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}/")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Undoes `flatten`."""
+    nested: dict[str, Any] = {}
+    for name, value in flat.items():
+        *parents, leaf = name.split("/")
+        node = nested
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = value
+    return nested
+
+
+def _read_config(
+    path: pathlib.Path, kind: str, config_type: type[Config]
+) -> Config:
+    document = files.read_json(path)
+    found = document.get("kind") if isinstance(document, dict) else None
+    if found != kind:
+        raise UserError(f"{path}: expected a {kind} network, found {found!r}")
+    try:
+        values = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in document["config"].items()
+        }
+        return config_type(**values)
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: not a valid configuration ({error})") from None
+
+
+def _read_tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        tensors = safetensors.numpy.load_file(path)
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path}: not a readable safetensors file ({error})") from None
+    return {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
+
+
+def _check(path: pathlib.Path, tensors: Mapping[str, Any], shapes: Shapes) -> None:
+    problems = [f"missing {name}" for name in shapes if name not in tensors]
+    problems += [f"surplus {name}" for name in tensors if name not in shapes]
+    problems += [
+        f"{name}: expected {list(shape)}, found {list(tensors[name].shape)}"
+        for name, shape in shapes.items()
+        if name in tensors and tensors[name].shape != shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise UserError(f"{path}: {'; '.join(problems[:3])}{more}")
+

@@ -1,0 +1,107 @@
+"""Files and folders that appear whole or not at all."""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+from styleclip_jax.errors import UserError
+
+Path = str | os.PathLike[str]
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[pathlib.Path]:
+    """Yields a temporary path beside `path`; renames it there on success.
+
+    Raises:
+      UserError: the folder cannot be written.
+    """
+    path = pathlib.Path(path)
+    with _writable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent
+        )
+        os.close(handle)
+    temporary = pathlib.Path(name)
+    try:
+        with _writable(path):
+            yield temporary
+            # mkstemp makes files that only the owner can read.
+            os.chmod(temporary, 0o666 & ~_umask())
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_directory(path: Path, *, overwrite: bool = False) -> Iterator[pathlib.Path]:
+    """Yields a temporary folder beside `path`; renames it there on success.
+
+    Raises:
+      UserError: `path` is a file, or a folder with something in it and not to be
+        overwritten, or it cannot be written.
+    """
+    path = pathlib.Path(path)
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path}: expected a folder to write, found a file")
+    if path.is_dir() and any(path.iterdir()) and not overwrite:
+        raise UserError(f"{path}: the folder already exists and is not empty")
+    with _writable(path):
+        made = [p for p in (path.parent, *path.parent.parents) if not p.exists()]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        name = tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent)
+    temporary = pathlib.Path(name)
+    try:
+        with _writable(path):
+            yield temporary
+            os.chmod(temporary, 0o777 & ~_umask())
+            if path.is_dir():
+                shutil.rmtree(path)
+            temporary.replace(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        for parent in made:
+            parent.rmdir()
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON document."""
+    with new_file(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON document.
+
+    Raises:
+      UserError: no such file, or not JSON.
+    """
+    try:
+        return json.loads(pathlib.Path(path).read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: expected JSON ({error})") from None
+
+
+@contextlib.contextmanager
+def _writable(path: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot write ({error.strerror or error})") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

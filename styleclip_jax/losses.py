@@ -1,0 +1,118 @@
+"""What a loss may see, the loss terms of StyleCLIP, and their weighted sum.
+
+A loss is a function f(networks, edit) → [B], one value per example; whoever calls it
+reduces. An objective is {name: (weight, loss)}. A new loss is one more such function:
+
+  def brightness(networks, edit):
+      return -jnp.mean(edit.image, axis=(1, 2, 3))
+
+  objective = {"clip": (1.0, clip_distance), "bright": (0.1, brightness)}
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from styleclip_jax.models import clip
+from styleclip_jax.models.network import Network
+
+
+@struct.dataclass
+class Networks:
+    """The frozen networks that an edit runs through.
+
+    Attributes:
+      generator: StyleGAN2.
+      clip: the joint embedding of pictures and text.
+      identity: face recognition network, or None when no loss needs one.
+    """
+
+    generator: Network
+    clip: Network
+    identity: Network | None = None
+
+
+class Source(NamedTuple):
+    """What is known of the latent that is edited; computed once, carries no gradient.
+
+    Attributes:
+      latent: [B, L, D] W+, or a tuple of [B, C] styles.
+      image: [B, H, W, 3], the generator's image of it.
+    """
+
+    latent: Any
+    image: jax.Array
+
+
+class Edit(NamedTuple):
+    """All that a loss may see.
+
+    Attributes:
+      image: [B, H, W, 3] edited image, nominally in [-1, 1].
+      latent: the edited latent, of the shape of the source's.
+      source: where the edit started.
+      text: [B, E] normalised CLIP features of each example's prompt.
+    """
+
+    image: jax.Array
+    latent: Any
+    source: Source
+    text: jax.Array
+
+
+Loss = Callable[[Networks, Edit], jax.Array]
+Objective = Mapping[str, tuple[float, Loss]]
+
+
+def clip_distance(
+    networks: Networks,
+    edit: Edit,
+    *,
+    preprocess: Callable[..., jax.Array] = clip.preprocess_styleclip,
+) -> jax.Array:
+    """1 − logits / 100 between image and text, [B].
+
+    Args:
+      networks: `clip` is used.
+      edit: `image` and `text` are used.
+      preprocess: how the image becomes CLIP's input. The default is the official
+        resize without CLIP's normalisation; `clip.preprocess_clip` is the one that
+        CLIP was trained with.
+
+    Source: `CLIPLoss` of the official code; the paper's D_CLIP (eq. 1) up to the
+    factor exp(logit_scale) / 100, which is about 1.
+    """
+    params, config = networks.clip.params, networks.clip.config
+    features = clip.encode_image(
+        params, preprocess(edit.image, config=config), config=config
+    )
+    cosine = jnp.sum(clip.normalize(features) * edit.text, axis=-1)
+    return 1 - jnp.exp(params["logit_scale"]) * cosine / 100
+
+
+def latent_l2(networks: Networks, edit: Edit) -> jax.Array:
+    """Sum of squared differences between the edited and the source latent, [B].
+
+    Source: `l2_loss` of the official optimization, a sum over the whole latent (over
+    all style vectors in S).
+    """
+    del networks
+
+    def squares(latent: jax.Array, source: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.square(latent - source), axis=range(1, latent.ndim))
+
+    leaves = jax.tree.map(squares, edit.latent, edit.source.latent)
+    return jax.tree.reduce(jnp.add, leaves)
+
+
+def evaluate(
+    objective: Objective, networks: Networks, edit: Edit
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The weighted sum of an objective, [B], and each term before its weight, [B]."""
+    terms = {name: loss(networks, edit) for name, (_, loss) in objective.items()}
+    total = sum(objective[name][0] * term for name, term in terms.items())
+    return jnp.asarray(total), terms
+

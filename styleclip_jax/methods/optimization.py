@@ -1,0 +1,364 @@
+"""Latent optimization: edit one latent by descending an objective.
+
+Written for a single latent; `jax.vmap` makes the batch:
+
+  run = functools.partial(optimize, problem=official(config))
+  result = jax.jit(jax.vmap(run, in_axes=(None, 0, 0)))(networks, latents, texts)
+
+`optimize` is `start`, then `advance` for all steps. A program that wants to report
+progress calls the two itself; the result is the same.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from styleclip_jax import losses, optimizers
+from styleclip_jax.models import clip, stylegan2
+from styleclip_jax.models.network import Network
+
+MODES = ("edit", "free_generation")
+PREPROCESSINGS = {
+    "styleclip": clip.preprocess_styleclip,
+    "clip": clip.preprocess_clip,
+}
+
+
+class Space(NamedTuple):
+    """Where the optimization moves.
+
+    Attributes:
+      synthesize: (generator, latents) → images [B, H, W, 3].
+      movable: (generator) → per leaf of a latent, whether it may move.
+    """
+
+    synthesize: Callable[[Network, Any], jax.Array]
+    movable: Callable[[Network], Any]
+
+
+def _synthesize_w_plus(generator: Network, w_plus: jax.Array) -> jax.Array:
+    return stylegan2.synthesize(generator.params, w_plus, config=generator.config)
+
+
+def _synthesize_styles(generator: Network, styles: Any) -> jax.Array:
+    return stylegan2.synthesize_styles(
+        generator.params, styles, config=generator.config
+    )
+
+
+SPACES = {
+    "w_plus": Space(
+        synthesize=_synthesize_w_plus,
+        movable=lambda generator: True,
+    ),
+    # Parity: the toRGB vectors stay, as in the official code.
+    "s": Space(
+        synthesize=_synthesize_styles,
+        movable=lambda generator: tuple(
+            not layer.is_torgb for layer in generator.config.style_layout
+        ),
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizationConfig:
+    """How a latent is optimized; the defaults are the official script's.
+
+    Attributes:
+      space: latent space to move in, w_plus or s (style space without toRGB).
+      mode: edit stays near the source; free_generation starts at the average latent
+        and follows the text alone.
+      steps: number of steps.
+      learning_rate: peak learning rate.
+      l2_lambda: weight of the squared distance to the source latent.
+      clip_preprocess: how images enter CLIP: styleclip (official, not normalised) or
+        clip (as CLIP was trained).
+      keep_best: return the iterate of the lowest loss instead of the last one.
+      film_frames: number of intermediate latents to keep, evenly spaced.
+    """
+
+    space: str = "w_plus"
+    mode: str = "edit"
+    steps: int = 300
+    learning_rate: float = 0.1
+    l2_lambda: float = 0.008
+    clip_preprocess: str = "styleclip"
+    keep_best: bool = False
+    film_frames: int = 0
+
+    def __post_init__(self) -> None:
+        for name, choices in (
+            ("space", SPACES),
+            ("mode", MODES),
+            ("clip_preprocess", PREPROCESSINGS),
+        ):
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(choices)}, "
+                    f"found {getattr(self, name)!r}"
+                )
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, found {self.steps}")
+        if not 0 <= self.film_frames <= self.steps:
+            raise ValueError(
+                f"film_frames must be from 0 to steps ({self.steps}), "
+                f"found {self.film_frames}"
+            )
+        for name in ("learning_rate", "l2_lambda"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(
+                    f"{name} must be at least 0, found {getattr(self, name)}"
+                )
+
+
+class Problem(NamedTuple):
+    """What is optimized and how. A variant is `official(config)._replace(...)`.
+
+    Attributes:
+      space: where the latent moves.
+      objective: {name: (weight, loss)}.
+      optimizer: any optax transformation.
+      steps: number of steps.
+      keep_best: return the iterate of the lowest loss instead of the last one.
+      film_frames: number of intermediate latents to keep.
+    """
+
+    space: Space
+    objective: losses.Objective
+    optimizer: optax.GradientTransformation
+    steps: int
+    keep_best: bool = False
+    film_frames: int = 0
+
+
+def official(config: OptimizationConfig) -> Problem:
+    """The official objective, and Adam with the official learning rate."""
+    objective: dict[str, tuple[float, losses.Loss]] = {
+        "clip": (
+            1.0,
+            functools.partial(
+                losses.clip_distance, preprocess=PREPROCESSINGS[config.clip_preprocess]
+            ),
+        )
+    }
+    if config.mode == "edit":
+        objective["l2"] = (config.l2_lambda, losses.latent_l2)
+    return Problem(
+        space=SPACES[config.space],
+        objective=objective,
+        optimizer=optax.adam(optimizers.ramped(config.learning_rate, config.steps)),
+        steps=config.steps,
+        keep_best=config.keep_best,
+        film_frames=config.film_frames,
+    )
+
+
+class State(NamedTuple):
+    """An optimization under way; every leaf has a leading batch axis under vmap.
+
+    Attributes:
+      step: number of steps done.
+      latent: current latent.
+      optimizer: state of the optimizer.
+      source: where the edit started.
+      text: [E] normalised CLIP features of the prompt.
+      best_loss: lowest total loss seen.
+      best_latent: the latent that had it.
+      film: latents kept on the way, with a leading axis of `film_frames`.
+      history: {term: [steps]}, the value before each step; "total" is the weighted
+        sum.
+      failed_at: first step whose loss or gradient was not finite, -1 for none. From
+        then on the latent stays where it was.
+    """
+
+    step: jax.Array
+    latent: Any
+    optimizer: Any
+    source: losses.Source
+    text: jax.Array
+    best_loss: jax.Array
+    best_latent: Any
+    film: Any
+    history: dict[str, jax.Array]
+    failed_at: jax.Array
+
+
+class Result(NamedTuple):
+    """A finished optimization.
+
+    Attributes:
+      latent: the edited latent, of the source's shape.
+      image: [H, W, 3] its image.
+      terms: {term: []}, its losses; "total" is the weighted sum.
+      source: where the edit started.
+      film: intermediate latents with a leading axis of `film_frames`.
+      history: {term: [steps]}, the value before each step.
+      failed_at: first step with a loss or gradient that was not finite, or -1.
+    """
+
+    latent: Any
+    image: jax.Array
+    terms: dict[str, jax.Array]
+    source: losses.Source
+    film: Any
+    history: dict[str, jax.Array]
+    failed_at: jax.Array
+
+
+def optimize(
+    networks: losses.Networks, latent: Any, text: jax.Array, *, problem: Problem
+) -> Result:
+    """Edits one latent.
+
+    Args:
+      networks: generator, CLIP, and whatever else the objective asks for.
+      latent: the source, of the problem's space: [L, D] W+, or for S a tuple of [C]
+        (`stylegan2.to_styles` makes it from W+).
+      text: [E] normalised CLIP features of the prompt.
+      problem: what to optimize and how.
+
+    Returns:
+      The edited latent with its image and losses.
+
+    Source: the paper's eq. 1; official `optimization/run_optimization.py`. The image
+    is that of the returned latent, the official script's the one before the last
+    update.
+    """
+    state = start(networks, latent, text, problem=problem)
+    state = advance(networks, state, problem.steps, problem=problem)
+    return finish(networks, state, problem=problem)
+
+
+def start(
+    networks: losses.Networks, latent: Any, text: jax.Array, *, problem: Problem
+) -> State:
+    """The state before the first step; arguments as of `optimize`."""
+    image = problem.space.synthesize(networks.generator, _batch(latent))
+    return State(
+        step=jnp.zeros((), jnp.int32),
+        latent=latent,
+        optimizer=problem.optimizer.init(latent),
+        source=losses.Source(latent, image[0]),
+        text=text,
+        best_loss=jnp.full((), jnp.inf, jnp.float32),
+        best_latent=latent,
+        film=jax.tree.map(
+            lambda x: jnp.zeros((problem.film_frames, *x.shape), x.dtype), latent
+        ),
+        history={
+            name: jnp.full((problem.steps,), jnp.nan, jnp.float32)
+            for name in ("total", *problem.objective)
+        },
+        failed_at=jnp.full((), -1, jnp.int32),
+    )
+
+
+def advance(
+    networks: losses.Networks,
+    state: State,
+    steps: int | jax.Array,
+    *,
+    problem: Problem,
+) -> State:
+    """Takes a number of steps, which may be a traced integer."""
+    # Whether a leaf may move decides what is compiled, so it must not be traced.
+    movable = problem.space.movable(networks.generator)
+
+    def step(_: Any, state: State) -> State:
+        return _step(networks, state, movable, problem)
+
+    return jax.lax.fori_loop(0, steps, step, state)
+
+
+def finish(networks: losses.Networks, state: State, *, problem: Problem) -> Result:
+    """The result of a state that has taken all its steps."""
+    latent = state.latent
+    _, (terms, image) = _loss(latent, networks, state, problem)
+    if problem.keep_best:
+        # The last iterate has not been compared yet.
+        latent = _where(terms["total"] <= state.best_loss, latent, state.best_latent)
+        _, (terms, image) = _loss(latent, networks, state, problem)
+    return Result(
+        latent=latent,
+        image=image,
+        terms=terms,
+        source=state.source,
+        film=state.film,
+        history=state.history,
+        failed_at=state.failed_at,
+    )
+
+
+def _loss(
+    latent: Any, networks: losses.Networks, state: State, problem: Problem
+) -> tuple[jax.Array, tuple[dict[str, jax.Array], jax.Array]]:
+    """Total loss of a latent, then each term (with "total") and the image."""
+    latents = _batch(latent)
+    image = problem.space.synthesize(networks.generator, latents)
+    edit = losses.Edit(image, latents, _batch(state.source), state.text[None])
+    total, terms = losses.evaluate(problem.objective, networks, edit)
+    return total[0], (_first({"total": total, **terms}), image[0])
+
+
+def _step(
+    networks: losses.Networks, state: State, movable: Any, problem: Problem
+) -> State:
+    def only_movable(tree: Any) -> Any:
+        return jax.tree.map(lambda x, m: x if m else jnp.zeros_like(x), tree, movable)
+
+    (loss, (terms, _)), gradient = jax.value_and_grad(_loss, has_aux=True)(
+        state.latent, networks, state, problem
+    )
+    gradient = only_movable(gradient)
+    failed = ~jnp.isfinite(optax.tree.norm(gradient) + loss)
+    failed_at = jnp.where((state.failed_at < 0) & failed, state.step, state.failed_at)
+    alive = failed_at < 0
+
+    updates, optimizer = problem.optimizer.update(
+        gradient, state.optimizer, state.latent
+    )
+    moved = optax.apply_updates(state.latent, only_movable(updates))
+    latent = _where(alive, moved, state.latent)
+    better = loss < state.best_loss
+    return state._replace(
+        step=state.step + 1,
+        latent=latent,
+        optimizer=optimizer,
+        best_loss=jnp.where(better, loss, state.best_loss),
+        best_latent=_where(better, state.latent, state.best_latent),
+        film=_keep_frame(state.film, latent, state.step, problem),
+        history={
+            name: state.history[name].at[state.step].set(value)
+            for name, value in terms.items()
+        },
+        failed_at=failed_at,
+    )
+
+
+def _keep_frame(film: Any, latent: Any, step: jax.Array, problem: Problem) -> Any:
+    if not problem.film_frames:
+        return film
+    # Frame i is overwritten until the step that ends its share of the run, so the
+    # last frame is the last latent.
+    index = step * problem.film_frames // problem.steps
+    return jax.tree.map(lambda frames, x: frames.at[index].set(x), film, latent)
+
+
+def _where(condition: jax.Array, tree: Any, other: Any) -> Any:
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), tree, other)
+
+
+def _batch(tree: Any) -> Any:
+    """Adds the batch axis that networks and losses expect."""
+    return jax.tree.map(lambda x: x[None], tree)
+
+
+def _first(tree: Any) -> Any:
+    """Takes the batch axis of one away."""
+    return jax.tree.map(lambda x: x[0], tree)

@@ -1,0 +1,160 @@
+"""OpenAI CLIP's byte-level byte-pair encoding, with any number of merges."""
+
+import dataclasses
+import functools
+import gzip
+import html
+import json
+import pathlib
+from collections.abc import Iterator
+
+import ftfy
+import regex
+import tokenizers
+
+from styleclip_jax.errors import UserError
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+# OpenAI's list of merges, and how many of them CLIP uses.
+OPENAI_MERGES = (
+    pathlib.Path(__file__).parent.parent / "assets" / "bpe_simple_vocab_16e6.txt.gz"
+)
+NUM_MERGES = 48_894
+# Every byte, every byte at the end of a word, and the two special tokens.
+NUM_TOKENS_BESIDE_MERGES = 2 * 256 + 2
+
+_END_OF_WORD = "</w>"
+# Case-insensitive also on lower-cased text: "ſ" is then an "s".
+_WORD = regex.compile(
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d"
+    r"|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+",
+    regex.IGNORECASE,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokenizer:
+    """A vocabulary and its merges.
+
+    Attributes:
+      bpe: splits a word into tokens.
+      start: id that begins a text.
+      end: id that ends a text.
+      num_tokens: length of the vocabulary.
+    """
+
+    bpe: tokenizers.models.BPE
+    start: int
+    end: int
+    num_tokens: int
+
+
+def encode(tokenizer: Tokenizer, text: str) -> Iterator[int]:
+    """Ids of a text, without those that begin and end it.
+
+    The text is repaired by ftfy, freed of HTML entities and of surplus white space, and
+    lower-cased; every letter run, digit and run of other characters is then a word.
+    """
+    symbols = _byte_symbols()
+    text = html.unescape(html.unescape(ftfy.fix_text(text)))
+    text = regex.sub(r"\s+", " ", text.strip()).strip().lower()
+    for word in _WORD.findall(text):
+        if word == START:
+            yield tokenizer.start
+        elif word == END:
+            yield tokenizer.end
+        else:
+            spelled = "".join(symbols[byte] for byte in word.encode())
+            yield from (token.id for token in tokenizer.bpe.tokenize(spelled))
+
+
+def read(vocab_path: pathlib.Path, merges_path: pathlib.Path) -> Tokenizer:
+    """Reads a vocabulary in transformers' two files.
+
+    Args:
+      vocab_path: JSON object of ids by token.
+      merges_path: a line to skip, then two symbols a line.
+
+    Raises:
+      UserError: broken files, or not a byte-level vocabulary.
+    """
+    try:
+        vocab = json.loads(vocab_path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{vocab_path}: expected JSON ({error})") from None
+    if not isinstance(vocab, dict) or sorted(
+        value for value in vocab.values() if type(value) is int
+    ) != list(range(len(vocab))):
+        raise UserError(f"{vocab_path}: expected an object with ids 0, 1, 2, …")
+    try:
+        lines = merges_path.read_text(encoding="utf-8").strip().split("\n")[1:]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{merges_path}: expected text ({error})") from None
+    merges = [tuple(line.split()) for line in lines]
+    if any(len(merge) != 2 for merge in merges):
+        raise UserError(f"{merges_path}: expected two symbols a line after the first")
+    made = ["".join(merge) for merge in merges]
+    for token in [*_byte_tokens(), START, END, *made]:
+        if token not in vocab:
+            raise UserError(
+                f"{vocab_path}: expected a byte-level vocabulary with all tokens of "
+                f"{merges_path.name}, {token!r} is missing"
+            )
+    bpe = tokenizers.models.BPE(vocab, merges, end_of_word_suffix=_END_OF_WORD)
+    return Tokenizer(bpe, vocab[START], vocab[END], len(vocab))
+
+
+def write(
+    bpe_gz: str | pathlib.Path,
+    directory: str | pathlib.Path,
+    num_merges: int = NUM_MERGES,
+) -> None:
+    """Writes vocab.json and merges.txt of a list of merges in OpenAI's format.
+
+    Args:
+      bpe_gz: such as OPENAI_MERGES.
+      directory: existing folder to write into.
+      num_merges: how many merges to keep, the first and so the most frequent; the
+        vocabulary has NUM_TOKENS_BESIDE_MERGES tokens more.
+
+    Raises:
+      UserError: the list cannot be read, or is shorter.
+    """
+    try:
+        with gzip.open(bpe_gz, "rt", encoding="utf-8") as file:
+            merges = file.read().strip().split("\n")[1 : num_merges + 1]
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise UserError(f"{bpe_gz}: not a gzip file of merges ({error})") from None
+    pairs = [merge.split() for merge in merges]
+    if len(pairs) != num_merges or any(len(pair) != 2 for pair in pairs):
+        raise UserError(
+            f"{bpe_gz}: expected {num_merges} lines of two symbols after the first"
+        )
+    tokens = [*_byte_tokens(), *("".join(pair) for pair in pairs), START, END]
+    vocab = {token: index for index, token in enumerate(tokens)}
+    directory = pathlib.Path(directory)
+    (directory / "vocab.json").write_text(
+        json.dumps(vocab, ensure_ascii=False), encoding="utf-8"
+    )
+    (directory / "merges.txt").write_text(
+        "\n".join(["#version: 0.2", *merges]) + "\n", encoding="utf-8"
+    )
+
+
+@functools.cache
+def _byte_symbols() -> dict[int, str]:
+    """A visible character for each byte, in the order of the vocabulary.
+
+    Bytes that print stand for themselves and come first; the others take the
+    characters from U+0100 up.
+    """
+    printing = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    symbols = {byte: chr(byte) for byte in printing}
+    others = (byte for byte in range(256) if byte not in symbols)
+    return symbols | {byte: chr(256 + n) for n, byte in enumerate(others)}
+
+
+def _byte_tokens() -> list[str]:
+    """The first 512 tokens: every byte, then every byte at the end of a word."""
+    symbols = _byte_symbols().values()
+    return [*symbols, *(symbol + _END_OF_WORD for symbol in symbols)]

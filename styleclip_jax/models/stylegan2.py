@@ -1,0 +1,545 @@
+"""StyleGAN2 generator (skip architecture) in Flax: z → w, W+ → styles, styles → image.
+
+Every modulated convolution scales the activations, not the weights. With style s,
+shared weight W and demodulation factor d,
+
+  y_o = d_o · Σ_{i,k} W_{k,i,o} · (s_i · x_i),   d_o = (Σ_i s_i² Σ_k W²_{k,i,o} + ε)^-½
+
+equals a convolution with the modulated and demodulated weight of the paper (Karras et
+al. 2020, eq. 1 to 3), since s scales input channels and d output channels. The batch
+then shares one ordinary convolution, also under `vmap`.
+"""
+
+import dataclasses
+import functools
+import math
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from styleclip_jax import spaces
+
+Noise = Literal["const", "random", "none"]
+NOISES: tuple[Noise, ...] = ("const", "random", "none")
+
+_EPSILON = 1e-8
+_MAPPING_LR_MULTIPLIER = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class GeneratorConfig:
+    """Static architecture of a generator; the defaults are config F at 1024².
+
+    Attributes:
+      resolution: width and height of the image, a power of two from 8 up.
+      z_dim: length of z.
+      w_dim: length of w.
+      c_dim: number of classes, 0 for an unconditional generator.
+      num_mapping_layers: dense layers from z to w.
+      channels: feature channels at 4², 8², …, resolution².
+      conv_clamp: bound on the activations of every layer, None for none. Official
+        mixed-precision generators were trained with 256 and keep it in float32.
+      dtype: "float32", or "bfloat16" for activations and convolutions; styles and
+        demodulation stay in float32, and so do images.
+      remat: recompute each block in the backward pass instead of keeping its
+        activations, to trade time for memory.
+    """
+
+    resolution: int = 1024
+    z_dim: int = 512
+    w_dim: int = 512
+    c_dim: int = 0
+    num_mapping_layers: int = 8
+    channels: tuple[int, ...] = (512, 512, 512, 512, 512, 256, 128, 64, 32)
+    conv_clamp: float | None = None
+    dtype: str = "float32"
+    remat: bool = False
+
+    def __post_init__(self) -> None:
+        if self.resolution < 8 or self.resolution & (self.resolution - 1):
+            raise ValueError(
+                f"resolution must be a power of two from 8 up, found {self.resolution}"
+            )
+        expected = self.resolution.bit_length() - 2
+        if len(self.channels) != expected:
+            raise ValueError(
+                f"a generator of {self.resolution}² has {expected} resolutions from "
+                f"4² up, found {len(self.channels)} channel counts {self.channels}"
+            )
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ValueError(
+                f"dtype must be float32 or bfloat16, found {self.dtype!r}"
+            )
+
+    @property
+    def num_rows(self) -> int:
+        """Number of W+ rows."""
+        return spaces.num_rows(self.resolution)
+
+    @property
+    def style_layout(self) -> tuple[spaces.StyleLayer, ...]:
+        """Layout of S."""
+        return spaces.style_layout(self.channels)
+
+
+def init(key: jax.Array, config: GeneratorConfig) -> Any:
+    """Random parameters with the official initialisation, as a nested dict."""
+    return _Generator(config).init(key)["params"]
+
+
+def param_shapes(config: GeneratorConfig) -> dict[str, tuple[int, ...]]:
+    """Shape of every parameter by its flat name, such as "mapping/fc0/kernel"."""
+    tree = jax.eval_shape(functools.partial(init, config=config), jax.random.key(0))
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {"/".join(k.key for k in path): leaf.shape for path, leaf in leaves}
+
+
+def map_latents(
+    params: Any,
+    z: jax.Array,
+    label: jax.Array | None = None,
+    *,
+    config: GeneratorConfig,
+) -> jax.Array:
+    """w of each z, without truncation.
+
+    Args:
+      params: parameters of the generator.
+      z: [B, z_dim], standard normal.
+      label: [B, c_dim] one-hot classes; given exactly when the generator is
+        class-conditional.
+      config: static architecture.
+
+    Returns:
+      [B, w_dim] float32.
+
+    Raises:
+      ValueError: z or the label does not fit the generator.
+    """
+    _expect("z", z, (config.z_dim,))
+    if config.c_dim and label is None:
+        raise ValueError(
+            f"this generator has {config.c_dim} classes and needs a label"
+        )
+    if label is not None:
+        _expect("label", label, (config.c_dim,))
+    return _Generator(config).apply(
+        {"params": params}, z, label, method=_Generator.map_latents
+    )
+
+
+def to_styles(
+    params: Any, w_plus: jax.Array, *, config: GeneratorConfig
+) -> spaces.Styles:
+    """Style vectors of W+ latents [B, L, D]: the layers' affine outputs, in order.
+
+    The vectors of toRGB layers are those before stylegan2-ada-pytorch's factor of
+    1/sqrt(channels), which belongs to the layer (as in StyleCLIP's StyleSpace).
+
+    Raises:
+      ValueError: the latents do not fit the generator.
+    """
+    _expect("w_plus", w_plus, (config.num_rows, config.w_dim))
+    return _Generator(config).apply(
+        {"params": params}, w_plus, method=_Generator.to_styles
+    )
+
+
+def synthesize_styles(
+    params: Any,
+    styles: spaces.Styles,
+    *,
+    config: GeneratorConfig,
+    noise: Noise = "const",
+    key: jax.Array | None = None,
+) -> jax.Array:
+    """Images of style vectors.
+
+    Args:
+      params: parameters of the generator.
+      styles: tuple of [B, channels] in the order of `config.style_layout`.
+      config: static architecture.
+      noise: "const" adds the stored noise (what StyleCLIP edits with), "random" draws
+        it from `key`, "none" adds none.
+      key: PRNG key for random noise.
+
+    Returns:
+      [B, H, W, 3] float32, nominally in [-1, 1] and not clipped.
+
+    Raises:
+      ValueError: the styles do not fit the generator, or the noise is not one of the
+        three, or is random and has no key.
+    """
+    layout = config.style_layout
+    if len(styles) != len(layout):
+        raise ValueError(f"expected {len(layout)} style vectors, found {len(styles)}")
+    for layer, style in zip(layout, styles, strict=True):
+        _expect(f"style of {layer.name}", style, (layer.channels,))
+    if noise not in NOISES:
+        raise ValueError(f"noise must be one of {', '.join(NOISES)}, found {noise!r}")
+    if noise == "random" and key is None:
+        raise ValueError("random noise needs a PRNG key")
+    return _Generator(config).apply(
+        {"params": params}, styles, noise, key, method=_Generator.synthesize
+    )
+
+
+def synthesize(
+    params: Any,
+    w_plus: jax.Array,
+    *,
+    config: GeneratorConfig,
+    noise: Noise = "const",
+    key: jax.Array | None = None,
+) -> jax.Array:
+    """Images of W+ latents [B, L, D]; see `synthesize_styles`."""
+    styles = to_styles(params, w_plus, config=config)
+    return synthesize_styles(params, styles, config=config, noise=noise, key=key)
+
+
+def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolution of [B, H, W, I] with [3, 3, I, O], zero padding, same size."""
+    return _conv(x, kernel, ((1, 1), (1, 1)))
+
+
+def upsample_conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Transposed convolution of stride 2, then the FIR [1, 3, 3, 1] per axis.
+
+    Along one axis, with taps w0, w1, w2, the transposed convolution has an even and
+    an odd phase, and neither multiplies by inserted zeros:
+
+      e[i] = w0 x[i] + w2 x[i-1]   (i = 0…n),     o[i] = w1 x[i]   (i = 0…n-1).
+
+    The FIR (with the gain of 2 that makes up for the zeros) then gives
+
+      y[2i]   = (o[i-1] + 3 e[i] + 3 o[i] + e[i+1]) / 4
+      y[2i+1] = (e[i] + 3 o[i] + 3 e[i+1] + o[i+1]) / 4.
+
+    In two dimensions these are four convolutions with 2×2, 2×1, 1×2 and 1×1 taps.
+
+    Args:
+      x: [B, H, W, I].
+      kernel: [3, 3, I, O], as the official PyTorch code stores it.
+
+    Returns:
+      [B, 2H, 2W, O].
+    """
+    # Taps and padding of each phase along one axis: (w2, w0), then w1.
+    even, odd = (slice(None, None, -2), (1, 1)), (slice(1, 2), (0, 0))
+
+    def phase(rows: tuple, columns: tuple) -> jax.Array:
+        return _conv(x, kernel[rows[0], columns[0]], (rows[1], columns[1]))
+
+    columns = [
+        _interleave_fir(phase(even, column), phase(odd, column), axis=1)
+        for column in (even, odd)
+    ]
+    return _interleave_fir(*columns, axis=2)
+
+
+def upsample_rgb(x: jax.Array) -> jax.Array:
+    """Doubles [B, H, W, C] with the FIR [1, 3, 3, 1] per axis.
+
+    Zero insertion and the FIR with a gain of 2 give, along one axis,
+    y[2i] = (x[i-1] + 3 x[i]) / 4 and y[2i+1] = (3 x[i] + x[i+1]) / 4.
+    """
+    for axis in (1, 2):
+        before, after = _shift(x, 1, axis), _shift(x, -1, axis)
+        x = _interleave((before + 3 * x) / 4, (3 * x + after) / 4, axis)
+    return x
+
+
+def _expect(name: str, array: jax.Array, shape: tuple[int, ...]) -> None:
+    if array.ndim != len(shape) + 1 or array.shape[1:] != shape:
+        expected = ", ".join(map(str, ("N", *shape)))
+        raise ValueError(
+            f"{name}: expected [{expected}], found {list(array.shape)}"
+        )
+
+
+def _conv(x: jax.Array, kernel: jax.Array, padding: Any) -> jax.Array:
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(1, 1),
+        padding=padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=_precision(x),
+    )
+
+
+def _precision(x: jax.Array) -> lax.Precision:
+    # Accelerators multiply float32 in lower precision unless they are told not to.
+    return lax.Precision.HIGHEST if x.dtype == jnp.float32 else lax.Precision.DEFAULT
+
+
+def _leaky_relu(x: jax.Array) -> jax.Array:
+    # `where`, not `maximum(x, 0.2 x)`: XLA differentiates the latter wrongly inside
+    # the whole network.
+    return jnp.where(x > 0, x, 0.2 * x) * math.sqrt(2)
+
+
+def _normalize(x: jax.Array) -> jax.Array:
+    """Pixel norm: divides each vector by its root mean square."""
+    return x * lax.rsqrt(jnp.mean(x**2, axis=-1, keepdims=True) + _EPSILON)
+
+
+def _shift(x: jax.Array, by: int, axis: int) -> jax.Array:
+    """y[i] = x[i - by] along an axis, zero outside."""
+    padding = [(0, 0, 0)] * x.ndim
+    padding[axis] = (by, -by, 0)
+    return lax.pad(x, jnp.zeros((), x.dtype), padding)
+
+
+def _interleave(even: jax.Array, odd: jax.Array, axis: int) -> jax.Array:
+    shape = list(even.shape)
+    shape[axis] *= 2
+    return jnp.stack([even, odd], axis=axis + 1).reshape(shape)
+
+
+def _interleave_fir(even: jax.Array, odd: jax.Array, axis: int) -> jax.Array:
+    """FIR over the phases of a transposed convolution; see `upsample_conv3x3`."""
+    n = odd.shape[axis]
+    first = lax.slice_in_dim(even, 0, n, axis=axis)
+    last = lax.slice_in_dim(even, 1, n + 1, axis=axis)
+    before, after = _shift(odd, 1, axis), _shift(odd, -1, axis)
+    return _interleave(
+        (before + last) / 4 + (first + odd) * 0.75,
+        (first + after) / 4 + (odd + last) * 0.75,
+        axis,
+    )
+
+
+class _Dense(nn.Module):
+    """Equalised dense layer: stored weights are scaled by lr_multiplier / sqrt(in)."""
+
+    in_features: int
+    features: int
+    lr_multiplier: float = 1.0
+    bias_value: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.param(
+            "kernel",
+            nn.initializers.normal(1 / self.lr_multiplier),
+            (self.in_features, self.features),
+        )
+        bias = self.param(
+            "bias", nn.initializers.constant(self.bias_value), (self.features,)
+        )
+        scale = self.lr_multiplier / math.sqrt(self.in_features)
+        y = jnp.dot(x, kernel * scale, precision=lax.Precision.HIGHEST)
+        return y + bias * self.lr_multiplier
+
+
+class _Mapping(nn.Module):
+    """z (and the class) to w."""
+
+    config: GeneratorConfig
+
+    @nn.compact
+    def __call__(self, z: jax.Array, label: jax.Array | None) -> jax.Array:
+        config = self.config
+        # The running average of w: data that travels with the weights.
+        self.param("w_avg", nn.initializers.zeros, (config.w_dim,))
+        x = _normalize(z)
+        if label is not None:
+            embedded = _Dense(config.c_dim, config.w_dim, name="embed")(label)
+            x = jnp.concatenate([x, _normalize(embedded)], axis=-1)
+        for i in range(config.num_mapping_layers):
+            layer = _Dense(
+                x.shape[-1], config.w_dim, _MAPPING_LR_MULTIPLIER, name=f"fc{i}"
+            )
+            x = _leaky_relu(layer(x))
+        return x
+
+
+class _ModulatedLayer(nn.Module):
+    """What the convolutions and toRGB share: the affine layer that makes the style."""
+
+    config: GeneratorConfig
+    in_channels: int
+
+    def setup(self) -> None:
+        self.affine = _Dense(self.config.w_dim, self.in_channels, bias_value=1.0)
+
+    def style(self, w: jax.Array) -> jax.Array:
+        return self.affine(w)
+
+    def _modulate(self, x: jax.Array, style: jax.Array) -> jax.Array:
+        return x * style[:, None, None, :].astype(x.dtype)
+
+    def _clamp(self, x: jax.Array) -> jax.Array:
+        clamp = self.config.conv_clamp
+        return x if clamp is None else jnp.clip(x, -clamp, clamp)
+
+
+class _StyledConv(_ModulatedLayer):
+    """Modulated 3×3 convolution, noise, bias and activation."""
+
+    features: int
+    resolution: int
+    upsample: bool
+
+    def setup(self) -> None:
+        super().setup()
+        self.kernel = self.param(
+            "kernel",
+            nn.initializers.normal(1.0),
+            (3, 3, self.in_channels, self.features),
+        )
+        self.bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        self.noise_const = self.param(
+            "noise_const", nn.initializers.normal(1.0), (self.resolution,) * 2
+        )
+        self.noise_strength = self.param("noise_strength", nn.initializers.zeros, ())
+
+    def __call__(
+        self, x: jax.Array, style: jax.Array, noise: Noise, key: jax.Array | None
+    ) -> jax.Array:
+        # The equalised scale goes onto the style, which is far smaller than the
+        # kernel.
+        style = style / math.sqrt(9 * self.in_channels)
+        power = jnp.sum(self.kernel**2, axis=(0, 1))
+        demodulation = lax.rsqrt(
+            jnp.dot(style**2, power, precision=lax.Precision.HIGHEST) + _EPSILON
+        )
+        convolve = upsample_conv3x3 if self.upsample else conv3x3
+        x = convolve(self._modulate(x, style), self.kernel.astype(x.dtype))
+        x = self._modulate(x, demodulation)
+        if noise != "none":
+            x = x + self._noise(noise, key, x)
+        return self._clamp(_leaky_relu(x + self.bias.astype(x.dtype)))
+
+    def _noise(self, noise: Noise, key: jax.Array | None, x: jax.Array) -> jax.Array:
+        if noise == "const":
+            # Data, not a weight: training the generator must not move it.
+            value = lax.stop_gradient(self.noise_const)[None, :, :, None]
+        else:
+            assert key is not None
+            value = jax.random.normal(key, (*x.shape[:3], 1))
+        return (value * self.noise_strength).astype(x.dtype)
+
+
+class _ToRGB(_ModulatedLayer):
+    """Modulated 1×1 convolution to RGB, without demodulation."""
+
+    def setup(self) -> None:
+        super().setup()
+        self.kernel = self.param(
+            "kernel", nn.initializers.normal(1.0), (1, 1, self.in_channels, 3)
+        )
+        self.bias = self.param("bias", nn.initializers.zeros, (3,))
+
+    def __call__(self, x: jax.Array, style: jax.Array) -> jax.Array:
+        x = self._modulate(x, style / math.sqrt(self.in_channels))
+        rgb = _conv(x, self.kernel.astype(x.dtype), ((0, 0), (0, 0)))
+        return self._clamp(rgb.astype(jnp.float32) + self.bias)
+
+
+class _Block(nn.Module):
+    """The layers of one resolution: conv0 (upsampling, from 8² up), conv1, torgb."""
+
+    config: GeneratorConfig
+    resolution: int
+
+    def setup(self) -> None:
+        config, resolution = self.config, self.resolution
+        index = resolution.bit_length() - 3
+        features = config.channels[index]
+        if index:
+            before = config.channels[index - 1]
+            self.conv0 = _StyledConv(config, before, features, resolution, True)
+        self.conv1 = _StyledConv(config, features, features, resolution, False)
+        self.torgb = _ToRGB(config, features)
+
+    def style(self, layer: str, w: jax.Array) -> jax.Array:
+        return getattr(self, layer).style(w)
+
+    def __call__(
+        self,
+        x: jax.Array,
+        rgb: jax.Array | None,
+        styles: spaces.Styles,
+        noise: Noise,
+        key: jax.Array | None,
+    ) -> tuple[jax.Array, jax.Array]:
+        keys = (None, None) if key is None else jax.random.split(key)
+        if self.resolution > 4:
+            x = self.conv0(x, styles[0], noise, keys[0])
+        x = self.conv1(x, styles[-2], noise, keys[1])
+        image = self.torgb(x, styles[-1])
+        return x, image if rgb is None else upsample_rgb(rgb) + image
+
+
+class _Synthesis(nn.Module):
+    """W+ to styles, and styles to the image."""
+
+    config: GeneratorConfig
+
+    def setup(self) -> None:
+        # noise (argument 4, the module itself being 0) is a static string.
+        block = nn.remat(_Block, static_argnums=(4,)) if self.config.remat else _Block
+        for resolution in self._resolutions():
+            setattr(self, f"b{resolution}", block(self.config, resolution))
+        self.const = self.param(
+            "const", nn.initializers.normal(1.0), (4, 4, self.config.channels[0])
+        )
+
+    def _resolutions(self) -> list[int]:
+        return [4 << i for i in range(len(self.config.channels))]
+
+    def to_styles(self, w_plus: jax.Array) -> spaces.Styles:
+        styles = []
+        for layer in self.config.style_layout:
+            block, name = layer.name.split("/")
+            styles.append(getattr(self, block).style(name, w_plus[:, layer.row]))
+        return tuple(styles)
+
+    def __call__(
+        self, styles: spaces.Styles, noise: Noise, key: jax.Array | None
+    ) -> jax.Array:
+        batch = styles[0].shape[0]
+        x = jnp.broadcast_to(self.const, (batch, *self.const.shape))
+        x = x.astype(self.config.dtype)
+        rgb = None
+        for index, resolution in enumerate(self._resolutions()):
+            # conv1 and torgb at 4², then three vectors per resolution.
+            of_block = styles[max(0, 3 * index - 1) : 3 * index + 2]
+            block_key = None if key is None else jax.random.fold_in(key, index)
+            block = getattr(self, f"b{resolution}")
+            x, rgb = block(x, rgb, of_block, noise, block_key)
+        return rgb
+
+
+class _Generator(nn.Module):
+    """The whole network; each public function of this module calls one method."""
+
+    config: GeneratorConfig
+
+    def setup(self) -> None:
+        self.mapping = _Mapping(self.config)
+        self.synthesis = _Synthesis(self.config)
+
+    def map_latents(self, z: jax.Array, label: jax.Array | None) -> jax.Array:
+        return self.mapping(z, label)
+
+    def to_styles(self, w_plus: jax.Array) -> spaces.Styles:
+        return self.synthesis.to_styles(w_plus)
+
+    def synthesize(
+        self, styles: spaces.Styles, noise: Noise, key: jax.Array | None
+    ) -> jax.Array:
+        return self.synthesis(styles, noise, key)
+
+    def __call__(self) -> jax.Array:
+        """Touches every parameter; used for initialisation alone."""
+        config = self.config
+        label = jnp.zeros((1, config.c_dim)) if config.c_dim else None
+        w = self.map_latents(jnp.zeros((1, config.z_dim)), label)
+        styles = self.to_styles(spaces.broadcast_w(w, config.num_rows))
+        return self.synthesize(styles, "const", None)

@@ -1,0 +1,111 @@
+"""The latent spaces Z, W, W+ and S of StyleGAN2: shapes, layout and conversions.
+
+Z and W are single vectors, W+ holds one row of W per layer of the generator, and S
+(StyleSpace) holds the style vectors that those rows become inside the layers.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+# One style vector per layer, [B, channels] each, in official order. A tuple because
+# JAX sorts the keys of dicts, which would put b1024 before b4.
+Styles = tuple[jax.Array, ...]
+
+
+class StyleLayer(NamedTuple):
+    """Where one style vector sits.
+
+    Attributes:
+      name: layer in the parameter tree, such as "b8/conv0".
+      row: row of W+ that the vector is made from.
+      channels: length of the vector, the number of input channels of the layer.
+      is_torgb: whether the layer is a toRGB, which StyleCLIP leaves alone in S.
+    """
+
+    name: str
+    row: int
+    channels: int
+    is_torgb: bool
+
+
+def num_rows(resolution: int) -> int:
+    """Number of W+ rows of a generator: 18 at 1024², 14 at 256², 10 at 64²."""
+    return 2 * (resolution.bit_length() - 1) - 2
+
+
+def style_layout(channels: Sequence[int]) -> tuple[StyleLayer, ...]:
+    """Layout of S for a generator with `channels` at 4², 8², 16², …
+
+    A toRGB reads the same row of W+ as the upsampling convolution that follows it.
+    """
+    layers = [
+        StyleLayer("b4/conv1", 0, channels[0], False),
+        StyleLayer("b4/torgb", 1, channels[0], True),
+    ]
+    for k, (before, after) in enumerate(zip(channels, channels[1:], strict=False)):
+        block = f"b{8 << k}"
+        layers += [
+            StyleLayer(f"{block}/conv0", 1 + 2 * k, before, False),
+            StyleLayer(f"{block}/conv1", 2 + 2 * k, after, False),
+            StyleLayer(f"{block}/torgb", 3 + 2 * k, after, True),
+        ]
+    return tuple(layers)
+
+
+def broadcast_w(w: jax.Array, rows: int) -> jax.Array:
+    """Repeats w [..., D] into W+ [..., rows, D]."""
+    return jnp.repeat(w[..., None, :], rows, axis=-2)
+
+
+def truncate(
+    w_plus: jax.Array,
+    w_avg: jax.Array,
+    truncation_psi: float | jax.Array,
+    cutoff: int | None = None,
+) -> jax.Array:
+    """Pulls latents towards the average: w_avg + psi · (w − w_avg).
+
+    Args:
+      w_plus: [..., L, D].
+      w_avg: [D] or [L, D].
+      truncation_psi: 1 leaves the latent as it is, 0 gives the average.
+      cutoff: number of leading rows to truncate; None for all of them.
+
+    Returns:
+      [..., L, D].
+
+    Source: `truncation` of the official scripts (all rows), `truncation_cutoff` of
+    stylegan2-ada-pytorch (8 in StyleCLIP's global directions).
+    """
+    truncated = w_avg + truncation_psi * (w_plus - w_avg)
+    if cutoff is None:
+        return truncated
+    kept = jnp.arange(w_plus.shape[-2])[:, None] >= cutoff
+    return jnp.where(kept, w_plus, truncated)
+
+
+def flatten_styles(styles: Styles) -> jax.Array:
+    """Joins style vectors [..., C_i] into the flat form [..., ΣC_i] used in files."""
+    return jnp.concatenate(styles, axis=-1)
+
+
+def unflatten_styles(flat: jax.Array, layout: Sequence[StyleLayer]) -> Styles:
+    """Splits the flat form [..., ΣC_i] into style vectors; undoes `flatten_styles`.
+
+    Raises:
+      ValueError: the last axis does not have the layout's total length.
+    """
+    total = sum(layer.channels for layer in layout)
+    if flat.shape[-1] != total:
+        raise ValueError(
+            f"expected style vectors of {total} channels in all, "
+            f"found an array of shape {tuple(flat.shape)}"
+        )
+    pieces, start = [], 0
+    for layer in layout:
+        pieces.append(flat[..., start : start + layer.channels])
+        start += layer.channels
+    return tuple(pieces)

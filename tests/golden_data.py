@@ -1,0 +1,54 @@
+"""Golden data: inputs and the official code's outputs, with stated tolerances."""
+
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).parent / "golden"
+
+
+class Case:
+    """One folder of golden data.
+
+    `meta.json` gives each array's tolerances: a largest absolute error, or for float
+    arrays a relative L2 error, since a gradient near a kink of the activation may differ
+    in single entries.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.folder = ROOT / name
+        self.meta: dict[str, Any] = json.loads((self.folder / "meta.json").read_text())
+        with np.load(self.folder / "io.npz") as arrays:
+            self.arrays = dict(arrays)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.arrays[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.arrays
+
+    def check(self, name: str, found: Any) -> None:
+        """Fails unless `found` is what the official code gave, within tolerance."""
+        expected = self.arrays[name]
+        found = np.asarray(found).reshape(expected.shape)
+        about = self.meta["arrays"][name]
+        error = np.abs(found - expected).max()
+        relative = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+        close = error <= about["suggested_atol"]
+        close |= relative <= about.get("suggested_rel_l2", 0)
+        assert close, (
+            f"{name}: largest error {error:.3g} (allowed {about['suggested_atol']:.3g}), "
+            f"relative {relative:.3g}"
+        )
+
+
+def to_nhwc(image: np.ndarray) -> np.ndarray:
+    """[B, C, H, W] to [B, H, W, C]."""
+    return np.moveaxis(image, 1, -1)
+
+
+def to_nchw(image: Any) -> np.ndarray:
+    """[B, H, W, C] to [B, C, H, W]."""
+    return np.moveaxis(np.asarray(image), -1, 1)

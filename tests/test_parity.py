@@ -1,0 +1,163 @@
+"""The generator equals the official PyTorch code: forward, styles and gradients."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from convert import stylegan2 as convert_stylegan2
+from convert import torch_files
+from styleclip_jax import spaces
+from styleclip_jax.io import checkpoints
+from styleclip_jax.models import stylegan2
+from styleclip_jax.models.network import Network
+from tests import golden_data
+from tests.golden_data import to_nchw, to_nhwc
+
+ROSINALITY = ["converted", "training_checkpoint"]
+ADA = ["conditional", "tf_legacy"]
+
+
+@functools.cache
+def load(name: str) -> tuple[golden_data.Case, Network]:
+    case = golden_data.Case(name)
+    file = torch_files.read(case.folder / case.meta["checkpoint"])
+    conversion = convert_stylegan2.convert(file)
+    params = checkpoints.unflatten(conversion.tensors)
+    return case, Network(jax.tree.map(jnp.asarray, params), conversion.config)
+
+
+def styles_of(case: golden_data.Case, prefix: str, count: int) -> spaces.Styles:
+    names = [f"{prefix}_{i:02d}" for i in range(count)]
+    return tuple(case[n].reshape(len(case[n]), -1) for n in names)
+
+
+def render(network: Network, w_plus: np.ndarray, noise: str = "const") -> np.ndarray:
+    synthesize = jax.jit(
+        functools.partial(stylegan2.synthesize, config=network.config, noise=noise)
+    )
+    return to_nchw(synthesize(network.params, w_plus))
+
+
+def render_styles(network: Network, styles: spaces.Styles) -> np.ndarray:
+    synthesize = jax.jit(
+        functools.partial(stylegan2.synthesize_styles, config=network.config)
+    )
+    return to_nchw(synthesize(network.params, styles))
+
+
+@pytest.mark.parametrize("name", ROSINALITY)
+def test_rosinality_images_and_styles(name: str) -> None:
+    case, network = load(f"stylegan2_rosinality/{name}")
+    params, config = network.params, network.config
+    w = stylegan2.map_latents(params, case["z"], config=config)
+    case.check("w", w)
+    z_many = case["z_many"]
+    mean = stylegan2.map_latents(params, z_many, config=config).mean(0)
+    case.check("mean_latent_of_z_many", mean)
+    # A training checkpoint stores no average.
+    w_avg = params["mapping"]["w_avg"] if name == "converted" else mean
+    w_plus = spaces.broadcast_w(w, config.num_rows)
+    truncated = spaces.truncate(w_plus, w_avg, 0.7)
+    case.check("latent_trunc_0.7", truncated)
+    case.check("latent_trunc_0.5", spaces.truncate(w_plus, w_avg, 0.5))
+    case.check("image_trunc_0.7", render(network, truncated[:1]))
+    case.check("image_z", render(network, w_plus[:1]))
+    case.check("image_wplus", render(network, case["wplus"][:1]))
+
+    styles = stylegan2.to_styles(params, case["wplus"], config=config)
+    for i, style in enumerate(styles):
+        case.check(f"style_wplus_{i:02d}", style)
+    first = tuple(style[:1] for style in styles)
+    case.check("image_from_style_wplus", render_styles(network, first))
+    perturbed = tuple(
+        style + case["s_noise_scale"] * case[f"s_noise_{i:02d}"][:1]
+        for i, style in enumerate(first)
+    )
+    case.check("image_from_perturbed_style", render_styles(network, perturbed))
+
+
+def test_rosinality_style_mixing_and_explicit_noise() -> None:
+    case, network = load("stylegan2_rosinality/converted")
+    params, config = network.params, network.config
+    both = np.concatenate([case["z"][:1], case["z2"]])
+    w_plus = spaces.broadcast_w(
+        stylegan2.map_latents(params, both, config=config), config.num_rows
+    )
+    mixed = jnp.concatenate([w_plus[:1, :3], w_plus[1:, 3:]], axis=1)
+    case.check("image_mix", render(network, mixed))
+
+    flat = checkpoints.flatten(params)
+    names = [
+        f"synthesis/{layer.name}/noise_const"
+        for layer in config.style_layout
+        if not layer.is_torgb
+    ]
+    for i, name in enumerate(names):
+        flat[name] = case[f"noise_{i:02d}"][0, 0]
+    noisy = Network(checkpoints.unflatten(flat), config)
+    case.check("image_explicit_noise", render(noisy, case["wplus"][:1]))
+
+
+@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("name", ROSINALITY)
+def test_rosinality_gradients_under_jit(name: str, remat: bool) -> None:
+    case, network = load(f"stylegan2_rosinality/{name}")
+    config = dataclasses.replace(network.config, remat=remat)
+    weight = to_nhwc(case["grad_weight"])
+
+    def loss(image: jax.Array) -> jax.Array:
+        return jnp.sum(image * weight)
+
+    @jax.jit
+    @jax.grad
+    def of_w_plus(w_plus: jax.Array) -> jax.Array:
+        return loss(stylegan2.synthesize(network.params, w_plus, config=config))
+
+    @jax.jit
+    @jax.grad
+    def of_styles(styles: spaces.Styles) -> jax.Array:
+        return loss(stylegan2.synthesize_styles(network.params, styles, config=config))
+
+    w_plus = case["wplus"][:1]
+    case.check("grad_wplus", of_w_plus(w_plus))
+    gradients = of_styles(stylegan2.to_styles(network.params, w_plus, config=config))
+    for i, gradient in enumerate(gradients):
+        case.check(f"grad_style_{i:02d}", gradient)
+
+
+@pytest.mark.parametrize("name", ADA)
+def test_ada_images_styles_and_gradients(name: str) -> None:
+    case, network = load(f"stylegan2_ada_pkl/{name}")
+    params, config = network.params, network.config
+    label = case["c"] if config.c_dim else None
+    w = stylegan2.map_latents(params, case["z"], label, config=config)
+    ws = spaces.broadcast_w(w, config.num_rows)
+    case.check("ws", ws)
+    truncate = functools.partial(spaces.truncate, ws, params["mapping"]["w_avg"])
+    case.check("ws_psi0.7_cutoffNone", truncate(0.7))
+    case.check("ws_psi0.7_cutoff8", truncate(0.7, 8))
+    case.check("ws_psi0.5_cutoff4", truncate(0.5, 4))
+    case.check("image", render(network, ws[:1]))
+    case.check("image_psi0.7_cutoff8", render(network, truncate(0.7, 8)[:1]))
+
+    w_plus = case["wplus"]
+    case.check("image_wplus", render(network, w_plus[:1]))
+    case.check("image_wplus_nonoise", render(network, w_plus[:1], "none"))
+    styles = stylegan2.to_styles(params, w_plus, config=config)
+    for i, style in enumerate(styles):
+        case.check(f"gt_style_{i:02d}", style)
+    flat = case["gt_style_perturbed_concat"]
+    perturbed = spaces.unflatten_styles(flat, config.style_layout)
+    case.check("gt_image_perturbed", render_styles(network, perturbed))
+
+    @jax.jit
+    @jax.grad
+    def gradient(w_plus: jax.Array) -> jax.Array:
+        image = stylegan2.synthesize(params, w_plus, config=config)
+        return jnp.sum(image * to_nhwc(case["grad_weight"]))
+
+    case.check("grad_wplus", gradient(w_plus[:1]))

@@ -1,0 +1,102 @@
+"""jit, vmap, grad and sharding compose over everything in the catalogue."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from styleclip_jax import parallel
+from tests import catalogue
+
+ENTRIES = {entry.name: entry for entry in catalogue.entries()}
+
+
+@pytest.fixture(params=ENTRIES, scope="module")
+def entry(request: pytest.FixtureRequest) -> catalogue.Entry:
+    return ENTRIES[request.param]
+
+
+def assert_close(found: Any, expected: Any, tolerance: float) -> None:
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance)
+
+
+def test_batch_equals_its_examples_under_jit_and_vmap(entry: catalogue.Entry) -> None:
+    expected = jax.jit(entry.function)(entry.params, entry.batch)
+
+    def one(params: Any, example: Any) -> Any:
+        batch = jax.tree.map(lambda x: x[None], example)
+        return jax.tree.map(lambda x: x[0], entry.function(params, batch))
+
+    mapped = jax.jit(jax.vmap(one, in_axes=(None, 0)))
+    assert_close(mapped(entry.params, entry.batch), expected, entry.tolerance)
+    alone = jax.tree.map(lambda x: x[2], entry.batch)
+    third = jax.tree.map(lambda x: x[2], expected)
+    assert_close(jax.jit(one)(entry.params, alone), third, entry.tolerance)
+
+
+def test_new_values_compile_nothing_new(entry: catalogue.Entry) -> None:
+    function = jax.jit(entry.function)
+    function(entry.params, entry.batch)
+    other = jax.tree.map(lambda x: x[::-1], entry.batch)
+    function(entry.params, other)
+    assert function._cache_size() == 1
+
+
+@pytest.mark.parametrize(
+    "entry", [e for e in ENTRIES.values() if e.shardable], ids=lambda e: e.name
+)
+def test_sharded_batch_equals_one_device_without_communication(
+    entry: catalogue.Entry,
+) -> None:
+    assert jax.device_count() == 4
+    mesh = parallel.make_mesh()
+    function = jax.jit(entry.function)
+    expected = function(entry.params, entry.batch)
+    params = parallel.replicate(entry.params, mesh)
+    batch = parallel.shard(entry.batch, mesh)
+    compiled = function.lower(params, batch).compile()
+    for collective in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
+        assert collective not in compiled.as_text()
+    found = compiled(params, batch)
+    assert all(
+        leaf.sharding.is_equivalent_to(parallel.over_batch(mesh), leaf.ndim)
+        for leaf in jax.tree.leaves(found)
+    )
+    assert_close(found, expected, entry.tolerance)
+
+
+@pytest.mark.parametrize(
+    "entry", [e for e in ENTRIES.values() if e.differentiable], ids=lambda e: e.name
+)
+def test_gradient_is_the_slope(entry: catalogue.Entry) -> None:
+    """Along a random direction, against central differences in float64."""
+    with jax.enable_x64(True):
+        params, batch = jax.tree.map(
+            lambda x: jnp.asarray(x, jnp.float64), (entry.params, entry.batch)
+        )
+        key = jax.random.key(7)
+        direction = jax.tree.map(
+            lambda x: jax.random.normal(key, x.shape, x.dtype), batch
+        )
+
+        @jax.jit
+        def value(batch: Any) -> jax.Array:
+            leaves = jax.tree.leaves(entry.function(params, batch))
+            return sum(jnp.sum(jnp.sin(leaf)) for leaf in leaves)
+
+        def along(step: float) -> jax.Array:
+            return value(jax.tree.map(lambda x, d: x + step * d, batch, direction))
+
+        gradient = jax.jit(jax.grad(value))(batch)
+        slope = sum(
+            jnp.vdot(g, d)
+            for g, d in zip(
+                jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True
+            )
+        )
+        step = 1e-6
+        difference = (along(step) - along(-step)) / (2 * step)
+        np.testing.assert_allclose(slope, difference, rtol=1e-3, atol=1e-6)

@@ -1,0 +1,1 @@
+"""Long, resumable training programs."""

@@ -1,0 +1,311 @@
+"""Stage "clip": a small CLIP of faces and captions.
+
+Besides matching pictures and captions it learns to name the attributes from the image
+feature through linear heads, which are thrown away. A caption is also right for every
+other face of the batch that it is true of.
+
+Half of the pictures enter in [-1, 1], as the losses of StyleCLIP feed CLIP, and half
+standardised with OpenAI's mean and deviation, as the global directions do.
+"""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import logging
+
+from styleclip_jax.assets import world
+from styleclip_jax.models import bpe, clip
+from train import demo_judge, demo_run
+
+NUM_MERGES = 4000
+# OpenAI's largest scale; the official losses assume it.
+_LOGIT_SCALE = np.float32(np.log(100))
+
+_VOCAB_SIZE = bpe.NUM_TOKENS_BESIDE_MERGES + NUM_MERGES
+
+
+_NETWORK = clip.ClipConfig(
+    image_size=64,
+    patch_size=8,
+    vision_width=128,
+    vision_layers=3,
+    vision_heads=4,
+    vision_mlp_width=256,
+    vocab_size=_VOCAB_SIZE,
+    context_length=32,
+    eos_token_id=_VOCAB_SIZE - 1,
+    text_width=128,
+    text_layers=2,
+    text_heads=4,
+    text_mlp_width=256,
+    embed_dim=64,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipTraining:
+    """Settings of the CLIP's training.
+
+    Attributes:
+      network: architecture.
+      steps: optimization steps.
+      batch_size: faces per step, each with a caption.
+      learning_rate: peak of the schedule.
+      weight_decay: of AdamW.
+      num_faces: faces to learn from.
+      captions_per_face: captions made of each.
+      head_weight: weight of the attribute heads' loss.
+      unknown_words: share of tokens replaced by random ones.
+      seed: of everything random.
+    """
+
+    network: clip.ClipConfig = _NETWORK
+    steps: int = 1600
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.02
+    num_faces: int = 60_000
+    captions_per_face: int = 2
+    head_weight: float = 0.3
+    unknown_words: float = 0.03
+    seed: int = 4
+
+
+# Prompts that name each value, for zero-shot classification.
+PROMPTS: dict[str, dict[str, str]] = {
+    "hair_color": {v: f"a face with {v} hair" for v in world.HAIR_COLORS},
+    "hair_style": {
+        "short": "a face with short hair",
+        "long": "a face with long hair",
+        "bald": "a bald face",
+        "curly": "a face with curly hair",
+        "bun": "a face with a bun",
+        "bob": "a face with a bob",
+    },
+    "skin": {v: f"a face with {v} skin" for v in world.SKIN_COLORS},
+    "eyes": {v: f"a face with {v} eyes" for v in world.EYE_COLORS},
+    "mouth": {
+        "neutral": "a neutral face",
+        "smile": "a smiling face",
+        "sad": "a sad face",
+        "surprised": "a surprised face",
+    },
+    "facial_hair": {
+        "none": "a clean shaven face",
+        "beard": "a face with a beard",
+        "moustache": "a face with a moustache",
+    },
+    "glasses": {
+        "none": "a face with no glasses",
+        "glasses": "a face wearing glasses",
+        "sunglasses": "a face wearing sunglasses",
+    },
+    "background": {v: f"a face on a {v} background" for v in world.BACKGROUND_COLORS},
+    "clothes": {v: f"a face wearing a {v} shirt" for v in world.CLOTHES_COLORS},
+}
+
+
+def tokenizer(workdir: pathlib.Path) -> bpe.Tokenizer:
+    """The official byte-level BPE with its first merges."""
+    bpe.write(bpe.OPENAI_MERGES, workdir, NUM_MERGES)
+    return bpe.read(*(workdir / name for name in clip.TOKENIZER_FILES))
+
+
+def captions(
+    workdir: pathlib.Path, vectors: np.ndarray, training: ClipTraining
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens [N, K, T] and contradicted values [N, K, V] of K captions of each face."""
+    count = training.captions_per_face
+    path = workdir / f"captions_{len(vectors)}_{count}.npz"
+    if not path.exists():
+        logging.info("writing captions of %d faces", len(vectors))
+        rng = np.random.default_rng(training.seed)
+        faces = [world.from_vector(vector) for vector in vectors]
+        made = [world.caption(face, rng) for face in faces for _ in range(count)]
+        tokens = clip.tokenize(
+            tokenizer(workdir),
+            [caption.text for caption in made],
+            context_length=training.network.context_length,
+            truncate=True,
+        )
+        contradicted = world.contradictions(made).astype(np.uint8)
+        shape = (len(vectors), count, -1)
+        arrays = {
+            "tokens": tokens.reshape(shape).astype(np.int16),
+            "contradicted": contradicted.reshape(shape),
+        }
+        demo_run.write_atomically(path, lambda p: np.savez(p, **arrays))
+    with np.load(path) as file:
+        return file["tokens"], file["contradicted"]
+
+
+def contrastive(
+    image_feature: jax.Array, text_feature: jax.Array, scale: jax.Array, fits: jax.Array
+) -> jax.Array:
+    """Mean cross-entropy of both directions, []; `fits` [B, B] marks true captions."""
+    logits = scale * clip.normalize(image_feature) @ clip.normalize(text_feature).T
+    by_image = jax.nn.log_softmax(logits, axis=1) * fits / fits.sum(1, keepdims=True)
+    by_text = jax.nn.log_softmax(logits, axis=0) * fits / fits.sum(0, keepdims=True)
+    return -(by_image.sum() + by_text.sum()) / (2 * len(logits))
+
+
+def as_inputs(key: jax.Array, image: jax.Array) -> jax.Array:
+    """CLIP's input in either of the two ways, at random for each picture."""
+    mean, deviation = jnp.array(clip.PIXEL_MEAN), jnp.array(clip.PIXEL_STD)
+    standardized = ((image + 1) / 2 - mean) / deviation
+    chosen = jax.random.bernoulli(key, 0.5, (len(image), 1, 1, 1))
+    return jnp.where(chosen, standardized, image)
+
+
+def zero_shot(
+    params: Any,
+    images: np.ndarray,
+    vectors: np.ndarray,
+    *,
+    config: clip.ClipConfig,
+    words: bpe.Tokenizer,
+) -> dict[str, float]:
+    """Share of pictures in [-1, 1] given the right one of an attribute's prompts."""
+    encode = jax.jit(
+        lambda x: clip.normalize(clip.encode_image(params, x, config=config))
+    )
+    parts = np.array_split(images, max(1, len(images) // 250))
+    features = np.concatenate([encode(demo_run.to_float(part)) for part in parts])
+    truth, result = world.labels(vectors), {}
+    for name, prompts in PROMPTS.items():
+        length = config.context_length
+        tokens = clip.tokenize(words, list(prompts.values()), context_length=length)
+        text = clip.normalize(clip.encode_text(params, tokens, config=config))
+        found = np.argmax(features @ np.asarray(text).T, axis=1)
+        right = (found == truth[name])[world.visible(vectors, name)]
+        result[name] = float(right.mean())
+    return result
+
+
+def _initial_state(training: ClipTraining) -> tuple[dict[str, Any], Any]:
+    key = jax.random.key(training.seed)
+    network = clip.init(key, training.network)
+    network["logit_scale"] = jnp.float32(np.log(20))
+    dim = training.network.embed_dim
+    heads = {
+        name: {"kernel": jnp.zeros((dim, len(values))), "bias": jnp.zeros(len(values))}
+        for name, values in world.ATTRIBUTES.items()
+    }
+    params = {"clip": network, "heads": heads}
+    optimizer = optax.inject_hyperparams(optax.adamw)(
+        learning_rate=0.0, b2=0.98, weight_decay=training.weight_decay
+    )
+    state = {"step": 0, "params": params, "optimizer": optimizer.init(params)}
+    return state, optimizer
+
+
+def train(training: ClipTraining, workdir: pathlib.Path) -> Any:
+    """Trains from the last saved state on; returns the CLIP's parameters."""
+    config = training.network
+    images, vectors = demo_run.drawn_faces(
+        workdir, training.num_faces, seed=2, resolution=config.image_size
+    )
+    tokens, contradicted = captions(workdir, vectors, training)
+    truth = world.labels(vectors)
+    seen = {
+        name: world.visible(vectors, name).astype(np.float32)
+        for name in world.ATTRIBUTES
+    }
+    held_out = [
+        part[:1000]
+        for part in demo_run.drawn_faces(
+            workdir, 5000, seed=1000, resolution=config.image_size
+        )
+    ]
+    words = tokenizer(workdir)
+    initial, optimizer = _initial_state(training)
+
+    def loss(params: Any, key: jax.Array, batch: dict[str, Any]):
+        keys = jax.random.split(key, 4)
+        image = demo_judge.augment(keys[0], demo_run.to_float(batch["image"]))
+        image = as_inputs(keys[1], image)
+        feature = clip.encode_image(params["clip"], image, config=config)
+        text = batch["tokens"].astype(jnp.int32)
+        is_word = (text > 0) & (text < config.vocab_size - 2)
+        replaced = is_word & jax.random.bernoulli(
+            keys[2], training.unknown_words, text.shape
+        )
+        random = jax.random.randint(keys[3], text.shape, 1, config.vocab_size - 2)
+        text = jnp.where(replaced, random, text)
+        text_feature = clip.encode_text(params["clip"], text, config=config)
+        wrong = batch["attributes"] @ batch["contradicted"].astype(jnp.float32).T
+        scale = jnp.exp(jnp.minimum(params["clip"]["logit_scale"], _LOGIT_SCALE))
+        matching = contrastive(
+            feature, text_feature, scale, (wrong < 0.5).astype(jnp.float32)
+        )
+        scores = {
+            name: feature @ head["kernel"] + head["bias"]
+            for name, head in params["heads"].items()
+        }
+        naming = demo_judge.cross_entropy(scores, batch["labels"], batch["seen"])
+        naming = jnp.mean(naming)
+        return matching + training.head_weight * naming, (matching, naming)
+
+    @jax.jit
+    def update(
+        params: Any, opt_state: Any, rate: jax.Array, key: jax.Array, batch: Any
+    ):
+        (_, terms), gradient = jax.value_and_grad(loss, has_aux=True)(
+            params, key, batch
+        )
+        opt_state.hyperparams["learning_rate"] = rate
+        updates, opt_state = optimizer.update(gradient, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state, terms
+
+    path = workdir / "clip.state"
+    state = demo_run.restore_state(path, initial)
+    start, total = state["step"], training.steps
+    progress = demo_run.Progress("clip", start, total, training.batch_size)
+    indices = demo_run.batches(
+        len(images), training.batch_size, seed=training.seed, start=start
+    )
+    params, opt_state = state["params"], state["optimizer"]
+    for step in range(start, total):
+        rows = next(indices)
+        which = step % training.captions_per_face
+        batch = {
+            "image": images[rows],
+            "tokens": tokens[rows, which],
+            "contradicted": contradicted[rows, which],
+            "attributes": vectors[rows, : world.NUM_VALUES],
+            "labels": {name: label[rows] for name, label in truth.items()},
+            "seen": {name: visible[rows] for name, visible in seen.items()},
+        }
+        rate = demo_run.warmup_cosine(step, total, peak=training.learning_rate)
+        key = jax.random.fold_in(jax.random.key(training.seed), step)
+        params, opt_state, terms = update(
+            params, opt_state, jnp.float32(rate), key, batch
+        )
+        if (step + 1) % 50 == 0:
+            scale = float(jnp.exp(params["clip"]["logit_scale"]))
+            matching, naming = map(float, terms)
+            progress.log(step + 1, matching=matching, naming=naming, scale=scale)
+        if (step + 1) % 200 == 0 or step + 1 == total:
+            state = {"step": step + 1, "params": params, "optimizer": opt_state}
+            demo_run.save_state(path, state)
+            scores = zero_shot(params["clip"], *held_out, config=config, words=words)
+            shares = " ".join(f"{name} {share:.3f}" for name, share in scores.items())
+            logging.info("clip: zero-shot at %d steps: %s", step + 1, shares)
+    return params["clip"]
+
+
+def run(workdir: pathlib.Path, assets: pathlib.Path) -> None:
+    """Trains the CLIP and writes it with its tokenizer."""
+    training = ClipTraining()
+    params = train(training, workdir)
+    params = {**params, "logit_scale": jnp.asarray(_LOGIT_SCALE)}
+    directory = assets / "clip"
+    directory.mkdir(parents=True, exist_ok=True)
+    network = clip.Clip(params, training.network)
+    clip.save(network, directory, dtype="float16")
+    bpe.write(bpe.OPENAI_MERGES, directory, NUM_MERGES)

@@ -1,0 +1,114 @@
+"""What the stages of the demo share: data, state on disk, progress, sheets."""
+
+import os
+import pathlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import flax.serialization
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from PIL import Image
+
+from styleclip_jax.assets import world
+
+
+def drawn_faces(
+    workdir: pathlib.Path, count: int, *, seed: int, resolution: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures [N, H, W, 3] uint8 and vectors of random faces, kept in the workdir."""
+    path = workdir / f"faces_{resolution}_{seed}_{count}.npz"
+    if not path.exists():
+        logging.info("drawing %d faces", count)
+        rng = np.random.default_rng(seed)
+        faces = [world.sample_face(rng) for _ in range(count)]
+        images = np.empty((count, resolution, resolution, 3), np.uint8)
+        for index, face in enumerate(faces):
+            images[index] = world.draw(face, resolution)
+        vectors = np.stack([world.to_vector(face) for face in faces])
+        write_atomically(path, lambda p: np.savez(p, images=images, vectors=vectors))
+    with np.load(path) as file:
+        return file["images"], file["vectors"]
+
+
+def to_float(images: np.ndarray | jax.Array) -> jax.Array:
+    """uint8 pictures as float32 in [-1, 1]."""
+    return jnp.asarray(images, jnp.float32) / 127.5 - 1
+
+
+def batches(
+    count: int, batch_size: int, *, seed: int, start: int
+) -> Iterator[np.ndarray]:
+    """Random indices below `count`, the same at each step wherever the run starts."""
+    step = start
+    while True:
+        rng = np.random.default_rng((seed, step))
+        yield rng.integers(count, size=batch_size)
+        step += 1
+
+
+def warmup_cosine(step: int, total: int, *, peak: float, hold: float = 0.0) -> float:
+    """Learning rate: 100 steps of warm-up, a plateau, and half a cosine to 1 %."""
+    phase = max(0.0, step / total - hold) / (1 - hold)
+    return peak * min(1.0, (step + 1) / 100) * (0.505 + 0.495 * np.cos(np.pi * phase))
+
+
+def write_atomically(path: pathlib.Path, write: Any) -> None:
+    """Calls `write` on a temporary name in the same folder, then renames it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.stem}.partial{path.suffix}")
+    write(temporary)
+    os.replace(temporary, path)
+
+
+def save_state(path: pathlib.Path, state: Any) -> None:
+    """Writes a tree of arrays and numbers."""
+    data = flax.serialization.to_bytes(jax.device_get(state))
+    write_atomically(path, lambda p: p.write_bytes(data))
+
+
+def restore_state(path: pathlib.Path, state: Any) -> Any:
+    """The saved tree where there is one, otherwise the tree given."""
+    if not path.exists():
+        return state
+    logging.info("resuming from %s", path)
+    return flax.serialization.from_bytes(state, path.read_bytes())
+
+
+class Progress:
+    """Logs metrics with the rate and the time left, averaged since the last line."""
+
+    def __init__(self, name: str, start: int, total: int, batch_size: int) -> None:
+        self._name, self._total, self._batch_size = name, total, batch_size
+        self._step, self._time = start, time.monotonic()
+
+    def log(self, step: int, **metrics: float) -> None:
+        now = time.monotonic()
+        rate = (step - self._step) / max(now - self._time, 1e-9)
+        left = (self._total - step) / max(rate, 1e-9)
+        values = " ".join(f"{key} {value:.4g}" for key, value in metrics.items())
+        logging.info(
+            "%s %d/%d  %s  %.1f img/s, %.1f min left",
+            self._name,
+            step,
+            self._total,
+            values,
+            rate * self._batch_size,
+            left / 60,
+        )
+        self._step, self._time = step, now
+
+
+def save_sheet(path: pathlib.Path, images: np.ndarray, columns: int) -> None:
+    """Writes float pictures [N, H, W, 3] in [-1, 1] as one picture, row by row."""
+    count, height, width, _ = images.shape
+    rows = -(-count // columns)
+    sheet = np.full((rows * height, columns * width, 3), 255, np.uint8)
+    for index, image in enumerate(np.asarray(images)):
+        y, x = index // columns * height, index % columns * width
+        pixels = np.round((np.clip(image, -1, 1) + 1) * 127.5)
+        sheet[y : y + height, x : x + width] = pixels.astype(np.uint8)
+    write_atomically(path, Image.fromarray(sheet).save)

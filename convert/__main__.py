@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from convert import clip, rules, stylegan2, torch_files
+from convert import clip, irse50, rules, stylegan2, torch_files
 from convert.rules import Conversion
 from convert.torch_files import TorchFile
 from styleclip_jax.cli.flags import EXIT_USER_ERROR
@@ -92,6 +92,7 @@ KINDS = {
         stylegan2.recognize, stylegan2.convert, _write_network, _read_network
     ),
     "clip": Kind(clip.recognize, clip.convert, _write_clip, _read_clip),
+    "irse50": Kind(irse50.recognize, irse50.convert, _write_network, _read_network),
 }
 
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from styleclip_jax.models import clip
+from styleclip_jax.models import clip, irse50
 from styleclip_jax.models.network import Network
 
 
@@ -41,10 +41,12 @@ class Source(NamedTuple):
     Attributes:
       latent: [B, L, D] W+, or a tuple of [B, C] styles.
       image: [B, H, W, 3], the generator's image of it.
+      identity: [B, E] face features of that image, None without such a network.
     """
 
     latent: Any
     image: jax.Array
+    identity: jax.Array | None
 
 
 class Edit(NamedTuple):
@@ -108,6 +110,32 @@ def latent_l2(networks: Networks, edit: Edit) -> jax.Array:
     return jax.tree.reduce(jnp.add, leaves)
 
 
+def identity_distance(networks: Networks, edit: Edit) -> jax.Array:
+    """1 − ⟨R(source), R(image)⟩, [B], with R the face features.
+
+    Raises:
+      ValueError: there is no identity network.
+
+    Source: `IDLoss` of the official code; the paper's L_ID (eq. 2).
+    """
+    if networks.identity is None or edit.source.identity is None:
+        raise ValueError("identity_distance needs an identity network, found none")
+    features = irse50.features(
+        networks.identity.params, edit.image, config=networks.identity.config
+    )
+    return 1 - jnp.sum(features * edit.source.identity, axis=-1)
+
+
+def describe_source(networks: Networks, latent: Any, image: jax.Array) -> Source:
+    """What losses may know of a batch of source latents and their images."""
+    identity = None
+    if networks.identity is not None:
+        identity = irse50.features(
+            networks.identity.params, image, config=networks.identity.config
+        )
+    return Source(latent, image, identity)
+
+
 def evaluate(
     objective: Objective, networks: Networks, edit: Edit
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -115,4 +143,3 @@ def evaluate(
     terms = {name: loss(networks, edit) for name, (_, loss) in objective.items()}
     total = sum(objective[name][0] * term for name, term in terms.items())
     return jnp.asarray(total), terms
-

@@ -4,6 +4,7 @@ Z and W are single vectors, W+ holds one row of W per layer of the generator, an
 (StyleSpace) holds the style vectors that those rows become inside the layers.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -45,7 +46,7 @@ def style_layout(channels: Sequence[int]) -> tuple[StyleLayer, ...]:
         StyleLayer("b4/conv1", 0, channels[0], False),
         StyleLayer("b4/torgb", 1, channels[0], True),
     ]
-    for k, (before, after) in enumerate(zip(channels, channels[1:], strict=False)):
+    for k, (before, after) in enumerate(itertools.pairwise(channels)):
         block = f"b{8 << k}"
         layers += [
             StyleLayer(f"{block}/conv0", 1 + 2 * k, before, False),

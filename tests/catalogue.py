@@ -46,7 +46,7 @@ def _edit(networks: losses.Networks, batch: Any) -> losses.Edit:
     image = stylegan2.synthesize(
         networks.generator.params, w_plus, config=networks.generator.config
     )
-    return losses.Edit(image, w_plus, losses.Source(0.5 * w_plus, image), text)
+    return losses.Edit(image, w_plus, losses.Source(0.5 * w_plus, image, None), text)
 
 
 def _optimize(

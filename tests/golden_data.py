@@ -13,8 +13,8 @@ class Case:
     """One folder of golden data.
 
     `meta.json` gives each array's tolerances: a largest absolute error, or for float
-    arrays a relative L2 error, since a gradient near a kink of the activation may differ
-    in single entries.
+    arrays a relative L2 error, since a gradient near a kink of the activation may
+    differ in single entries.
     """
 
     def __init__(self, name: str) -> None:
@@ -39,8 +39,8 @@ class Case:
         close = error <= about["suggested_atol"]
         close |= relative <= about.get("suggested_rel_l2", 0)
         assert close, (
-            f"{name}: largest error {error:.3g} (allowed {about['suggested_atol']:.3g}), "
-            f"relative {relative:.3g}"
+            f"{name}: largest error {error:.3g}, allowed "
+            f"{about['suggested_atol']:.3g}, relative {relative:.3g}"
         )
 
 

@@ -147,6 +147,29 @@ def test_vmap_of_encoders_equals_their_batch(golden, golden_clip, images):
         assert_near(mapped(inputs), expected, 1e-5)
 
 
+def test_float32_multiplies_in_full_precision(small_directory):
+    # Accelerators take less by default; on a CPU only the program tells.
+    params, config = (n := clip.load(small_directory)).params, n.config
+
+    def score(params, image, tokens):
+        image = clip.preprocess_styleclip(image, config=config)
+        image_feature = clip.encode_image(params, image, config=config)
+        text_feature = clip.encode_text(params, tokens, config=config)
+        return clip.logits(params, image_feature, text_feature).sum()
+
+    program = jax.jit(jax.grad(score, argnums=(0, 1))).lower(
+        params, jnp.zeros((1, 64, 64, 3)), jnp.zeros((1, 16), jnp.int32)
+    )
+    multiplications = [
+        line
+        for line in program.as_text().splitlines()
+        if "stablehlo.dot_general" in line or "stablehlo.convolution" in line
+    ]
+    assert len(multiplications) > 20
+    for line in multiplications:
+        assert line.count("HIGHEST") == 2, line
+
+
 def test_padding_leaves_text_features_alone(golden_clip):
     tokens = np.array([[510, 7, 8, 511]], np.int32)
     padded = np.pad(tokens, ((0, 0), (0, 73)))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,28 +36,28 @@ def styles_of(case: golden_data.Case, prefix: str, count: int) -> spaces.Styles:
     return tuple(case[n].reshape(len(case[n]), -1) for n in names)
 
 
+def jitted(function: Any, network: Network, **options: Any) -> Any:
+    """The function of the remaining arguments, compiled."""
+    partial = functools.partial(function, config=network.config, **options)
+    return functools.partial(jax.jit(partial), network.params)
+
+
 def render(network: Network, w_plus: np.ndarray, noise: str = "const") -> np.ndarray:
-    synthesize = jax.jit(
-        functools.partial(stylegan2.synthesize, config=network.config, noise=noise)
-    )
-    return to_nchw(synthesize(network.params, w_plus))
+    return to_nchw(jitted(stylegan2.synthesize, network, noise=noise)(w_plus))
 
 
 def render_styles(network: Network, styles: spaces.Styles) -> np.ndarray:
-    synthesize = jax.jit(
-        functools.partial(stylegan2.synthesize_styles, config=network.config)
-    )
-    return to_nchw(synthesize(network.params, styles))
+    return to_nchw(jitted(stylegan2.synthesize_styles, network)(styles))
 
 
 @pytest.mark.parametrize("name", ROSINALITY)
 def test_rosinality_images_and_styles(name: str) -> None:
     case, network = load(f"stylegan2_rosinality/{name}")
     params, config = network.params, network.config
-    w = stylegan2.map_latents(params, case["z"], config=config)
+    map_latents = jitted(stylegan2.map_latents, network)
+    w = map_latents(case["z"])
     case.check("w", w)
-    z_many = case["z_many"]
-    mean = stylegan2.map_latents(params, z_many, config=config).mean(0)
+    mean = map_latents(case["z_many"]).mean(0)
     case.check("mean_latent_of_z_many", mean)
     # A training checkpoint stores no average.
     w_avg = params["mapping"]["w_avg"] if name == "converted" else mean
@@ -68,7 +69,7 @@ def test_rosinality_images_and_styles(name: str) -> None:
     case.check("image_z", render(network, w_plus[:1]))
     case.check("image_wplus", render(network, case["wplus"][:1]))
 
-    styles = stylegan2.to_styles(params, case["wplus"], config=config)
+    styles = jitted(stylegan2.to_styles, network)(case["wplus"])
     for i, style in enumerate(styles):
         case.check(f"style_wplus_{i:02d}", style)
     first = tuple(style[:1] for style in styles)
@@ -84,9 +85,8 @@ def test_rosinality_style_mixing_and_explicit_noise() -> None:
     case, network = load("stylegan2_rosinality/converted")
     params, config = network.params, network.config
     both = np.concatenate([case["z"][:1], case["z2"]])
-    w_plus = spaces.broadcast_w(
-        stylegan2.map_latents(params, both, config=config), config.num_rows
-    )
+    w = jitted(stylegan2.map_latents, network)(both)
+    w_plus = spaces.broadcast_w(w, config.num_rows)
     mixed = jnp.concatenate([w_plus[:1, :3], w_plus[1:, 3:]], axis=1)
     case.check("image_mix", render(network, mixed))
 
@@ -124,7 +124,7 @@ def test_rosinality_gradients_under_jit(name: str, remat: bool) -> None:
 
     w_plus = case["wplus"][:1]
     case.check("grad_wplus", of_w_plus(w_plus))
-    gradients = of_styles(stylegan2.to_styles(network.params, w_plus, config=config))
+    gradients = of_styles(jitted(stylegan2.to_styles, network)(w_plus))
     for i, gradient in enumerate(gradients):
         case.check(f"grad_style_{i:02d}", gradient)
 
@@ -134,7 +134,7 @@ def test_ada_images_styles_and_gradients(name: str) -> None:
     case, network = load(f"stylegan2_ada_pkl/{name}")
     params, config = network.params, network.config
     label = case["c"] if config.c_dim else None
-    w = stylegan2.map_latents(params, case["z"], label, config=config)
+    w = jitted(stylegan2.map_latents, network)(case["z"], label)
     ws = spaces.broadcast_w(w, config.num_rows)
     case.check("ws", ws)
     truncate = functools.partial(spaces.truncate, ws, params["mapping"]["w_avg"])
@@ -147,7 +147,7 @@ def test_ada_images_styles_and_gradients(name: str) -> None:
     w_plus = case["wplus"]
     case.check("image_wplus", render(network, w_plus[:1]))
     case.check("image_wplus_nonoise", render(network, w_plus[:1], "none"))
-    styles = stylegan2.to_styles(params, w_plus, config=config)
+    styles = jitted(stylegan2.to_styles, network)(w_plus)
     for i, style in enumerate(styles):
         case.check(f"gt_style_{i:02d}", style)
     flat = case["gt_style_perturbed_concat"]

@@ -1,11 +1,19 @@
-"""The embedded world: drawing, captions, and the checks that judge pictures."""
+"""The embedded world: drawing, captions, checks, and the models trained on it."""
 
 import dataclasses
+import pathlib
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from styleclip_jax import assets
 from styleclip_jax.assets import judge, world
+from styleclip_jax.models import stylegan2
+from train import convolution, demo_clip, demo_generator, demo_judge, demo_report
+
+ASSETS = pathlib.Path(assets.__file__).parent
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +126,70 @@ def test_checks_see_what_is_drawn(
     drawn = np.array([getattr(face, attribute) == value for face in faces])
     assert np.mean(found[drawn & seen]) > 0.9
     assert np.mean(found[~drawn & seen]) < 0.1
+
+
+def test_the_judge_recognises_drawings():
+    params, config = judge.load(ASSETS / "judge")
+    shares = demo_judge.accuracies(params, *_held_out(600), config)
+    assert min(shares.values()) > 0.97, shares
+
+
+def test_the_clip_names_what_drawings_show():
+    model, words = assets.load_clip()
+    shares = demo_clip.zero_shot(
+        model.params, *_held_out(400), config=model.config, words=words
+    )
+    for name in ("hair_color", "glasses", "facial_hair", "mouth"):
+        assert shares[name] > 0.93, shares
+
+
+def test_samples_are_as_varied_as_drawings():
+    generator = assets.load_generator()
+    latents = demo_report.sample_latents(generator, 300, seed=0, truncation_psi=1.0)
+    params, config = judge.load(ASSETS / "judge")
+    images = demo_report.pictures(generator, latents)
+    for name, scores in judge.logits(params, images, config=config).items():
+        found = np.eye(scores.shape[1])[np.argmax(scores, axis=1)].mean(axis=0)
+        wanted = list(world.ATTRIBUTES[name].values())
+        np.testing.assert_allclose(found, wanted, atol=0.1, err_msg=name)
+
+
+def test_the_mapping_network_makes_the_codes_of_faces():
+    config = demo_generator.GeneratorTraining().network
+    params = {"mapping": demo_generator.mapping_params(config)}
+    params = jax.tree.map(jnp.asarray, params)
+    z = jax.random.normal(jax.random.key(0), (500, config.z_dim))
+    w = stylegan2.map_latents(params, z, config=config)
+    vectors = np.asarray(w - params["mapping"]["w_avg"]) @ np.linalg.pinv(
+        demo_generator.embedding(config.w_dim)
+    )
+    vectors += demo_generator.mean_vector()
+    attributes = vectors[:, : world.NUM_VALUES]
+    # All but the few latents on a ramp have one value of each attribute.
+    assert np.mean(np.minimum(abs(attributes), abs(1 - attributes)) < 1e-2) > 0.99
+    np.testing.assert_allclose(
+        w, params["mapping"]["w_avg"] + demo_generator.to_w(vectors, 128), atol=1e-3
+    )
+
+
+def test_quick_weight_gradients_are_those_of_xla():
+    keys = jax.random.split(jax.random.key(0), 2)
+    x = jax.random.normal(keys[0], (2, 8, 8, 3))
+    kernel = jax.random.normal(keys[1], (3, 3, 3, 5))
+    for function in (stylegan2.conv3x3, stylegan2.upsample_conv3x3):
+
+        def loss(x: jax.Array, kernel: jax.Array) -> jax.Array:
+            return jnp.sum(jnp.sin(function(x, kernel)))  # noqa: B023
+
+        wanted = jax.grad(loss, (0, 1))(x, kernel)
+        with convolution.quick_weight_gradients():
+            found = jax.jit(jax.grad(loss, (0, 1)))(x, kernel)
+        for a, b in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def _held_out(count: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(99)
+    made = [world.sample_face(rng) for _ in range(count)]
+    pictures = np.stack([world.draw(face, 64) for face in made])
+    return pictures, np.stack([world.to_vector(face) for face in made])

@@ -18,6 +18,7 @@ STAGES: dict[str, Stage] = {
     "generator": demo_generator.run,
     "judge": demo_judge.run,
     "clip": demo_clip.run,
+    "clip_generated": demo_clip.run_generated,
     "report": demo_report.run,
     "edits": demo_report.run_edits,
 }

@@ -1,4 +1,4 @@
-"""Stage "clip": a small CLIP of faces and captions.
+"""Stages "clip" and "clip_generated": a small CLIP of faces and captions.
 
 Besides matching pictures and captions it learns to name the attributes from the image
 feature through linear heads, which are thrown away. A caption is also right for every
@@ -6,6 +6,10 @@ other face of the batch that it is true of.
 
 Half of the pictures enter in [-1, 1], as the losses of StyleCLIP feed CLIP, and half
 standardised with OpenAI's mean and deviation, as the global directions do.
+
+The first stage learns from drawings. The second goes on with the generator's pictures
+of perturbed latents beside them, since an edit moves through such pictures, and a CLIP
+that has never seen them is easily fooled.
 """
 
 import dataclasses
@@ -18,9 +22,11 @@ import numpy as np
 import optax
 from absl import logging
 
+from styleclip_jax import assets as embedded
 from styleclip_jax.assets import world
-from styleclip_jax.models import bpe, clip
-from train import demo_judge, demo_run
+from styleclip_jax.models import bpe, clip, stylegan2
+from styleclip_jax.models.network import Network
+from train import demo_generator, demo_judge, demo_run
 
 NUM_MERGES = 4000
 # OpenAI's largest scale; the official losses assume it.
@@ -34,14 +40,14 @@ _NETWORK = clip.ClipConfig(
     patch_size=8,
     vision_width=128,
     vision_layers=3,
-    vision_heads=4,
+    vision_heads=2,
     vision_mlp_width=256,
     vocab_size=_VOCAB_SIZE,
     context_length=32,
     eos_token_id=_VOCAB_SIZE - 1,
     text_width=128,
     text_layers=2,
-    text_heads=4,
+    text_heads=2,
     text_mlp_width=256,
     embed_dim=64,
 )
@@ -65,7 +71,7 @@ class ClipTraining:
     """
 
     network: clip.ClipConfig = _NETWORK
-    steps: int = 1600
+    steps: int = 1800
     batch_size: int = 128
     learning_rate: float = 1e-3
     weight_decay: float = 0.02
@@ -110,6 +116,12 @@ PROMPTS: dict[str, dict[str, str]] = {
 }
 
 
+GENERATED = dataclasses.replace(
+    ClipTraining(), steps=1000, num_faces=40_000, head_weight=1.0, seed=5
+)
+NUM_GENERATED = 20_000
+
+
 def tokenizer(workdir: pathlib.Path) -> bpe.Tokenizer:
     """The official byte-level BPE with its first merges."""
     bpe.write(bpe.OPENAI_MERGES, workdir, NUM_MERGES)
@@ -121,7 +133,7 @@ def captions(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tokens [N, K, T] and contradicted values [N, K, V] of K captions of each face."""
     count = training.captions_per_face
-    path = workdir / f"captions_{len(vectors)}_{count}.npz"
+    path = workdir / f"captions_{training.seed}_{len(vectors)}.npz"
     if not path.exists():
         logging.info("writing captions of %d faces", len(vectors))
         rng = np.random.default_rng(training.seed)
@@ -187,6 +199,44 @@ def zero_shot(
     return result
 
 
+def perturbed_latents(
+    vectors: np.ndarray, config: stylegan2.GeneratorConfig, seed: int
+) -> np.ndarray:
+    """W+ latents around faces, in which one can still see them, [N, L, D].
+
+    Each is pulled a bit towards another face, by another share in each row, and gets
+    noise of a random strength in its attributes.
+    """
+    rng = np.random.default_rng(seed)
+    count, size = vectors.shape
+    shape = (count, config.num_rows, 1)
+    others = vectors[rng.permutation(count)][:, None]
+    share = rng.uniform(0, 0.3, (count, 1, 1)) + rng.normal(size=shape) * 0.1
+    rows = vectors[:, None] + share * (others - vectors[:, None])
+    strength = rng.uniform(0, 0.25, (count, 1, 1))
+    rows = rows + strength * rng.normal(size=(count, config.num_rows, size))
+    return np.asarray(demo_generator.to_w(rows.astype(np.float32), config.w_dim))
+
+
+def generated_faces(
+    workdir: pathlib.Path, generator: Network, vectors: np.ndarray, *, seed: int
+) -> np.ndarray:
+    """The generator's pictures of perturbed faces, [N, H, W, 3] uint8, kept."""
+    path = workdir / f"generated_{seed}_{len(vectors)}.npy"
+    if not path.exists():
+        logging.info("generating %d faces", len(vectors))
+        params, config = generator.params, generator.config
+        render = jax.jit(
+            lambda w: clip.to_uint8(stylegan2.synthesize(params, w, config=config))
+        )
+        images = [
+            render(params["mapping"]["w_avg"] + perturbed_latents(part, config, index))
+            for index, part in enumerate(np.split(vectors, len(vectors) // 100))
+        ]
+        demo_run.write_atomically(path, lambda p: np.save(p, np.concatenate(images)))
+    return np.load(path)
+
+
 def _initial_state(training: ClipTraining) -> tuple[dict[str, Any], Any]:
     key = jax.random.key(training.seed)
     network = clip.init(key, training.network)
@@ -204,12 +254,20 @@ def _initial_state(training: ClipTraining) -> tuple[dict[str, Any], Any]:
     return state, optimizer
 
 
-def train(training: ClipTraining, workdir: pathlib.Path) -> Any:
-    """Trains from the last saved state on; returns the CLIP's parameters."""
+def train(
+    name: str,
+    training: ClipTraining,
+    workdir: pathlib.Path,
+    images: np.ndarray,
+    vectors: np.ndarray,
+    params: Any = None,
+) -> Any:
+    """Trains from the last saved state on, or from parameters.
+
+    Returns:
+      The parameters of the CLIP and of the heads.
+    """
     config = training.network
-    images, vectors = demo_run.drawn_faces(
-        workdir, training.num_faces, seed=2, resolution=config.image_size
-    )
     tokens, contradicted = captions(workdir, vectors, training)
     truth = world.labels(vectors)
     seen = {
@@ -224,10 +282,13 @@ def train(training: ClipTraining, workdir: pathlib.Path) -> Any:
     ]
     words = tokenizer(workdir)
     initial, optimizer = _initial_state(training)
+    if params is not None:
+        initial["params"] = params
 
     def loss(params: Any, key: jax.Array, batch: dict[str, Any]):
         keys = jax.random.split(key, 4)
-        image = demo_judge.augment(keys[0], demo_run.to_float(batch["image"]))
+        image = demo_run.to_float(batch["image"])
+        image = demo_judge.augment(keys[0], image, max_shift=1, max_blur=0.5)
         image = as_inputs(keys[1], image)
         feature = clip.encode_image(params["clip"], image, config=config)
         text = batch["tokens"].astype(jnp.int32)
@@ -262,10 +323,10 @@ def train(training: ClipTraining, workdir: pathlib.Path) -> Any:
         updates, opt_state = optimizer.update(gradient, opt_state, params)
         return optax.apply_updates(params, updates), opt_state, terms
 
-    path = workdir / "clip.state"
+    path = workdir / f"{name}.state"
     state = demo_run.restore_state(path, initial)
     start, total = state["step"], training.steps
-    progress = demo_run.Progress("clip", start, total, training.batch_size)
+    progress = demo_run.Progress(name, start, total, training.batch_size)
     indices = demo_run.batches(
         len(images), training.batch_size, seed=training.seed, start=start
     )
@@ -295,15 +356,42 @@ def train(training: ClipTraining, workdir: pathlib.Path) -> Any:
             demo_run.save_state(path, state)
             scores = zero_shot(params["clip"], *held_out, config=config, words=words)
             shares = " ".join(f"{name} {share:.3f}" for name, share in scores.items())
-            logging.info("clip: zero-shot at %d steps: %s", step + 1, shares)
-    return params["clip"]
+            logging.info("%s: zero-shot at %d steps: %s", name, step + 1, shares)
+    return params
 
 
 def run(workdir: pathlib.Path, assets: pathlib.Path) -> None:
-    """Trains the CLIP and writes it with its tokenizer."""
+    """Trains the CLIP on drawings and writes it with its tokenizer."""
     training = ClipTraining()
-    params = train(training, workdir)
-    params = {**params, "logit_scale": jnp.asarray(_LOGIT_SCALE)}
+    faces = demo_run.drawn_faces(
+        workdir, training.num_faces, seed=2, resolution=training.network.image_size
+    )
+    export(train("clip", training, workdir, *faces), training, assets)
+
+
+def run_generated(workdir: pathlib.Path, assets: pathlib.Path) -> None:
+    """Goes on with the generator's pictures too, and writes the CLIP again."""
+    training = GENERATED
+    drawn, vectors = demo_run.drawn_faces(
+        workdir,
+        ClipTraining().num_faces,
+        seed=2,
+        resolution=training.network.image_size,
+    )
+    drawn, made_of = drawn[: training.num_faces], vectors[-NUM_GENERATED:]
+    vectors = np.concatenate([vectors[: training.num_faces], made_of])
+    generator = embedded.load_generator(assets / "generator")
+    made = generated_faces(workdir, generator, made_of, seed=training.seed)
+    initial, _ = _initial_state(ClipTraining())
+    learned = demo_run.restore_state(workdir / "clip.state", initial)["params"]
+    images = np.concatenate([drawn, made])
+    params = train("clip_generated", training, workdir, images, vectors, learned)
+    export(params, training, assets)
+
+
+def export(params: Any, training: ClipTraining, assets: pathlib.Path) -> None:
+    """Writes the CLIP and its tokenizer in transformers' format."""
+    params = {**params["clip"], "logit_scale": jnp.asarray(_LOGIT_SCALE)}
     directory = assets / "clip"
     directory.mkdir(parents=True, exist_ok=True)
     network = clip.Clip(params, training.network)

@@ -27,7 +27,7 @@ class ClassifierTraining:
     """Settings of a classifier's training; the defaults are the judge's."""
 
     network: judge.JudgeConfig = _JUDGE
-    steps: int = 8000
+    steps: int = 4000
     batch_size: int = 64
     learning_rate: float = 2e-3
     num_faces: int = 60_000
@@ -41,15 +41,19 @@ FEATURES = ClassifierTraining(
 )
 
 
-def augment(key: jax.Array, image: jax.Array) -> jax.Array:
+def augment(
+    key: jax.Array, image: jax.Array, max_shift: int = 2, max_blur: float = 1.0
+) -> jax.Array:
     """Shifts, blurs, tints and adds noise to pictures [B, H, W, 3] in [-1, 1]."""
     keys = jax.random.split(key, 6)
     batch = image.shape[0]
-    shift = jax.random.randint(keys[0], (batch, 2), -2, 3)
-    padded = jnp.pad(image, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="edge")
+    shift = jax.random.randint(keys[0], (batch, 2), -max_shift, max_shift + 1)
+    padded = jnp.pad(
+        image, ((0, 0), *[(max_shift, max_shift)] * 2, (0, 0)), mode="edge"
+    )
 
     def crop(picture: jax.Array, by: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_slice(picture, (2 + by[0], 2 + by[1], 0), picture_shape)
+        return jax.lax.dynamic_slice(picture, (*(max_shift + by), 0), picture_shape)
 
     picture_shape = image.shape[1:]
     image = jax.vmap(crop)(padded, shift)
@@ -57,7 +61,7 @@ def augment(key: jax.Array, image: jax.Array) -> jax.Array:
         image, (batch, *(n // 2 for n in image.shape[1:3]), 3), "linear"
     )
     blurred = jax.image.resize(half, image.shape, "linear")
-    share = jax.random.uniform(keys[1], (batch, 1, 1, 1), maxval=1.0)
+    share = jax.random.uniform(keys[1], (batch, 1, 1, 1), maxval=max_blur)
     share = jnp.where(jax.random.bernoulli(keys[2], 0.5, share.shape), share, 0)
     image = image + share * (blurred - image)
     image = image + 0.04 * jax.random.normal(keys[3], (batch, 1, 1, 3))

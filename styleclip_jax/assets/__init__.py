@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from styleclip_jax.io import checkpoints
-from styleclip_jax.models import bpe, clip, stylegan2
+from styleclip_jax.models import bpe, clip, irse50, stylegan2
 from styleclip_jax.models.network import Network
 
 _HERE = pathlib.Path(__file__).parent
@@ -49,3 +49,18 @@ def clip_source(
 ) -> str | pathlib.Path:
     """Where `load_clip` reads from."""
     return name_or_directory or _HERE / "clip"
+
+
+def load_identity(directory: str | pathlib.Path) -> Network:
+    """A face recognition network from a model directory.
+
+    Raises:
+      UserError: the directory holds no valid one.
+    """
+    params, config = checkpoints.load_network(
+        directory,
+        kind="irse50",
+        config_type=irse50.IrseConfig,
+        param_shapes=irse50.param_shapes,
+    )
+    return Network(jax.tree.map(jnp.asarray, params), config)

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
@@ -27,7 +26,8 @@ from styleclip_jax.cli import outputs
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, images, latents
 from styleclip_jax.methods import optimization
-from styleclip_jax.models import bpe, clip
+from styleclip_jax.models import clip
+from styleclip_jax.models.network import Network
 
 VALUES = flags.FlagValues()
 cli_latents.define(VALUES)
@@ -42,6 +42,12 @@ flags.DEFINE_string(
     None,
     "CLIP by directory or hub name (openai/clip-vit-base-patch32); the embedded one "
     "if absent.",
+    flag_values=VALUES,
+)
+flags.DEFINE_string(
+    "identity",
+    None,
+    "Model directory of a face recognition network, for --id_lambda.",
     flag_values=VALUES,
 )
 
@@ -62,7 +68,8 @@ def main(values: flags.FlagValues) -> int:
     directory = assets.generator_directory(values.generator)
     generator = assets.load_generator(directory)
     clip_network, tokenizer = assets.load_clip(values.clip)
-    text = _encode(clip_network, tokenizer, prompt)
+    identity = _load_identity(values, config)
+    text = clip.encode_prompts(clip_network, tokenizer, [prompt])[0]
     source = _read_source(values, generator, config)
     label = cli_latents.one_hot_label(values, generator.config)
     print(
@@ -75,7 +82,9 @@ def main(values: flags.FlagValues) -> int:
     outdir = outputs.begin("styleclip-edit", values, _inputs(values, directory))
 
     mesh = parallel.make_mesh()
-    networks = parallel.replicate(losses.Networks(generator, clip_network), mesh)
+    networks = parallel.replicate(
+        losses.Networks(generator, clip_network, identity), mesh
+    )
     problem = optimization.official(config)
     edit = _optimizer(networks, text, problem, parallel.over_batch(mesh))
     convert = functools.partial(
@@ -98,10 +107,9 @@ def main(values: flags.FlagValues) -> int:
                 source, generator.config, values.batch_size, mesh, journal.lines
             ):
                 started = time.monotonic()
-                share = len(rows)
-                result = edit(convert(batch), lambda n, k=share: progress.update(n * k))
-                result = jax.tree.map(lambda x, k=share: np.asarray(x)[:k], result)
-                seconds = (time.monotonic() - started) / share
+                report = functools.partial(_advance, progress, len(rows))
+                result = _to_host(edit(convert(batch), report), len(rows))
+                seconds = (time.monotonic() - started) / len(rows)
                 if config.film_frames:
                     _write_films(outdir, networks, problem, rows, result)
                 _write(journal, source, rows, result, seconds)
@@ -112,30 +120,47 @@ def main(values: flags.FlagValues) -> int:
     return _report_failures(journal)
 
 
+def _advance(progress: Any, latents: int, steps: int) -> None:
+    """Reports steps that a batch of latents has taken."""
+    progress.update(latents * steps)
+
+
+def _to_host(result: optimization.Result, count: int) -> Any:
+    """The result as NumPy arrays, without the padding of the batch."""
+    return jax.tree.map(lambda x: np.asarray(x)[:count], result)
+
+
+def _load_identity(
+    values: flags.FlagValues, config: optimization.OptimizationConfig
+) -> Network | None:
+    if values.identity is not None:
+        return assets.load_identity(values.identity)
+    if config.id_lambda:
+        raise UserError(
+            f"--id_lambda: {config.id_lambda} needs a face recognition network, "
+            "expected --identity with it"
+        )
+    return None
+
+
 def _read_source(
     values: flags.FlagValues, generator: Any, config: optimization.OptimizationConfig
 ) -> cli_latents.Source:
     if config.mode == "free_generation":
         if values.latents is not None or values.seeds is not None:
             raise UserError(
-                "--mode: free_generation starts at the average latent, expected neither "
-                "--latents nor --seeds"
+                "--mode: free_generation starts at the average latent, expected "
+                "neither --latents nor --seeds"
             )
         w_avg = np.asarray(generator.params["mapping"]["w_avg"])[None]
         average = latents.Latents(w_avg, "w")
         return cli_latents.Source(average, [{"row": 0}], 1.0, None)
     source = cli_latents.read(values, generator, default_seeds="0-7")
     if source.latents.space == "s" and config.space != "s":
-        raise UserError(f"--latents: {values.latents} is in s, expected --space=s with it")
+        raise UserError(
+            f"--latents: {values.latents} is in s, expected --space=s with it"
+        )
     return source
-
-
-def _encode(network: clip.Clip, tokenizer: bpe.Tokenizer, prompt: str) -> jax.Array:
-    """Normalised CLIP features [E] of a prompt."""
-    config = network.config
-    tokens = clip.tokenize(tokenizer, [prompt], context_length=config.context_length)
-    features = clip.encode_text(network.params, jnp.asarray(tokens), config=config)
-    return clip.normalize(features)[0]
 
 
 def _inputs(values: flags.FlagValues, generator: pathlib.Path) -> dict[str, str]:
@@ -146,6 +171,8 @@ def _inputs(values: flags.FlagValues, generator: pathlib.Path) -> dict[str, str]
     inputs["clip"] = (
         outputs.file_hash(weights) if weights.is_file() else str(clip_directory)
     )
+    if values.identity is not None:
+        inputs["identity"] = checkpoints.fingerprint(values.identity)
     if values.latents is not None:
         inputs["latents"] = outputs.file_hash(values.latents)
     return inputs
@@ -158,18 +185,27 @@ def _optimizer(
     sharding: jax.sharding.NamedSharding,
 ) -> Editor:
     """Latent optimization of a batch, in chunks of steps that report progress."""
-    start, advance, finish = (
-        functools.partial(f, problem=problem)
-        for f in (optimization.start, optimization.advance, optimization.finish)
-    )
     # One sharding for the state throughout: another one would compile again.
-    start = jax.jit(jax.vmap(start, in_axes=(None, 0, None)), out_shardings=sharding)
+    start = jax.jit(
+        jax.vmap(
+            functools.partial(optimization.start, problem=problem),
+            in_axes=(None, 0, None),
+        ),
+        out_shardings=sharding,
+    )
     advance = jax.jit(
-        jax.vmap(advance, in_axes=(None, 0, None)),
+        jax.vmap(
+            functools.partial(optimization.advance, problem=problem),
+            in_axes=(None, 0, None),
+        ),
         donate_argnums=1,
         out_shardings=sharding,
     )
-    finish = jax.jit(jax.vmap(finish, in_axes=(None, 0)))
+    finish = jax.jit(
+        jax.vmap(
+            functools.partial(optimization.finish, problem=problem), in_axes=(None, 0)
+        )
+    )
 
     def edit(batch: Any, report: Report) -> optimization.Result:
         state = start(networks, batch, text)
@@ -192,7 +228,7 @@ def _write(
     journal: outputs.Journal,
     source: cli_latents.Source,
     rows: list[int],
-    result: optimization.Result,
+    result: Any,
     seconds: float,
 ) -> None:
     lines = []
@@ -218,7 +254,7 @@ def _write_films(
     networks: losses.Networks,
     problem: optimization.Problem,
     rows: list[int],
-    result: optimization.Result,
+    result: Any,
 ) -> None:
     render = jax.jit(problem.space.synthesize)
     for i, row in enumerate(rows):
@@ -243,7 +279,9 @@ def _write_sheet(
         for name in ("original", "edited")
     ]
     origins = [journal.lines[i] for i in range(len(rows[0]))]
-    labels = [f"seed {o['seed']}" if "seed" in o else f"row {o['row']}" for o in origins]
+    labels = [
+        f"seed {o['seed']}" if "seed" in o else f"row {o['row']}" for o in origins
+    ]
     sheet = images.grid(
         rows, row_labels=["original", "edited"], column_labels=labels, title=prompt
     )

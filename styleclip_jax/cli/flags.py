@@ -99,7 +99,9 @@ def parse_seeds(text: str) -> list[int]:
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
         if match is None or (match[2] and int(match[2]) < int(match[1])):
-            raise UserError(f"--seeds: expected a list such as 0-15 or 1,5,8-11, found {text!r}")
+            raise UserError(
+                f"--seeds: expected numbers such as 0-15 or 1,5,8-11, found {text!r}"
+            )
         seeds += range(int(match[1]), int(match[2] or match[1]) + 1)
     if max(seeds) >= 2**32:
         raise UserError(f"--seeds: expected seeds below 2^32, found {max(seeds)}")
@@ -108,6 +110,6 @@ def parse_seeds(text: str) -> list[int]:
 
 def _attribute_docs(config_type: type) -> dict[str, str]:
     """Field name to its text under "Attributes:"."""
-    section = inspect.getdoc(config_type).split("Attributes:")[1]
+    section = (inspect.getdoc(config_type) or "").split("Attributes:")[1]
     entries = re.findall(r"^  (\w+): (.*(?:\n    .*)*)", section, re.MULTILINE)
     return {name: " ".join(text.split()) for name, text in entries}

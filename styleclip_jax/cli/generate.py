@@ -1,7 +1,7 @@
 """styleclip-generate: sample images, or render latents.
 
-  styleclip-generate --seeds=0-15 --truncation_psi=0.7
-  styleclip-generate --latents=outputs/edit/edited.npy --images=npy
+styleclip-generate --seeds=0-15 --truncation_psi=0.7
+styleclip-generate --latents=outputs/edit/edited.npy --images=npy
 """
 
 import functools
@@ -41,7 +41,9 @@ flags.DEFINE_integer("seed", 0, "Seed of --noise=random.", flag_values=VALUES)
 
 
 @functools.partial(jax.jit, static_argnames=("noise",))
-def _render(generator: Network, latent: Any, keys: jax.Array, noise: str) -> jax.Array:
+def _render(
+    generator: Network, latent: Any, keys: jax.Array, noise: stylegan2.Noise
+) -> jax.Array:
     """Images [B, H, W, 3] of W+ or S, each with its own key."""
     synthesize = (
         stylegan2.synthesize_styles

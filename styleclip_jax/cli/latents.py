@@ -40,27 +40,38 @@ class Source(NamedTuple):
 def define(values: flags.FlagValues) -> None:
     """Defines the flags that `read` uses."""
     flags.DEFINE_string(
-        "generator", None, "Model directory; the embedded one if absent.",
+        "generator",
+        None,
+        "Model directory; the embedded one if absent.",
         flag_values=values,
     )
     flags.DEFINE_string(
-        "seeds", None, "Seeds of random latents, such as 0-15 or 1,5,8-11; drawn as "
-        "in stylegan2-ada-pytorch.", flag_values=values,
+        "seeds",
+        None,
+        "Seeds of random latents, such as 0-15 or 1,5,8-11; drawn as "
+        "in stylegan2-ada-pytorch.",
+        flag_values=values,
     )
     flags.DEFINE_string(
-        "latents", None, "File of latents (.npy, .npz, .safetensors) instead of "
-        "seeds.", flag_values=values,
+        "latents",
+        None,
+        "File of latents (.npy, .npz, .safetensors) instead of seeds.",
+        flag_values=values,
     )
     flags.DEFINE_float(
-        "truncation_psi", 0.7, "Truncation of z and w: 1 is none, 0 the average.",
+        "truncation_psi",
+        0.7,
+        "Truncation of z and w: 1 is none, 0 the average.",
         flag_values=values,
     )
     flags.DEFINE_integer(
         "class", None, "Class, for class-conditional generators.", flag_values=values
     )
     flags.DEFINE_integer(
-        "truncation_cutoff", None, "Number of leading rows to truncate; all of them "
-        "if absent.", flag_values=values,
+        "truncation_cutoff",
+        None,
+        "Number of leading rows to truncate; all of them if absent.",
+        flag_values=values,
     )
 
 

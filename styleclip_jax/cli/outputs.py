@@ -80,7 +80,7 @@ def begin(
         return outdir
     if outdir.exists() and (not outdir.is_dir() or any(outdir.iterdir())):
         raise UserError(
-            f"--outdir: expected a new or empty folder, or one of an earlier run, found "
+            f"--outdir: expected a new or empty folder, or that of a run, found "
             f"{outdir} with other contents"
         )
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}

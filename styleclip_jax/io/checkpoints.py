@@ -46,8 +46,7 @@ def save_network(
       UserError: the folder exists, or cannot be written.
     """
     tensors = {
-        name: np.array(leaf, dtype, order="C")
-        for name, leaf in flatten(params).items()
+        name: np.array(leaf, dtype, order="C") for name, leaf in flatten(params).items()
     }
     with files.new_directory(directory, overwrite=overwrite) as temporary:
         files.write_json(
@@ -100,7 +99,7 @@ def fingerprint(directory: files.Path) -> str:
 
 def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested dicts to one dict with "/" in its names; flat ones stay as they are."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in params.items():
         if isinstance(value, Mapping):
             flat |= flatten(value, f"{prefix}{name}/")
@@ -121,9 +120,7 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
-def _read_config(
-    path: pathlib.Path, kind: str, config_type: type[Config]
-) -> Config:
+def _read_config(path: pathlib.Path, kind: str, config_type: type[Config]) -> Config:
     document = files.read_json(path)
     found = document.get("kind") if isinstance(document, dict) else None
     if found != kind:
@@ -159,4 +156,3 @@ def _check(path: pathlib.Path, tensors: Mapping[str, Any], shapes: Shapes) -> No
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise UserError(f"{path}: {'; '.join(problems[:3])}{more}")
-

@@ -62,7 +62,10 @@ def new_directory(path: Path, *, overwrite: bool = False) -> Iterator[pathlib.Pa
     try:
         with _writable(path):
             yield temporary
+            # mkdtemp and some writers make what only the owner can read.
             os.chmod(temporary, 0o777 & ~_umask())
+            for file in temporary.iterdir():
+                os.chmod(file, 0o666 & ~_umask())
             if path.is_dir():
                 shutil.rmtree(path)
             temporary.replace(path)

@@ -103,8 +103,9 @@ def grid(
     """
     size = rows[0].shape[1]
     cell = cell or min(max(size, 128), 256)
-    font = ImageFont.load_default(max(12, cell // 9))
-    line = int(font.size * 1.5)
+    height = max(12, cell // 9)
+    font = ImageFont.load_default(height)
+    line = height * 3 // 2
     left = max((int(font.getlength(t)) for t in row_labels), default=-_MARGIN)
     left += 2 * _MARGIN
     top = _MARGIN + line * (bool(title) + bool(len(column_labels)))

@@ -19,6 +19,15 @@ from styleclip_jax.io import files
 
 SPACES = ("z", "w", "w_plus", "s")
 
+# What the readers of the formats raise for files that are not theirs.
+_BROKEN = (
+    OSError,
+    ValueError,
+    EOFError,
+    zipfile.BadZipFile,
+    safetensors.SafetensorError,
+)
+
 
 class Latents(NamedTuple):
     """Latents and the space they are in.
@@ -110,12 +119,11 @@ def write(
 
 def _guess(shape: tuple[int, ...], dimensions: Dimensions) -> str:
     """Says for which resolution the rows of a W+ array were made, if for any."""
-    rows = shape[-2] if len(shape) >= 2 else 0
-    for resolution in (8 << i for i in range(8)):
-        fits = rows == spaces.num_rows(resolution) and resolution != dimensions.resolution
-        if fits and len(shape) == 3:
-            return f", was it made for a {resolution}² one?"
-    return ""
+    resolutions = {spaces.num_rows(8 << i): 8 << i for i in range(8)}
+    found = resolutions.get(shape[1]) if len(shape) == 3 else None
+    if found in (None, dimensions.resolution):
+        return ""
+    return f", was it made for a {found}² one?"
 
 
 def _read_array(path: pathlib.Path) -> np.ndarray:
@@ -131,10 +139,8 @@ def _read_array(path: pathlib.Path) -> np.ndarray:
         )
     try:
         return readers[path.suffix](path)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not a readable {path.suffix} file ({error})") from None
-    except safetensors.SafetensorError as error:
-        raise UserError(f"{path}: not a readable {path.suffix} file ({error})") from None
+    except _BROKEN as error:
+        raise UserError(f"{path}: not a readable {path.suffix} ({error})") from None
 
 
 def _read_npy(path: pathlib.Path) -> np.ndarray:

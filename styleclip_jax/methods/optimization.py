@@ -77,6 +77,8 @@ class OptimizationConfig:
       steps: number of steps.
       learning_rate: peak learning rate.
       l2_lambda: weight of the squared distance to the source latent.
+      id_lambda: weight of the identity distance to the source image; needs an
+        identity network.
       clip_preprocess: how images enter CLIP: styleclip (official, not normalised) or
         clip (as CLIP was trained).
       keep_best: return the iterate of the lowest loss instead of the last one.
@@ -88,6 +90,7 @@ class OptimizationConfig:
     steps: int = 300
     learning_rate: float = 0.1
     l2_lambda: float = 0.008
+    id_lambda: float = 0.0
     clip_preprocess: str = "styleclip"
     keep_best: bool = False
     film_frames: int = 0
@@ -110,7 +113,7 @@ class OptimizationConfig:
                 f"film_frames must be from 0 to steps ({self.steps}), "
                 f"found {self.film_frames}"
             )
-        for name in ("learning_rate", "l2_lambda"):
+        for name in ("learning_rate", "l2_lambda", "id_lambda"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(
                     f"{name} must be at least 0, found {getattr(self, name)}"
@@ -149,6 +152,8 @@ def official(config: OptimizationConfig) -> Problem:
     }
     if config.mode == "edit":
         objective["l2"] = (config.l2_lambda, losses.latent_l2)
+        if config.id_lambda:
+            objective["identity"] = (config.id_lambda, losses.identity_distance)
     return Problem(
         space=SPACES[config.space],
         objective=objective,
@@ -239,12 +244,14 @@ def start(
     networks: losses.Networks, latent: Any, text: jax.Array, *, problem: Problem
 ) -> State:
     """The state before the first step; arguments as of `optimize`."""
-    image = problem.space.synthesize(networks.generator, _batch(latent))
+    latents = _batch(latent)
+    image = problem.space.synthesize(networks.generator, latents)
+    source = losses.describe_source(networks, latents, image)
     return State(
         step=jnp.zeros((), jnp.int32),
         latent=latent,
         optimizer=problem.optimizer.init(latent),
-        source=losses.Source(latent, image[0]),
+        source=_first(source),
         text=text,
         best_loss=jnp.full((), jnp.inf, jnp.float32),
         best_latent=latent,

@@ -52,13 +52,12 @@ class Tokenizer:
 def encode(tokenizer: Tokenizer, text: str) -> Iterator[int]:
     """Ids of a text, without those that begin and end it.
 
-    The text is repaired by ftfy, freed of HTML entities and of surplus white space, and
-    lower-cased; every letter run, digit and run of other characters is then a word.
+    The text is repaired by ftfy, freed of HTML entities and lower-cased; every letter
+    run, digit and run of other characters is then a word, and white space is dropped.
     """
     symbols = _byte_symbols()
     text = html.unescape(html.unescape(ftfy.fix_text(text)))
-    text = regex.sub(r"\s+", " ", text.strip()).strip().lower()
-    for word in _WORD.findall(text):
+    for word in _WORD.findall(text.lower()):
         if word == START:
             yield tokenizer.start
         elif word == END:

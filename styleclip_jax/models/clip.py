@@ -215,6 +215,20 @@ def logits(params: Any, image_feature: jax.Array, text_feature: jax.Array) -> ja
     return jnp.exp(params["logit_scale"]) * cosine
 
 
+def encode_prompts(
+    clip: Clip, tokenizer: bpe.Tokenizer, prompts: Sequence[str]
+) -> jax.Array:
+    """Normalised features [B, embed_dim] of prompts.
+
+    Raises:
+      UserError: a prompt is too long.
+    """
+    length = clip.config.context_length
+    tokens = jnp.asarray(tokenize(tokenizer, prompts, context_length=length))
+    encode = jax.jit(functools.partial(encode_text, config=clip.config))
+    return normalize(encode(clip.params, tokens))
+
+
 def preprocess_styleclip(image: jax.Array, *, config: ClipConfig) -> jax.Array:
     """CLIP's input as the losses of StyleCLIP make it: area average, nothing else.
 

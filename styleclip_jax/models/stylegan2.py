@@ -13,6 +13,7 @@ then shares one ordinary convolution, also under `vmap`.
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -70,9 +71,7 @@ class GeneratorConfig:
                 f"4² up, found {len(self.channels)} channel counts {self.channels}"
             )
         if self.dtype not in ("float32", "bfloat16"):
-            raise ValueError(
-                f"dtype must be float32 or bfloat16, found {self.dtype!r}"
-            )
+            raise ValueError(f"dtype must be float32 or bfloat16, found {self.dtype!r}")
 
     @property
     def num_rows(self) -> int:
@@ -121,14 +120,10 @@ def map_latents(
     """
     _expect("z", z, (config.z_dim,))
     if config.c_dim and label is None:
-        raise ValueError(
-            f"this generator has {config.c_dim} classes and needs a label"
-        )
+        raise ValueError(f"this generator has {config.c_dim} classes and needs a label")
     if label is not None:
         _expect("label", label, (config.c_dim,))
-    return _Generator(config).apply(
-        {"params": params}, z, label, method=_Generator.map_latents
-    )
+    return _apply(config, _Generator.map_latents, params, z, label)
 
 
 def to_styles(
@@ -143,9 +138,7 @@ def to_styles(
       ValueError: the latents do not fit the generator.
     """
     _expect("w_plus", w_plus, (config.num_rows, config.w_dim))
-    return _Generator(config).apply(
-        {"params": params}, w_plus, method=_Generator.to_styles
-    )
+    return _apply(config, _Generator.to_styles, params, w_plus)
 
 
 def synthesize_styles(
@@ -182,9 +175,7 @@ def synthesize_styles(
         raise ValueError(f"noise must be one of {', '.join(NOISES)}, found {noise!r}")
     if noise == "random" and key is None:
         raise ValueError("random noise needs a PRNG key")
-    return _Generator(config).apply(
-        {"params": params}, styles, noise, key, method=_Generator.synthesize
-    )
+    return _apply(config, _Generator.synthesize, params, styles, noise, key)
 
 
 def synthesize(
@@ -233,11 +224,11 @@ def upsample_conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
     def phase(rows: tuple, columns: tuple) -> jax.Array:
         return _conv(x, kernel[rows[0], columns[0]], (rows[1], columns[1]))
 
-    columns = [
+    even_columns, odd_columns = (
         _interleave_fir(phase(even, column), phase(odd, column), axis=1)
         for column in (even, odd)
-    ]
-    return _interleave_fir(*columns, axis=2)
+    )
+    return _interleave_fir(even_columns, odd_columns, axis=2)
 
 
 def upsample_rgb(x: jax.Array) -> jax.Array:
@@ -252,12 +243,16 @@ def upsample_rgb(x: jax.Array) -> jax.Array:
     return x
 
 
+def _apply(
+    config: GeneratorConfig, method: Callable[..., Any], params: Any, *inputs: Any
+) -> Any:
+    return _Generator(config).apply({"params": params}, *inputs, method=method)
+
+
 def _expect(name: str, array: jax.Array, shape: tuple[int, ...]) -> None:
     if array.ndim != len(shape) + 1 or array.shape[1:] != shape:
         expected = ", ".join(map(str, ("N", *shape)))
-        raise ValueError(
-            f"{name}: expected [{expected}], found {list(array.shape)}"
-        )
+        raise ValueError(f"{name}: expected [{expected}], found {list(array.shape)}")
 
 
 def _conv(x: jax.Array, kernel: jax.Array, padding: Any) -> jax.Array:
@@ -506,7 +501,7 @@ class _Synthesis(nn.Module):
         batch = styles[0].shape[0]
         x = jnp.broadcast_to(self.const, (batch, *self.const.shape))
         x = x.astype(self.config.dtype)
-        rgb = None
+        rgb: Any = None
         for index, resolution in enumerate(self._resolutions()):
             # conv1 and torgb at 4², then three vectors per resolution.
             of_block = styles[max(0, 3 * index - 1) : 3 * index + 2]

@@ -1,0 +1,373 @@
+"""IR-SE face recognition network in Flax: face → ArcFace identity features.
+
+Deng et al. 2019, "ArcFace: Additive Angular Margin Loss for Deep Face Recognition",
+with squeeze-and-excitation blocks, as in StyleCLIP's `models/facial_recognition`. The
+body is a module of its own, since e4e's encoder is built on it.
+"""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from styleclip_jax.models import resampling
+
+_BATCH_NORM_EPSILON = 1e-5
+_BATCH_NORM_MOMENTUM = 0.9
+_PRELU_SLOPE = 0.25
+
+# The official crop: an aligned photo is pooled to 256², of which the face is this part.
+_FRAME = 256
+_FACE_ROWS = (35, 223)
+_FACE_COLUMNS = (32, 220)
+
+
+@dataclasses.dataclass(frozen=True)
+class IrseConfig:
+    """Static architecture of a recognition network; the defaults are IR-SE-50.
+
+    Attributes:
+      num_blocks: residual blocks of each stage; the first halves the resolution.
+      widths: feature channels of each stage.
+      embed_dim: length of an identity feature.
+      input_size: width and height of the face.
+      reduction: channels per hidden channel of squeeze-and-excitation.
+      dtype: "float32", or "bfloat16" for the activations of the body; identity
+        features are float32 always.
+    """
+
+    num_blocks: tuple[int, ...] = (3, 4, 14, 3)
+    widths: tuple[int, ...] = (64, 128, 256, 512)
+    embed_dim: int = 512
+    input_size: int = 112
+    reduction: int = 16
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        numbers = (*self.num_blocks, *self.widths, self.embed_dim, self.input_size)
+        if not self.num_blocks or min(*numbers, self.reduction) < 1:
+            raise ValueError(f"all counts must be positive, found {self}")
+        if len(self.num_blocks) != len(self.widths):
+            raise ValueError(
+                f"each stage has a number of blocks and a width, "
+                f"found {self.num_blocks} and {self.widths}"
+            )
+        if min(self.widths) < self.reduction:
+            raise ValueError(
+                f"widths must be at least the reduction {self.reduction}, "
+                f"found {self.widths}"
+            )
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"dtype must be float32 or bfloat16, found {self.dtype!r}")
+
+
+class Embedded(NamedTuple):
+    """Identity features under batch statistics.
+
+    Attributes:
+      features: [B, E] float32, of length 1.
+      params: the parameters with updated running statistics, otherwise unchanged.
+    """
+
+    features: jax.Array
+    params: Any
+
+
+def init(key: jax.Array, config: IrseConfig) -> Any:
+    """Random parameters as a nested dict; variances 1, means and shifts 0."""
+    image = jnp.zeros((1, config.input_size, config.input_size, 3))
+    return _Network(config).init(key, image)["params"]
+
+
+def param_shapes(config: IrseConfig) -> dict[str, tuple[int, ...]]:
+    """Shape of every parameter by its flat name, such as "body/block0/conv1/kernel"."""
+    tree = jax.eval_shape(functools.partial(init, config=config), jax.random.key(0))
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {"/".join(k.key for k in path): leaf.shape for path, leaf in leaves}
+
+
+def features(params: Any, image: jax.Array, *, config: IrseConfig) -> jax.Array:
+    """Identity features of aligned photos: `embed` of `preprocess`.
+
+    Args:
+      params: parameters of the network.
+      image: [B, H, H, 3] in [-1, 1], aligned as FFHQ is.
+      config: static architecture.
+
+    Returns:
+      [B, E] float32, of length 1.
+
+    Raises:
+      ValueError: the image is not square or not RGB.
+    """
+    return embed(params, preprocess(image, config=config), config=config)
+
+
+def preprocess(image: jax.Array, *, config: IrseConfig) -> jax.Array:
+    """The face of aligned photos, in the network's resolution.
+
+    The official code pools an image of another size adaptively to 256², crops rows 35
+    to 223 and columns 32 to 220, and pools adaptively to 112². All three are linear and
+    separable, hence together one product R·X·Cᵀ with constant matrices. Networks of
+    another input size see the same part of the photo: only the last pooling differs.
+
+    Args:
+      image: [B, H, H, 3] in [-1, 1].
+      config: static architecture.
+
+    Returns:
+      [B, input_size, input_size, 3] in [-1, 1].
+
+    Raises:
+      ValueError: the image is not square or not RGB.
+    """
+    size = image.shape[1] if image.ndim == 4 else 0
+    _expect_image(image, size)
+    rows = _crop_matrix(size, _FACE_ROWS, config.input_size)
+    columns = _crop_matrix(size, _FACE_COLUMNS, config.input_size)
+    return resampling.resize_columns(resampling.resize_rows(image, rows), columns)
+
+
+def embed(params: Any, image: jax.Array, *, config: IrseConfig) -> jax.Array:
+    """Identity features of faces that are already cropped.
+
+    Args:
+      params: parameters of the network.
+      image: [B, input_size, input_size, 3] in [-1, 1].
+      config: static architecture.
+
+    Returns:
+      [B, E] float32, of length 1.
+
+    Raises:
+      ValueError: the image does not fit the network.
+    """
+    _expect_image(image, config.input_size)
+    return _apply(config, params, image)
+
+
+def embed_in_training(params: Any, image: jax.Array, *, config: IrseConfig) -> Embedded:
+    """As `embed`, but batch normalisation uses the statistics of the batch.
+
+    Running statistics move a tenth of the way to those of the batch. They carry no
+    gradient, so that an optimizer's update of the returned parameters leaves them as
+    they are, unless it decays weights without a mask.
+    """
+    _expect_image(image, config.input_size)
+    found, updated = _apply(config, params, image, train=True, mutable=["params"])
+    return Embedded(found, updated["params"])
+
+
+def feature_maps(
+    params: Any, image: jax.Array, *, config: IrseConfig
+) -> tuple[jax.Array, ...]:
+    """Output [B, h, w, C] of every block of the body, for images of any size."""
+    return _apply(config, params, image, method=_Network.feature_maps)
+
+
+def _apply(config: IrseConfig, params: Any, image: jax.Array, **options: Any) -> Any:
+    return _Network(config).apply({"params": params}, image, **options)
+
+
+def _expect_image(image: jax.Array, size: int) -> None:
+    if image.ndim != 4 or image.shape[1:] != (size, size, 3):
+        side = size or "H"
+        raise ValueError(
+            f"image: expected [B, {side}, {side}, 3], found {list(image.shape)}"
+        )
+
+
+def _crop_matrix(size: int, bounds: tuple[int, int], out: int) -> np.ndarray:
+    """Pooling to the frame, crop, pooling to the face: [out, size] of one axis."""
+    face = _pool_matrix(size, _FRAME)[slice(*bounds)]
+    return (_pool_matrix(len(face), out) @ face).astype(np.float32)
+
+
+def _pool_matrix(size: int, out: int) -> np.ndarray:
+    """Adaptive average pooling as PyTorch defines it.
+
+    Output pixel j is the mean of the source pixels s_j ≤ i < e_j, where
+
+      s_j = floor(j · size / out),   e_j = ceil((j + 1) · size / out).
+
+    Windows overlap where the ratio is not whole, and repeat pixels where size < out.
+
+    Returns:
+      [out, size] float64, rows of sum 1.
+    """
+    i, j = np.arange(size), np.arange(out)[:, None]
+    start, end = j * size // out, -(-(j + 1) * size // out)
+    return ((start <= i) & (i < end)) / (end - start)
+
+
+def _precision(dtype: Any) -> lax.Precision:
+    # Accelerators multiply float32 in lower precision unless they are told not to.
+    return lax.Precision.HIGHEST if dtype == jnp.float32 else lax.Precision.DEFAULT
+
+
+def _prelu(x: jax.Array, slope: jax.Array) -> jax.Array:
+    # `where`, not `maximum(x, slope x)`: XLA differentiates the latter wrongly inside
+    # a whole network.
+    return jnp.where(x > 0, x, slope.astype(x.dtype) * x)
+
+
+def _conv(
+    x: jax.Array, features: int, size: int, *, name: str, stride: int = 1
+) -> jax.Array:
+    """Convolution without bias, zero padding that keeps the size at stride 1."""
+    layer = nn.Conv(
+        features,
+        (size, size),
+        strides=stride,
+        padding=size // 2,
+        use_bias=False,
+        dtype=x.dtype,
+        precision=_precision(x.dtype),
+        name=name,
+    )
+    return layer(x)
+
+
+def _dense(x: jax.Array, features: int, *, name: str, use_bias: bool) -> jax.Array:
+    layer = nn.Dense(
+        features,
+        use_bias=use_bias,
+        dtype=x.dtype,
+        precision=_precision(x.dtype),
+        name=name,
+    )
+    return layer(x)
+
+
+class _BatchNorm(nn.Module):
+    """Batch normalisation over all axes but the last.
+
+    The running mean and variance are parameters without gradient: data that travels
+    with the weights.
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        shape = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        mean = lax.stop_gradient(self.param("mean", nn.initializers.zeros, shape))
+        var = lax.stop_gradient(self.param("var", nn.initializers.ones, shape))
+        if train:
+            running, wide = (mean, var), x.astype(jnp.float32)
+            axes = tuple(range(x.ndim - 1))
+            mean, var = jnp.mean(wide, axes), jnp.var(wide, axes)
+            self._move("mean", running[0], mean)
+            self._move("var", running[1], var)
+        factor = scale * lax.rsqrt(var + _BATCH_NORM_EPSILON)
+        shift = bias - mean * factor
+        return x * factor.astype(x.dtype) + shift.astype(x.dtype)
+
+    def _move(self, name: str, old: jax.Array, of_batch: jax.Array) -> None:
+        """Moves a running average towards the batch."""
+        m = _BATCH_NORM_MOMENTUM
+        average = lax.stop_gradient(m * old + (1 - m) * of_batch)
+        self.put_variable("params", name, average)
+
+
+class _Block(nn.Module):
+    """Residual block of two 3×3 convolutions with squeeze-and-excitation."""
+
+    width: int
+    stride: int
+    reduction: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        width = self.width
+        shortcut = x[:, :: self.stride, :: self.stride]
+        if x.shape[-1] != width:
+            shortcut = _conv(shortcut, width, 1, name="shortcut")
+            shortcut = _BatchNorm(name="shortcut_norm")(shortcut, train)
+        x = _BatchNorm(name="norm1")(x, train)
+        x = _conv(x, width, 3, name="conv1")
+        slope = self.param("slope", nn.initializers.constant(_PRELU_SLOPE), (width,))
+        x = _prelu(x, slope)
+        x = _conv(x, width, 3, name="conv2", stride=self.stride)
+        x = _BatchNorm(name="norm2")(x, train)
+        return x * self._gate(x)[:, None, None, :] + shortcut
+
+    def _gate(self, x: jax.Array) -> jax.Array:
+        """Squeeze-and-excitation: a factor in [0, 1] for every channel [B, C]."""
+        pooled, hidden = jnp.mean(x, (1, 2)), self.width // self.reduction
+        squeezed = nn.relu(_dense(pooled, hidden, name="squeeze", use_bias=False))
+        return nn.sigmoid(_dense(squeezed, self.width, name="excite", use_bias=False))
+
+
+class _Input(nn.Module):
+    """What stands before the blocks: image to the features of the first stage."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        x = _BatchNorm(name="norm")(_conv(x, self.width, 3, name="conv"), train)
+        slope = nn.initializers.constant(_PRELU_SLOPE)
+        return _prelu(x, self.param("slope", slope, (self.width,)))
+
+
+class Body(nn.Module):
+    """The residual network without a head: image → the output of every block.
+
+    Attributes: see `IrseConfig`.
+    """
+
+    num_blocks: tuple[int, ...]
+    widths: tuple[int, ...]
+    reduction: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, ...]:
+        x = _Input(self.widths[0], name="input")(x, train)
+        maps: list[jax.Array] = []
+        for count, width in zip(self.num_blocks, self.widths, strict=True):
+            for index in range(count):
+                stride = 1 if index else 2
+                name = f"block{len(maps)}"
+                x = _Block(width, stride, self.reduction, name=name)(x, train)
+                maps.append(x)
+        return tuple(maps)
+
+
+class _Head(nn.Module):
+    """The last feature map to identity features."""
+
+    embed_dim: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        # Parity: the official dropout of 0.6 between the first two is for training
+        # from scratch alone.
+        x = _BatchNorm(name="norm1")(x.astype(jnp.float32), train)
+        x = _dense(x.reshape(len(x), -1), self.embed_dim, name="dense", use_bias=True)
+        x = _BatchNorm(name="norm2")(x, train)
+        return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+
+
+class _Network(nn.Module):
+    """Body and head."""
+
+    config: IrseConfig
+
+    def setup(self) -> None:
+        config = self.config
+        self.body = Body(config.num_blocks, config.widths, config.reduction)
+        self.head = _Head(config.embed_dim)
+
+    def feature_maps(
+        self, image: jax.Array, train: bool = False
+    ) -> tuple[jax.Array, ...]:
+        return self.body(image.astype(self.config.dtype), train)
+
+    def __call__(self, image: jax.Array, train: bool = False) -> jax.Array:
+        return self.head(self.feature_maps(image, train)[-1], train)

@@ -1,0 +1,310 @@
+"""The programs as a user starts them: results, resuming, refusals."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from styleclip_jax import assets
+from styleclip_jax.cli import edit, generate
+from styleclip_jax.cli import flags as cli
+from styleclip_jax.io import checkpoints, images
+from styleclip_jax.models import bpe, clip, stylegan2
+from tests import tiny
+
+Program = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Flags that name a tiny generator and a tiny CLIP on disk."""
+    folder = tmp_path_factory.mktemp("models")
+    network = tiny.generator()
+    checkpoints.save_network(
+        folder / "generator",
+        kind="stylegan2",
+        params=network.params,
+        config=network.config,
+        source={"note": "random"},
+    )
+    clip.save(tiny.clip_network(), folder / "clip")
+    vocabulary = pathlib.Path(assets.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
+    bpe.write(vocabulary, folder / "clip", 100)
+    return {"generator": str(folder / "generator"), "clip": str(folder / "clip")}
+
+
+@pytest.fixture
+def run(
+    models: dict[str, str],
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+) -> Program:
+    """Runs a program's main and returns its exit code, stdout and stderr."""
+
+    def call(module: Any, **options: Any) -> tuple[int, str, str]:
+        defaults = {"generator": models["generator"], "outdir": str(tmp_path / "out")}
+        if module is edit:
+            defaults |= {"clip": models["clip"], "prompt": "cat", "steps": 3}
+            defaults |= {"batch_size": 4}
+        argv = ["program"]
+        for name, value in (defaults | options).items():
+            argv += [] if value is None else [f"--{name}={value}"]
+        module.VALUES.unparse_flags()
+        for name in module.VALUES:
+            module.VALUES[name].unparse()
+        with pytest.raises(SystemExit) as stop:
+            cli.run(module.main, module.VALUES, argv)
+        out, err = capsys.readouterr()
+        return stop.value.code, out, err
+
+    return call
+
+
+def test_generate_writes_latents_images_and_sheet(run: Program, tmp_path) -> None:
+    code, out, _ = run(generate, seeds="0-4", images="npy", batch_size=4)
+    assert code == 0
+    folder = tmp_path / "out"
+    w_plus = np.load(folder / "w_plus.npy")
+    assert w_plus.shape == (5, 4, 12)
+    assert str(folder / "grid.png") in out
+    # Rendering the latents gives the same images, whatever the batch.
+    code, *_ = run(
+        generate,
+        latents=folder / "w_plus.npy",
+        images="npy",
+        outdir=tmp_path / "again",
+        batch_size=8,
+    )
+    assert code == 0
+    for name in (f"{i:06d}.npy" for i in range(5)):
+        a = np.load(folder / "images" / name)
+        assert a.dtype == np.float32
+        b = np.load(tmp_path / "again" / "images" / name)
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_seeds_are_those_of_stylegan2_ada(run: Program, tmp_path) -> None:
+    run(generate, seeds="7", truncation_psi=1, images="none", grid=0)
+    z = np.random.RandomState(7).randn(1, 8).astype(np.float32)
+    network = tiny.generator()
+    expected = stylegan2.map_latents(network.params, z, config=network.config)
+    found = np.load(tmp_path / "out" / "w_plus.npy")[0]
+    np.testing.assert_allclose(found, np.tile(expected, (4, 1)), atol=1e-5)
+
+
+@pytest.mark.parametrize("image_format", ["png", "jpg"])
+def test_image_files_are_the_images(run: Program, tmp_path, image_format) -> None:
+    run(generate, seeds="0", images=image_format)
+    picture = Image.open(tmp_path / "out" / "images" / f"000000.{image_format}")
+    network = tiny.generator()
+    w_plus = np.load(tmp_path / "out" / "w_plus.npy")
+    expected = stylegan2.synthesize(network.params, w_plus, config=network.config)
+    error = np.abs(
+        np.asarray(picture, int) - images.to_uint8(np.asarray(expected)[0]).astype(int)
+    )
+    # JPEG is not exact.
+    assert error.mean() <= (0.01 if image_format == "png" else 20)
+    assert picture.size == (8, 8)
+
+
+@pytest.mark.parametrize("space", ["w_plus", "s"])
+def test_edit_writes_everything_that_it_promises(
+    run: Program, tmp_path, space: str
+) -> None:
+    code, out, _ = run(edit, seeds="3-8", space=space, film_frames=2)
+    assert code == 0
+    folder = tmp_path / "out"
+    assert str(folder / "grid.png") in out
+    suffix = "npz" if space == "s" else "npy"
+    arrays = []
+    for name in ("original", "edited"):
+        array = np.load(folder / f"{name}.{suffix}")
+        arrays.append(array["styles"] if space == "s" else array)
+    assert arrays[0].shape == arrays[1].shape
+    assert len(arrays[0]) == 6
+    assert np.abs(arrays[0] - arrays[1]).max() > 1e-4
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
+    assert [line["seed"] for line in lines] == list(range(3, 9))
+    assert all({"clip", "l2", "total", "seconds"} <= line.keys() for line in lines)
+    assert len(list((folder / "images").iterdir())) == 6
+    assert Image.open(folder / "films" / "000005.gif").n_frames >= 2
+    record = json.loads((folder / "run.json").read_text())
+    assert record["flags"]["prompt"] == "cat"
+    assert record["versions"]["jax"]
+    assert len(record["inputs"]["generator"]) == 64
+    assert not list(folder.rglob(".*"))
+    # Edits in S can be edited again.
+    if space == "s":
+        code, *_ = run(
+            edit, latents=folder / "edited.npz", space="s", outdir=tmp_path / "next"
+        )
+        assert code == 0
+
+
+def test_killed_run_goes_on_where_it_stopped(
+    run: Program, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    run(edit, seeds="0-8", images="npy", outdir=undisturbed)
+
+    class Killed(BaseException):
+        pass
+
+    write = edit._write
+
+    def die_at_second_batch(journal: Any, source: Any, rows: list[int], *rest: Any):
+        write(journal, source, rows, *rest)
+        if rows[0] == 4:
+            raise Killed
+
+    monkeypatch.setattr(edit, "_write", die_at_second_batch)
+    with pytest.raises(Killed):
+        run(edit, seeds="0-8", images="npy", outdir=killed)
+    monkeypatch.setattr(edit, "_write", write)
+    assert not (killed / "edited.npy").exists()
+    # A line that was being written when the run died.
+    with (killed / "metrics.jsonl").open("a") as file:
+        file.write('{"index": 8, "se')
+    code, out, _ = run(edit, seeds="0-8", images="npy", outdir=killed)
+    assert code == 0
+    assert "8 of 9 latents are done" in out
+    for name in ("original.npy", "edited.npy", "images/000008.npy", "grid.png"):
+        assert (killed / name).read_bytes() == (undisturbed / name).read_bytes(), name
+    indices = [json.loads(x)["index"] for x in (killed / "metrics.jsonl").open()]
+    assert indices == list(range(9))
+    # Once more: nothing is left to do.
+    code, out, _ = run(edit, seeds="0-8", images="npy", outdir=killed)
+    assert code == 0
+    assert "9 of 9 latents are done" in out
+
+
+def test_other_flags_are_refused_by_name(run: Program) -> None:
+    assert run(edit, seeds="0-1")[0] == 0
+    code, _, err = run(edit, seeds="0-1", l2_lambda=0.5)
+    assert code == 2
+    assert "--l2_lambda=0.008, found 0.5" in err
+    # Only the speed differs.
+    assert run(edit, seeds="0-1", batch_size=1)[0] == 0
+
+
+def test_nan_latent_is_reported_and_the_rest_is_done(run: Program, tmp_path) -> None:
+    w_plus = np.array(tiny.w_plus(3))
+    w_plus[1] = np.nan
+    np.save(tmp_path / "latents.npy", w_plus)
+    code, out, _ = run(edit, latents=tmp_path / "latents.npy")
+    assert code == 1
+    assert "latent 1" in out
+    assert "1 of 3 latents" in out
+    edited = np.load(tmp_path / "out" / "edited.npy")
+    assert np.isfinite(edited[[0, 2]]).all()
+    assert (tmp_path / "out" / "grid.png").exists()
+
+
+def test_free_generation_starts_at_the_average(run: Program, tmp_path) -> None:
+    code, *_ = run(edit, mode="free_generation")
+    assert code == 0
+    original = np.load(tmp_path / "out" / "original.npy")
+    w_avg = tiny.generator().params["mapping"]["w_avg"]
+    np.testing.assert_allclose(original, np.broadcast_to(w_avg, (1, 4, 12)))
+
+
+LONG = "a very " * 40 + "long text"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"prompt": None}, "--prompt"),
+        ({"prompt": "  "}, "--prompt"),
+        ({"prompt": LONG}, "at most 12 tokens"),
+        ({"seeds": "5-1"}, "--seeds"),
+        ({"seeds": "x"}, "--seeds"),
+        ({"seeds": "0", "latents": "x.npy"}, "--seeds and --latents"),
+        ({"latents": "absent.npy"}, "absent.npy"),
+        ({"latents": "."}, "found a folder"),
+        ({"latents": "wide.npy"}, "expected [N, 4, 12]"),
+        ({"latents": "corrupt.npy"}, "corrupt.npy"),
+        ({"latents": "styles.npy"}, "--space=s"),
+        ({"generator": "absent"}, "absent"),
+        ({"generator": "corrupt.npy"}, "found a file"),
+        ({"generator": "wrong_kind"}, "expected a stylegan2 network"),
+        ({"generator": "truncated"}, "model.safetensors"),
+        ({"clip": "absent/one/two"}, "absent/one/two"),
+        ({"space": "z"}, "--space"),
+        ({"method": "magic"}, "--method"),
+        ({"images": "tiff"}, "--images"),
+        ({"steps": 0}, "--steps"),
+        ({"steps": "many"}, "--steps"),
+        ({"learning_rate": "nan"}, "--learning_rate"),
+        ({"batch_size": 0}, "--batch_size"),
+        ({"film_frames": 4}, "--film_frames"),
+        ({"truncation_psi": "nan"}, "--truncation_psi"),
+        ({"class": 1}, "--class"),
+        ({"colour": "red"}, "colour"),
+        ({"outdir": "corrupt.npy"}, "--outdir"),
+        ({"outdir": "corrupt.npy/below"}, "corrupt.npy/below"),
+        ({"outdir": "full"}, "--outdir"),
+        ({"mode": "free_generation", "seeds": "0"}, "--mode"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_bad_input_gets_one_line_and_leaves_nothing(
+    run: Program,
+    models: dict[str, str],
+    tmp_path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    expected: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("wide.npy", np.zeros((2, 4, 13), np.float32))
+    np.save("styles.npy", np.zeros((2, 46), np.float32))
+    pathlib.Path("corrupt.npy").write_text("nothing")
+    pathlib.Path("full").mkdir()
+    pathlib.Path("full/thesis.txt").write_text("years of work")
+    pathlib.Path("wrong_kind").mkdir()
+    pathlib.Path("wrong_kind/config.json").write_text('{"kind": "mapper"}')
+    pathlib.Path("truncated").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        content = (pathlib.Path(models["generator"]) / name).read_bytes()
+        cut = len(content) // 2 if name.startswith("model") else None
+        pathlib.Path("truncated", name).write_bytes(content[:cut])
+    before = sorted(tmp_path.rglob("*"))
+    code, _, err = run(edit, **options)
+    message = err.strip().split("\n")
+    assert code == 2
+    assert len(message) == 1, err
+    assert message[0].startswith("error: ")
+    assert expected in message[0]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_program_runs_from_the_command_line(models: dict[str, str], tmp_path) -> None:
+    """Once as a process: the entry point, the exit code and nothing but our words."""
+
+    def start(*flags: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "styleclip_jax.cli.generate", *flags],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"XLA_FLAGS": ""},
+            check=False,
+        )
+
+    generator = f"--generator={models['generator']}"
+    done = start(generator, "--seeds=0-1", f"--outdir={tmp_path / 'out'}")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "grid.png").exists()
+    wrong = start(generator, "--noise=loud")
+    assert wrong.returncode == 2
+    assert wrong.stderr.count("\n") == 1
+    help_text = start("--help")
+    assert help_text.returncode == 0
+    assert "--truncation_psi" in help_text.stdout

@@ -1,0 +1,187 @@
+"""Latent optimization: what moves, what stays, and variants as arguments."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from styleclip_jax import losses, optimizers
+from styleclip_jax.methods import optimization
+from styleclip_jax.models import stylegan2
+from tests import tiny
+
+STEPS = 12
+
+
+def official(**options: Any) -> optimization.Problem:
+    options = {"steps": STEPS, "learning_rate": 0.05, **options}
+    return optimization.official(optimization.OptimizationConfig(**options))
+
+
+def run(
+    networks: losses.Networks, latent: Any, text: Any, problem: optimization.Problem
+) -> optimization.Result:
+    one = functools.partial(optimization.optimize, problem=problem)
+    return jax.jit(jax.vmap(one, in_axes=(None, 0, 0)))(networks, latent, text)
+
+
+def test_loss_falls_and_prompts_differ(networks: losses.Networks) -> None:
+    text = tiny.text_features(3)
+    same = jnp.repeat(tiny.w_plus(1), 3, axis=0)
+    result = run(networks, same, text, official(l2_lambda=0.0))
+    assert (result.terms["clip"] < result.history["clip"][:, 0]).all()
+    assert jnp.abs(result.latent[0] - result.latent[1]).max() > 1e-3
+
+
+def test_result_is_the_same_alone_and_in_any_batch(networks: losses.Networks) -> None:
+    w_plus, text = tiny.w_plus(4), tiny.text_features(4)
+    batch = run(networks, w_plus, text, official())
+    for size in (1, 2):
+        part = run(networks, w_plus[:size], text[:size], official())
+        np.testing.assert_allclose(part.latent, batch.latent[:size], atol=1e-4)
+        np.testing.assert_allclose(part.image, batch.image[:size], atol=1e-4)
+
+
+def test_chunks_equal_the_whole_loop(networks: losses.Networks) -> None:
+    problem = official(film_frames=3)
+    latent, text = tiny.w_plus(1)[0], tiny.text_features(1)[0]
+    whole = optimization.optimize(networks, latent, text, problem=problem)
+    state = optimization.start(networks, latent, text, problem=problem)
+    advance = jax.jit(functools.partial(optimization.advance, problem=problem))
+    for steps in (1, 4, 7):
+        state = advance(networks, state, steps)
+    parts = optimization.finish(networks, state, problem=problem)
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    assert advance._cache_size() == 1
+
+
+def test_first_step_has_rate_zero() -> None:
+    rate = optimizers.ramped(0.1, 40)
+    assert rate(0) == 0
+    np.testing.assert_allclose(rate(2), 0.1, rtol=1e-6)
+    np.testing.assert_allclose(rate(20), 0.1, rtol=1e-6)
+    np.testing.assert_allclose(rate(35), 0.05, rtol=1e-5)
+
+
+def test_torgb_vectors_stay_in_s(networks: losses.Networks) -> None:
+    generator = networks.generator
+    styles = stylegan2.to_styles(
+        generator.params, tiny.w_plus(2), config=generator.config
+    )
+    # An optimizer that also moves leaves without a gradient must not move these.
+    problem = official(space="s")._replace(
+        optimizer=optax.chain(optax.add_decayed_weights(0.1), optax.sgd(0.1))
+    )
+    result = run(networks, styles, tiny.text_features(2), problem)
+    for layer, before, after in zip(
+        generator.config.style_layout, styles, result.latent, strict=True
+    ):
+        if layer.is_torgb:
+            np.testing.assert_array_equal(before, after)
+        else:
+            assert jnp.abs(before - after).max() > 1e-3
+
+
+def test_l2_holds_the_latent_back(networks: losses.Networks) -> None:
+    w_plus, text = tiny.w_plus(1), tiny.text_features(1)
+    free = run(networks, w_plus, text, official(l2_lambda=0.0)).terms
+    held = run(networks, w_plus, text, official(l2_lambda=10.0))
+    assert "l2" in free
+    assert held.terms["l2"][0] < 0.5 * free["l2"][0]
+    distance = jnp.sum((held.latent - w_plus) ** 2)
+    np.testing.assert_allclose(held.terms["l2"][0], distance, rtol=1e-5)
+    total = held.terms["clip"] + 10 * held.terms["l2"]
+    np.testing.assert_allclose(held.terms["total"], total, rtol=1e-5)
+
+
+def test_free_generation_follows_the_text_alone() -> None:
+    assert list(official(mode="free_generation").objective) == ["clip"]
+
+
+def test_a_variant_is_a_function(networks: losses.Networks) -> None:
+    def darkness(networks: losses.Networks, edit: losses.Edit) -> jax.Array:
+        return jnp.mean(edit.image, axis=(1, 2, 3))
+
+    problem = official()._replace(
+        objective={"dark": (1.0, darkness)}, optimizer=optax.sgd(1.0)
+    )
+    result = run(networks, tiny.w_plus(2), tiny.text_features(2), problem)
+    assert (result.terms["dark"] < result.history["dark"][:, 0]).all()
+    assert set(result.terms) == {"dark", "total"}
+
+
+@pytest.mark.parametrize("broken_at", [0, 5])
+def test_a_broken_latent_leaves_the_others_alone(
+    networks: losses.Networks, broken_at: int
+) -> None:
+    def fuse(networks: losses.Networks, edit: losses.Edit) -> jax.Array:
+        """Breaks the second latent of the batch, whose source has a mark."""
+        moved = jnp.abs(edit.latent - edit.source.latent).max(axis=(1, 2))
+        marked = edit.source.latent[:, 0, 0] == 7
+        limit = 0.0 if broken_at else -1.0
+        return jnp.where(marked & (moved > limit), jnp.nan, 0.0)
+
+    w_plus = tiny.w_plus(3).at[1, 0, 0].set(7)
+    text = tiny.text_features(3)
+    problem = official()
+    healthy = run(networks, w_plus, text, problem)
+    objective = {**problem.objective, "fuse": (1.0, fuse)}
+    result = run(networks, w_plus, text, problem._replace(objective=objective))
+    for i in (0, 2):
+        np.testing.assert_allclose(result.latent[i], healthy.latent[i], atol=1e-5)
+    # Rate 0 at step 0 moves nothing, so the fuse blows at step 2 at the earliest.
+    expected = 2 if broken_at else 0
+    np.testing.assert_array_equal(result.failed_at, [-1, expected, -1])
+    assert jnp.isfinite(result.latent).all()
+
+
+def test_nan_latent_is_reported(networks: losses.Networks) -> None:
+    w_plus = tiny.w_plus(2).at[0].set(jnp.nan)
+    result = run(networks, w_plus, tiny.text_features(2), official())
+    np.testing.assert_array_equal(result.failed_at, [0, -1])
+    assert jnp.isfinite(result.latent[1]).all()
+
+
+def test_keep_best_returns_the_lowest_loss(networks: losses.Networks) -> None:
+    w_plus, text = tiny.w_plus(2), tiny.text_features(2)
+    wild = optax.sgd(lambda step: -3.0 * (step > 6))
+    problem = official(keep_best=True)._replace(optimizer=wild)
+    best = run(networks, w_plus, text, problem)
+    last = run(networks, w_plus, text, problem._replace(keep_best=False))
+    np.testing.assert_allclose(
+        best.terms["total"],
+        jnp.minimum(best.history["total"].min(axis=1), last.terms["total"]),
+        rtol=1e-4,
+    )
+    assert (best.terms["total"] < last.terms["total"]).any()
+
+
+def test_film_ends_with_the_last_latent(networks: losses.Networks) -> None:
+    problem = official(film_frames=5)
+    result = run(networks, tiny.w_plus(2), tiny.text_features(2), problem)
+    assert result.film.shape == (2, 5, *result.latent.shape[1:])
+    np.testing.assert_array_equal(result.film[:, -1], result.latent)
+    assert jnp.abs(result.film[:, 0] - result.film[:, 2]).max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"space": "z"},
+        {"mode": "dream"},
+        {"steps": 0},
+        {"film_frames": 99},
+        {"learning_rate": -1.0},
+        {"l2_lambda": float("nan")},
+        {"clip_preprocess": "none"},
+    ],
+)
+def test_configurations_are_checked(change: dict[str, Any]) -> None:
+    (name,) = change
+    with pytest.raises(ValueError, match=f"^{name} must be .*found"):
+        official(**change)

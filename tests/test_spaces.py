@@ -1,0 +1,123 @@
+"""Latent spaces: layout of S, truncation, files and what their shapes mean."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from styleclip_jax import spaces
+from styleclip_jax.cli import latents as cli_latents
+from styleclip_jax.errors import UserError
+from styleclip_jax.io import latents
+from styleclip_jax.models import stylegan2
+from tests import tiny
+
+FULL = stylegan2.GeneratorConfig()
+DIMENSIONS = cli_latents.dimensions(FULL)
+
+
+def test_official_style_space_at_1024() -> None:
+    layout = FULL.style_layout
+    assert FULL.num_rows == 18
+    assert len(layout) == 26
+    assert sum(layer.channels for layer in layout) == 9088
+    convolutions = [layer for layer in layout if not layer.is_torgb]
+    assert len(convolutions) == 17
+    assert sum(layer.channels for layer in convolutions) == 6048
+    assert [i for i, x in enumerate(layout) if x.is_torgb] == list(range(1, 26, 3))
+    assert [layer.row for layer in layout[:8]] == [0, 1, 1, 2, 3, 3, 4, 5]
+    assert layout[-1].row == 17
+
+
+def test_styles_survive_flattening() -> None:
+    keys = jax.random.split(jax.random.key(0), len(tiny.GENERATOR.style_layout))
+    styles = tuple(
+        jax.random.normal(key, (2, layer.channels))
+        for key, layer in zip(keys, tiny.GENERATOR.style_layout, strict=True)
+    )
+    flat = spaces.flatten_styles(styles)
+    again = spaces.unflatten_styles(flat, tiny.GENERATOR.style_layout)
+    for style, other in zip(styles, again, strict=True):
+        np.testing.assert_array_equal(style, other)
+    with pytest.raises(ValueError, match="channels in all"):
+        spaces.unflatten_styles(flat[:, :-1], tiny.GENERATOR.style_layout)
+
+
+def test_truncation_cutoff_leaves_later_rows() -> None:
+    w_plus, w_avg = tiny.w_plus(2), jnp.arange(12.0)
+    truncated = spaces.truncate(w_plus, w_avg, 0.0, cutoff=2)
+    np.testing.assert_allclose(truncated[:, :2], jnp.broadcast_to(w_avg, (2, 2, 12)))
+    np.testing.assert_array_equal(truncated[:, 2:], w_plus[:, 2:])
+    np.testing.assert_allclose(spaces.truncate(w_plus, w_avg, 1.0), w_plus, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "space", "count"),
+    [
+        ((512,), "w", 1),
+        ((18, 512), "w_plus", 1),
+        ((5, 512), "w", 5),
+        ((3, 18, 512), "w_plus", 3),
+        ((9088,), "s", 1),
+        ((2, 9088), "s", 2),
+    ],
+)
+def test_shape_says_the_space(shape: tuple[int, ...], space: str, count: int) -> None:
+    found = latents.interpret(
+        np.zeros(shape, np.float32), DIMENSIONS, None, name="latents.npy"
+    )
+    assert (found.space, len(found.array)) == (space, count)
+
+
+def test_space_overrides_the_shape() -> None:
+    array = np.zeros((18, 512), np.float32)
+    found = latents.interpret(array, DIMENSIONS, "w", name="latents.npy")
+    assert (found.space, len(found.array)) == ("w", 18)
+
+
+def test_misfit_names_both_shapes_and_the_likely_generator() -> None:
+    array = np.zeros((5, 14, 512), np.float32)
+    with pytest.raises(UserError) as error:
+        latents.interpret(array, DIMENSIONS, None, name="latents.npy")
+    message = str(error.value)
+    assert "[N, 18, 512]" in message
+    assert "[5, 14, 512]" in message
+    assert "made for a 256² one?" in message
+    assert "\n" not in message
+
+
+def test_files_keep_latents(tmp_path) -> None:
+    dimensions = cli_latents.dimensions(tiny.GENERATOR)
+    w_plus = np.asarray(tiny.w_plus(3))
+    np.save(tmp_path / "a.npy", w_plus)
+    np.savez(tmp_path / "a.npz", w_plus)
+    safetensors.numpy.save_file({"w_plus": w_plus}, tmp_path / "a.safetensors")
+    for suffix in ("npy", "npz", "safetensors"):
+        found = latents.read(tmp_path / f"a.{suffix}", dimensions, None)
+        assert found.space == "w_plus"
+        np.testing.assert_array_equal(found.array, w_plus)
+    layout = tiny.GENERATOR.style_layout
+    flat = np.ones((2, sum(layer.channels for layer in layout)), np.float32)
+    latents.write(tmp_path / "s.npz", latents.Latents(flat, "s"), layout)
+    found = latents.read(tmp_path / "s.npz", dimensions, None)
+    assert found.space == "s"
+    np.testing.assert_array_equal(found.array, flat)
+
+
+def test_unreadable_files_are_named(tmp_path) -> None:
+    dimensions = cli_latents.dimensions(tiny.GENERATOR)
+    (tmp_path / "text.npy").write_text("not an array")
+    (tmp_path / "zip.npz").write_bytes(b"PK\x03\x04")
+    (tmp_path / "tensor.safetensors").write_bytes(b"\x00" * 4)
+    (tmp_path / "latents.pt").write_bytes(b"")
+    np.save(tmp_path / "object.npy", np.array([{}], object), allow_pickle=True)
+    np.save(tmp_path / "int.npy", np.zeros((2, 12), np.int64))
+    np.save(tmp_path / "none.npy", np.zeros((0, 4, 12), np.float32))
+    np.savez(tmp_path / "two.npz", a=np.zeros(12), b=np.zeros(12))
+    names = [path.name for path in tmp_path.iterdir()]
+    for name in [*names, "absent.npy"]:
+        with pytest.raises(UserError, match=name):
+            latents.read(tmp_path / name, dimensions, None)
+    with pytest.raises(UserError, match="found a folder"):
+        latents.read(tmp_path, dimensions, None)

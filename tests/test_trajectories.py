@@ -1,0 +1,189 @@
+"""Latent optimization takes the official code's steps, from the same start."""
+
+import functools
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import safetensors.numpy
+
+from convert import irse50 as convert_irse50
+from convert import stylegan2 as convert_stylegan2
+from convert import torch_files
+from styleclip_jax import losses, spaces
+from styleclip_jax.io import checkpoints
+from styleclip_jax.methods import optimization
+from styleclip_jax.models import clip, stylegan2
+from styleclip_jax.models.network import Network
+from tests import golden_data
+
+FOLDER = golden_data.ROOT / "optimization_trajectory"
+CASES = ["wplus_edit_from_z", "free_generation", "wplus_edit", "stylespace_edit"]
+
+
+@functools.cache
+def networks() -> losses.Networks:
+    """The three small networks that the official run used."""
+
+    def converted(module: Any, path: str) -> Network:
+        conversion = module.convert(torch_files.read(golden_data.ROOT / path))
+        params = checkpoints.unflatten(conversion.tensors)
+        return Network(jax.tree.map(jnp.asarray, params), conversion.config)
+
+    tensors = safetensors.numpy.load_file(FOLDER / "clip.safetensors")
+    params = {name: jnp.asarray(x, jnp.float32) for name, x in tensors.items()}
+    config = clip.ClipConfig(**json.loads((FOLDER / "clip.json").read_text()))
+    return losses.Networks(
+        converted(
+            convert_stylegan2,
+            "stylegan2_rosinality/converted/stylegan2-ffhq-config-f.pt",
+        ),
+        Network(checkpoints.unflatten(params), config),
+        converted(convert_irse50, "arcface_irse50/model_ir_se50.pth"),
+    )
+
+
+class Run:
+    """One recorded run: its start, our problem, and how to compare latents."""
+
+    def __init__(self, name: str) -> None:
+        self.case = golden_data.Case(f"optimization_trajectory/{name}")
+        config = self.case.meta["config"]
+        self.in_s = config["work_in_stylespace"]
+        self.problem = optimization.official(
+            optimization.OptimizationConfig(
+                space="s" if self.in_s else "w_plus",
+                mode=config["mode"],
+                steps=config["step"],
+                learning_rate=config["lr"],
+                l2_lambda=config["l2_lambda"],
+                id_lambda=config["id_lambda"],
+            )
+        )
+        network = networks().clip
+        encode = jax.jit(functools.partial(clip.encode_text, config=network.config))
+        self.text = clip.normalize(encode(network.params, self.case["tokens"]))[0]
+        generator = networks().generator.config
+        self.rows, self.layout = generator.num_rows, generator.style_layout
+
+    def latent(self, name: str) -> Any:
+        """A recorded latent, gradient or moment."""
+        array = self.case[name]
+        if self.in_s:
+            return spaces.unflatten_styles(jnp.asarray(array), self.layout)
+        # In free generation the script makes 18 rows for any generator.
+        return jnp.asarray(array[0, : self.rows])
+
+    def check(self, name: str, found: Any) -> None:
+        expected = self.latent(name)
+        tolerance = self.case.meta["arrays"][name]["suggested_atol"]
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=tolerance, err_msg=name)
+
+    def start(self) -> Any:
+        case, generator = self.case, networks().generator
+        if "z" in case:
+            w = jax.jit(
+                functools.partial(stylegan2.map_latents, config=generator.config)
+            )(generator.params, case["z"])
+            w_plus = spaces.broadcast_w(w, self.rows)
+            return spaces.truncate(w_plus, case["mean_latent"][0], 0.7)[0]
+        return self.latent("latent_init")
+
+
+@functools.cache
+def run_of(name: str) -> Run:
+    return Run(name)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_losses_of_all_steps_and_the_last_latent(name: str) -> None:
+    run = run_of(name)
+    case, problem = run.case, run.problem
+    start = run.start()
+    run.check("latent_init", start)
+    # A frame per step: the latent after each update.
+    problem = problem._replace(film_frames=problem.steps)
+    result = jax.jit(functools.partial(optimization.optimize, problem=problem))(
+        networks(), start, run.text
+    )
+    terms = {"clip": "c_loss", "l2": "l2_loss", "identity": "id_loss", "total": "loss"}
+    for term in result.history:
+        expected = case[terms[term]]
+        error = np.abs(result.history[term] - expected)
+        # Relative to the largest: single values of l2 and identity start at zero.
+        assert error.max() <= 1e-3 * np.abs(expected).max(), term
+    for name in case.meta["arrays"]:
+        if name.startswith("latent_after_step_"):
+            step = int(name[-2:])
+            frame = jax.tree.map(lambda film, i=step: film[i], result.film)
+            run.check(name, frame)
+    last = run.latent(f"latent_after_step_{problem.steps - 1:02d}")
+    for a, b in zip(jax.tree.leaves(result.latent), jax.tree.leaves(last), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_single_steps_from_recorded_states(name: str) -> None:
+    """Late steps too, where a whole run would have gathered rounding errors."""
+    run = run_of(name)
+    case, problem = run.case, run.problem
+    beginning = optimization.start(networks(), run.start(), run.text, problem=problem)
+    # The gradient of a step is ten times the first moment of an empty Adam.
+    empty = problem.optimizer.init(beginning.latent)
+    advance = jax.jit(functools.partial(optimization.advance, problem=problem))
+
+    names = [n for n in case.meta["arrays"] if n.startswith("forced_losses_step_")]
+    assert names
+    for name in names:
+        index = int(name[-2:])
+        recorded = f"before_step_{index:02d}"
+        latent = run.latent(f"state_latent_{recorded}")
+        moments = optax.ScaleByAdamState(
+            count=jnp.asarray(index, jnp.int32),
+            mu=run.latent(f"state_exp_avg_{recorded}"),
+            nu=run.latent(f"state_exp_avg_sq_{recorded}"),
+        )
+        _, schedule = beginning.optimizer
+        state = beginning._replace(
+            step=jnp.asarray(index, jnp.int32),
+            latent=latent,
+            optimizer=(moments, schedule._replace(count=moments.count)),
+        )
+        after = advance(networks(), state, 1)
+        clip_loss, _, l2_loss, total, _ = case[name]
+        atol = case.meta["arrays"][name]["suggested_atol"]
+        np.testing.assert_allclose(after.history["clip"][index], clip_loss, atol=atol)
+        np.testing.assert_allclose(after.history["total"][index], total, atol=atol)
+        if "l2" in problem.objective:
+            np.testing.assert_allclose(after.history["l2"][index], l2_loss, rtol=1e-3)
+
+        moved = np.concatenate(
+            [
+                np.ravel(a - b)
+                for a, b in zip(
+                    jax.tree.leaves(after.latent),
+                    jax.tree.leaves(
+                        run.latent(f"forced_latent_after_step_{index:02d}")
+                    ),
+                    strict=True,
+                )
+            ]
+        )
+        tolerance = case.meta["arrays"][f"forced_latent_after_step_{index:02d}"]
+        # Adam turns a gradient near zero into a full step either way.
+        outliers = np.mean(np.abs(moved) > tolerance["suggested_atol"])
+        assert outliers <= 0.002, f"{name}: {outliers:.2%} of entries"
+
+        fresh = state._replace(optimizer=(empty[0], state.optimizer[1]))
+        gradient = jax.tree.map(
+            lambda mu: 10 * mu, advance(networks(), fresh, 1).optimizer[0].mu
+        )
+        run_gradient = f"forced_grad_step_{index:02d}"
+        expected = run.latent(run_gradient)
+        difference = optax.tree.norm(optax.tree.sub(gradient, expected))
+        assert difference <= 1e-3 * optax.tree.norm(expected), run_gradient

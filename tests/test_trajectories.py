@@ -112,19 +112,19 @@ def test_losses_of_all_steps_and_the_last_latent(name: str) -> None:
         networks(), start, run.text
     )
     terms = {"clip": "c_loss", "l2": "l2_loss", "identity": "id_loss", "total": "loss"}
+    # Within 1e-3 of the largest value. In S the official run itself, once in
+    # float32 and once in float64, differs by more: the tolerance is then its own.
     for term in result.history:
         expected = case[terms[term]]
-        error = np.abs(result.history[term] - expected)
-        # Relative to the largest: single values of l2 and identity start at zero.
-        assert error.max() <= 1e-3 * np.abs(expected).max(), term
+        error = np.abs(result.history[term] - expected).max()
+        own = case.meta["arrays"][terms[term]]["suggested_atol"] if run.in_s else 0
+        assert error <= max(1e-3 * np.abs(expected).max(), own), term
     for name in case.meta["arrays"]:
         if name.startswith("latent_after_step_"):
             step = int(name[-2:])
             frame = jax.tree.map(lambda film, i=step: film[i], result.film)
             run.check(name, frame)
-    last = run.latent(f"latent_after_step_{problem.steps - 1:02d}")
-    for a, b in zip(jax.tree.leaves(result.latent), jax.tree.leaves(last), strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-2)
+    run.check(f"latent_after_step_{problem.steps - 1:02d}", result.latent)
 
 
 @pytest.mark.parametrize("name", CASES)

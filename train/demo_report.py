@@ -164,8 +164,8 @@ def kept(
     return same / counted
 
 
-def _editor(settings: EditSettings) -> Callable[..., Any]:
-    """Edits a batch of latents towards one text."""
+def _editor(settings: EditSettings) -> Callable[..., np.ndarray]:
+    """A function that edits a batch of latents towards one text."""
     problem = optimization.official(
         optimization.OptimizationConfig(
             steps=settings.steps,
@@ -173,8 +173,25 @@ def _editor(settings: EditSettings) -> Callable[..., Any]:
             l2_lambda=settings.l2_lambda,
         )
     )
-    run = functools.partial(optimization.optimize, problem=problem)
-    return jax.jit(jax.vmap(run, in_axes=(None, 0, None)))
+    start = functools.partial(optimization.start, problem=problem)
+    start = jax.jit(jax.vmap(start, in_axes=(None, 0, None)))
+
+    @jax.jit
+    def step(networks: losses.Networks, state: optimization.State) -> Any:
+        movable = problem.space.movable(networks.generator)
+        step = functools.partial(optimization._step, movable=movable, problem=problem)
+        return jax.vmap(step, in_axes=(None, 0))(networks, state)
+
+    def run(
+        networks: losses.Networks, latents: jax.Array, text: jax.Array
+    ) -> np.ndarray:
+        state = start(networks, latents, text)
+        # On CPUs XLA runs what is inside its own loops five times more slowly.
+        for _ in range(settings.steps):
+            state = step(networks, state)
+        return np.asarray(state.latent)
+
+    return run
 
 
 def edit(
@@ -182,12 +199,12 @@ def edit(
     latents: jax.Array,
     text: jax.Array,
     settings: EditSettings,
-    editor: Callable[..., Any],
+    editor: Callable[..., np.ndarray],
 ) -> np.ndarray:
     """Edited latents, [N, L, D]."""
     size = settings.batch_size
     parts = [
-        editor(networks, latents[start : start + size], text).latent
+        editor(networks, latents[start : start + size], text)
         for start in range(0, len(latents), size)
     ]
     return np.concatenate(parts)

@@ -2,11 +2,14 @@
 PYTHON ?= python3
 DEMO_PROMPT ?= a face with blonde hair
 DEMO_OUTDIR ?= outputs/demo
+# Set on other seeds than those shown; the embedded CLIP wants a weaker hold than the
+# official one.
+DEMO_FLAGS ?= --steps=60 --l2_lambda=0.004
 
 .PHONY: demo test lint format clean
 
 demo: .venv/installed
-	.venv/bin/styleclip-edit --prompt="$(DEMO_PROMPT)" --seeds=0-7 \
+	.venv/bin/styleclip-edit --prompt="$(DEMO_PROMPT)" --seeds=0-7 $(DEMO_FLAGS) \
 	  --outdir="$(DEMO_OUTDIR)"
 
 test: .venv-test/installed

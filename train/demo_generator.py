@@ -255,8 +255,8 @@ def _evaluate(
     training: GeneratorTraining,
     sheet: pathlib.Path,
 ) -> float:
-    """PSNR on held-out faces; writes a sheet of drawn, generated and truncated ones."""
-    config = training.network
+    """PSNR on 512 held-out faces; writes a sheet of drawn, made and truncated ones."""
+    config, images, vectors = training.network, images[:512], vectors[:512]
     render = jax.jit(functools.partial(synthesize, config=config))
 
     def generate(vectors: np.ndarray) -> np.ndarray:
@@ -304,15 +304,14 @@ def train(
     images, vectors = demo_run.drawn_faces(
         workdir, training.num_faces, seed=2, resolution=config.resolution
     )
-    held_out = demo_run.drawn_faces(
-        workdir, 5000, seed=1000, resolution=config.resolution
-    )
-    held_out = tuple(part[:512] for part in held_out)
+    tests = demo_run.drawn_faces(workdir, 5000, seed=1000, resolution=config.resolution)
     features = demo_judge.features(workdir)
     optimizer = _optimizer()
     decay = 0.5 ** (training.batch_size / training.average_images)
 
-    def loss(synthesis: Any, key: jax.Array, image: jax.Array, vector: jax.Array):
+    def loss(
+        synthesis: Any, key: jax.Array, image: jax.Array, vector: jax.Array
+    ) -> Any:
         rows = perturb(key, vector, config.num_rows, training)
         found = synthesize(synthesis, to_w(rows, config.w_dim), config)
         target = demo_run.to_float(image)
@@ -321,7 +320,7 @@ def train(
         )
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def update(state: Any, rate: jax.Array, key: jax.Array, *batch: jax.Array):
+    def update(state: Any, rate: jax.Array, key: jax.Array, *batch: jax.Array) -> Any:
         with convolution.quick_weight_gradients():
             value, gradient = jax.value_and_grad(loss)(state["params"], key, *batch)
         state["optimizer"].hyperparams["learning_rate"] = rate
@@ -353,7 +352,7 @@ def train(
             progress.log(step + 1, loss=float(value), rate=rate)
         if (step + 1) % 1000 == 0 or step + 1 == total:
             sheet = workdir / f"generator_{step + 1:06d}.png"
-            psnr = _evaluate(state["average"], *held_out, training, sheet)
+            psnr = _evaluate(state["average"], *tests, training, sheet)
             logging.info("generator: PSNR %.2f dB at %d steps", psnr, step + 1)
             demo_run.save_state(path, {"step": step + 1, **state})
             export(state["average"], training, psnr, step + 1, assets)

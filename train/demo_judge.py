@@ -114,13 +114,15 @@ def train(
     }
     optimizer = optax.inject_hyperparams(optax.adam)(learning_rate=0.0, b2=0.99)
 
-    def loss(params: Any, key: jax.Array, image: jax.Array, labels: Any, seen: Any):
+    def loss(
+        params: Any, key: jax.Array, image: jax.Array, labels: Any, seen: Any
+    ) -> jax.Array:
         image = augment(key, demo_run.to_float(image))
         scores = judge.logits(params, image, config=config)
         return jnp.mean(cross_entropy(scores, labels, seen))
 
     @jax.jit
-    def update(params: Any, opt_state: Any, rate: jax.Array, *batch: Any):
+    def update(params: Any, opt_state: Any, rate: jax.Array, *batch: Any) -> Any:
         value, gradient = jax.value_and_grad(loss)(params, *batch)
         opt_state.hyperparams["learning_rate"] = rate
         updates, opt_state = optimizer.update(gradient, opt_state, params)

@@ -72,7 +72,7 @@ def sample_latents(
     return spaces.broadcast_w(w, config.num_rows)
 
 
-def pictures(generator: Network, w_plus: jax.Array) -> np.ndarray:
+def pictures(generator: Network, w_plus: jax.Array | np.ndarray) -> np.ndarray:
     """Pictures of W+ latents, [N, H, W, 3] in [-1, 1]."""
     render = jax.jit(functools.partial(stylegan2.synthesize, config=generator.config))
     parts = np.array_split(np.asarray(w_plus), -(-len(w_plus) // 50))
@@ -150,7 +150,7 @@ def kept(
         "hair_color": ("hair_style", "bald"),
         "eyes": ("glasses", "sunglasses"),
     }
-    same, counted = 0.0, 0.0
+    same = counted = np.zeros(len(before[target]))
     for name in world.ATTRIBUTES:
         if name == target:
             continue
@@ -173,8 +173,12 @@ def _editor(settings: EditSettings) -> Callable[..., np.ndarray]:
             l2_lambda=settings.l2_lambda,
         )
     )
-    start = functools.partial(optimization.start, problem=problem)
-    start = jax.jit(jax.vmap(start, in_axes=(None, 0, None)))
+    start = jax.jit(
+        jax.vmap(
+            functools.partial(optimization.start, problem=problem),
+            in_axes=(None, 0, None),
+        )
+    )
 
     @jax.jit
     def step(networks: losses.Networks, state: optimization.State) -> Any:
@@ -213,10 +217,10 @@ def edit(
 def run_edits(
     workdir: pathlib.Path,
     assets: pathlib.Path,
-    settings: EditSettings = EditSettings(),
-    prompts: dict[str, tuple[str, str]] = PROMPTS,
-) -> list[dict[str, Any]]:
-    """Edits, scores and logs; writes edits.jsonl and a sheet, and returns the rows."""
+    settings: EditSettings | None = None,
+) -> None:
+    """Edits towards every prompt and scores; writes edits.jsonl and edits.png."""
+    settings = settings or EditSettings()
     generator = embedded.load_generator(assets / "generator")
     model, words = embedded.load_clip(assets / "clip")
     network = Network(*judge.load(assets / "judge"))
@@ -243,10 +247,10 @@ def run_edits(
             "kept": float(np.mean(kept(before, after, attribute))),
         }
 
-    for prompt, (attribute, value) in prompts.items():
+    for prompt, (attribute, value) in PROMPTS.items():
         length = model.config.context_length
         tokens = clip.tokenize(words, [prompt], context_length=length)
-        text = clip.encode_text(model.params, tokens, config=model.config)
+        text = clip.encode_text(model.params, jnp.asarray(tokens), config=model.config)
         edited = edit(networks, latents, clip.normalize(text)[0], settings, editor)
         images = pictures(generator, edited)
         sheet.append(images[:16])
@@ -268,4 +272,3 @@ def run_edits(
     demo_run.save_sheet(workdir / "edits.png", np.concatenate(sheet), 16)
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     demo_run.write_atomically(workdir / "edits.jsonl", lambda p: p.write_text(lines))
-    return rows

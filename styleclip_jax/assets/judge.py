@@ -105,19 +105,25 @@ def logits(
     Returns:
       For each attribute [B, number of values] float32.
     """
-    return _Network(config).apply({"params": params}, image)
+    return _apply(params, image, config, _Network.__call__)
 
 
 def feature_maps(
     params: Any, image: jax.Array, *, config: JudgeConfig
 ) -> list[jax.Array]:
     """Activations after each convolution, for images [B, H, W, 3] in [-1, 1]."""
-    return _Network(config).apply({"params": params}, image, method=_Network.maps)
+    return _apply(params, image, config, _Network.maps)
 
 
 def features(params: Any, image: jax.Array, *, config: JudgeConfig) -> jax.Array:
     """Features before the heads, [B, num_features], for images in [-1, 1]."""
-    return _Network(config).apply({"params": params}, image, method=_Network.features)
+    return _apply(params, image, config, _Network.features)
+
+
+def _apply(
+    params: Any, image: jax.Array, config: JudgeConfig, method: Callable[..., Any]
+) -> Any:
+    return _Network(config).apply({"params": params}, image, method=method)
 
 
 # The checks. Each takes one picture, [H, W, 3] float in [-1, 1], and reads patches

@@ -12,7 +12,7 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw
 
-Color = tuple[int, int, int]
+Color = tuple[int, ...]
 Points = list[tuple[float, float]]
 
 HAIR_COLORS: dict[str, Color] = {
@@ -151,8 +151,8 @@ def sample_face(rng: np.random.Generator) -> Face:
         name: str(rng.choice(list(table), p=list(table.values())))
         for name, table in ATTRIBUTES.items()
     }
-    numbers = rng.normal(size=len(SHAPES) + 2 * len(TINTS)) * SPREAD
-    numbers = tuple(np.clip(numbers, -1, 1).tolist())
+    normal = rng.normal(size=len(SHAPES) + 2 * len(TINTS))
+    numbers = tuple(np.clip(normal * SPREAD, -1, 1).tolist())
     return Face(**values, shapes=numbers[: len(SHAPES)], tints=numbers[len(SHAPES) :])
 
 
@@ -453,8 +453,7 @@ class _Drawing:
                 for curl in _arc(x, y - 10, width - 4, height - 6, 1.2, 1.6, 3):
                     canvas.ellipse(*curl, 3.2, 3.2, self.light_hair)
             case "bald":
-                shine = _mix(self.skin, _WHITE, 0.3)
-                canvas.ellipse(x - 8, top + 9, 6, 3.5, shine)
+                canvas.ellipse(x - 8, top + 9, 6, 3.5, _mix(self.skin, _WHITE, 0.3))
 
     def _glasses(self) -> None:
         y, canvas = self.eye_y, self.canvas

@@ -28,7 +28,7 @@ REMAT = flags.DEFINE_bool("remat", False, "Recompute blocks in the backward pass
 
 
 def random_network(module: Any, config: Any) -> Network:
-    """A network of the module with parameters drawn by NumPy, which compiles nothing."""
+    """A network with parameters drawn by NumPy, which compiles nothing."""
     random = np.random.RandomState(0)
     flat = {
         name: jnp.asarray(random.randn(*shape) / max(1, np.prod(shape[:-1])) ** 0.5)
@@ -57,7 +57,7 @@ def main(_: list[str]) -> None:
     )
     print(f"networks: {peak_gigabytes():.1f} GB peak")
     problem = optimization.official(optimization.OptimizationConfig())
-    latent = jnp.asarray(np.random.RandomState(1).randn(config.num_rows, 512), "float32")
+    latent = jax.random.normal(jax.random.key(1), (config.num_rows, config.w_dim))
     text = clip.normalize(jnp.ones(networks.clip.config.embed_dim))
     start = jax.jit(functools.partial(optimization.start, problem=problem))
     advance = jax.jit(

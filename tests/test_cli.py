@@ -179,6 +179,12 @@ def test_killed_run_goes_on_where_it_stopped(
         assert (killed / name).read_bytes() == (undisturbed / name).read_bytes(), name
     indices = [json.loads(x)["index"] for x in (killed / "metrics.jsonl").open()]
     assert indices == list(range(9))
+    # Killed between the two renames at the end.
+    (killed / "edited.npy").rename(killed / ".edited.partial.npy")
+    code, out, _ = run(edit, seeds="0-8", images="npy", outdir=killed)
+    assert code == 0
+    for name in ("original.npy", "edited.npy"):
+        assert (killed / name).read_bytes() == (undisturbed / name).read_bytes(), name
     # Once more: nothing is left to do.
     code, out, _ = run(edit, seeds="0-8", images="npy", outdir=killed)
     assert code == 0

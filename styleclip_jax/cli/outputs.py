@@ -138,17 +138,20 @@ class Journal:
         self._metrics = outdir / "metrics.jsonl"
         self.lines: dict[int, dict[str, Any]] = {}
         self._arrays: dict[str, np.memmap] = {}
-        complete = all(path.exists() for path in self.paths.values())
-        resumed = all(path.exists() for path in self._partial.values())
-        if complete or resumed:
+        # A run may have been killed between the two renames at its end.
+        final = {name for name, path in self.paths.items() if path.exists()}
+        resumed = all(n in final or self._partial[n].exists() for n in self.paths)
+        if resumed:
             self._read_metrics()
-        if not complete:
-            channels = sum(layer.channels for layer in config.style_layout)
-            shape = (channels,) if space == "s" else (config.num_rows, config.w_dim)
-            for name, path in self._partial.items():
-                self._arrays[name] = npy.open_memmap(
-                    path, "r+" if resumed else "w+", np.float32, (count, *shape)
-                )
+        channels = sum(layer.channels for layer in config.style_layout)
+        shape = (channels,) if space == "s" else (config.num_rows, config.w_dim)
+        for name in self.paths.keys() - final:
+            self._arrays[name] = npy.open_memmap(
+                self._partial[name],
+                "r+" if resumed else "w+",
+                np.float32,
+                (count, *shape),
+            )
         self._writer = images.Writer()
 
     def write(

@@ -60,17 +60,17 @@ def main(_: list[str]) -> None:
     latent = jax.random.normal(jax.random.key(1), (config.num_rows, config.w_dim))
     text = clip.normalize(jnp.ones(networks.clip.config.embed_dim))
     start = jax.jit(functools.partial(optimization.start, problem=problem))
-    advance = jax.jit(
-        functools.partial(optimization.advance, problem=problem), donate_argnums=1
+    step = jax.jit(
+        functools.partial(optimization.step, problem=problem), donate_argnums=1
     )
     state = jax.block_until_ready(start(networks, latent, text))
     began = time.perf_counter()
-    state = jax.block_until_ready(advance(networks, state, 1))
+    state = jax.block_until_ready(step(networks, state))
     print(f"compile and first step: {time.perf_counter() - began:.1f} s")
     seconds = []
     for _ in range(STEPS.value):
         began = time.perf_counter()
-        state = jax.block_until_ready(advance(networks, state, 1))
+        state = jax.block_until_ready(step(networks, state))
         seconds.append(time.perf_counter() - began)
     device = jax.devices()[0].device_kind
     print(

@@ -46,18 +46,18 @@ def test_result_is_the_same_alone_and_in_any_batch(networks: losses.Networks) ->
         np.testing.assert_allclose(part.image, batch.image[:size], atol=1e-4)
 
 
-def test_chunks_equal_the_whole_loop(networks: losses.Networks) -> None:
+def test_single_steps_equal_the_whole_loop(networks: losses.Networks) -> None:
     problem = official(film_frames=3)
     latent, text = tiny.w_plus(1)[0], tiny.text_features(1)[0]
     whole = optimization.optimize(networks, latent, text, problem=problem)
     state = optimization.start(networks, latent, text, problem=problem)
-    advance = jax.jit(functools.partial(optimization.advance, problem=problem))
-    for steps in (1, 4, 7):
-        state = advance(networks, state, steps)
+    step = jax.jit(functools.partial(optimization.step, problem=problem))
+    for _ in range(STEPS):
+        state = step(networks, state)
     parts = optimization.finish(networks, state, problem=problem)
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
-    assert advance._cache_size() == 1
+    assert step._cache_size() == 1
 
 
 def test_first_step_has_rate_zero() -> None:

@@ -146,7 +146,7 @@ def test_single_steps_from_recorded_states(name: str) -> None:
     beginning = optimization.start(networks(), run.start(), run.text, problem=problem)
     # The gradient of a step is ten times the first moment of an empty Adam.
     empty = problem.optimizer.init(beginning.latent)
-    advance = jax.jit(functools.partial(optimization.advance, problem=problem))
+    step = jax.jit(functools.partial(optimization.step, problem=problem))
 
     names = [n for n in case.meta["arrays"] if n.startswith("forced_losses_step_")]
     assert names
@@ -165,7 +165,7 @@ def test_single_steps_from_recorded_states(name: str) -> None:
             latent=latent,
             optimizer=(moments, schedule._replace(count=moments.count)),
         )
-        after = advance(networks(), state, 1)
+        after = step(networks(), state)
         clip_loss, _, l2_loss, total, _ = case[name]
         atol = case.meta["arrays"][name]["suggested_atol"]
         np.testing.assert_allclose(after.history["clip"][index], clip_loss, atol=atol)
@@ -177,7 +177,7 @@ def test_single_steps_from_recorded_states(name: str) -> None:
 
         fresh = state._replace(optimizer=(empty[0], state.optimizer[1]))
         gradient = jax.tree.map(
-            lambda mu: 10 * mu, advance(networks(), fresh, 1).optimizer[0].mu
+            lambda mu: 10 * mu, step(networks(), fresh).optimizer[0].mu
         )
         run_gradient = f"forced_grad_step_{index:02d}"
         expected = run.latent(run_gradient)

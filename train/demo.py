@@ -1,6 +1,6 @@
 """Trains the embedded models, one stage at a time.
 
-  python -m train.demo --stage=features,generator,judge,clip --workdir=/tmp/demo
+  python -m train.demo --stage=features,generator,judge,clip --workdir=outputs/demo
 
 Every stage goes on where it was stopped, and writes its weights into the package.
 """

@@ -55,9 +55,9 @@ class EditSettings:
     batch_size: int = 16
     truncation_psi: float = 0.7
     seed: int = 7
-    steps: int = 100
+    steps: int = 80
     learning_rate: float = 0.05
-    l2_lambda: float = 0.001
+    l2_lambda: float = 0.002
 
 
 def sample_latents(
@@ -180,11 +180,11 @@ def _editor(settings: EditSettings) -> Callable[..., np.ndarray]:
         )
     )
 
-    @jax.jit
-    def step(networks: losses.Networks, state: optimization.State) -> Any:
-        movable = problem.space.movable(networks.generator)
-        step = functools.partial(optimization._step, movable=movable, problem=problem)
-        return jax.vmap(step, in_axes=(None, 0))(networks, state)
+    step = jax.jit(
+        jax.vmap(
+            functools.partial(optimization.step, problem=problem), in_axes=(None, 0)
+        )
+    )
 
     def run(
         networks: losses.Networks, latents: jax.Array, text: jax.Array

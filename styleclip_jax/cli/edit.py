@@ -184,7 +184,7 @@ def _optimizer(
     problem: optimization.Problem,
     sharding: jax.sharding.NamedSharding,
 ) -> Editor:
-    """Latent optimization of a batch, in chunks of steps that report progress."""
+    """Latent optimization of a batch, which reports its steps."""
     # One sharding for the state throughout: another one would compile again.
     start = jax.jit(
         jax.vmap(
@@ -193,10 +193,9 @@ def _optimizer(
         ),
         out_shardings=sharding,
     )
-    advance = jax.jit(
+    step = jax.jit(
         jax.vmap(
-            functools.partial(optimization.advance, problem=problem),
-            in_axes=(None, 0, None),
+            functools.partial(optimization.step, problem=problem), in_axes=(None, 0)
         ),
         donate_argnums=1,
         out_shardings=sharding,
@@ -209,16 +208,15 @@ def _optimizer(
 
     def edit(batch: Any, report: Report) -> optimization.Result:
         state = start(networks, batch, text)
-        done, chunk = 0, 1
-        while done < problem.steps:
-            chunk = min(chunk, problem.steps - done)
-            began = time.monotonic()
-            # The number of steps is traced, so every chunk runs the same program.
-            state = jax.block_until_ready(advance(networks, state, chunk))
-            seconds = time.monotonic() - began
-            done += chunk
-            report(chunk)
-            chunk = 2 * chunk if seconds < _REPORT_EVERY else max(1, chunk // 2)
+        reported, since = 0, time.monotonic()
+        # A loop here rather than in the program: XLA runs convolutions inside of loops
+        # several times slower on CPU, and on accelerators steps are queued ahead.
+        for done in range(1, problem.steps + 1):
+            state = step(networks, state)
+            if time.monotonic() - since > _REPORT_EVERY or done == problem.steps:
+                jax.block_until_ready(state.step)
+                report(done - reported)
+                reported, since = done, time.monotonic()
         return finish(networks, state)
 
     return edit

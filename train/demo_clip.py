@@ -120,7 +120,7 @@ PROMPTS: dict[str, dict[str, str]] = {
 
 
 GENERATED = dataclasses.replace(
-    ClipTraining(), steps=3400, num_faces=40_000, head_weight=1.0, seed=5
+    ClipTraining(), steps=2600, num_faces=40_000, head_weight=1.0, seed=5
 )
 NUM_GENERATED = 20_000
 

@@ -66,10 +66,9 @@ def sample_latents(
     """Random W+ latents, [count, L, D]."""
     params, config = generator.params, generator.config
     z = jax.random.normal(jax.random.key(seed), (count, config.z_dim))
-    average = params["mapping"]["w_avg"]
     w = stylegan2.map_latents(params, z, config=config)
-    w = average + truncation_psi * (w - average)
-    return spaces.broadcast_w(w, config.num_rows)
+    w_plus = spaces.broadcast_w(w, config.num_rows)
+    return spaces.truncate(w_plus, params["mapping"]["w_avg"], truncation_psi)
 
 
 def pictures(generator: Network, w_plus: jax.Array | np.ndarray) -> np.ndarray:
@@ -248,10 +247,8 @@ def run_edits(
         }
 
     for prompt, (attribute, value) in PROMPTS.items():
-        length = model.config.context_length
-        tokens = clip.tokenize(words, [prompt], context_length=length)
-        text = clip.encode_text(model.params, jnp.asarray(tokens), config=model.config)
-        edited = edit(networks, latents, clip.normalize(text)[0], settings, editor)
+        text = clip.encode_prompts(model, words, [prompt])[0]
+        edited = edit(networks, latents, text, settings, editor)
         images = pictures(generator, edited)
         sheet.append(images[:16])
         # The control moves each latent just as far, anywhere.

@@ -24,7 +24,7 @@ from styleclip_jax.cli import flags as cli
 from styleclip_jax.cli import latents as cli_latents
 from styleclip_jax.cli import outputs
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import checkpoints, images, latents
+from styleclip_jax.io import checkpoints, files, images, latents
 from styleclip_jax.methods import optimization
 from styleclip_jax.models import clip
 from styleclip_jax.models.network import Network
@@ -169,12 +169,12 @@ def _inputs(values: flags.FlagValues, generator: pathlib.Path) -> dict[str, str]
     clip_directory = assets.clip_source(values.clip)
     weights = pathlib.Path(clip_directory) / "model.safetensors"
     inputs["clip"] = (
-        outputs.file_hash(weights) if weights.is_file() else str(clip_directory)
+        files.hash_file(weights) if weights.is_file() else str(clip_directory)
     )
     if values.identity is not None:
         inputs["identity"] = checkpoints.fingerprint(values.identity)
     if values.latents is not None:
-        inputs["latents"] = outputs.file_hash(values.latents)
+        inputs["latents"] = files.hash_file(values.latents)
     return inputs
 
 

@@ -16,7 +16,7 @@ from styleclip_jax import assets, parallel
 from styleclip_jax.cli import flags as cli
 from styleclip_jax.cli import latents as cli_latents
 from styleclip_jax.cli import outputs
-from styleclip_jax.io import checkpoints, images, latents
+from styleclip_jax.io import checkpoints, files, images, latents
 from styleclip_jax.models import stylegan2
 from styleclip_jax.models.network import Network
 
@@ -75,7 +75,7 @@ def main(values: flags.FlagValues) -> None:
     )
     inputs = {"generator": checkpoints.fingerprint(directory)}
     if values.latents is not None:
-        inputs["latents"] = outputs.file_hash(values.latents)
+        inputs["latents"] = files.hash_file(values.latents)
     label = cli_latents.one_hot_label(values, config)
     outdir = outputs.begin("styleclip-generate", values, inputs)
 

@@ -1,6 +1,5 @@
 """Output folders: what was run is written down, and runs go on where they stopped."""
 
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -98,12 +97,6 @@ def begin(
         },
     )
     return outdir
-
-
-def file_hash(path: files.Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with pathlib.Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Journal:

@@ -5,7 +5,6 @@ from; the tensors are named by their path in the parameter tree, joined with "/"
 """
 
 import dataclasses
-import hashlib
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -93,8 +92,7 @@ def load_network(
 
 def fingerprint(directory: files.Path) -> str:
     """SHA-256 of the weights of a model directory, hexadecimal."""
-    with (pathlib.Path(directory) / "model.safetensors").open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return files.hash_file(pathlib.Path(directory) / "model.safetensors")
 
 
 def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,0 +1,415 @@
+"""Alignment as in FFHQ: landmarks → oriented square → crop, and the crop pasted back.
+
+Karras et al. 2019, "A Style-Based Generator Architecture for Generative Adversarial
+Networks", appendix A, and the script published with the FFHQ dataset. Coordinates are
+(x, y) in pixels of the photo, whole numbers at the centres of pixels; landmarks are
+the 68 points of the iBUG scheme, as dlib finds them.
+"""
+
+import functools
+import importlib.util
+import pathlib
+import zipfile
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from styleclip_jax.errors import UserError
+from styleclip_jax.io import files
+
+_NUM_LANDMARKS = 68
+_EYES = slice(36, 42), slice(42, 48)
+_MOUTH_CORNERS = 48, 54
+
+# A square this many times larger than the photo is not that of a face in it.
+_MAX_SIDE = 4
+# Faces under 80 pixels are found in a photo of twice the size, which this bounds.
+_MAX_DOUBLED = 2048
+
+
+class _Plan(NamedTuple):
+    """What the recipe does to a photo before it warps.
+
+    Attributes:
+      size: width and height that the photo is shrunk to.
+      quad: [4, 2] the square in the shrunk photo.
+      side: of the square, in pixels of the shrunk photo.
+      box: left, top, right and bottom of the part that is cut out of it.
+      pad: pixels reflected beyond each of these sides; all zero, or all positive.
+    """
+
+    size: tuple[int, int]
+    quad: np.ndarray
+    side: float
+    box: np.ndarray
+    pad: np.ndarray
+
+
+def quad(landmarks: np.ndarray) -> np.ndarray:
+    """The square around a face, turned as the face is.
+
+    With e the vector from eye to eye, m that from the eyes to the mouth, and R the
+    quarter turn (x, y) → (-y, x):
+
+      x = e - R m,   scaled to the length max(2 |e|, 1.8 |m|),
+      y = R x,   c = eyes + 0.1 m,   corners c ± x ± y.
+
+    Args:
+      landmarks: [68, 2] of one face.
+
+    Returns:
+      [4, 2] float64: the corners that are top left, bottom left, bottom right and top
+      right of the crop.
+
+    Raises:
+      UserError: the landmarks are no face, such as 68 times the same point.
+      ValueError: not of the shape [68, 2].
+
+    Source: the script of the FFHQ dataset.
+    """
+    points = np.asarray(landmarks, np.float64)
+    if points.shape != (_NUM_LANDMARKS, 2):
+        raise ValueError(f"landmarks: expected [68, 2], found {list(points.shape)}")
+    left, right = (points[eye].mean(0) for eye in _EYES)
+    eyes = (left + right) / 2
+    eye_to_eye = right - left
+    eye_to_mouth = points[list(_MOUTH_CORNERS)].mean(0) - eyes
+    x = eye_to_eye - _quarter_turn(eye_to_mouth)
+    length = max(2 * np.hypot(*eye_to_eye), 1.8 * np.hypot(*eye_to_mouth))
+    if not np.hypot(*x) > 1e-6 * length:
+        raise UserError("landmarks: eyes and mouth do not form an upright face")
+    x *= length / np.hypot(*x)
+    y, c = _quarter_turn(x), eyes + 0.1 * eye_to_mouth
+    return np.stack([c - x - y, c - x + y, c + x + y, c + x - y])
+
+
+def crop(
+    photo: np.ndarray, quad: np.ndarray, size: int, *, supersampling: int = 4
+) -> np.ndarray:
+    """Cuts a square out of a photo and turns it upright.
+
+    The photo is shrunk where the square is more than twice as large as the crop; where
+    the square reaches beyond it, it is continued by reflection, which is blurred and
+    fades to the photo's median colour. The square is then warped at `supersampling`
+    times the size, bilinearly, and reduced by Lanczos.
+
+    Args:
+      photo: [H, W, 3] uint8.
+      quad: [4, 2] from `quad`.
+      size: width and height of the crop.
+      supersampling: 4 is FFHQ's; 1 is that of the alignment published with e4e.
+
+    Returns:
+      [size, size, 3] uint8.
+
+    Raises:
+      UserError: the square does not lie in this photo.
+      ValueError: wrong shapes.
+
+    Source: the script of the FFHQ dataset, of which e4e has a copy.
+    """
+    _expect_image("photo", photo)
+    plan = _plan(photo, quad, size)
+    image = Image.fromarray(photo)
+    if plan.size != image.size:
+        image = image.resize(plan.size, Image.Resampling.LANCZOS)
+    image = image.crop(tuple(plan.box.tolist()))
+    if plan.pad.any():
+        image = Image.fromarray(_continue(np.asarray(image), plan))
+    corners = plan.quad - plan.box[:2] + plan.pad[:2] + 0.5
+    image = image.transform(
+        (size * supersampling,) * 2,
+        Image.Transform.QUAD,
+        corners.flatten().tolist(),
+        Image.Resampling.BILINEAR,
+    )
+    return np.array(image.resize((size, size), Image.Resampling.LANCZOS))
+
+
+def paste(
+    photo: np.ndarray, edited: np.ndarray, quad: np.ndarray, *, feather: float = 0.1
+) -> np.ndarray:
+    """Puts an edited crop back where it came from.
+
+    The crop replaces the photo inside of the square, and fades out towards the sides
+    of the square and wherever `crop` blurred the photo near its own border.
+
+    Args:
+      photo: [H, W, 3] uint8.
+      edited: [S, S, 3] uint8, a crop of it after editing.
+      quad: [4, 2] that it was cropped with.
+      feather: width of the fading rim, as a part of the square's side, in (0, 0.5].
+
+    Returns:
+      [H, W, 3] uint8; pixels outside of the square are those of the photo.
+
+    Raises:
+      UserError: the square does not lie in this photo.
+      ValueError: wrong shapes or feather.
+    """
+    _expect_image("photo", photo)
+    _expect_image("edited", edited)
+    if edited.shape[0] != edited.shape[1]:
+        raise ValueError(f"edited: expected a square, found {list(edited.shape)}")
+    if not 0 < feather <= 0.5:
+        raise ValueError(f"feather: expected 0 < feather ≤ 0.5, found {feather}")
+    plan = _plan(photo, quad, len(edited))
+    height, width, _ = photo.shape
+    scale = np.divide((width, height), plan.size)
+    # From here on pixel i covers [i, i + 1], as in Pillow's warps. The half pixel is
+    # one of the shrunk photo, hence before the scale.
+    corners = (plan.quad + 0.5) * scale
+    low = np.floor(np.maximum(corners.min(0), 0)).astype(int)
+    high = np.ceil(np.minimum(corners.max(0), (width, height))).astype(int)
+    x = np.arange(low[0], high[0])[None] + 0.5
+    y = np.arange(low[1], high[1])[:, None] + 0.5
+
+    # A point of the photo is corner + u (right - corner) + v (down - corner).
+    axes = np.stack([corners[3] - corners[0], corners[1] - corners[0]], 1)
+    to_uv = np.linalg.inv(axes)
+    u, v = (a * (x - corners[0, 0]) + b * (y - corners[0, 1]) for a, b in to_uv)
+    weight = _fade(np.minimum(u, 1 - u) / feather)
+    weight *= _fade(np.minimum(v, 1 - v) / feather)
+    weight *= _kept(x / scale[0], y / scale[1], plan)
+
+    side = int(np.ceil(np.linalg.norm(axes, axis=0).max()))
+    shape = (x.shape[1], y.shape[0])
+    warped = _unwarp(edited, to_uv, low - corners[0], shape, side)
+    result = photo.copy()
+    region = result[low[1] : high[1], low[0] : high[0]]
+    blend = region + weight[..., None] * (warped - region)
+    region[:] = np.clip(np.rint(blend), 0, 255)
+    return result
+
+
+def largest(faces: Sequence[np.ndarray]) -> np.ndarray:
+    """The face [68, 2] whose square is the largest; of equal ones the first."""
+    return max(faces, key=lambda face: _side(quad(face)))
+
+
+def read_landmarks(path: files.Path) -> dict[str, list[np.ndarray]]:
+    """Reads the landmarks of photos.
+
+    Args:
+      path: JSON, {file name of a photo: the face's [[x, y], … 68 times], or a list of
+        such faces}; or `.npz` with an array [68, 2] or [faces, 68, 2] for each name.
+
+    Returns:
+      For each file name its faces, [68, 2] float64 each; none where the list is empty.
+
+    Raises:
+      UserError: the file cannot be read or holds something else.
+    """
+    path = pathlib.Path(path)
+    document = _read_npz(path) if path.suffix == ".npz" else files.read_json(path)
+    if not isinstance(document, dict):
+        raise UserError(
+            f"{path}: expected landmarks by file name, found {type(document).__name__}"
+        )
+    return {name: _faces(path, name, value) for name, value in document.items()}
+
+
+def detect(photo: np.ndarray) -> list[np.ndarray]:
+    """Finds upright faces with dlib, as the official alignment does.
+
+    Args:
+      photo: [H, W, 3] uint8.
+
+    Returns:
+      The landmarks [68, 2] float64 of each face; perhaps none.
+
+    Raises:
+      UserError: the detector is not installed.
+      ValueError: wrong shape.
+    """
+    _expect_image("photo", photo)
+    find, mark = _dlib()
+    photo = np.ascontiguousarray(photo)
+    boxes = find(photo, 0)
+    if not boxes and max(photo.shape) <= _MAX_DOUBLED:
+        boxes = find(photo, 1)
+    return [
+        np.array([(p.x, p.y) for p in mark(photo, box).parts()], np.float64)
+        for box in boxes
+    ]
+
+
+def _quarter_turn(vector: np.ndarray) -> np.ndarray:
+    return np.array([-vector[1], vector[0]])
+
+
+def _side(quad: np.ndarray) -> float:
+    return float(np.hypot(*(quad[3] - quad[0])))
+
+
+def _expect_image(name: str, image: np.ndarray) -> None:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(
+            f"{name}: expected [H, W, 3] uint8, found {list(image.shape)} {image.dtype}"
+        )
+
+
+def _plan(photo: np.ndarray, quad: np.ndarray, size: int) -> _Plan:
+    width, height = shape = (photo.shape[1], photo.shape[0])
+    _expect_inside(shape, quad)
+    side = _side(quad)
+    shrink = int(np.floor(side / size * 0.5))
+    if shrink > 1:
+        width, height = (max(1, int(np.rint(n / shrink))) for n in shape)
+        quad, side = quad / shrink, side / shrink
+    border = max(int(np.rint(side * 0.1)), 3)
+    low = np.floor(quad.min(0)).astype(int)
+    high = np.ceil(quad.max(0)).astype(int)
+    box = np.concatenate(
+        [np.maximum(low - border, 0), np.minimum(high + border, (width, height))]
+    )
+    beyond = np.concatenate([border - low, high - (width, height) + border])
+    pad = np.maximum(beyond, 0)
+    if pad.max() > border - 4:
+        pad = np.maximum(pad, int(np.rint(side * 0.3)))
+    else:
+        pad = np.zeros_like(pad)
+    return _Plan((width, height), quad, side, box, pad)
+
+
+def _expect_inside(shape: tuple[int, int], quad: np.ndarray) -> None:
+    if np.shape(quad) != (4, 2):
+        raise ValueError(f"quad: expected [4, 2], found {list(np.shape(quad))}")
+    x, y = quad.mean(0)
+    side = _side(quad)
+    inside = 0 <= x < shape[0] and 0 <= y < shape[1]
+    if not (inside and 2 <= side <= _MAX_SIDE * max(shape)):
+        raise UserError(
+            f"landmarks: expected a face in the photo of {shape[0]}×{shape[1]} pixels, "
+            f"found a square of {side:.0f} pixels around ({x:.0f}, {y:.0f}): "
+            "do they belong to another photo or size?"
+        )
+
+
+def _continue(image: np.ndarray, plan: _Plan) -> np.ndarray:
+    """Reflects the image beyond its sides, more blurred and plainer further out.
+
+    With d the distance inwards from a side of the original image (negative in what was
+    added), t is the largest -d / pad of all sides; blur sets in at t = -1/3, the median
+    colour at t = 0, and both are complete at t = 0 and 1.
+    """
+    left, top, right, bottom = plan.pad
+    padding = ((top, bottom), (left, right), (0, 0))
+    padded = np.pad(image.astype(np.float32), padding, mode="reflect")
+    height, width, _ = padded.shape
+    x = np.arange(width, dtype=np.float32)[None, :, None]
+    y = np.arange(height, dtype=np.float32)[:, None, None]
+    t = np.maximum(
+        1 - np.minimum(x / left, (width - 1 - x) / right),
+        1 - np.minimum(y / top, (height - 1 - y) / bottom),
+    )
+    sigma = plan.side * 0.02
+    blurred = ndimage.gaussian_filter(padded, (sigma, sigma, 0))
+    padded += (blurred - padded) * np.clip(3 * t + 1, 0, 1)
+    padded += (np.median(padded, axis=(0, 1)) - padded) * np.clip(t, 0, 1)
+    return np.clip(np.rint(padded), 0, 255).astype(np.uint8)
+
+
+def _kept(x: np.ndarray, y: np.ndarray, plan: _Plan) -> np.ndarray:
+    """1 where `_continue` left the photo as it is, fading to 0 at its border."""
+    if not plan.pad.any():
+        return np.ones(())
+    left, top, right, bottom = plan.box
+    inwards = np.broadcast_arrays(x - left, y - top, right - x, bottom - y)
+    weight = np.ones(())
+    for distance, pad in zip(inwards, plan.pad, strict=True):
+        weight = weight * _fade(3 * distance / pad)
+    return weight
+
+
+def _fade(t: np.ndarray) -> np.ndarray:
+    """0 below 0, 1 above 1, and smooth between."""
+    t = np.clip(t, 0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def _unwarp(
+    edited: np.ndarray,
+    to_uv: np.ndarray,
+    start: np.ndarray,
+    shape: tuple[int, int],
+    side: int,
+) -> np.ndarray:
+    """The crop as it lies in the photo.
+
+    Args:
+      edited: [S, S, 3] uint8.
+      to_uv: [2, 2], from pixels of the photo to parts of the square's sides.
+      start: [2], from the square's corner to that of the part of the photo.
+      shape: width and height of that part.
+      side: of the square, in pixels.
+
+    Returns:
+      [height, width, 3] float32, black outside of the square.
+    """
+    matrix = np.column_stack([to_uv, to_uv @ start]) * min(side, len(edited))
+    channels = []
+    # One by one in float32: Pillow's warp of 8 bits cuts off what follows the point.
+    for channel in np.moveaxis(edited.astype(np.float32), -1, 0):
+        image = Image.fromarray(channel)
+        if side < len(edited):
+            image = image.resize((side, side), Image.Resampling.LANCZOS)
+        image = image.transform(
+            shape,
+            Image.Transform.AFFINE,
+            matrix.flatten().tolist(),
+            Image.Resampling.BICUBIC,
+        )
+        channels.append(np.asarray(image))
+    return np.stack(channels, -1)
+
+
+def _read_npz(path: pathlib.Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return dict(archive)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: not a readable .npz ({error})") from None
+
+
+def _faces(path: pathlib.Path, name: str, value: Any) -> list[np.ndarray]:
+    try:
+        points = np.asarray(value, np.float64)
+    except (TypeError, ValueError):
+        raise UserError(
+            f"{path}: {name}: expected 68 points [x, y], found something else"
+        ) from None
+    if points.size == 0:
+        return []
+    if points.ndim not in (2, 3) or points.shape[-2:] != (_NUM_LANDMARKS, 2):
+        raise UserError(
+            f"{path}: {name}: expected landmarks [68, 2] or [faces, 68, 2], "
+            f"found {list(points.shape)}"
+        )
+    if not np.isfinite(points).all():
+        raise UserError(f"{path}: {name}: expected finite landmarks")
+    return list(points.reshape(-1, _NUM_LANDMARKS, 2))
+
+
+@functools.cache
+def _dlib() -> tuple[Any, Any]:
+    """dlib's face detector and its predictor of landmarks."""
+    # The package of the model is not imported: it needs pkg_resources, which is gone.
+    package = importlib.util.find_spec("face_recognition_models")
+    try:
+        import dlib
+    except ImportError:
+        package = None
+    if package is None or package.origin is None:
+        raise UserError(
+            "finding faces needs a detector: pip install 'styleclip-jax[align]', or "
+            "give --landmarks"
+        )
+    folder = pathlib.Path(package.origin).parent / "models"
+    model = folder / "shape_predictor_68_face_landmarks.dat"
+    return dlib.get_frontal_face_detector(), dlib.shape_predictor(str(model))

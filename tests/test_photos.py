@@ -1,0 +1,247 @@
+"""Photos of every kind come in as upright 8-bit RGB, or are refused in one line."""
+
+import contextlib
+import pathlib
+import re
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from styleclip_jax.errors import UserError
+from styleclip_jax.io import photos
+
+HEIGHT, WIDTH = 20, 30
+
+
+def picture() -> np.ndarray:
+    """[20, 30, 3] uint8: a different value at every pixel, none of them grey."""
+    values = np.arange(HEIGHT * WIDTH * 3) * 7 % 256
+    return values.astype(np.uint8).reshape(HEIGHT, WIDTH, 3)
+
+
+def save(path: pathlib.Path, image: Image.Image, **options: Any) -> pathlib.Path:
+    image.save(path, **options)
+    return path
+
+
+def refusal(path: pathlib.Path) -> str:
+    with pytest.raises(UserError, match=re.escape(str(path))) as caught:
+        photos.read(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def oriented(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "webp", "ppm"])
+def test_formats_without_loss_are_read_exactly(
+    tmp_path: pathlib.Path, suffix: str
+) -> None:
+    options = {"lossless": True} if suffix == "webp" else {}
+    path = save(tmp_path / f"a.{suffix}", Image.fromarray(picture()), **options)
+    np.testing.assert_array_equal(photos.read(path), picture())
+
+
+def test_jpeg_is_read(tmp_path: pathlib.Path) -> None:
+    plain = np.full((HEIGHT, WIDTH, 3), (200, 100, 50), np.uint8)
+    path = save(tmp_path / "a.jpg", Image.fromarray(plain), quality=95)
+    assert np.abs(photos.read(path).astype(int) - plain).max() <= 2
+
+
+@pytest.mark.parametrize("mode", ["L", "1"])
+def test_grey_is_repeated(tmp_path: pathlib.Path, mode: str) -> None:
+    gray = Image.fromarray(picture()).convert(mode)
+    found = photos.read(save(tmp_path / "a.png", gray))
+    expected = np.asarray(gray.convert("L"))
+    np.testing.assert_array_equal(found, np.repeat(expected[..., None], 3, -1))
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "ppm"])
+def test_16_bits_are_scaled_not_clipped(tmp_path: pathlib.Path, suffix: str) -> None:
+    gray = np.linspace(0, 65535, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)
+    gray = gray.astype(np.uint16)
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "ppm":
+        path.write_bytes(b"P5 30 20 65535\n" + gray.astype(">u2").tobytes())
+    else:
+        save(path, Image.fromarray(gray))
+    found = photos.read(path)
+    np.testing.assert_array_equal(found[..., 0], np.rint(gray / 257).astype(np.uint8))
+    assert found.min() == 0
+    assert found.max() == 255
+
+
+def test_16_bits_of_colour_are_scaled(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "a.ppm"
+    wide = picture().astype(">u2") * 257
+    path.write_bytes(b"P6 30 20 65535\n" + wide.tobytes())
+    np.testing.assert_array_equal(photos.read(path), picture())
+
+
+def test_floats_are_refused(tmp_path: pathlib.Path) -> None:
+    image = Image.fromarray(np.ones((HEIGHT, WIDTH), np.float32))
+    assert "8 or 16 bits" in refusal(save(tmp_path / "a.tif", image))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "tif"])
+def test_cmyk_gives_its_colour(tmp_path: pathlib.Path, suffix: str) -> None:
+    # Much cyan, no magenta, some yellow, some black.
+    ink = Image.new("CMYK", (WIDTH, HEIGHT), (204, 0, 51, 64))
+    path = save(tmp_path / f"a.{suffix}", ink)
+    expected = [(255 - c) * (255 - 64) / 255 for c in (204, 0, 51)]
+    assert np.abs(photos.read(path) - np.array(expected)).max() <= 3
+
+
+def test_palette_gives_its_colours(tmp_path: pathlib.Path) -> None:
+    image = Image.new("P", (WIDTH, HEIGHT), 1)
+    image.putpalette([0, 0, 0, 10, 200, 30])
+    for name in ("a.png", "a.gif"):
+        found = photos.read(save(tmp_path / name, image))
+        np.testing.assert_array_equal(
+            found, np.broadcast_to((10, 200, 30), found.shape)
+        )
+
+
+def test_transparency_lies_over_white(tmp_path: pathlib.Path) -> None:
+    rgba = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
+    rgba[..., :3], rgba[:, :10, 3], rgba[:, 10:20, 3] = (200, 0, 100), 255, 51
+    found = photos.read(save(tmp_path / "a.png", Image.fromarray(rgba)))
+    np.testing.assert_array_equal(found[0, 0], (200, 0, 100))
+    np.testing.assert_array_equal(found[0, 15], (244, 204, 224))
+    np.testing.assert_array_equal(found[0, 25], (255, 255, 255))
+
+
+def test_transparent_palette_lies_over_white(tmp_path: pathlib.Path) -> None:
+    image = Image.new("P", (WIDTH, HEIGHT), 1)
+    image.putpalette([0, 0, 0, 10, 200, 30])
+    image.putpixel((3, 2), 0)
+    found = photos.read(save(tmp_path / "a.png", image, transparency=0))
+    np.testing.assert_array_equal(found[2, 3], (255, 255, 255))
+    np.testing.assert_array_equal(found[0, 0], (10, 200, 30))
+
+
+# What a camera stores of an upright photo, by EXIF orientation.
+STORED = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, 1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: np.rot90(a, -1),
+}
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp"])
+def test_orientation_is_honoured(
+    tmp_path: pathlib.Path, orientation: int, suffix: str
+) -> None:
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](picture())))
+    options = {"lossless": True} if suffix == "webp" else {}
+    path = tmp_path / f"a.{suffix}"
+    save(path, stored, exif=oriented(orientation), **options)
+    np.testing.assert_array_equal(photos.read(path), picture())
+
+
+def test_a_turned_jpeg_is_upright(tmp_path: pathlib.Path) -> None:
+    upright = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    upright[: HEIGHT // 2] = 255
+    stored = Image.fromarray(np.ascontiguousarray(STORED[6](upright)))
+    found = photos.read(save(tmp_path / "a.jpg", stored, exif=oriented(6)))
+    assert found.shape == upright.shape
+    assert np.abs(found.astype(int) - upright).mean() < 5
+
+
+def test_the_first_frame_of_an_animation_counts(tmp_path: pathlib.Path) -> None:
+    frames = [Image.new("RGB", (WIDTH, HEIGHT), c) for c in ("red", "blue")]
+    path = tmp_path / "a.gif"
+    save(path, frames[0], save_all=True, append_images=frames[1:])
+    assert tuple(photos.read(path)[0, 0]) == (255, 0, 0)
+
+
+def test_a_missing_photo_is_refused(tmp_path: pathlib.Path) -> None:
+    assert "no such file" in refusal(tmp_path / "a.png")
+
+
+def test_a_folder_is_no_photo(tmp_path: pathlib.Path) -> None:
+    assert "a folder" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", b"%!PS-Adobe-3.0 EPSF-3.0"])
+def test_an_unreadable_photo_is_refused(tmp_path: pathlib.Path, content: bytes) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    assert "expected JPEG, PNG" in refusal(path)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif", "bmp", "gif"])
+def test_a_truncated_photo_is_refused(tmp_path: pathlib.Path, suffix: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    path = save(tmp_path / f"a.{suffix}", Image.fromarray(noise))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert "not a readable photo" in refusal(path)
+
+
+def test_a_tiny_photo_is_refused(tmp_path: pathlib.Path) -> None:
+    path = save(tmp_path / "a.png", Image.new("RGB", (300, 15)))
+    message = refusal(path)
+    assert "16×16" in message
+    assert "300×15" in message
+
+
+def test_a_decompression_bomb_is_refused(tmp_path: pathlib.Path) -> None:
+    path = save(tmp_path / "a.png", Image.new("1", (16, 16)))
+    content = path.read_bytes()
+    header = b"IHDR" + (30000).to_bytes(4) * 2 + content[24:29]
+    checksum = zlib.crc32(header).to_bytes(4)
+    path.write_bytes(content[:12] + header + checksum + content[33:])
+    assert "scale it down" in refusal(path)
+
+
+@pytest.mark.filterwarnings("ignore:.*Tag data.*", "ignore:.*EXIF.*")
+def test_broken_files_never_end_in_another_error(tmp_path: pathlib.Path) -> None:
+    rng = np.random.default_rng(0)
+    exif = oriented(6)
+    read = 0
+    for suffix in ("jpg", "png", "tif", "webp", "gif", "bmp"):
+        path = tmp_path / f"a.{suffix}"
+        save(path, Image.fromarray(picture()), exif=exif)
+        content = path.read_bytes()
+        for _ in range(100):
+            broken = bytearray(content)
+            for position in rng.integers(0, len(broken), 3):
+                broken[position] = rng.integers(256)
+            path.write_bytes(broken)
+            with contextlib.suppress(UserError):
+                assert photos.read(path).shape[2] == 3
+                read += 1
+    assert 0 < read < 600
+
+
+def test_find_takes_files_and_sorted_folders(tmp_path: pathlib.Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("b.JPG", "a.png", "notes.txt", ".hidden.png"):
+        (folder / name).touch()
+    single = tmp_path / "photo.dat"
+    single.touch()
+    found = photos.find([str(single), str(folder), str(folder / "a.png")])
+    assert found == [single, folder / "a.png", folder / "b.JPG"]
+
+
+def test_find_says_what_is_missing(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(UserError, match=r"x\.png: no such photo"):
+        photos.find([str(tmp_path / "x.png")])
+    with pytest.raises(UserError, match="no photos in this folder"):
+        photos.find([str(tmp_path)])
+    with pytest.raises(UserError, match="expected photos"):
+        photos.find([])

@@ -18,7 +18,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from convert import clip, irse50, rules, stylegan2, torch_files
+from convert import (
+    clip,
+    e4e,
+    global_directions,
+    irse50,
+    mapper,
+    rules,
+    stylegan2,
+    torch_files,
+)
 from convert.rules import Conversion
 from convert.torch_files import TorchFile
 from styleclip_jax.cli.flags import EXIT_USER_ERROR
@@ -93,6 +102,14 @@ KINDS = {
     ),
     "clip": Kind(clip.recognize, clip.convert, _write_clip, _read_clip),
     "irse50": Kind(irse50.recognize, irse50.convert, _write_network, _read_network),
+    "e4e": Kind(e4e.recognize, e4e.convert, _write_network, _read_network),
+    "mapper": Kind(mapper.recognize, mapper.convert, _write_network, _read_network),
+    "global_directions": Kind(
+        global_directions.recognize,
+        global_directions.convert,
+        global_directions.write,
+        global_directions.read,
+    ),
 }
 
 
@@ -169,11 +186,19 @@ def _convert(path: pathlib.Path, kind: str | None) -> tuple[TorchFile, Conversio
         kind = _detect(file)
     conversion = KINDS[kind].convert(file)
     print(f"{path}: {file.format} file, {kind}")
-    for field in dataclasses.fields(conversion.config):
-        print(f"  {field.name}: {getattr(conversion.config, field.name)}")
-    for note in conversion.notes:
-        print(f"  note: {note}")
+    _describe(conversion, "  ")
     return file, conversion
+
+
+def _describe(conversion: Conversion, indent: str) -> None:
+    """Prints what was inferred, of further networks of the file too."""
+    for field in dataclasses.fields(conversion.config):
+        print(f"{indent}{field.name}: {getattr(conversion.config, field.name)}")
+    for note in conversion.notes:
+        print(f"{indent}note: {note}")
+    for name, part in conversion.parts.items():
+        print(f"{indent}{name}: {part.kind}")
+        _describe(part, f"{indent}  ")
 
 
 def _detect(file: TorchFile) -> str:
@@ -191,11 +216,13 @@ def _write(file: TorchFile, conversion: Conversion, directory: pathlib.Path) -> 
     kind.write(conversion, file, directory)
     try:
         _verify(conversion, *kind.read(conversion, directory), directory)
+        size = sum(tensor.size for tensor in conversion.tensors.values())
+        print(f"{directory}: {size:,} parameters written, read back and compared")
+        for name, part in conversion.parts.items():
+            _write(file, part, directory / name)
     except UserError:
         shutil.rmtree(directory)
         raise
-    size = sum(tensor.size for tensor in conversion.tensors.values())
-    print(f"{directory}: {size:,} parameters written, read back and compared")
 
 
 def _verify(

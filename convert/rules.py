@@ -48,12 +48,17 @@ class Conversion:
       config: the inferred architecture, a frozen dataclass or a dict.
       tensors: parameters by flat name, "/" between the levels.
       notes: what the user should know about choices made on the way, a line each.
+      parts: further networks of the file, by the name of their folder in that of this
+        one.
     """
 
     kind: str
     config: Any
     tensors: dict[str, np.ndarray]
     notes: list[str] = dataclasses.field(default_factory=list)
+    parts: "dict[str, Conversion]" = dataclasses.field(
+        default_factory=dict, kw_only=True
+    )
 
 
 class Renamed(NamedTuple):

@@ -110,6 +110,23 @@ def latent_l2(networks: Networks, edit: Edit) -> jax.Array:
     return jax.tree.reduce(jnp.add, leaves)
 
 
+def latent_mean_squares(networks: Networks, edit: Edit) -> jax.Array:
+    """Mean of squared differences between the edited and the source latent, [B].
+
+    In S the sum over style vectors of the mean of each.
+
+    Source: `l2_loss` of the official mapper, which takes a mean where the optimization
+    takes a sum.
+    """
+    del networks
+
+    def squares(latent: jax.Array, source: jax.Array) -> jax.Array:
+        return jnp.mean(jnp.square(latent - source), axis=range(1, latent.ndim))
+
+    leaves = jax.tree.map(squares, edit.latent, edit.source.latent)
+    return jax.tree.reduce(jnp.add, leaves)
+
+
 def identity_distance(networks: Networks, edit: Edit) -> jax.Array:
     """1 − ⟨R(source), R(image)⟩, [B], with R the face features.
 
@@ -124,6 +141,17 @@ def identity_distance(networks: Networks, edit: Edit) -> jax.Array:
         networks.identity.params, edit.image, config=networks.identity.config
     )
     return 1 - jnp.sum(features * edit.source.identity, axis=-1)
+
+
+def pixel_distance(networks: Networks, edit: Edit) -> jax.Array:
+    """Mean absolute plus mean squared difference to the source image, [B].
+
+    The squares pull large errors in, the absolute values do not let go of small ones.
+    """
+    del networks
+    difference = edit.image - edit.source.image
+    error = jnp.abs(difference) + jnp.square(difference)
+    return jnp.mean(error, axis=(1, 2, 3))
 
 
 def describe_source(networks: Networks, latent: Any, image: jax.Array) -> Source:

@@ -3,26 +3,31 @@
 A one-axis mesh holds all devices. Batches are sharded along it and parameters are
 replicated, so a jitted function of a batch runs as one program per device without
 communication.
+
+Training is one program per device instead, by `map_devices`, over all devices of all
+processes; its batches come from `split` and `prefetch`.
 """
 
-from collections.abc import Sequence
+import collections
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-_AXIS = "batch"
+# Axis of the mesh, and what a per-device function averages over.
+AXIS = "batch"
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A one-axis mesh over the given devices, or over all of them."""
-    return Mesh(np.asarray(jax.devices() if devices is None else devices), (_AXIS,))
+    return Mesh(np.asarray(jax.devices() if devices is None else devices), (AXIS,))
 
 
 def over_batch(mesh: Mesh) -> NamedSharding:
     """The sharding of arrays whose leading axis is the batch."""
-    return NamedSharding(mesh, PartitionSpec(_AXIS))
+    return NamedSharding(mesh, PartitionSpec(AXIS))
 
 
 def shard(tree: Any, mesh: Mesh) -> Any:
@@ -50,3 +55,77 @@ def pad(tree: Any, size: int) -> Any:
         return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
 
     return jax.tree.map(lengthen, tree)
+
+
+def connect(
+    coordinator_address: str | None, num_processes: int | None, process_id: int | None
+) -> None:
+    """Joins this process to others, each with its own devices; before any other use.
+
+    Args:
+      coordinator_address: host:port of process 0; None for what the cluster says.
+      num_processes: number of processes.
+      process_id: which one this is, from 0.
+    """
+    jax.distributed.initialize(coordinator_address, num_processes, process_id)
+
+
+def map_devices(
+    step: Callable[..., Any],
+    num_shared: int,
+    *,
+    devices: Sequence[jax.Device] | None = None,
+) -> Callable[..., Any]:
+    """Runs a function once per device, each on its share of a batch.
+
+    Args:
+      step: (shared, …, batch) → results that are equal on all devices, as `lax.pmean`
+        over `AXIS` makes them.
+      num_shared: number of arguments before the batch.
+      devices: all devices of all processes if absent.
+
+    Returns:
+      (shared, …, batch) → results. Shared arguments and results have their plain
+      shapes; the batch is a tree of [devices of this process, rows, …].
+    """
+    axes = (None,) * num_shared + (0,)
+    return jax.pmap(step, AXIS, in_axes=axes, out_axes=None, devices=devices)
+
+
+def split(batch: Any, mesh: Mesh) -> Any:
+    """The share of this process in a batch [B, …]: [devices, B / all devices, …].
+
+    The rows go to the processes in their order, so that the batch as a whole is the
+    same for any number of devices.
+
+    Args:
+      batch: tree of NumPy arrays, the same in every process.
+      mesh: devices of this process.
+
+    Raises:
+      ValueError: B is not a multiple of the number of devices.
+    """
+    count = jax.process_count()
+
+    def share(array: np.ndarray) -> np.ndarray:
+        parts = array.reshape(count, mesh.size, -1, *array.shape[1:])
+        return parts[jax.process_index()]
+
+    return jax.tree.map(share, batch)
+
+
+def prefetch(batches: Iterable[Any], mesh: Mesh, size: int = 2) -> Iterator[Any]:
+    """Puts batches onto devices before they are asked for.
+
+    Args:
+      batches: trees of [devices, …], as `split` makes them.
+      mesh: devices of this process.
+      size: number of batches that wait there.
+    """
+    queue: collections.deque[Any] = collections.deque()
+    for batch in batches:
+        # Copies in the background, while the devices work on earlier batches.
+        queue.append(shard(batch, mesh))
+        if len(queue) > size:
+            yield queue.popleft()
+    yield from queue

@@ -31,6 +31,11 @@ class StyleLayer(NamedTuple):
     channels: int
     is_torgb: bool
 
+    @property
+    def resolution(self) -> int:
+        """Width and height of the image that the layer works at."""
+        return int(self.name.split("/")[0].removeprefix("b"))
+
 
 def num_rows(resolution: int) -> int:
     """Number of W+ rows of a generator: 18 at 1024², 14 at 256², 10 at 64²."""

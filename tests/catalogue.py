@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from styleclip_jax import losses, spaces
-from styleclip_jax.methods import optimization
+from styleclip_jax.methods import mapper, optimization
 from styleclip_jax.models import clip, stylegan2
 from tests import tiny
 
@@ -58,6 +58,13 @@ def _optimize(
     run = functools.partial(optimization.optimize, problem=problem)
     result = jax.vmap(run, in_axes=(None, 0, 0))(networks, *batch)
     return {"image": result.image, "total": result.terms["total"]}
+
+
+def _edit_by_mapper(space: str) -> tuple[Callable[[Any, Any], Any], Any]:
+    """The edit of a mapper in this space, and its parameters."""
+    config = mapper.of_generator(tiny.GENERATOR, space=space)
+    network = tiny.mapper_network(config)
+    return functools.partial(mapper.edit, config=config), network.params
 
 
 def entries() -> list[Entry]:
@@ -160,6 +167,14 @@ def entries() -> list[Entry]:
             lambda n, b: losses.latent_l2(n, _edit(n, b)),
             networks,
             (w_plus, text),
+        ),
+        *(
+            Entry(
+                f"mapper_edit_{space}",
+                *_edit_by_mapper(space),
+                w_plus if space == "w_plus" else styles,
+            )
+            for space in mapper.SPACES
         ),
         *(
             Entry(

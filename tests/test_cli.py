@@ -159,8 +159,9 @@ def test_killed_run_goes_on_where_it_stopped(
 
     write = edit._write
 
-    def die_at_second_batch(journal: Any, source: Any, rows: list[int], *rest: Any):
-        write(journal, source, rows, *rest)
+    def die_at_second_batch(*arguments: Any) -> None:
+        write(*arguments)
+        rows = arguments[3]
         if rows[0] == 4:
             raise Killed
 
@@ -206,8 +207,8 @@ def test_nan_latent_is_reported_and_the_rest_is_done(run: Program, tmp_path) -> 
     np.save(tmp_path / "latents.npy", w_plus)
     code, out, _ = run(edit, latents=tmp_path / "latents.npy")
     assert code == 1
-    assert "latent 1" in out
-    assert "1 of 3 latents" in out
+    assert "edit 1 of row 1" in out
+    assert "1 of 3 edits" in out
     edited = np.load(tmp_path / "out" / "edited.npy")
     assert np.isfinite(edited[[0, 2]]).all()
     assert (tmp_path / "out" / "grid.png").exists()

@@ -8,10 +8,17 @@ from typing import Any
 import pytest
 
 from convert import __main__ as convert
-from styleclip_jax.cli import edit, generate
+from styleclip_jax.cli import edit, generate, invert
+from train import global_directions, mapper
 
 README = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
-PROGRAMS = {"styleclip-edit": edit, "styleclip-generate": generate}
+PROGRAMS = {
+    "styleclip-edit": edit,
+    "styleclip-generate": generate,
+    "styleclip-invert": invert,
+    "train.global_directions": global_directions,
+    "train.mapper": mapper,
+}
 
 
 def blocks(language: str) -> list[str]:
@@ -21,7 +28,10 @@ def blocks(language: str) -> list[str]:
 COMMANDS = [
     line
     for block in blocks("sh")
-    for line in block.replace("\\\n", " ").strip().splitlines()
+    for line in block.replace("\\\n", " ")
+    .replace("python -m ", "")
+    .strip()
+    .splitlines()
     if line.split()[0] in PROGRAMS
 ]
 

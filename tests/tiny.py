@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from styleclip_jax.io import checkpoints
+from styleclip_jax.methods import mapper
 from styleclip_jax.models import clip, stylegan2
 from styleclip_jax.models.network import Network
 
@@ -64,6 +65,12 @@ def clip_network(config: clip.ClipConfig = CLIP) -> Network:
         return normal / fan_in**0.5 if name.endswith("kernel") else 0.2 * normal
 
     return Network(_draw(clip.param_shapes(config), draw), config)
+
+
+def mapper_network(config: mapper.MapperConfig) -> Network:
+    """A mapper whose biases matter."""
+    shapes = mapper.param_shapes(config)
+    return Network(_draw(shapes, lambda name, shape, normal: 100 * normal), config)
 
 
 def _draw(

@@ -10,7 +10,13 @@ from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
 
-from train import demo_clip, demo_generator, demo_judge, demo_report
+from train import (
+    demo_clip,
+    demo_generator,
+    demo_identity,
+    demo_judge,
+    demo_report,
+)
 
 Stage = Callable[[pathlib.Path, pathlib.Path], None]
 STAGES: dict[str, Stage] = {
@@ -18,7 +24,7 @@ STAGES: dict[str, Stage] = {
     "generator": demo_generator.run,
     "judge": demo_judge.run,
     "clip": demo_clip.run,
-    "clip_generated": demo_clip.run_generated,
+    "identity": demo_identity.run,
     "report": demo_report.run,
     "edits": demo_report.run_edits,
 }

@@ -172,26 +172,15 @@ def _editor(settings: EditSettings) -> Callable[..., np.ndarray]:
             l2_lambda=settings.l2_lambda,
         )
     )
-    start = jax.jit(
-        jax.vmap(
-            functools.partial(optimization.start, problem=problem),
-            in_axes=(None, 0, None),
-        )
-    )
-
-    step = jax.jit(
-        jax.vmap(
-            functools.partial(optimization.step, problem=problem), in_axes=(None, 0)
-        )
-    )
+    compiled = optimization.compiled(problem, sharding=None)
 
     def run(
         networks: losses.Networks, latents: jax.Array, text: jax.Array
     ) -> np.ndarray:
-        state = start(networks, latents, text)
+        state = compiled.start(networks, latents, text)
         # On CPUs XLA runs what is inside its own loops five times more slowly.
         for _ in range(settings.steps):
-            state = step(networks, state)
+            state = compiled.step(networks, state)
         return np.asarray(state.latent)
 
     return run

@@ -4,9 +4,11 @@ import dataclasses
 import inspect
 import re
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import jax
 import tqdm
 from absl import flags
 
@@ -14,8 +16,14 @@ from styleclip_jax.errors import UserError
 
 Config = TypeVar("Config")
 
+# Is told how many steps were taken since it was last called.
+Report = Callable[[int], None]
+
 EXIT_FAILED_ITEMS = 1
 EXIT_USER_ERROR = 2
+
+# Seconds of work between two reports of progress.
+_REPORT_EVERY = 1.0
 
 
 def define(config_type: type, values: flags.FlagValues) -> None:
@@ -84,9 +92,31 @@ def run(
     sys.exit(code or 0)
 
 
-def progress(total: int, unit: str) -> tqdm.tqdm:
+def progress(total: int, unit: str, *, shown: bool = True) -> tqdm.tqdm:
     """A progress bar on stderr with rate and time left."""
-    return tqdm.tqdm(total=total, unit=unit, dynamic_ncols=True)
+    return tqdm.tqdm(total=total, unit=unit, dynamic_ncols=True, disable=not shown)
+
+
+def take_steps(
+    step: Callable[[Any, Any], Any],
+    networks: Any,
+    state: Any,
+    count: int,
+    report: Report,
+) -> Any:
+    """The state after so many calls of a compiled step(networks, state).
+
+    A loop here rather than in the program: XLA runs convolutions inside of loops
+    several times slower on CPU, and on accelerators steps are queued ahead.
+    """
+    reported, since = 0, time.monotonic()
+    for done in range(1, count + 1):
+        state = step(networks, state)
+        if time.monotonic() - since > _REPORT_EVERY or done == count:
+            jax.block_until_ready(state)
+            report(done - reported)
+            reported, since = done, time.monotonic()
+    return state
 
 
 def parse_seeds(text: str) -> list[int]:

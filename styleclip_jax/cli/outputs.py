@@ -47,14 +47,21 @@ def define(values: flags.FlagValues, *, outdir: str, grid: int) -> None:
 
 
 def begin(
-    program: str, values: flags.FlagValues, inputs: Mapping[str, str]
+    program: str,
+    values: flags.FlagValues,
+    inputs: Mapping[str, str],
+    *,
+    folder: str = "outdir",
+    neutral: Sequence[str] = _NEUTRAL_FLAGS,
 ) -> pathlib.Path:
-    """Opens the folder --outdir: writes run.json, or checks the one that is there.
+    """Opens the folder of a run: writes run.json, or checks the one that is there.
 
     Args:
       program: name of the program.
       values: parsed flags.
       inputs: hash (or name) of each input.
+      folder: flag that names the folder.
+      neutral: flags that may differ when a run goes on.
 
     Returns:
       The folder.
@@ -63,23 +70,23 @@ def begin(
       UserError: the folder holds another run, or files and no run, or cannot be
         written.
     """
-    outdir = pathlib.Path(values.outdir)
+    outdir = pathlib.Path(str(values[folder].value))
     record = {
         "program": program,
         "flags": {
             name: values[name].value
             for name in sorted(values)
-            if name not in _NEUTRAL_FLAGS and not name.startswith("help")
+            if name not in neutral and not name.startswith("help")
         },
         "inputs": dict(inputs),
     }
     path = outdir / "run.json"
     if path.exists():
-        _refuse_differences(path, files.read_json(path), record)
+        _refuse_differences(folder, path, files.read_json(path), record)
         return outdir
     if outdir.exists() and (not outdir.is_dir() or any(outdir.iterdir())):
         raise UserError(
-            f"--outdir: expected a new or empty folder, or that of a run, found "
+            f"--{folder}: expected a new or empty folder, or that of a run, found "
             f"{outdir} with other contents"
         )
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
@@ -100,7 +107,7 @@ def begin(
 
 
 class Journal:
-    """The edits of a run, on disk as they are made.
+    """The results of a run, on disk as they are made.
 
     `metrics.jsonl` has a line per latent that is done; latents go into partial files
     beside it, which get their names when all is done.
@@ -113,8 +120,9 @@ class Journal:
         space: str,
         config: stylegan2.GeneratorConfig,
         image_format: str,
+        names: Sequence[str] = ("original", "edited"),
     ) -> None:
-        """Opens the run in `outdir`, which may have some or all of its edits.
+        """Opens the run in `outdir`, which may have some or all of its results.
 
         Args:
           outdir: folder of the run.
@@ -122,11 +130,12 @@ class Journal:
           space: "w_plus" or "s".
           config: of the generator.
           image_format: one of `images.FORMATS`.
+          names: of the files of latents.
         """
         self.outdir = outdir
         self._space, self._config, self._format = space, config, image_format
         suffix = ".npz" if space == "s" else ".npy"
-        self.paths = {n: outdir / (n + suffix) for n in ("original", "edited")}
+        self.paths = {n: outdir / (n + suffix) for n in names}
         self._partial = {n: outdir / f".{n}.partial.npy" for n in self.paths}
         self._metrics = outdir / "metrics.jsonl"
         self.lines: dict[int, dict[str, Any]] = {}
@@ -150,17 +159,16 @@ class Journal:
     def write(
         self,
         rows: Sequence[int],
-        original: np.ndarray,
-        edited: np.ndarray,
         image: np.ndarray,
         lines: Sequence[dict[str, Any]],
+        **latent: np.ndarray,
     ) -> None:
-        """Stores a batch: latents [B, …] as in files, images [B, H, W, 3], metrics."""
+        """Stores a batch: images [B, H, W, 3], metrics, latents by name [B, …]."""
         if self._format != "none":
             for row, picture in zip(rows, image, strict=True):
                 name = f"{row:06d}.{self._format}"
                 self._writer.submit(self.outdir / "images" / name, picture)
-        for name, batch in (("original", original), ("edited", edited)):
+        for name, batch in latent.items():
             self._arrays[name][list(rows)] = batch
             self._arrays[name].flush()
         self._writer.flush()
@@ -184,7 +192,7 @@ class Journal:
         self._arrays = {}
 
     def read(self, name: str, count: int) -> Any:
-        """The first latents of "original" or "edited", S as a tuple; once finished."""
+        """The first latents of this name, S as a tuple; once finished."""
         if self._space == "s":
             flat = np.load(self.paths[name])["styles"][:count]
             return spaces.unflatten_styles(flat, self._config.style_layout)
@@ -210,11 +218,11 @@ class Journal:
 
 
 def _refuse_differences(
-    path: pathlib.Path, found: dict[str, Any], record: dict[str, Any]
+    folder: str, path: pathlib.Path, found: dict[str, Any], record: dict[str, Any]
 ) -> None:
     if found.get("program") != record["program"]:
         raise UserError(
-            f"--outdir: {path} is of {found.get('program')}, expected another folder "
+            f"--{folder}: {path} is of {found.get('program')}, expected another folder "
             f"for {record['program']}"
         )
     for part, prefix in (("flags", "--"), ("inputs", "")):
@@ -222,7 +230,7 @@ def _refuse_differences(
         for name in sorted(before.keys() | now.keys()):
             if before.get(name) != now.get(name):
                 raise UserError(
-                    f"--outdir: {path} is of a run with {prefix}{name}="
+                    f"--{folder}: {path} is of a run with {prefix}{name}="
                     f"{before.get(name)}, found {now.get(name)}; use the same flags to "
                     "go on with it, or another folder"
                 )

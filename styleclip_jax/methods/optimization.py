@@ -6,8 +6,9 @@ Written for a single latent; `jax.vmap` makes the batch:
   result = jax.jit(jax.vmap(run, in_axes=(None, 0, 0)))(networks, latents, texts)
 
 `optimize` is `start`, `step` in a loop, and `finish`, all in one program. Whoever wants
-to report progress calls the three; the result is the same, and on CPUs it comes several
-times sooner, since XLA runs convolutions inside of loops on a slower path there.
+to report progress calls the three, which `compiled` prepares for batches; the result is
+the same, and on CPUs it comes several times sooner, since XLA runs convolutions inside
+of loops on a slower path there.
 """
 
 import dataclasses
@@ -322,6 +323,44 @@ def finish(networks: losses.Networks, state: State, *, problem: Problem) -> Resu
         film=state.film,
         history=state.history,
         failed_at=state.failed_at,
+    )
+
+
+class Compiled(NamedTuple):
+    """`start`, `step` and `finish` over a batch of latents, jitted.
+
+    Attributes:
+      start: (networks, latents, text) → state; the text is that of all latents.
+      step: (networks, state) → state; the state that goes in is used up.
+      finish: (networks, state) → result.
+    """
+
+    start: Callable[[losses.Networks, Any, jax.Array], State]
+    step: Callable[[losses.Networks, State], State]
+    finish: Callable[[losses.Networks, State], Result]
+
+
+def compiled(problem: Problem, *, sharding: jax.sharding.Sharding | None) -> Compiled:
+    """The three parts of `optimize` for batches.
+
+    Args:
+      problem: what to optimize and how.
+      sharding: of the state, None to leave it to jax. It is the same throughout, since
+        another one would compile the step again.
+    """
+    start_one = functools.partial(start, problem=problem)
+    step_one = functools.partial(step, problem=problem)
+    finish_one = functools.partial(finish, problem=problem)
+    return Compiled(
+        start=jax.jit(
+            jax.vmap(start_one, in_axes=(None, 0, None)), out_shardings=sharding
+        ),
+        step=jax.jit(
+            jax.vmap(step_one, in_axes=(None, 0)),
+            donate_argnums=1,
+            out_shardings=sharding,
+        ),
+        finish=jax.jit(jax.vmap(finish_one, in_axes=(None, 0))),
     )
 
 

@@ -144,19 +144,37 @@ def encode_image(params: Any, image: jax.Array, *, config: ClipConfig) -> jax.Ar
     Raises:
       ValueError: the image has another shape.
     """
+    return encode_image_and_patches(params, image, config=config)[0]
+
+
+def encode_image_and_patches(
+    params: Any, image: jax.Array, *, config: ClipConfig
+) -> tuple[jax.Array, jax.Array]:
+    """Image features as `encode_image` gives them, and what each patch holds.
+
+    Returns:
+      Features [B, embed_dim], and the last layer's patches [B, P, vision_width] from
+      left to right and top to bottom, not normalised; both float32.
+
+    Raises:
+      ValueError: the image has another shape.
+    """
     size = config.image_size
     if image.ndim != 4 or image.shape[1:] != (size, size, 3):
         raise ValueError(
             f"expected images [B, {size}, {size}, 3], found {list(image.shape)}"
         )
 
-    def features(module: Any, image: jax.Array) -> jax.Array:
-        pooled = module.vision_model(pixel_values=image).pooler_output
-        return module.visual_projection(pooled)
+    def features(module: Any, image: jax.Array) -> tuple[jax.Array, jax.Array]:
+        output = module.vision_model(pixel_values=image)
+        feature = module.visual_projection(output.pooler_output)
+        return feature, output.last_hidden_state[:, 1:]
 
     with _matmul_precision(config):
-        feature = _module(config).apply({"params": params}, image, method=features)
-    return feature.astype(jnp.float32)
+        feature, patches = _module(config).apply(
+            {"params": params}, image, method=features
+        )
+    return feature.astype(jnp.float32), patches.astype(jnp.float32)
 
 
 def encode_text(params: Any, tokens: jax.Array, *, config: ClipConfig) -> jax.Array:

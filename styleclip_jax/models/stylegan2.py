@@ -14,7 +14,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -82,6 +82,18 @@ class GeneratorConfig:
     def style_layout(self) -> tuple[spaces.StyleLayer, ...]:
         """Layout of S."""
         return spaces.style_layout(self.channels)
+
+
+class Activations(NamedTuple):
+    """What the synthesis has made so far, between two layers.
+
+    Attributes:
+      x: [B, h, w, C] features.
+      rgb: [B, h, w, 3] sum of the toRGB layers that have run, None before the first.
+    """
+
+    x: jax.Array
+    rgb: jax.Array | None
 
 
 def init(key: jax.Array, config: GeneratorConfig) -> Any:
@@ -166,7 +178,49 @@ def synthesize_styles(
       ValueError: the styles do not fit the generator, or the noise is not one of the
         three, or is random and has no key.
     """
+    done = synthesize_layers(params, styles, config=config, noise=noise, key=key)
+    assert done.rgb is not None
+    return done.rgb
+
+
+def synthesize_layers(
+    params: Any,
+    styles: spaces.Styles,
+    activations: Activations | None = None,
+    *,
+    config: GeneratorConfig,
+    start: int = 0,
+    stop: int | None = None,
+    noise: Noise = "const",
+    key: jax.Array | None = None,
+) -> Activations:
+    """A part of `synthesize_styles`: some layers, from what the earlier ones made.
+
+    Whatever only changes late layers thus needs the early ones once.
+
+    Args:
+      params: parameters of the generator.
+      styles: tuple of all style vectors; those from `start` to `stop` are used.
+      activations: result for the layers before `start`; None when `start` is 0.
+      config: static architecture.
+      start: index in `config.style_layout` of the first layer to run.
+      stop: index after the last layer to run, None for all. After a toRGB layer, the
+        result's `rgb` is the image at that layer's resolution.
+      noise: as of `synthesize_styles`.
+      key: as of `synthesize_styles`, and the same for every part.
+
+    Raises:
+      ValueError: as of `synthesize_styles`, or the layers do not exist, or a later
+        start has no activations or a start of 0 has some.
+    """
     layout = config.style_layout
+    stop = len(layout) if stop is None else stop
+    if not 0 <= start <= stop <= len(layout):
+        raise ValueError(
+            f"expected layers from 0 to {len(layout)}, found {start} to {stop}"
+        )
+    if (start == 0) != (activations is None):
+        raise ValueError("activations go with a start after the first layer")
     if len(styles) != len(layout):
         raise ValueError(f"expected {len(layout)} style vectors, found {len(styles)}")
     for layer, style in zip(layout, styles, strict=True):
@@ -175,7 +229,8 @@ def synthesize_styles(
         raise ValueError(f"noise must be one of {', '.join(NOISES)}, found {noise!r}")
     if noise == "random" and key is None:
         raise ValueError("random noise needs a PRNG key")
-    return _apply(config, _Generator.synthesize, params, styles, noise, key)
+    inputs = (styles, activations, noise, key, start, stop)
+    return _apply(config, _Generator.synthesize, params, *inputs)
 
 
 def synthesize(
@@ -457,18 +512,23 @@ class _Block(nn.Module):
 
     def __call__(
         self,
-        x: jax.Array,
-        rgb: jax.Array | None,
+        activations: Activations,
         styles: spaces.Styles,
         noise: Noise,
         key: jax.Array | None,
-    ) -> tuple[jax.Array, jax.Array]:
-        keys = (None, None) if key is None else jax.random.split(key)
-        if self.resolution > 4:
-            x = self.conv0(x, styles[0], noise, keys[0])
-        x = self.conv1(x, styles[-2], noise, keys[1])
-        image = self.torgb(x, styles[-1])
-        return x, image if rgb is None else upsample_rgb(rgb) + image
+        layers: tuple[str, ...],
+    ) -> Activations:
+        """Runs some of the layers, in order, each with its style vector."""
+        x, rgb = activations
+        keys: Any = (None, None) if key is None else jax.random.split(key)
+        key_of = {"conv0": keys[0], "conv1": keys[1]}
+        for name, style in zip(layers, styles, strict=True):
+            if name == "torgb":
+                image = self.torgb(x, style)
+                rgb = image if rgb is None else upsample_rgb(rgb) + image
+            else:
+                x = getattr(self, name)(x, style, noise, key_of[name])
+        return Activations(x, rgb)
 
 
 class _Synthesis(nn.Module):
@@ -477,16 +537,14 @@ class _Synthesis(nn.Module):
     config: GeneratorConfig
 
     def setup(self) -> None:
-        # noise (argument 4, the module itself being 0) is a static string.
-        block = nn.remat(_Block, static_argnums=(4,)) if self.config.remat else _Block
-        for resolution in self._resolutions():
+        # noise and layers (the module itself being argument 0) are static.
+        remat = functools.partial(nn.remat, static_argnums=(3, 5))
+        block = remat(_Block) if self.config.remat else _Block
+        for resolution in (4 << i for i in range(len(self.config.channels))):
             setattr(self, f"b{resolution}", block(self.config, resolution))
         self.const = self.param(
             "const", nn.initializers.normal(1.0), (4, 4, self.config.channels[0])
         )
-
-    def _resolutions(self) -> list[int]:
-        return [4 << i for i in range(len(self.config.channels))]
 
     def to_styles(self, w_plus: jax.Array) -> spaces.Styles:
         styles = []
@@ -496,19 +554,31 @@ class _Synthesis(nn.Module):
         return tuple(styles)
 
     def __call__(
-        self, styles: spaces.Styles, noise: Noise, key: jax.Array | None
-    ) -> jax.Array:
-        batch = styles[0].shape[0]
-        x = jnp.broadcast_to(self.const, (batch, *self.const.shape))
-        x = x.astype(self.config.dtype)
-        rgb: Any = None
-        for index, resolution in enumerate(self._resolutions()):
-            # conv1 and torgb at 4², then three vectors per resolution.
-            of_block = styles[max(0, 3 * index - 1) : 3 * index + 2]
-            block_key = None if key is None else jax.random.fold_in(key, index)
-            block = getattr(self, f"b{resolution}")
-            x, rgb = block(x, rgb, of_block, noise, block_key)
-        return rgb
+        self,
+        styles: spaces.Styles,
+        activations: Activations | None,
+        noise: Noise,
+        key: jax.Array | None,
+        start: int,
+        stop: int,
+    ) -> Activations:
+        if activations is None:
+            batch = styles[0].shape[0]
+            x = jnp.broadcast_to(self.const, (batch, *self.const.shape))
+            activations = Activations(x.astype(self.config.dtype), None)
+        names = [layer.name.split("/") for layer in self.config.style_layout]
+        for index in range(len(self.config.channels)):
+            # conv1 and torgb at 4², then three layers per resolution.
+            first = max(start, 3 * index - 1)
+            last = min(stop, 3 * index + 2)
+            if first < last:
+                block = getattr(self, names[first][0])
+                layers = tuple(name for _, name in names[first:last])
+                block_key = None if key is None else jax.random.fold_in(key, index)
+                activations = block(
+                    activations, styles[first:last], noise, block_key, layers
+                )
+        return activations
 
 
 class _Generator(nn.Module):
@@ -526,15 +596,13 @@ class _Generator(nn.Module):
     def to_styles(self, w_plus: jax.Array) -> spaces.Styles:
         return self.synthesis.to_styles(w_plus)
 
-    def synthesize(
-        self, styles: spaces.Styles, noise: Noise, key: jax.Array | None
-    ) -> jax.Array:
-        return self.synthesis(styles, noise, key)
+    def synthesize(self, *inputs: Any) -> Activations:
+        return self.synthesis(*inputs)
 
-    def __call__(self) -> jax.Array:
+    def __call__(self) -> Activations:
         """Touches every parameter; used for initialisation alone."""
         config = self.config
         label = jnp.zeros((1, config.c_dim)) if config.c_dim else None
         w = self.map_latents(jnp.zeros((1, config.z_dim)), label)
         styles = self.to_styles(spaces.broadcast_w(w, config.num_rows))
-        return self.synthesize(styles, "const", None)
+        return self.synthesize(styles, None, "const", None, 0, len(styles))

@@ -1,0 +1,127 @@
+"""What programs with global directions share: samples of S, and files of relevance."""
+
+import functools
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from styleclip_jax import assets, losses, parallel, spaces
+from styleclip_jax.cli import latents as cli_latents
+from styleclip_jax.io import checkpoints, directions, files
+from styleclip_jax.methods import channel_relevance, global_directions
+from styleclip_jax.models.network import Network
+
+_BATCH = 1000
+
+
+class Samples(NamedTuple):
+    """Random samples in style space.
+
+    Attributes:
+      styles: tuple of [N, C], the first num_samples of them.
+      mean: [S] over all num_statistics.
+      std: [S] likewise.
+    """
+
+    styles: spaces.Styles
+    mean: np.ndarray
+    std: np.ndarray
+
+
+def draw_samples(
+    generator: Network,
+    config: channel_relevance.RelevanceConfig,
+    mesh: jax.sharding.Mesh,
+    *,
+    label: jax.Array | None = None,
+    report: Callable[[int], None] = lambda count: None,
+) -> Samples:
+    """Samples of S as the official scripts draw them, with mean and deviation.
+
+    Args:
+      generator: whose S.
+      config: number, truncation and seed of the samples.
+      mesh: devices to spread batches over.
+      label: [c_dim] class of all samples, for class-conditional generators.
+      report: is called with the number of samples of each batch that is done.
+
+    Source: GetCode.py and global_torch/SingleChannel.py, `GenerateS`.
+    """
+    random, layout = np.random.RandomState(config.seed), generator.config.style_layout
+    generator = parallel.replicate(generator, mesh)
+    cutoff = config.truncation_cutoff
+    styles_of = functools.partial(
+        cli_latents.convert,
+        space="z",
+        truncation_psi=config.truncation_psi,
+        cutoff=None if cutoff >= generator.config.num_rows else cutoff,
+        to="s",
+        label=label,
+    )
+    update = jax.jit(channel_relevance.update_statistics)
+    statistics = channel_relevance.no_statistics(sum(x.channels for x in layout))
+    first: list[np.ndarray] = []
+    size = -(-min(_BATCH, config.num_statistics) // mesh.size) * mesh.size
+    for start in range(0, config.num_statistics, size):
+        count = min(size, config.num_statistics - start)
+        z = random.randn(count, generator.config.z_dim).astype(np.float32)
+        batch = parallel.shard(parallel.pad(z, size), mesh)
+        flat = spaces.flatten_styles(styles_of(generator, batch))
+        weight = parallel.shard(np.float32(np.arange(size) < count), mesh)
+        statistics = update(statistics, flat, weight)
+        if start < config.num_samples:
+            first.append(np.asarray(flat[:count]))
+        report(count)
+    samples = np.concatenate(first)[: config.num_samples]
+    return Samples(
+        spaces.unflatten_styles(jnp.asarray(samples), layout),
+        np.asarray(statistics.mean),
+        np.asarray(statistics.std),
+    )
+
+
+def origins(
+    generator: str | None, clip: str | None
+) -> tuple[directions.Origin, directions.Origin]:
+    """Which generator and CLIP the flags --generator and --clip name."""
+    directory = assets.generator_directory(generator)
+    source = assets.clip_source(clip)
+    weights = pathlib.Path(source) / "model.safetensors"
+    return (
+        directions.Origin(
+            directory.resolve().name if generator else "embedded",
+            checkpoints.fingerprint(directory),
+        ),
+        directions.Origin(
+            # A name on the hub, or the last part of a path.
+            ("/".join(str(clip).rsplit("/", 2)[-2:]) if clip else "embedded"),
+            files.hash_file(weights) if weights.is_file() else None,
+        ),
+    )
+
+
+def read_relevance(
+    path: files.Path,
+    networks: losses.Networks,
+    generator: directions.Origin,
+    clip: directions.Origin,
+) -> tuple[global_directions.Relevance, dict[str, Any]]:
+    """Channel relevance from a file, and how it was measured.
+
+    Raises:
+      UserError: no such file, a broken one, or one of other networks.
+    """
+    layout = networks.generator.config.style_layout
+    found = directions.read_relevance(
+        path,
+        layout=layout,
+        generator=generator,
+        clip=clip,
+        embed_dim=networks.clip.config.embed_dim,
+    )
+    relevance = global_directions.expand(found.rows, found.std, found.layers, layout)
+    return relevance, found.about

@@ -1,0 +1,197 @@
+"""Inversion: refine a latent until its image is a given photo.
+
+It is the latent optimization of `methods/optimization.py` with another source: the
+source's image is the photo, in place of the text stand CLIP's features of the photo,
+and the latent is held near where it starts. Written for a single photo:
+
+  run = functools.partial(invert, config=config)
+  result = jax.jit(jax.vmap(run, in_axes=(None, 0)))(networks, photos)
+
+Without a latent to start from there are two phases, first in W from the average latent,
+then in W+ from where the first ended.
+"""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+from styleclip_jax import losses, optimizers, spaces
+from styleclip_jax.methods import optimization
+from styleclip_jax.models import clip, stylegan2
+from styleclip_jax.models.network import Network
+
+
+@dataclasses.dataclass(frozen=True)
+class InversionConfig:
+    """How a photo is inverted.
+
+    The defaults were measured on the embedded models; larger ones gain from more steps.
+
+    Attributes:
+      w_steps: steps in W from the average latent; none where an encoder gives the
+        start.
+      refine_steps: steps in W+ after that.
+      learning_rate: peak learning rate of both phases.
+      pixel_lambda: weight of the pixel distance to the photo.
+      clip_lambda: weight of the distance between CLIP's features of image and photo.
+      id_lambda: weight of the identity distance to the photo; needs an identity
+        network.
+      l2_lambda: weight of the mean squared distance to the latent at which a phase
+        starts.
+    """
+
+    w_steps: int = 50
+    refine_steps: int = 100
+    learning_rate: float = 0.1
+    pixel_lambda: float = 1.0
+    clip_lambda: float = 0.1
+    id_lambda: float = 0.0
+    l2_lambda: float = 0.1
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not 0 <= value < float("inf"):
+                raise ValueError(f"{field.name} must be at least 0, found {value}")
+        if not (self.pixel_lambda or self.clip_lambda or self.id_lambda):
+            raise ValueError(
+                "pixel_lambda must be above 0 where clip_lambda and id_lambda are 0, "
+                "found 0"
+            )
+
+
+class Phases(NamedTuple):
+    """The optimization in W, and the one in W+."""
+
+    w: optimization.Problem
+    w_plus: optimization.Problem
+
+
+def _synthesize_w(generator: Network, w: jax.Array) -> jax.Array:
+    w_plus = spaces.broadcast_w(w, generator.config.num_rows)
+    return stylegan2.synthesize(generator.params, w_plus, config=generator.config)
+
+
+_W = optimization.Space(synthesize=_synthesize_w, movable=lambda generator: True)
+
+
+def phases(config: InversionConfig) -> Phases:
+    """Both problems, with Adam and the official ramps of the learning rate."""
+    terms: dict[str, tuple[float, losses.Loss]] = {
+        "pixel": (config.pixel_lambda, losses.pixel_distance),
+        "clip": (
+            config.clip_lambda,
+            functools.partial(losses.clip_distance, preprocess=clip.preprocess_clip),
+        ),
+        "identity": (config.id_lambda, losses.identity_distance),
+        "l2": (config.l2_lambda, losses.latent_mean_squares),
+    }
+
+    def problem(space: optimization.Space, steps: int) -> optimization.Problem:
+        return optimization.Problem(
+            space=space,
+            objective={name: term for name, term in terms.items() if term[0]},
+            optimizer=optax.adam(optimizers.ramped(config.learning_rate, steps)),
+            steps=steps,
+        )
+
+    return Phases(
+        problem(_W, config.w_steps),
+        problem(optimization.SPACES["w_plus"], config.refine_steps),
+    )
+
+
+def invert(
+    networks: losses.Networks,
+    photo: jax.Array,
+    w_plus: jax.Array | None = None,
+    *,
+    config: InversionConfig,
+) -> optimization.Result:
+    """Inverts one photo.
+
+    Args:
+      networks: generator, CLIP, and the identity network where it has a weight.
+      photo: [H, W, 3] in [-1, 1], of the generator's resolution and alignment.
+      w_plus: [L, D] to start from, such as an encoder's; None for the average latent.
+      config: how.
+
+    Returns:
+      The latent in W+ with its image and losses, whose source is the photo; of the
+      last phase, except that `failed_at` tells of both.
+
+    Raises:
+      ValueError: the photo does not fit the generator, or a network is missing.
+    """
+
+    def run(state: optimization.State, problem: optimization.Problem) -> Any:
+        if not problem.steps:
+            return state
+        step = functools.partial(optimization.step, problem=problem)
+        return jax.lax.fori_loop(
+            0, problem.steps, lambda _, s: step(networks, s), state
+        )
+
+    first, second = phases(config)
+    if w_plus is None:
+        state = start(networks, photo, average(networks.generator), problem=first)
+        state = widen(networks, run(state, first), problem=second)
+    else:
+        state = start(networks, photo, w_plus, problem=second)
+    return optimization.finish(networks, run(state, second), problem=second)
+
+
+def average(generator: Network) -> jax.Array:
+    """The average latent, [D] in W."""
+    return generator.params["mapping"]["w_avg"]
+
+
+def start(
+    networks: losses.Networks,
+    photo: jax.Array,
+    latent: jax.Array,
+    *,
+    problem: optimization.Problem,
+) -> optimization.State:
+    """The state before the first step of a phase, which `optimization.step` takes on.
+
+    Args:
+      networks: as of `invert`.
+      photo: as of `invert`.
+      latent: where the phase starts, [D] in W or [L, D] in W+.
+      problem: the phase.
+
+    Raises:
+      ValueError: the photo does not fit the generator.
+    """
+    size = networks.generator.config.resolution
+    if photo.shape != (size, size, 3):
+        raise ValueError(
+            f"photo: expected [{size}, {size}, 3], found {list(photo.shape)}"
+        )
+    target = losses.describe_source(networks, latent[None], photo[None])
+    params, config = networks.clip.params, networks.clip.config
+    features = clip.encode_image(
+        params, clip.preprocess_clip(target.image, config=config), config=config
+    )
+    state = optimization.start(
+        networks, latent, clip.normalize(features)[0], problem=problem
+    )
+    source = jax.tree.map(lambda x: x[0], target)
+    return state._replace(source=source)
+
+
+def widen(
+    networks: losses.Networks,
+    state: optimization.State,
+    *,
+    problem: optimization.Problem,
+) -> optimization.State:
+    """The state before the first step in W+, from the last one in W."""
+    w_plus = spaces.broadcast_w(state.latent, networks.generator.config.num_rows)
+    wide = optimization.start(networks, w_plus, state.text, problem=problem)
+    source = state.source._replace(latent=w_plus)
+    return wide._replace(source=source, failed_at=state.failed_at)

@@ -1,0 +1,352 @@
+"""Latent mappers: networks M_t that edit a latent in one pass, ŵ = w + 0.1 · M_t(w).
+
+A mapper is trained for one prompt, by `mapper_training`. Functions are written for one
+mapper and a batch of latents.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from styleclip_jax import spaces
+from styleclip_jax.models import stylegan2
+
+# Kind of network in model directories.
+KIND = "mapper"
+
+SPACES = ("w_plus", "s")
+# Rows of W+ that each level moves.
+LEVELS = {"coarse": slice(0, 4), "medium": slice(4, 8), "fine": slice(8, None)}
+SINGLE = "single"
+
+# Axes of [B, L, D] that the first layer can normalise over.
+NORMS = {"rows": 1, "features": 2}
+
+_EPSILON = 1e-8
+_LR_MULTIPLIER = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class MapperConfig:
+    """Static architecture of a mapper; the defaults are the official ones at 1024².
+
+    Attributes:
+      space: latent space that it moves in, w_plus or s.
+      levels: in W+, levels with a network each, or "single" alone for one network that
+        moves all rows. In S every style vector has its own, and this stays as it is.
+      torgb: in S, whether toRGB vectors are moved as well.
+      w_dim: in W+, length of a row.
+      channels: in S, feature channels of the generator at 4², 8², …, which give the
+        layout; empty in W+, where the number of rows does not matter.
+      normalize_over: in W+, what the input is divided by: its root mean square over
+        the rows of a level (official) or over features. Over rows, latents whose rows
+        are equal keep their signs alone, so that the step hardly depends on them.
+      num_layers: dense layers of each network.
+      strength: factor of the step that the mapper was trained with.
+    """
+
+    space: str = "w_plus"
+    levels: tuple[str, ...] = tuple(LEVELS)
+    torgb: bool = False
+    w_dim: int = 512
+    channels: tuple[int, ...] = ()
+    normalize_over: str = "rows"
+    num_layers: int = 4
+    strength: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.space not in SPACES:
+            raise ValueError(
+                f"space must be one of {', '.join(SPACES)}, found {self.space!r}"
+            )
+        if self.normalize_over not in NORMS:
+            raise ValueError(
+                f"normalize_over must be one of {', '.join(NORMS)}, "
+                f"found {self.normalize_over!r}"
+            )
+        in_order = tuple(level for level in LEVELS if level in self.levels)
+        if self.levels not in (in_order, (SINGLE,)) or not self.levels:
+            raise ValueError(
+                f"levels must be some of {', '.join(LEVELS)} in this order, or "
+                f"{SINGLE} alone, found {','.join(self.levels) or 'none'}"
+            )
+        if self.space == "s" and self.levels != tuple(LEVELS):
+            raise ValueError(
+                "levels must be all of them in s, where every style vector has its own "
+                f"network, found {','.join(self.levels)}"
+            )
+        if self.space == "w_plus" and (self.torgb or self.channels):
+            raise ValueError(
+                "torgb and channels are for s, must be false and empty in w_plus, "
+                f"found {self.torgb} and {self.channels}"
+            )
+        if self.space == "s" and not self.channels:
+            raise ValueError("channels must be those of the generator in s, found none")
+        if min(self.w_dim, self.num_layers, *self.channels) < 1:
+            raise ValueError(f"all counts must be positive, found {self}")
+
+    @property
+    def style_layout(self) -> tuple[spaces.StyleLayer, ...]:
+        """Layout of S."""
+        return spaces.style_layout(self.channels)
+
+
+def of_generator(generator: stylegan2.GeneratorConfig, **settings: Any) -> MapperConfig:
+    """The configuration of a mapper for this generator.
+
+    Args:
+      generator: gives w_dim or channels, and the levels unless they are given.
+      settings: other fields of the configuration.
+
+    Raises:
+      ValueError: a level lies beyond the rows of the generator, or a setting is wrong.
+    """
+    if settings.get("space") == "s":
+        settings["channels"] = generator.channels
+    else:
+        settings["w_dim"] = generator.w_dim
+        settings.setdefault("levels", levels_of(generator))
+    config = MapperConfig(**settings)
+    check_generator(config, generator)
+    return config
+
+
+def levels_of(generator: stylegan2.GeneratorConfig) -> tuple[str, ...]:
+    """The levels that the generator has rows for; all three from 32² up."""
+    return tuple(
+        level for level, rows in LEVELS.items() if rows.start < generator.num_rows
+    )
+
+
+def check_generator(config: MapperConfig, generator: stylegan2.GeneratorConfig) -> None:
+    """Raises a ValueError unless the mapper's latents are those of the generator."""
+    if config.space == "s":
+        if config.channels != generator.channels:
+            raise ValueError(
+                f"expected a mapper for style vectors of channels {generator.channels}"
+                f", found one for {config.channels}"
+            )
+        return
+    if config.w_dim != generator.w_dim:
+        raise ValueError(
+            f"expected a mapper for rows of {generator.w_dim}, found one for "
+            f"{config.w_dim}"
+        )
+    beyond = set(config.levels) - {SINGLE, *levels_of(generator)}
+    if beyond:
+        raise ValueError(
+            f"levels must be some of {','.join(levels_of(generator))} for a generator "
+            f"of {generator.num_rows} rows, found {','.join(config.levels)}"
+        )
+
+
+def init(key: jax.Array, config: MapperConfig) -> Any:
+    """Random parameters with the official initialisation, as a nested dict."""
+    return _Mapper(config).init(key, _empty_latent(config))["params"]
+
+
+def param_shapes(config: MapperConfig) -> dict[str, tuple[int, ...]]:
+    """Shape of every parameter by its flat name, such as "coarse/fc0/kernel"."""
+    tree = jax.eval_shape(functools.partial(init, config=config), jax.random.key(0))
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {"/".join(k.key for k in path): leaf.shape for path, leaf in leaves}
+
+
+def apply(params: Any, latent: Any, *, config: MapperConfig) -> Any:
+    """The step M(w), before its strength.
+
+    Args:
+      params: parameters of the mapper.
+      latent: [B, L, D] W+ with any number of rows, or a tuple of [B, C] styles.
+      config: static architecture.
+
+    Returns:
+      Like `latent`; zero where the mapper has no network.
+
+    Raises:
+      ValueError: the latent does not fit the mapper.
+
+    Source: `mapper/latent_mappers.py`. Parity: before the first layer the official
+    pixel norm divides by the root mean square over axis 1, which in W+ are the rows of
+    a level, not the features; `normalize_over` has both.
+    """
+    expected = _empty_latent(config)
+    if jax.tree.map(_width, latent) != jax.tree.map(_width, expected):
+        shape = f"[B, L, {config.w_dim}]"
+        if config.space == "s":
+            shape = f"style vectors of {[s.shape[-1] for s in expected]} channels"
+        found = jax.tree.map(lambda x: list(x.shape), latent)
+        raise ValueError(f"latent: expected {shape}, found {found}")
+    return _Mapper(config).apply({"params": params}, latent)
+
+
+def edit(
+    params: Any,
+    latent: Any,
+    *,
+    config: MapperConfig,
+    strength: float | jax.Array | None = None,
+    levels: Sequence[str] | None = None,
+) -> Any:
+    """The edited latent w + strength · M(w).
+
+    Args:
+      params: parameters of the mapper.
+      latent: [B, L, D] W+, or a tuple of [B, C] styles.
+      config: static architecture.
+      strength: any number, 0 for no edit; None for that of the training.
+      levels: coarse, medium and fine rows to move (in S, vectors made from them); None
+        for all.
+
+    Returns:
+      Like `latent`.
+
+    Raises:
+      ValueError: the latent does not fit the mapper, or no such level.
+    """
+    delta = apply(params, latent, config=config)
+    if levels is not None:
+        delta = _keep_levels(delta, levels, config)
+    factor = config.strength if strength is None else strength
+    return jax.tree.map(lambda w, d: w + factor * d, latent, delta)
+
+
+class Similarity(NamedTuple):
+    """How much the steps of mappers depend on the latent and on the prompt.
+
+    Attributes:
+      mean: [M], mean cosine similarity of a mapper's steps over pairs of latents.
+      std: [M], its standard deviation.
+      between: [M, M], mean over latents of the cosine similarity of two mappers' steps
+        at the same latent.
+    """
+
+    mean: jax.Array
+    std: jax.Array
+    between: jax.Array
+
+
+def similarity(delta: jax.Array) -> Similarity:
+    """Cosine similarities of steps.
+
+    Args:
+      delta: [M, N, F], the step of each mapper at each of N ≥ 2 latents (`flatten` of
+        `apply`).
+
+    Source: the paper's Table 2.
+    """
+    unit = delta / jnp.linalg.norm(delta, axis=-1, keepdims=True)
+    cosine = jnp.einsum("mif,mjf->mij", unit, unit, precision="highest")
+    first, second = jnp.triu_indices(delta.shape[1], k=1)
+    pairs = cosine[:, first, second]
+    between = jnp.einsum("anf,bnf->abn", unit, unit, precision="highest")
+    return Similarity(pairs.mean(-1), pairs.std(-1), between.mean(-1))
+
+
+def flatten(delta: Any) -> jax.Array:
+    """Steps of [B, L, D] or a tuple of [B, C] as vectors [B, F]."""
+    if isinstance(delta, tuple):
+        return spaces.flatten_styles(delta)
+    return delta.reshape(len(delta), -1)
+
+
+def _keep_levels(delta: Any, levels: Sequence[str], config: MapperConfig) -> Any:
+    """Sets the step to zero outside of the levels."""
+    unknown = set(levels) - set(LEVELS)
+    if unknown:
+        raise ValueError(
+            f"levels must be some of {', '.join(LEVELS)}, found {','.join(levels)}"
+        )
+
+    def kept(num_rows: int) -> list[bool]:
+        rows = [{*range(*LEVELS[level].indices(num_rows))} for level in levels]
+        return [any(row in level for level in rows) for row in range(num_rows)]
+
+    if config.space == "w_plus":
+        return delta * jnp.asarray(kept(delta.shape[1]))[:, None]
+    keep = kept(2 * len(config.channels))
+    return tuple(
+        d * keep[layer.row] for d, layer in zip(delta, config.style_layout, strict=True)
+    )
+
+
+def _empty_latent(config: MapperConfig) -> Any:
+    """A latent that says all that the parameters depend on."""
+    if config.space == "w_plus":
+        # A row of each level, whatever their number in the generator.
+        return jnp.zeros((1, LEVELS["fine"].start + 1, config.w_dim))
+    return tuple(jnp.zeros((1, layer.channels)) for layer in config.style_layout)
+
+
+def _width(x: jax.Array) -> tuple[int, int]:
+    """Number of axes, and length of the last."""
+    return x.ndim, x.shape[-1]
+
+
+class _Dense(nn.Module):
+    """Equalised dense layer with leaky ReLU; stored weights are 100 times larger."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.normal(1 / _LR_MULTIPLIER), shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        scale = _LR_MULTIPLIER / math.sqrt(shape[0])
+        x = jnp.matmul(x, kernel * scale, precision=lax.Precision.HIGHEST)
+        x = x + bias * _LR_MULTIPLIER
+        # `where`, as in the generator.
+        return jnp.where(x > 0, x, 0.2 * x) * math.sqrt(2)
+
+
+class _Perceptron(nn.Module):
+    """Normalisation and dense layers, which keep the width."""
+
+    axis: int
+    num_layers: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = x * lax.rsqrt(jnp.mean(x**2, axis=self.axis, keepdims=True) + _EPSILON)
+        for index in range(self.num_layers):
+            x = _Dense(x.shape[-1], name=f"fc{index}")(x)
+        return x
+
+
+class _Mapper(nn.Module):
+    """A perceptron for each part of the latent that is moved."""
+
+    config: MapperConfig
+
+    @nn.compact
+    def __call__(self, latent: Any) -> Any:
+        config = self.config
+        if config.space == "s":
+            return tuple(
+                self._map(layer.name.replace("/", "_"), s)
+                if config.torgb or not layer.is_torgb
+                else jnp.zeros_like(s)
+                for layer, s in zip(config.style_layout, latent, strict=True)
+            )
+        if config.levels == (SINGLE,):
+            return self._map(SINGLE, latent)
+        parts = [
+            self._map(level, latent[:, rows])
+            if level in config.levels
+            else jnp.zeros_like(latent[:, rows])
+            for level, rows in LEVELS.items()
+        ]
+        return jnp.concatenate(parts, axis=1)
+
+    def _map(self, name: str, part: Any) -> jax.Array:
+        config = self.config
+        axis = 1 if config.space == "s" else NORMS[config.normalize_over]
+        return _Perceptron(axis, config.num_layers, name=name)(part)

@@ -1,0 +1,255 @@
+"""Training of latent mappers: objective, optimizer, one step.
+
+Functions are written for one mapper and a batch of latents; `train_together` trains
+several on the same latents at once.
+
+  problem = official(config, TrainingConfig())
+  state = start(mapper.init(key, config), problem=problem)
+  source = describe(networks, latent, problem=problem)
+  state, terms = train_step(networks, state, source, text, problem=problem)
+  edited = mapper.edit(state.params, latent, config=config)
+"""
+
+import dataclasses
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from styleclip_jax import losses, optimizers
+from styleclip_jax.methods import mapper, optimization
+
+OPTIMIZERS = {"ranger": optimizers.ranger, "adam": optax.adam}
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """What a mapper is trained for; the defaults are the official script's.
+
+    Attributes:
+      optimizer: ranger or adam.
+      learning_rate: learning rate, constant.
+      clip_lambda: weight of the CLIP distance to the prompt.
+      id_lambda: weight of the identity distance to the source image; needs an identity
+        network.
+      latent_l2_lambda: weight of the mean squared distance to the source latent.
+      clip_preprocess: how images enter CLIP: styleclip (official, not normalised) or
+        clip (as CLIP was trained).
+    """
+
+    optimizer: str = "ranger"
+    learning_rate: float = 0.5
+    clip_lambda: float = 1.0
+    id_lambda: float = 0.1
+    latent_l2_lambda: float = 0.8
+    clip_preprocess: str = "styleclip"
+
+    def __post_init__(self) -> None:
+        for name, choices in (
+            ("optimizer", OPTIMIZERS),
+            ("clip_preprocess", optimization.PREPROCESSINGS),
+        ):
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(choices)}, "
+                    f"found {getattr(self, name)!r}"
+                )
+        for name in ("learning_rate", "clip_lambda", "id_lambda", "latent_l2_lambda"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(
+                    f"{name} must be at least 0, found {getattr(self, name)}"
+                )
+
+
+class Problem(NamedTuple):
+    """What is trained and how. A variant is `official(…)._replace(...)`.
+
+    Attributes:
+      config: architecture of the mapper.
+      space: the space of the latents.
+      objective: {name: (weight, loss)}.
+      optimizer: any optax transformation.
+    """
+
+    config: mapper.MapperConfig
+    space: optimization.Space
+    objective: losses.Objective
+    optimizer: optax.GradientTransformation
+
+
+def official(config: mapper.MapperConfig, training: TrainingConfig) -> Problem:
+    """The official objective and optimizer."""
+    preprocess = optimization.PREPROCESSINGS[training.clip_preprocess]
+    clip_loss = functools.partial(losses.clip_distance, preprocess=preprocess)
+    objective: dict[str, tuple[float, losses.Loss]] = {
+        "clip": (training.clip_lambda, clip_loss),
+        "l2": (training.latent_l2_lambda, losses.latent_mean_squares),
+    }
+    if training.id_lambda:
+        objective["identity"] = (training.id_lambda, losses.identity_distance)
+    return Problem(
+        config=config,
+        space=optimization.SPACES[config.space],
+        objective=objective,
+        optimizer=OPTIMIZERS[training.optimizer](training.learning_rate),
+    )
+
+
+class State(NamedTuple):
+    """A mapper under training.
+
+    Attributes:
+      step: number of steps done.
+      params: parameters of the mapper.
+      optimizer: state of the optimizer.
+      failed_at: first step whose loss or gradient was not finite, -1 for none. From
+        then on the parameters stay as they were.
+    """
+
+    step: jax.Array
+    params: Any
+    optimizer: Any
+    failed_at: jax.Array
+
+
+def start(params: Any, *, problem: Problem) -> State:
+    """The state before the first step."""
+    return State(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        optimizer=problem.optimizer.init(params),
+        failed_at=jnp.full((), -1, jnp.int32),
+    )
+
+
+def describe(
+    networks: losses.Networks, latent: Any, *, problem: Problem
+) -> losses.Source:
+    """What the losses need to know of a batch of latents, whatever the mapper."""
+    image = problem.space.synthesize(networks.generator, latent)
+    return losses.describe_source(networks, latent, image)
+
+
+def evaluate(
+    networks: losses.Networks,
+    params: Any,
+    source: losses.Source,
+    text: jax.Array,
+    *,
+    problem: Problem,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Losses of a mapper, averaged over a batch.
+
+    Args:
+      networks: generator, CLIP, and whatever else the objective asks for.
+      params: parameters of the mapper.
+      source: the batch, as `describe` gives it.
+      text: [E] normalised CLIP features of the prompt.
+      problem: what is trained.
+
+    Returns:
+      The weighted sum, [], and each term by name, [], with the sum as "total".
+    """
+    latent = mapper.edit(params, source.latent, config=problem.config)
+    image = problem.space.synthesize(networks.generator, latent)
+    text = jnp.broadcast_to(text, (len(image), *text.shape))
+    total, terms = losses.evaluate(
+        problem.objective, networks, losses.Edit(image, latent, source, text)
+    )
+    means = jax.tree.map(jnp.mean, {"total": total, **terms})
+    return means["total"], means
+
+
+def train_step(
+    networks: losses.Networks,
+    state: State,
+    source: losses.Source,
+    text: jax.Array,
+    *,
+    problem: Problem,
+    axis_name: str | None = None,
+) -> tuple[State, dict[str, jax.Array]]:
+    """One step of one mapper.
+
+    Args:
+      networks: generator, CLIP, and whatever else the objective asks for.
+      state: the mapper before the step.
+      source: the batch, as `describe` gives it; under `axis_name` a device's share.
+      text: [E] normalised CLIP features of the prompt.
+      problem: what is trained and how.
+      axis_name: mapped axis of the devices to average over, None for one device.
+
+    Returns:
+      The state after the step, and the losses before it, averaged over the batch.
+
+    Source: `Coach.train` of the official `mapper/training/coach.py`.
+    """
+
+    def loss(params: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+        return evaluate(networks, params, source, text, problem=problem)
+
+    gradient, terms = jax.grad(loss, has_aux=True)(state.params)
+    if axis_name is not None:
+        gradient, terms = lax.pmean((gradient, terms), axis_name)
+    failed = ~jnp.isfinite(optax.tree.norm(gradient) + terms["total"])
+    failed_at = jnp.where((state.failed_at < 0) & failed, state.step, state.failed_at)
+    updates, optimizer = problem.optimizer.update(
+        gradient, state.optimizer, state.params
+    )
+    params = jax.tree.map(
+        lambda moved, p: jnp.where(failed_at < 0, moved, p),
+        optax.apply_updates(state.params, updates),
+        state.params,
+    )
+    return State(state.step + 1, params, optimizer, failed_at), terms
+
+
+def train_together(
+    networks: losses.Networks,
+    state: State,
+    latent: Any,
+    text: jax.Array,
+    *,
+    problem: Problem,
+    axis_name: str | None = None,
+) -> tuple[State, dict[str, jax.Array]]:
+    """One step of M mappers on the same latents, whose images are made once.
+
+    Args:
+      networks: as of `train_step`.
+      state: every leaf with a leading axis of M; `jax.vmap` of `start` makes it.
+      latent: [B, L, D] W+, or a tuple of [B, C] styles.
+      text: [M, E] normalised CLIP features of the prompts.
+      problem: as of `train_step`.
+      axis_name: as of `train_step`.
+
+    Returns:
+      State and losses, every leaf with a leading axis of M.
+    """
+    source = describe(networks, latent, problem=problem)
+    step = functools.partial(train_step, problem=problem, axis_name=axis_name)
+    return jax.vmap(step, in_axes=(None, 0, None, 0))(networks, state, source, text)
+
+
+def evaluate_together(
+    networks: losses.Networks,
+    params: Any,
+    latent: Any,
+    text: jax.Array,
+    *,
+    problem: Problem,
+    axis_name: str | None = None,
+) -> dict[str, jax.Array]:
+    """Losses of M mappers on the same latents; see `train_together`.
+
+    Returns:
+      Each term by name, [M], with the sum as "total".
+    """
+    source = describe(networks, latent, problem=problem)
+    one = functools.partial(evaluate, problem=problem)
+    _, terms = jax.vmap(one, in_axes=(None, 0, None, 0))(networks, params, source, text)
+    return terms if axis_name is None else lax.pmean(terms, axis_name)

@@ -1,0 +1,208 @@
+"""e4e encoder in Flax: aligned photo → W+ of a StyleGAN2 generator.
+
+Tov et al. 2021, "Designing an Encoder for StyleGAN Image Manipulation", on the feature
+pyramid of pSp (Richardson et al. 2021, "Encoding in Style"), which differs in nothing
+but how rows of W+ come out. With h_i what head i reads off its level of the pyramid and
+m_i the average latent,
+
+  e4e:  w_i = h_0 + [i > 0]·h_i + m_i,   pSp:  w_i = h_i + m_i.
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from styleclip_jax.models import irse50, resampling
+
+# Rows of W+ from here on read the middle and the fine level of the pyramid. They are
+# not the levels of the mapper.
+_MIDDLE_ROW, _FINE_ROW = 3, 7
+_NUM_LEVELS = 3
+_SLOPE = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class E4eConfig:
+    """Static architecture of an encoder; the defaults are the official one at 1024².
+
+    Attributes:
+      num_blocks: residual blocks of each stage of the body; the last three stages are
+        the levels of the pyramid, fine to coarse.
+      widths: feature channels of each stage.
+      reduction: channels per hidden channel of squeeze-and-excitation.
+      w_dim: length of w.
+      num_rows: number of W+ rows.
+      input_size: width and height of the photo, a power of two.
+      offsets: whether rows after the first are offsets to it (e4e) or stand alone
+        (pSp).
+    """
+
+    num_blocks: tuple[int, ...] = (3, 4, 14, 3)
+    widths: tuple[int, ...] = (64, 128, 256, 512)
+    reduction: int = 16
+    w_dim: int = 512
+    num_rows: int = 18
+    input_size: int = 256
+    offsets: bool = True
+
+    def __post_init__(self) -> None:
+        # Checks what the two have in common.
+        irse50.IrseConfig(self.num_blocks, self.widths, reduction=self.reduction)
+        if len(self.widths) < _NUM_LEVELS:
+            raise ValueError(
+                f"widths must be those of {_NUM_LEVELS} stages or more, "
+                f"found {self.widths}"
+            )
+        if min(self.w_dim, self.num_rows) < 1:
+            raise ValueError(f"all counts must be positive, found {self}")
+        if self.coarse_size < 2 or self.input_size & (self.input_size - 1):
+            raise ValueError(
+                f"input_size must be a power of two from {2 << len(self.widths)} up, "
+                f"found {self.input_size}"
+            )
+
+    @property
+    def coarse_size(self) -> int:
+        """Width and height of the coarsest level; every stage halves them."""
+        return self.input_size >> len(self.widths)
+
+
+def init(key: jax.Array, config: E4eConfig) -> Any:
+    """Random parameters as a nested dict, the average latent 0."""
+    image = jnp.zeros((1, config.input_size, config.input_size, 3))
+    return _Encoder(config).init(key, image)["params"]
+
+
+def param_shapes(config: E4eConfig) -> dict[str, tuple[int, ...]]:
+    """Shape of every parameter by its flat name, such as "head0/conv0/kernel"."""
+    tree = jax.eval_shape(functools.partial(init, config=config), jax.random.key(0))
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {"/".join(k.key for k in path): leaf.shape for path, leaf in leaves}
+
+
+def encode(params: Any, image: jax.Array, *, config: E4eConfig) -> jax.Array:
+    """The latent of each photo, the average latent included.
+
+    Args:
+      params: parameters of the encoder.
+      image: [B, input_size, input_size, 3] in [-1, 1], aligned as FFHQ is.
+      config: static architecture.
+
+    Returns:
+      [B, num_rows, w_dim] float32 W+.
+
+    Raises:
+      ValueError: the image does not fit the encoder.
+
+    Source: `pSp.forward` of encoder4editing with `Encoder4Editing` at its last
+    progressive stage, and of pixel2style2pixel with `GradualStyleEncoder`.
+    """
+    size = config.input_size
+    if image.ndim != 4 or image.shape[1:] != (size, size, 3):
+        raise ValueError(
+            f"image: expected [B, {size}, {size}, 3], found {list(image.shape)}"
+        )
+    w_plus: Any = _Encoder(config).apply({"params": params}, image)
+    return w_plus
+
+
+def _align_corners_matrix(size: int, out: int) -> np.ndarray:
+    """Bilinear interpolation that keeps the outermost pixels in place.
+
+    Output pixel j lies at x = j · (size − 1) / (out − 1) of the source, whose pixel i
+    has the weight max(0, 1 − |x − i|) there.
+
+    Returns:
+      [out, size] float32, rows of sum 1.
+    """
+    x = np.arange(out)[:, None] * (size - 1) / (out - 1)
+    return np.maximum(0, 1 - np.abs(x - np.arange(size))).astype(np.float32)
+
+
+def _conv(x: jax.Array, features: int, size: int, stride: int, name: str) -> jax.Array:
+    """Convolution with bias and the padding of a convolution that keeps the size."""
+    layer = nn.Conv(
+        features,
+        (size, size),
+        strides=stride,
+        padding=size // 2,
+        precision=lax.Precision.HIGHEST,
+        name=name,
+    )
+    return layer(x)
+
+
+class _Dense(nn.Module):
+    """Equalised dense layer: stored weights are scaled by 1 / sqrt(in)."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.normal(1.0), shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        scale = 1 / math.sqrt(x.shape[-1])
+        return jnp.dot(x, kernel * scale, precision=lax.Precision.HIGHEST) + bias
+
+
+class _Head(nn.Module):
+    """A level of the pyramid [B, 2^n, 2^n, C] to a row [B, D], in n halvings."""
+
+    w_dim: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for i in range(x.shape[1].bit_length() - 1):
+            x = _conv(x, self.w_dim, 3, 2, name=f"conv{i}")
+            x = jnp.where(x > 0, x, _SLOPE * x)
+        return _Dense(self.w_dim, name="dense")(x[:, 0, 0])
+
+
+class _Encoder(nn.Module):
+    """Body, feature pyramid, and a head per row of W+."""
+
+    config: E4eConfig
+
+    @nn.compact
+    def __call__(self, image: jax.Array) -> jax.Array:
+        config = self.config
+        # Data that travels with the weights.
+        shape = (config.num_rows, config.w_dim)
+        w_avg = lax.stop_gradient(self.param("w_avg", nn.initializers.zeros, shape))
+        coarse, middle, fine = self._pyramid(image)
+        rows = []
+        for row in range(config.num_rows):
+            level = coarse
+            if row >= _MIDDLE_ROW:
+                level = fine if row >= _FINE_ROW else middle
+            rows.append(_Head(config.w_dim, name=f"head{row}")(level))
+        w_plus = jnp.stack(rows, axis=1)
+        if config.offsets:
+            w_plus = w_plus.at[:, 1:].add(w_plus[:, :1])
+        return w_plus + w_avg
+
+    def _pyramid(self, image: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Its levels, coarse to fine: each adds detail to the one before, enlarged."""
+        config = self.config
+        body = irse50.Body(
+            config.num_blocks, config.widths, config.reduction, name="body"
+        )
+        maps = body(image.astype(jnp.float32))
+        ends = list(itertools.accumulate(config.num_blocks))[-_NUM_LEVELS:]
+        fine, middle, coarse = (maps[end - 1] for end in ends)
+        middle = self._add_detail(coarse, middle, "lateral_middle")
+        return coarse, middle, self._add_detail(middle, fine, "lateral_fine")
+
+    def _add_detail(self, x: jax.Array, detail: jax.Array, name: str) -> jax.Array:
+        matrix = _align_corners_matrix(x.shape[1], detail.shape[1])
+        enlarged = resampling.resize_columns(resampling.resize_rows(x, matrix), matrix)
+        return enlarged + _conv(detail, x.shape[-1], 1, 1, name=name)

@@ -1,0 +1,223 @@
+"""styleclip-edit with mappers and directions, and pasting back into photos."""
+
+import json
+import pathlib
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from styleclip_jax import assets, losses
+from styleclip_jax.cli import directions as cli_directions
+from styleclip_jax.cli import edit, mappers
+from styleclip_jax.io import checkpoints, directions
+from styleclip_jax.methods import global_directions, mapper
+from styleclip_jax.models import stylegan2
+from tests import tiny
+from tests.test_cli import Program, models, run  # noqa: F401
+
+LAYOUT = tiny.GENERATOR.style_layout
+MAPPER = mapper.MapperConfig(levels=("coarse",), w_dim=12, num_layers=1)
+
+
+@pytest.fixture
+def relevance(models: dict[str, str], tmp_path: pathlib.Path) -> pathlib.Path:  # noqa: F811
+    """A file of random relevance for the tiny networks."""
+    random = np.random.RandomState(0)
+    layers = global_directions.select_layers(LAYOUT, "all")
+    count = int(global_directions.channels_of(LAYOUT, layers).sum())
+    rows = random.randn(count, tiny.CLIP.embed_dim)
+    total = sum(layer.channels for layer in LAYOUT)
+    origins = cli_directions.origins(models["generator"], models["clip"])
+    path = tmp_path / "relevance.safetensors"
+    directions.write_relevance(
+        path,
+        directions.RelevanceFile(
+            rows / np.linalg.norm(rows, axis=1, keepdims=True),
+            np.zeros(total),
+            random.rand(total) + 0.5,
+            layers,
+            {},
+        ),
+        layout=LAYOUT,
+        generator=origins[0],
+        clip=origins[1],
+    )
+    (tmp_path / "templates.txt").write_text("a {}\nthe {}\n")
+    return path
+
+
+def _styles(path: pathlib.Path) -> np.ndarray:
+    return np.load(path)["styles"]
+
+
+def test_direction_makes_every_pair_of_strength_and_threshold(
+    run: Program,  # noqa: F811
+    models: dict[str, str],  # noqa: F811
+    relevance: pathlib.Path,
+    tmp_path: pathlib.Path,
+) -> None:
+    options: dict[str, Any] = {
+        "method": "direction",
+        "steps": None,
+        "directions": relevance,
+        "templates": tmp_path / "templates.txt",
+        "neutral": "dog",
+        "alpha": "-2,1.5",
+        "beta": "0.05,0.1",
+        "seeds": "0-2",
+        "film_frames": 2,
+    }
+    code, out, _ = run(edit, **options)
+    assert code == 0, out
+    folder = tmp_path / "out"
+    original, edited = (
+        _styles(folder / f"{name}.npz") for name in ("original", "edited")
+    )
+    assert original.shape == edited.shape == (12, original.shape[1])
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
+    pairs = [(0.05, -2), (0.05, 1.5), (0.1, -2), (0.1, 1.5)]
+    assert [(line["beta"], line["alpha"]) for line in lines] == pairs * 3
+    assert [line["seed"] for line in lines] == [i for i in range(3) for _ in pairs]
+    # The same from the library.
+    networks = losses.Networks(tiny.generator(), tiny.clip_network())
+    origins = cli_directions.origins(models["generator"], models["clip"])
+    table, _ = cli_directions.read_relevance(relevance, networks, *origins)
+    network, words = assets.load_clip(models["clip"])
+    text = global_directions.text_direction(
+        network, words, "dog", "cat", ["a {}", "the {}"]
+    )
+    found = global_directions.relevance_for(table, text)
+    for index, (beta, alpha) in enumerate(pairs):
+        direction = global_directions.make_direction(found, beta)
+        expected = original[index::4] + alpha * np.asarray(direction.delta)
+        np.testing.assert_allclose(edited[index::4], expected, atol=1e-5)
+    assert Image.open(folder / "films" / "000011.gif").n_frames == 3
+    # Nothing is left to do, and one threshold that is too large is refused.
+    assert "3 of 3 latents are done" in run(edit, **options)[1]
+    code, _, err = run(
+        edit, **(options | {"beta": "0.05,0.99", "outdir": tmp_path / "other"})
+    )
+    assert code == 2
+    assert "keeps 0 channels" in err
+    assert not (tmp_path / "other").exists()
+
+
+def test_direction_needs_no_file(run: Program, tmp_path: pathlib.Path) -> None:  # noqa: F811
+    (tmp_path / "templates.txt").write_text("a {}\n")
+    code, out, _ = run(
+        edit,
+        method="direction",
+        steps=None,
+        templates=tmp_path / "templates.txt",
+        neutral="dog",
+        num_channels=5,
+        seeds="0",
+    )
+    assert code == 0
+    assert "keeps 5" in out
+    change = _styles(tmp_path / "out/edited.npz") - _styles(
+        tmp_path / "out/original.npz"
+    )
+    assert np.count_nonzero(change) == 5
+
+
+def test_mapper_edits_as_the_library_does(
+    run: Program,  # noqa: F811
+    models: dict[str, str],  # noqa: F811
+    tmp_path: pathlib.Path,
+) -> None:
+    network = tiny.mapper_network(MAPPER)
+    mappers.save(
+        tmp_path / "mapper",
+        network.params,
+        MAPPER,
+        prompt="a cat",
+        generator=checkpoints.fingerprint(models["generator"]),
+        clip="tiny",
+        training={},
+    )
+    code, out, _ = run(
+        edit,
+        method="mapper",
+        prompt=None,
+        steps=None,
+        mapper=tmp_path / "mapper",
+        strength=0.01,
+        seeds="0-2",
+        images="npy",
+    )
+    assert code == 0
+    assert "'a cat'" in out
+    original, edited = (
+        np.load(tmp_path / "out" / f"{name}.npy") for name in ("original", "edited")
+    )
+    expected = mapper.edit(
+        network.params, jnp.asarray(original), config=MAPPER, strength=0.01
+    )
+    assert np.abs(original - edited).max() > 1e-3
+    np.testing.assert_allclose(edited, expected, atol=1e-5)
+    generator = tiny.generator()
+    wanted = stylegan2.synthesize(generator.params, edited, config=generator.config)
+    found = np.load(tmp_path / "out/images/000002.npy")
+    np.testing.assert_allclose(found, wanted[2], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"method": "direction", "alpha": "strong"}, "--alpha"),
+        ({"method": "direction", "neutral": " "}, "--neutral"),
+        ({"method": "direction", "neutral": "cat"}, "--neutral and prompt"),
+        ({"method": "direction", "directions": "absent"}, "absent: no such file"),
+        ({"method": "direction", "templates": "absent"}, "absent"),
+        ({"method": "direction", "num_channels": 3, "beta": "0.1"}, "found both"),
+        ({"method": "direction", "strength": 0.2}, "--strength: is a flag of"),
+        ({"method": "direction", "steps": 3}, "--steps: is a flag of"),
+        ({"method": "optimization", "alpha": "3"}, "--alpha: is a flag of"),
+        ({"method": "mapper"}, "--mapper"),
+        ({"method": "mapper", "mapper": "absent"}, "absent"),
+        ({"paste": True, "method": "optimization"}, "--paste"),
+        ({"id_lambda": 0.1, "method": "optimization"}, "--id_lambda"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_bad_input_gets_one_line_and_leaves_nothing(
+    run: Program,  # noqa: F811
+    relevance: pathlib.Path,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    expected: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if options["method"] == "direction":
+        options = {"directions": relevance, "templates": "templates.txt"} | options
+    before = sorted(tmp_path.rglob("*"))
+    code, _, err = run(edit, **({"steps": None} | options))
+    assert code == 2
+    assert err.count("\n") == 1, err
+    assert expected in err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_edited_faces_return_into_their_photos(
+    run: Program,  # noqa: F811
+    tmp_path: pathlib.Path,
+) -> None:
+    photo = np.full((40, 60, 3), 90, np.uint8)
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    quad = [[10, 8], [10, 28], [30, 28], [30, 8]]
+    face = {"file": str(tmp_path / "photo.png"), "quad": quad}
+    (tmp_path / "aligned.json").write_text(json.dumps({"faces": [face]}))
+    np.save(tmp_path / "w_plus.npy", np.asarray(tiny.w_plus(1)))
+    code, *_ = run(edit, latents=tmp_path / "w_plus.npy", paste=True)
+    assert code == 0
+    pasted = np.asarray(Image.open(tmp_path / "out/pasted/000000.png"))
+    assert pasted.shape == photo.shape
+    inside = np.zeros(photo.shape[:2], bool)
+    inside[7:30, 9:32] = True
+    np.testing.assert_array_equal(pasted[~inside], photo[~inside])
+    assert np.abs(pasted[14:22, 16:24].astype(int) - 90).max() > 5

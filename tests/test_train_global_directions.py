@@ -1,0 +1,258 @@
+"""The program that measures relevance: results, devices, resuming, refusals."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import safetensors
+
+from styleclip_jax import losses, parallel
+from styleclip_jax.cli import directions as cli_directions
+from styleclip_jax.cli import flags as cli
+from styleclip_jax.io import checkpoints
+from styleclip_jax.methods import channel_relevance
+from styleclip_jax.methods.channel_relevance import RelevanceConfig
+from styleclip_jax.models import bpe, clip
+from tests import tiny
+from train import global_directions as program
+from train import relevance
+
+CONFIG = RelevanceConfig(num_samples=3, num_statistics=20, rounding="none")
+LAYOUT = tiny.GENERATOR.style_layout
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two groups in a layer of eight channels."""
+    monkeypatch.setattr(relevance, "_GROUP", 4)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Flags that name a tiny generator and a tiny CLIP on disk."""
+    folder = tmp_path_factory.mktemp("models")
+    network = tiny.generator()
+    checkpoints.save_network(
+        folder / "generator",
+        kind="stylegan2",
+        params=network.params,
+        config=network.config,
+        source={},
+    )
+    clip.save(tiny.clip_network(), folder / "clip")
+    bpe.write(bpe.OPENAI_MERGES, folder / "clip", 100)
+    return {name: str(folder / name) for name in ("generator", "clip")}
+
+
+@pytest.fixture
+def run(
+    models: dict[str, str], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    """Runs the program and returns its exit code, stdout and stderr."""
+
+    def call(**options: Any) -> tuple[int, str, str]:
+        defaults = {
+            "output": tmp_path / "out.safetensors",
+            "num_samples": 3,
+            "num_statistics": 20,
+            "layers": "b8/conv1",
+            "batch_size": 16,
+        }
+        argv = ["program"]
+        for name, value in (models | defaults | options).items():
+            argv += [] if value is None else [f"--{name}={value}"]
+        program.VALUES.unparse_flags()
+        for name in program.VALUES:
+            program.VALUES[name].unparse()
+        with pytest.raises(SystemExit) as stop:
+            cli.run(program.main, program.VALUES, argv)
+        return stop.value.code, *capsys.readouterr()
+
+    return call
+
+
+def record_of(path: pathlib.Path) -> dict[str, Any]:
+    with safetensors.safe_open(path, "numpy") as file:
+        return json.loads(file.metadata()["styleclip_jax"])
+
+
+class StoppedError(Exception):
+    """An interruption."""
+
+
+def measure(
+    networks: losses.Networks,
+    folder: pathlib.Path,
+    config: RelevanceConfig,
+    *,
+    devices: int = 4,
+    stop_after: int | None = None,
+    layers: tuple[int, ...] = (3,),
+) -> relevance.Measured:
+    mesh = parallel.make_mesh(jax.devices()[:devices])
+    samples = cli_directions.draw_samples(networks.generator, config, mesh)
+    reports: list[int] = []
+
+    def report(count: int) -> None:
+        reports.append(count)
+        if stop_after is not None and len(reports) > stop_after:
+            raise StoppedError
+
+    return relevance.measure(
+        networks,
+        samples,
+        config,
+        layers,
+        mesh=mesh,
+        batch_size=16,
+        work=relevance.Work(folder, {"seed": config.seed}),
+        report=report,
+        save_every=0,
+    )
+
+
+@pytest.mark.parametrize("method", ["exact", "jacobian"])
+def test_four_devices_and_interruptions_change_nothing(
+    networks: losses.Networks, tmp_path: pathlib.Path, method: str
+) -> None:
+    config = RelevanceConfig(
+        num_samples=5, num_statistics=20, rounding="none", method=method
+    )
+    whole = measure(networks, tmp_path / "whole", config)
+    assert whole.rows.shape == (8, tiny.CLIP.embed_dim)
+    np.testing.assert_allclose(np.linalg.norm(whole.rows, axis=1), 1, rtol=1e-5)
+    # Marks at 1, 2 and 4 of 5 samples.
+    assert whole.convergence.shape == (3, 8)
+    assert (whole.convergence[2] > 0.6).all()
+
+    single = measure(networks, tmp_path / "single", config, devices=1)
+    np.testing.assert_allclose(single.rows, whole.rows, atol=2e-5)
+
+    # In the midst of the first group, and where there are two, of the second.
+    for stop_after in (2, 4) if method == "exact" else (1,):
+        with pytest.raises(StoppedError):
+            measure(networks, tmp_path / "cut", config, stop_after=stop_after)
+    resumed = measure(networks, tmp_path / "cut", config)
+    for found, expected in zip(resumed, whole, strict=True):
+        assert found.tobytes() == expected.tobytes()
+
+
+def test_exact_rows_are_those_of_the_method(
+    networks: losses.Networks, tmp_path: pathlib.Path
+) -> None:
+    """Batches, padding and groups put every channel into its own row."""
+    mesh = parallel.make_mesh(jax.devices()[:1])
+    samples = cli_directions.draw_samples(networks.generator, CONFIG, mesh)
+    found = measure(networks, tmp_path / "work", CONFIG, layers=(3,)).rows
+
+    @jax.jit
+    def expected(networks: losses.Networks) -> jax.Array:
+        prepared = channel_relevance.prepare(
+            networks, samples.styles, samples.mean, layer=3, layers=(3,), config=CONFIG
+        )
+        features = channel_relevance.channel_features(
+            networks,
+            prepared,
+            samples.mean,
+            samples.std,
+            np.arange(8),
+            layer=3,
+            config=CONFIG,
+        )
+        return channel_relevance.combine(channel_relevance.differences(features))
+
+    np.testing.assert_allclose(found, expected(networks), atol=2e-5)
+
+
+def test_program_writes_reports_and_compares(run: Run, tmp_path: pathlib.Path) -> None:
+    code, out, _ = run()
+    path = tmp_path / "out.safetensors"
+    assert code == 0
+    assert not path.with_name("out.safetensors.partial").exists()
+    record = record_of(path)
+    assert record["generator"]["name"] == "generator"
+    assert len(record["generator"]["sha256"]) == 64
+    assert record["layers"] == ["b8/conv1"]
+    about = record["about"]
+    assert about["settings"]["num_samples"] == 3
+    assert about["cost"] == {"images": 2 * 8 * 3}
+    assert list(about["convergence"]) == ["1", "2"]
+    assert "cosine to the final relevance" in out
+
+    # Done already: nothing is measured again.
+    before = path.stat().st_mtime_ns
+    templates = tmp_path / "templates.txt"
+    templates.write_text("a {}\n")
+    code, out, _ = run(compare=path, pairs="cat:dog", templates=templates)
+    assert code == 0
+    assert path.stat().st_mtime_ns == before
+    assert "quantiles 5 %, 25 %, 50 %: 1.000  1.000  1.000" in out
+    assert "cat → dog: rank correlation 1.000, top 8 100 %" in out
+
+    code, _, err = run(num_samples=2)
+    assert code == 2
+    assert "is of a run with --num_samples=3, found 2" in err
+
+
+def test_interrupted_program_ends_in_the_same_bytes(
+    run: Run, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, whole = tmp_path / "out.safetensors", tmp_path / "whole.safetensors"
+    assert run(output=whole)[0] == 0
+    add, calls = relevance.Mean.add, []
+
+    def interrupted(self: Any, differences: np.ndarray) -> None:
+        calls.append(1)
+        if len(calls) > 2:
+            raise KeyboardInterrupt
+        add(self, differences)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(relevance.Mean, "add", interrupted)
+        assert run()[0] == 130
+    assert not path.exists()
+    code, _, err = run(seed=6)
+    assert code == 2
+    assert "out.safetensors.partial: is of a run with --seed=5, found 6" in err
+    assert run()[0] == 0
+    assert path.read_bytes() == whole.read_bytes()
+
+
+def test_lower_resolution_reports_its_cosine(
+    networks: losses.Networks, tmp_path: pathlib.Path
+) -> None:
+    config = dataclasses.replace(CONFIG, clip_resolution=4)
+    found = measure(networks, tmp_path / "work", config, layers=(0,))
+    assert found.lower.shape == (10,)
+    assert (np.abs(found.lower) < 0.999).any()
+    assert (found.lower <= 1.0001).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"output": None}, "--output: expected a .safetensors file, found None"),
+        ({"output": "x.npy"}, "--output: expected a .safetensors file"),
+        ({"layers": "b16"}, "--layers: expected all"),
+        ({"num_samples": 0}, "--num_samples must be at least 1"),
+        ({"method": "fast"}, "--method must be one of exact, jacobian"),
+        ({"class": 1}, "--class: this generator is not class-conditional"),
+        ({"compare": "none.safetensors"}, "none.safetensors: no such file"),
+    ],
+)
+def test_wrong_flags_are_refused_in_one_line(
+    run: Run, tmp_path: pathlib.Path, options: dict[str, Any], message: str
+) -> None:
+    code, _, err = run(**options)
+    assert code == 2
+    assert err.count("\n") == 1
+    assert err.startswith("error: ")
+    assert message in err
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,334 @@
+"""What `train.mapper` is made of: latents, compiled work, checkpoints, metrics.
+
+Everything that varies is a function of the seed and the number of the step, so that a
+run that was cut off goes on as if it had not been.
+"""
+
+import functools
+import importlib.util
+import json
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from styleclip_jax import losses, parallel
+from styleclip_jax.errors import UserError
+from styleclip_jax.io import files, latents
+from styleclip_jax.methods import mapper, mapper_training
+
+# Distinguish what is drawn from one seed.
+_TRAINING, _VALIDATION = 0, 1
+_NUM_KEPT = 2
+
+
+class Data(NamedTuple):
+    """Latents to train on and latents held out.
+
+    Attributes:
+      training: from a file, or None to draw z anew for each step.
+      validation: latents held out.
+      z_dim: length of z.
+      batch_size: latents per step, B.
+      seed: of shuffling and drawing.
+    """
+
+    training: latents.Latents | None
+    validation: latents.Latents
+    z_dim: int
+    batch_size: int
+    seed: int
+
+    @property
+    def space(self) -> str:
+        """Space of the training latents."""
+        return "z" if self.training is None else self.training.space
+
+    def batches(self, start: int) -> Iterator[np.ndarray]:
+        """Batches [B, …] of the steps from `start` on, without end.
+
+        Latents of a file are shuffled anew in each epoch; those that fill no batch wait
+        for the next one.
+        """
+        step = start
+        order, order_of = np.empty(0, int), -1
+        while True:
+            if self.training is None:
+                rng = np.random.default_rng((self.seed, _TRAINING, step))
+                shape = (self.batch_size, self.z_dim)
+                yield rng.standard_normal(shape, np.float32)
+            else:
+                count = len(self.training.array)
+                epoch, index = divmod(step, count // self.batch_size)
+                if epoch != order_of:
+                    rng = np.random.default_rng((self.seed, _TRAINING, epoch))
+                    order, order_of = rng.permutation(count), epoch
+                rows = order[index * self.batch_size :][: self.batch_size]
+                yield np.asarray(self.training.array[rows], np.float32)
+            step += 1
+
+    def validation_batches(self) -> Iterator[np.ndarray]:
+        """Batches [B, …] of the latents held out, the incomplete last one left out."""
+        array = self.validation.array
+        for start in range(0, len(array) - self.batch_size + 1, self.batch_size):
+            yield np.asarray(array[start : start + self.batch_size], np.float32)
+
+
+def open_data(
+    path: str | None,
+    validation_path: str | None,
+    dimensions: latents.Dimensions,
+    *,
+    num_validation: int,
+    batch_size: int,
+    seed: int,
+) -> Data:
+    """Latents from files, or sampled.
+
+    Args:
+      path: file of latents to train on, None to sample them.
+      validation_path: file of latents held out, None to take the last ones of `path`,
+        or to sample them.
+      dimensions: of the generator.
+      num_validation: how many to hold out without a file of them.
+      batch_size: latents per step.
+      seed: of shuffling and drawing.
+
+    Raises:
+      UserError: a file that cannot be read, does not fit the generator, or has fewer
+        latents than a batch.
+    """
+    training = None if path is None else latents.read(path, dimensions, None)
+    if validation_path is not None:
+        validation = latents.read(validation_path, dimensions, None)
+    elif training is not None:
+        array, space = training
+        held_out = min(num_validation, len(array))
+        training = latents.Latents(array[: len(array) - held_out], space)
+        validation = latents.Latents(array[len(array) - held_out :], space)
+    else:
+        rng = np.random.default_rng((seed, _VALIDATION))
+        z = rng.standard_normal((num_validation, dimensions.z_dim), np.float32)
+        validation = latents.Latents(z, "z")
+    for name, source in (("training", training), ("validation", validation)):
+        if source is not None and len(source.array) < batch_size:
+            raise UserError(
+                f"--batch_size: expected at most the number of latents for {name}, "
+                f"{len(source.array)}, found {batch_size}"
+            )
+    return Data(training, validation, dimensions.z_dim, batch_size, seed)
+
+
+class Trainer:
+    """The compiled work: step, validation, images."""
+
+    def __init__(
+        self,
+        networks: losses.Networks,
+        text: jax.Array,
+        problem: mapper_training.Problem,
+        data: Data,
+        convert: Callable[..., Any],
+        devices: Sequence[jax.Device] | None = None,
+    ) -> None:
+        """Prepares everything; compilation happens at first use.
+
+        Args:
+          networks: generator, CLIP and identity.
+          text: [M, E] normalised CLIP features of the prompts.
+          problem: what is trained and how.
+          data: latents.
+          convert: (generator, batch, space=) → latents in the space of the problem.
+          devices: of this process, where there is one process; all if absent.
+        """
+        self.mesh = parallel.make_mesh(devices or jax.local_devices())
+        self.data, self.problem = data, problem
+        self._networks, self._text = parallel.replicate((networks, text), self.mesh)
+        options: Any = {"problem": problem, "axis_name": parallel.AXIS}
+
+        def step(networks: Any, text: Any, state: Any, batch: Any) -> Any:
+            latent = convert(networks.generator, batch, space=data.space)
+            return mapper_training.train_together(
+                networks, state, latent, text, **options
+            )
+
+        def validate(networks: Any, text: Any, params: Any, batch: Any) -> Any:
+            latent = convert(networks.generator, batch, space=data.validation.space)
+            return mapper_training.evaluate_together(
+                networks, params, latent, text, **options
+            )
+
+        self._step = parallel.map_devices(step, 3, devices=devices)
+        self._validate = parallel.map_devices(validate, 3, devices=devices)
+        self._convert = jax.jit(functools.partial(convert, space=data.validation.space))
+        self._synthesize = jax.jit(problem.space.synthesize)
+        self._edit = jax.jit(functools.partial(mapper.edit, config=problem.config))
+
+    def start(self, seed: int) -> mapper_training.State:
+        """The first state, every leaf [M, …]; all mappers start from the same weights.
+
+        A mapper thus becomes the same whether others are trained beside it or not.
+        """
+        params = jax.jit(mapper.init, static_argnums=1)(
+            jax.random.key(seed), self.problem.config
+        )
+        state = mapper_training.start(params, problem=self.problem)
+        count = len(self._text)
+        return jax.tree.map(lambda x: np.stack([np.asarray(x)] * count), state)
+
+    def batches(self, start: int) -> Any:
+        """Batches of the steps from `start` on, on the devices ahead of time."""
+        shares = (
+            parallel.split(batch, self.mesh) for batch in self.data.batches(start)
+        )
+        return parallel.prefetch(shares, self.mesh)
+
+    def step(
+        self, state: Any, batch: Any
+    ) -> tuple[mapper_training.State, dict[str, Any]]:
+        """One step of all mappers."""
+        return self._step(self._networks, self._text, state, batch)
+
+    def validate(self, params: Any) -> dict[str, np.ndarray]:
+        """Losses [M] over all latents held out."""
+        found = [
+            self._validate(
+                self._networks, self._text, params, parallel.split(batch, self.mesh)
+            )
+            for batch in self.data.validation_batches()
+        ]
+        return jax.tree.map(lambda *x: np.mean(np.stack(x), axis=0), *found)
+
+    def render(self, params: Any, count: int) -> list[np.ndarray]:
+        """Images of some latents held out, then of their edits by each mapper."""
+        generator = self._networks.generator
+        batch = np.asarray(self.data.validation.array[:count], np.float32)
+        latent = self._convert(generator, batch)
+        edits = [
+            self._edit(jax.tree.map(lambda x, i=i: x[i], params), latent)
+            for i in range(len(self._text))
+        ]
+        return [np.asarray(self._synthesize(generator, x)) for x in (latent, *edits)]
+
+
+class Best(NamedTuple):
+    """The mappers with the lowest validation loss.
+
+    Attributes:
+      loss: [M], infinite before the first validation.
+      step: [M], number of steps done.
+      params: their parameters, every leaf [M, …].
+    """
+
+    loss: np.ndarray
+    step: np.ndarray
+    params: Any
+
+
+def no_best(state: mapper_training.State) -> Best:
+    """The mappers of a state that has not been validated."""
+    step = np.asarray(state.step)
+    loss = np.full(step.shape, np.inf, np.float32)
+    return Best(loss, step, state.params)
+
+
+def keep_best(
+    best: Best, step: int, params: Any, found: dict[str, np.ndarray]
+) -> tuple[Best, list[int]]:
+    """The better of two sets of mappers, and which of them are new."""
+    better = np.asarray(found["total"]) < best.loss
+
+    def choose(new: Any, old: Any) -> np.ndarray:
+        new, old = np.asarray(new), np.asarray(old)
+        return np.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+    kept = Best(
+        choose(found["total"], best.loss),
+        np.where(better, step, best.step).astype(best.step.dtype),
+        jax.tree.map(choose, params, best.params),
+    )
+    return kept, np.flatnonzero(better).tolist()
+
+
+class Checkpoints:
+    """States of a run under `checkpoints/`, the last ones kept."""
+
+    def __init__(self, workdir: pathlib.Path) -> None:
+        self._directory = (workdir / "checkpoints").absolute()
+        options = ocp.CheckpointManagerOptions(max_to_keep=_NUM_KEPT)
+        self._manager = ocp.CheckpointManager(self._directory, options=options)
+
+    def restore(self, template: Any) -> tuple[int, Any]:
+        """Steps done and the last state, or 0 and the template if there is none."""
+        step = self._manager.latest_step()
+        if step is None:
+            return 0, template
+        arguments = ocp.args.StandardRestore(jax.device_get(template))
+        return step, self._manager.restore(step, args=arguments)
+
+    def save(self, step: int, state: Any) -> None:
+        """Writes a state in the background."""
+        host = jax.device_get(state)
+        self._manager.save(step, args=ocp.args.StandardSave(host))
+
+    def last(self) -> str:
+        """The last checkpoint, for people."""
+        self._manager.wait_until_finished()
+        step = self._manager.latest_step()
+        return "none" if step is None else str(self._directory / str(step))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._manager.close()
+
+
+class Metrics:
+    """`metrics.jsonl`, a line per prompt, and TensorBoard events if it is installed."""
+
+    def __init__(
+        self, workdir: pathlib.Path, prompts: Sequence[str], start: int
+    ) -> None:
+        """Opens the metrics; lines after step `start` are of steps to do again."""
+        self._path, self._prompts = workdir / "metrics.jsonl", prompts
+        if self._path.exists():
+            # A line that was being written has no end.
+            whole = self._path.read_text().rpartition("\n")[0].splitlines()
+            kept = [line for line in whole if json.loads(line)["step"] <= start]
+            with files.new_file(self._path) as temporary:
+                temporary.write_text("".join(f"{line}\n" for line in kept))
+        self._events = None
+        if importlib.util.find_spec("tensorboard") is not None:
+            from tensorboard import summary
+
+            self._events = summary.Writer(str(workdir / "tensorboard"))
+
+    def write(self, step: int, split: str, terms: dict[str, np.ndarray]) -> None:
+        """Adds the terms [M] of every mapper.
+
+        Args:
+          step: number of steps done.
+          split: "training", of the last step, or "validation".
+          terms: losses by name.
+        """
+        with self._path.open("a") as file:
+            for index, prompt in enumerate(self._prompts):
+                values = {name: float(value[index]) for name, value in terms.items()}
+                line = {"step": step, "split": split, "prompt": prompt, **values}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                if self._events is not None:
+                    for name, value in values.items():
+                        tag = f"{split}/{name}/{prompt}"
+                        self._events.add_scalar(tag, value, step)
+        if self._events is not None:
+            self._events.flush()

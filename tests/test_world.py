@@ -11,7 +11,14 @@ import pytest
 from styleclip_jax import assets
 from styleclip_jax.assets import judge, world
 from styleclip_jax.models import stylegan2
-from train import convolution, demo_clip, demo_generator, demo_judge, demo_report
+from train import (
+    convolution,
+    demo_clip,
+    demo_generator,
+    demo_identity,
+    demo_judge,
+    demo_report,
+)
 
 ASSETS = pathlib.Path(assets.__file__).parent
 
@@ -139,7 +146,7 @@ def test_the_clip_names_what_drawings_show():
     shares = demo_clip.zero_shot(
         model.params, *_held_out(400), config=model.config, words=words
     )
-    # Mouths and eyes are not learned yet; see the README of the assets.
+    # These weights know neither mouths nor eyes; see the README of the assets.
     floors = {
         "hair_color": 0.97,
         "hair_style": 0.97,
@@ -147,6 +154,48 @@ def test_the_clip_names_what_drawings_show():
         "glasses": 0.7,
     }
     assert all(shares[name] > floor for name, floor in floors.items()), shares
+
+
+def test_the_identity_network_tells_persons_apart(tmp_path: pathlib.Path):
+    network = assets.load_identity()
+    images = demo_identity.persons(tmp_path, 120, 3, seed=77)
+    scores = demo_identity.verification(network.params, images, network.config)
+    assert scores["accuracy"] > 0.9, scores
+
+
+def test_a_person_keeps_face_skin_and_hair_style(faces: list[world.Face]):
+    rng = np.random.default_rng(0)
+    person, others = (
+        faces[0],
+        [demo_identity.another_picture(faces[0], rng) for _ in range(50)],
+    )
+    for name in ("skin", "hair_style", "eyes"):
+        assert {getattr(face, name) for face in others} == {getattr(person, name)}
+    for name in ("mouth", "glasses", "background", "hair_color"):
+        assert len({getattr(face, name) for face in others}) > 1
+    width = world.SHAPES.index("face_width")
+    yaw = world.SHAPES.index("yaw")
+    assert {face.shapes[width] for face in others} == {person.shapes[width]}
+    assert len({face.shapes[yaw] for face in others}) > 40
+
+
+def test_arcface_adds_its_margin_to_the_right_angle():
+    angles = np.array([[0.3, 1.2, 2.9], [2.0, 3.1, 0.4]])
+    feature = np.array([[1.0, 0.0]])
+    for row, label in zip(angles, (0, 1), strict=True):
+        centers = 5 * np.stack([np.cos(row), np.sin(row)], axis=1)
+        widened = np.cos(row)
+        widened[label] = np.cos(min(row[label] + 0.2, np.pi))
+        logits = 10 * widened
+        expected = np.log(np.exp(logits).sum()) - logits[label]
+        found = demo_identity.arcface(
+            jnp.asarray(feature),
+            jnp.asarray(centers),
+            jnp.array([label]),
+            scale=10,
+            margin=0.2,
+        )
+        np.testing.assert_allclose(found, [expected], rtol=1e-4)
 
 
 def test_samples_are_as_varied_as_drawings():

@@ -92,7 +92,12 @@ for _name, _default, _help in (
     ("validation_latents", None, "File of latents held out."),
     ("generator", None, "Model directory; the embedded one if absent."),
     ("clip", None, "CLIP by directory or hub name; the embedded one if absent."),
-    ("identity", None, "Model directory of a face recognition network."),
+    (
+        "identity",
+        None,
+        "Model directory of a face recognition network; the embedded one, with the "
+        "embedded generator, if absent.",
+    ),
     ("coordinator_address", None, "host:port of process 0, for several processes."),
 ):
     flags.DEFINE_string(_name, _default, _help, flag_values=VALUES)
@@ -135,14 +140,17 @@ def main(values: flags.FlagValues) -> int:
     _connect(values)
     generator = assets.load_generator(values.generator)
     clip_network, tokenizer = assets.load_clip(values.clip)
-    identity, training = _load_identity(values, training)
+    identity_directory, training = _identity(values, training)
+    identity = None
+    if identity_directory is not None:
+        identity = assets.load_identity(identity_directory)
     problem = mapper_training.official(
         _architecture(values, generator.config), training
     )
     data = _open_data(values, config, generator.config)
     text = clip.encode_prompts(clip_network, tokenizer, prompts)
     label = cli_latents.one_hot_label(values, generator.config)
-    inputs = _inputs(values, assets.generator_directory(values.generator))
+    inputs = _inputs(values, identity_directory)
     workdir = pathlib.Path(values.workdir)
     folder = Folder(workdir, prompts, problem.config, inputs, config.batch_size)
     if folder.primary:
@@ -352,16 +360,21 @@ def _connect(values: flags.FlagValues) -> None:
     parallel.connect(*(values[name].value for name in names))
 
 
-def _load_identity(
+def _identity(
     values: flags.FlagValues, training: mapper_training.TrainingConfig
-) -> tuple[Network | None, mapper_training.TrainingConfig]:
-    """The identity network; without one, the objective goes without its term."""
-    if values.identity is not None:
-        return assets.load_identity(values.identity), training
-    if training.id_lambda and values["id_lambda"].present:
+) -> tuple[pathlib.Path | None, mapper_training.TrainingConfig]:
+    """Directory of the identity network; without one, its term is left out.
+
+    The embedded one knows the faces of the embedded generator alone.
+    """
+    if not training.id_lambda:
+        return None, training
+    if values.identity is not None or values.generator is None:
+        return assets.identity_directory(values.identity), training
+    if values["id_lambda"].present:
         raise UserError(
-            f"--id_lambda: {training.id_lambda} needs a face recognition network, "
-            "expected --identity with it"
+            f"--id_lambda: {training.id_lambda} with another generator needs a face "
+            "recognition network, expected --identity with it"
         )
     return None, dataclasses.replace(training, id_lambda=0.0)
 
@@ -424,16 +437,17 @@ def _convert(
     )
 
 
-def _inputs(values: flags.FlagValues, generator: pathlib.Path) -> dict[str, str]:
+def _inputs(values: flags.FlagValues, identity: pathlib.Path | None) -> dict[str, str]:
     """Hashes of what the run reads; a CLIP from the hub goes by its name."""
+    generator = assets.generator_directory(values.generator)
     source = assets.clip_source(values.clip)
     weights = pathlib.Path(source) / "model.safetensors"
     inputs = {
         "generator": checkpoints.fingerprint(generator),
         "clip": files.hash_file(weights) if weights.is_file() else str(source),
     }
-    if values.identity is not None:
-        inputs["identity"] = checkpoints.fingerprint(values.identity)
+    if identity is not None:
+        inputs["identity"] = checkpoints.fingerprint(identity)
     for name in ("prompts_file", "latents", "validation_latents"):
         if path := values[name].value:
             inputs[name] = files.hash_file(path)
@@ -468,7 +482,7 @@ def _print_header(
         f"latents: {count} in {data.space}, "
         f"{len(data.validation.array)} held out, edited in {config.space}\n"
         f"mapper: {parts}\n"
-        f"objective: {terms}{'' if values.identity else ' (no --identity)'}\n"
+        f"objective: {terms}\n"
         f"devices: {jax.device_count()} in {jax.process_count()} processes\n"
         f"prompts: {'; '.join(prompts)}"
     )

@@ -30,7 +30,7 @@ from PIL import Image
 
 from styleclip_jax import assets, losses, parallel
 from styleclip_jax.cli import flags as cli
-from styleclip_jax.cli import outputs
+from styleclip_jax.cli import outputs, pasting
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import align, checkpoints, files, images, photos
 from styleclip_jax.methods import inversion, optimization
@@ -261,7 +261,7 @@ def _open(
     A face has the keys "file" and "quad", the corners of its square. A run that goes on
     has the same photos, so that faces need not be found again.
     """
-    path = pathlib.Path(values.outdir) / "aligned.json"
+    path = pathlib.Path(values.outdir) / pasting.RECORD
     found = None if path.exists() else _find_faces(paths, values)
     outdir = outputs.begin("styleclip-invert", values, inputs)
     if found is not None:

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from convert import irse50, rules, stylegan2
-from convert.pickles import Object
 from convert.rules import Conversion, Rule
-from convert.torch_files import TorchFile, tensors
+from convert.torch_files import TorchFile, options_of, state_of, tensors
 from styleclip_jax import assets
 from styleclip_jax.errors import UserError
 from styleclip_jax.models import e4e
@@ -49,7 +48,7 @@ _TABLE = (
 
 def recognize(file: TorchFile) -> bool:
     """Whether the file holds an encoder of e4e's or pSp's architecture."""
-    state = _state(file)
+    state = state_of(file)
     return all(name in state for name in _MARKS)
 
 
@@ -61,7 +60,7 @@ def convert(file: TorchFile) -> Conversion:
     """
     if not recognize(file):
         raise UserError(f"{file.path}: expected an e4e or pSp encoder, found none")
-    state, notes = tensors(_state(file)), list[str]()
+    state, notes = tensors(state_of(file)), list[str]()
     decoder = {
         name.removeprefix("decoder."): state.pop(name)
         for name in list(state)
@@ -77,7 +76,7 @@ def convert(file: TorchFile) -> Conversion:
         parts[assets.DECODER] = stylegan2.convert(
             TorchFile(file.path, file.format, decoder)
         )
-    if not _options(file).get("start_from_latent_avg", True):
+    if not options_of(file).get("start_from_latent_avg", True):
         notes.append("the encoder was trained without an average latent")
         average = np.zeros((config.num_rows, config.w_dim), np.float32)
     elif average is None and parts:
@@ -94,21 +93,6 @@ def convert(file: TorchFile) -> Conversion:
     return Conversion(KIND, config, checked, notes, parts=parts)
 
 
-def _state(file: TorchFile) -> Mapping[str, Any]:
-    """The state dict in a checkpoint, or alone in a file."""
-    content = file.content if isinstance(file.content, dict) else {}
-    state = content.get("state_dict", content)
-    return state if isinstance(state, dict) else {}
-
-
-def _options(file: TorchFile) -> Mapping[str, Any]:
-    """The flags of the training, stored as a dict or a namespace."""
-    options = file.content.get("opts")
-    if isinstance(options, Object):
-        options = options.state
-    return options if isinstance(options, dict) else {}
-
-
 def _infer_config(
     found: Mapping[str, np.ndarray], file: TorchFile, notes: list[str]
 ) -> e4e.E4eConfig:
@@ -116,7 +100,7 @@ def _infer_config(
     body = irse50.infer_body(found, "body", file=file.path)
     heads = [int(m[1]) for name in found if (m := re.match(r"head(\d+)/", name))]
     halvings = sum(bool(re.fullmatch(r"head0/conv\d+/kernel", name)) for name in found)
-    kind = _options(file).get("encoder_type")
+    kind = options_of(file).get("encoder_type")
     if kind is None:
         kind = next(iter(_OFFSETS))
         notes.append(f"the file does not say what encoder it has; taken for {kind}")

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from convert import rules, stylegan2
-from convert.pickles import Object
 from convert.rules import Conversion, Rule
-from convert.torch_files import TorchFile, tensors
+from convert.torch_files import TorchFile, options_of, state_of, tensors
 from styleclip_jax.errors import UserError
 from styleclip_jax.methods import mapper
 
@@ -59,7 +58,7 @@ _TABLE = [
 def recognize(file: TorchFile) -> bool:
     """Whether the file holds a mapper."""
     pattern = re.compile(rf"mapper\.({'|'.join(_NETWORKS)}|mapper_\d+)\.mapping\..*")
-    return any(pattern.fullmatch(str(name)) for name in _state(file))
+    return any(pattern.fullmatch(str(name)) for name in state_of(file))
 
 
 def convert(file: TorchFile) -> Conversion:
@@ -70,14 +69,14 @@ def convert(file: TorchFile) -> Conversion:
     """
     if not recognize(file):
         raise UserError(f"{file.path}: expected a latent mapper, found none")
-    state = tensors(_state(file))
+    state = tensors(state_of(file))
     decoder = {
         name.removeprefix("decoder."): state.pop(name)
         for name in list(state)
         if name.startswith("decoder.")
     }
     renamed = rules.rename_tensors(_TABLE, state, file=file.path)
-    options = _options(file)
+    options = options_of(file)
     config = _infer_config(renamed.tensors, options, file.path)
     checked = rules.check_tensors(renamed, mapper.param_shapes(config), file=file.path)
     conversion = Conversion(KIND, config, checked)
@@ -86,21 +85,6 @@ def convert(file: TorchFile) -> Conversion:
     if decoder:
         conversion.parts[DECODER] = _convert_decoder(decoder, config, file)
     return conversion
-
-
-def _state(file: TorchFile) -> Mapping[str, Any]:
-    """The state dict in a checkpoint, or alone in a file."""
-    content = file.content if isinstance(file.content, dict) else {}
-    state = content.get("state_dict", content)
-    return state if isinstance(state, dict) else {}
-
-
-def _options(file: TorchFile) -> Mapping[str, Any]:
-    """The flags of the training, stored as a dict or a namespace."""
-    options = file.content.get("opts")
-    if isinstance(options, Object):
-        options = options.state
-    return options if isinstance(options, dict) else {}
 
 
 def _infer_config(

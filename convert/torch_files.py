@@ -10,7 +10,7 @@ import os
 import pathlib
 import struct
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import ml_dtypes
@@ -318,3 +318,18 @@ def _read_safetensors(path: pathlib.Path) -> tuple[Format, Any]:
         array = np.frombuffer(entry["data"], np.uint8).view(dtype)
         content[name] = array.reshape(entry["shape"])
     return "safetensors", content
+
+
+def state_of(file: TorchFile) -> Mapping[str, Any]:
+    """The state dict in a checkpoint, or alone in a file."""
+    content = file.content if isinstance(file.content, dict) else {}
+    state = content.get("state_dict", content)
+    return state if isinstance(state, dict) else {}
+
+
+def options_of(file: TorchFile) -> Mapping[str, Any]:
+    """The flags of the training, stored as a dict or a namespace."""
+    options = file.content.get("opts")
+    if isinstance(options, Object):
+        options = options.state
+    return options if isinstance(options, dict) else {}

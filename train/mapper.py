@@ -440,11 +440,9 @@ def _convert(
 def _inputs(values: flags.FlagValues, identity: pathlib.Path | None) -> dict[str, str]:
     """Hashes of what the run reads; a CLIP from the hub goes by its name."""
     generator = assets.generator_directory(values.generator)
-    source = assets.clip_source(values.clip)
-    weights = pathlib.Path(source) / "model.safetensors"
     inputs = {
         "generator": checkpoints.fingerprint(generator),
-        "clip": files.hash_file(weights) if weights.is_file() else str(source),
+        "clip": assets.clip_fingerprint(values.clip) or values.clip,
     }
     if identity is not None:
         inputs["identity"] = checkpoints.fingerprint(identity)

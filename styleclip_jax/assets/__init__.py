@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import checkpoints
+from styleclip_jax.io import checkpoints, files
 from styleclip_jax.models import bpe, clip, e4e, irse50, stylegan2
 from styleclip_jax.models.network import Network
 
@@ -49,6 +49,12 @@ def clip_source(
 ) -> str | pathlib.Path:
     """Where `load_clip` reads from."""
     return name_or_directory or _HERE / "clip"
+
+
+def clip_fingerprint(name_or_directory: str | pathlib.Path | None = None) -> str | None:
+    """SHA-256 of the weights that `load_clip` reads; None for one from the hub."""
+    weights = pathlib.Path(clip_source(name_or_directory)) / "model.safetensors"
+    return files.hash_file(weights) if weights.is_file() else None
 
 
 def load_identity(directory: str | pathlib.Path | None = None) -> Network:

@@ -1,7 +1,6 @@
 """What programs with global directions share: samples of S, and files of relevance."""
 
 import functools
-import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -89,8 +88,6 @@ def origins(
 ) -> tuple[directions.Origin, directions.Origin]:
     """Which generator and CLIP the flags --generator and --clip name."""
     directory = assets.generator_directory(generator)
-    source = assets.clip_source(clip)
-    weights = pathlib.Path(source) / "model.safetensors"
     return (
         directions.Origin(
             directory.resolve().name if generator else "embedded",
@@ -99,7 +96,7 @@ def origins(
         directions.Origin(
             # A name on the hub, or the last part of a path.
             ("/".join(str(clip).rsplit("/", 2)[-2:]) if clip else "embedded"),
-            files.hash_file(weights) if weights.is_file() else None,
+            assets.clip_fingerprint(clip),
         ),
     )
 

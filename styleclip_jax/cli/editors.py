@@ -6,7 +6,6 @@ a latent, and the function that makes them for a batch.
 
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -434,9 +433,7 @@ def _text(values: flags.FlagValues, name: str) -> str:
 
 def _clip_input(values: flags.FlagValues) -> dict[str, str]:
     """Hash of the CLIP; one from the hub goes by its name."""
-    directory = assets.clip_source(values.clip)
-    weights = pathlib.Path(directory) / "model.safetensors"
-    return {"clip": files.hash_file(weights) if weights.is_file() else str(directory)}
+    return {"clip": assets.clip_fingerprint(values.clip) or values.clip}
 
 
 def _describe_clip(values: flags.FlagValues, model: Network) -> str:

@@ -229,11 +229,7 @@ def _inputs(
 ) -> dict[str, str]:
     """Hashes of what the run reads; a CLIP from the hub goes by its name."""
     inputs = {"generator": checkpoints.fingerprint(generator)}
-    clip_directory = assets.clip_source(values.clip)
-    weights = pathlib.Path(clip_directory) / "model.safetensors"
-    inputs["clip"] = (
-        files.hash_file(weights) if weights.is_file() else str(clip_directory)
-    )
+    inputs["clip"] = assets.clip_fingerprint(values.clip) or values.clip
     for name in ("encoder", "identity"):
         folder = values[name].value
         if folder is not None:

@@ -5,7 +5,8 @@ replicated, so a jitted function of a batch runs as one program per device witho
 communication.
 
 Training is one program per device instead, by `map_devices`, over all devices of all
-processes; its batches come from `split` and `prefetch`.
+processes; its batches come from `split` and `prefetch`. Processes that edit have a mesh
+of their own devices each, and a `share` of the work.
 """
 
 import collections
@@ -14,6 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 # Axis of the mesh, and what a per-device function averages over.
@@ -70,6 +72,17 @@ def connect(
     jax.distributed.initialize(coordinator_address, num_processes, process_id)
 
 
+def share(count: int) -> range:
+    """Which of so many tasks are this process's, in their order one after the other."""
+    index, processes = jax.process_index(), jax.process_count()
+    return range(count * index // processes, count * (index + 1) // processes)
+
+
+def agree(number: int) -> int:
+    """The number of process 0; waits until all processes have come here."""
+    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+
+
 def map_devices(
     step: Callable[..., Any],
     num_shared: int,
@@ -118,7 +131,8 @@ def prefetch(batches: Iterable[Any], mesh: Mesh, size: int = 2) -> Iterator[Any]
     """Puts batches onto devices before they are asked for.
 
     Args:
-      batches: trees of [devices, …], as `split` makes them.
+      batches: trees of arrays whose leading axis is spread over the devices, such as
+        `split` makes.
       mesh: devices of this process.
       size: number of batches that wait there.
     """

@@ -94,7 +94,7 @@ def entries() -> list[Entry]:
             "map_latents",
             functools.partial(stylegan2.map_latents, config=config),
             generator.params,
-            jax.random.normal(jax.random.key(6), (BATCH, config.z_dim)),
+            tiny.normal(6, BATCH, config.z_dim),
         ),
         Entry(
             "to_styles",

@@ -2,9 +2,14 @@
 
 import os
 
-# Before JAX starts: four devices, so that sharding can be tested anywhere.
+# Before JAX starts: four devices, so that sharding can be tested anywhere, and plain
+# loops, since compiling a program takes longer than all that it computes.
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_force_host_platform_device_count=4"
+    + " --xla_backend_extra_options=xla_cpu_optimize_for_size,"
+    + "xla_cpu_disable_loop_unrolling,xla_cpu_disable_slp_vectorizer,"
+    + "xla_cpu_disable_new_fusion_emitters"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -12,6 +17,8 @@ import jax
 import pytest
 
 from styleclip_jax import losses
+from styleclip_jax.io import checkpoints
+from styleclip_jax.models import bpe, clip
 from tests import tiny
 
 
@@ -29,6 +36,20 @@ def networks() -> losses.Networks:
     return losses.Networks(tiny.generator(), tiny.clip_network())
 
 
-@pytest.fixture
-def key() -> jax.Array:
-    return jax.random.key(0)
+@pytest.fixture(scope="session")
+def models(
+    networks: losses.Networks, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    """Flags that name these networks on disk."""
+    folder = tmp_path_factory.mktemp("models")
+    generator = networks.generator
+    checkpoints.save_network(
+        folder / "generator",
+        kind="stylegan2",
+        params=generator.params,
+        config=generator.config,
+        source={"note": "random"},
+    )
+    clip.save(networks.clip, folder / "clip")
+    bpe.write(bpe.OPENAI_MERGES, folder / "clip", 100)
+    return {name: str(folder / name) for name in ("generator", "clip")}

@@ -19,11 +19,12 @@ ALLOWED = {
     "optimizers": set(),
     "parallel": set(),
     "losses": {"spaces", "models"},
+    "metrics": {"models"},
     "methods": {"spaces", "models", "losses", "optimizers", "methods"},
     "io": {"spaces", "errors", "io"},
     "assets": {"spaces", "models", "errors", "io", "assets"},
 }
-PURE = ("spaces", "models", "optimizers", "parallel", "losses", "methods")
+PURE = ("spaces", "models", "optimizers", "parallel", "losses", "metrics", "methods")
 IMPURE = ("absl", "PIL", "orbax", "os", "tqdm")
 
 

@@ -132,7 +132,7 @@ def test_edit_writes_everything_that_it_promises(
     assert np.abs(arrays[0] - arrays[1]).max() > 1e-4
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
     assert [line["seed"] for line in lines] == list(range(3, 9))
-    assert all({"clip", "l2", "total", "seconds"} <= line.keys() for line in lines)
+    assert all({"clip", "l2", "total"} <= line.keys() for line in lines)
     assert len(list((folder / "images").iterdir())) == 6
     assert Image.open(folder / "films" / "000005.gif").n_frames >= 2
     record = json.loads((folder / "run.json").read_text())
@@ -146,50 +146,6 @@ def test_edit_writes_everything_that_it_promises(
             edit, latents=folder / "edited.npz", space="s", outdir=tmp_path / "next"
         )
         assert code == 0
-
-
-def test_killed_run_goes_on_where_it_stopped(
-    run: Program, tmp_path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    run(edit, seeds="0-8", images="npy", outdir=undisturbed)
-
-    class Killed(BaseException):
-        pass
-
-    write = edit._write
-
-    def die_at_second_batch(*arguments: Any) -> None:
-        write(*arguments)
-        rows = arguments[3]
-        if rows[0] == 4:
-            raise Killed
-
-    monkeypatch.setattr(edit, "_write", die_at_second_batch)
-    with pytest.raises(Killed):
-        run(edit, seeds="0-8", images="npy", outdir=killed)
-    monkeypatch.setattr(edit, "_write", write)
-    assert not (killed / "edited.npy").exists()
-    # A line that was being written when the run died.
-    with (killed / "metrics.jsonl").open("a") as file:
-        file.write('{"index": 8, "se')
-    code, out, _ = run(edit, seeds="0-8", images="npy", outdir=killed)
-    assert code == 0
-    assert "8 of 9 latents are done" in out
-    for name in ("original.npy", "edited.npy", "images/000008.npy", "grid.png"):
-        assert (killed / name).read_bytes() == (undisturbed / name).read_bytes(), name
-    indices = [json.loads(x)["index"] for x in (killed / "metrics.jsonl").open()]
-    assert indices == list(range(9))
-    # Killed between the two renames at the end.
-    (killed / "edited.npy").rename(killed / ".edited.partial.npy")
-    code, out, _ = run(edit, seeds="0-8", images="npy", outdir=killed)
-    assert code == 0
-    for name in ("original.npy", "edited.npy"):
-        assert (killed / name).read_bytes() == (undisturbed / name).read_bytes(), name
-    # Once more: nothing is left to do.
-    code, out, _ = run(edit, seeds="0-8", images="npy", outdir=killed)
-    assert code == 0
-    assert "9 of 9 latents are done" in out
 
 
 def test_other_flags_are_refused_by_name(run: Program) -> None:

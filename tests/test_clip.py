@@ -21,6 +21,7 @@ from convert import clip as clip_table
 from convert import torch_files
 from styleclip_jax.errors import UserError
 from styleclip_jax.models import bpe, clip
+from tests import tiny
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 CHECKPOINT = GOLDEN / "clip_vit" / "ViT-tiny-16.jit.pt"
@@ -75,8 +76,7 @@ def preprocessed():
 @pytest.fixture(scope="module")
 def small_directory(tmp_path_factory):
     directory = tmp_path_factory.mktemp("small")
-    params = jax.jit(clip.init, static_argnums=1)(jax.random.key(0), SMALL)
-    clip.save(clip.Clip(params, SMALL), directory)
+    clip.save(tiny.clip_network(SMALL), directory)
     bpe.write(bpe.OPENAI_MERGES, directory, NUM_MERGES)
     return directory
 
@@ -543,9 +543,7 @@ def official_composition(image):
 
 @pytest.mark.parametrize("size", [32, 64, 96, 128, 256, 512, 1024])
 def test_styleclip_preprocessing_is_the_official_composition(size):
-    keys = jax.random.split(jax.random.key(size))
-    image = jax.random.normal(keys[0], (1, size, size, 3))
-    cotangent = jax.random.normal(keys[1], (1, 224, 224, 3))
+    image, cotangent = tiny.normal(0, 1, size, size, 3), tiny.normal(1, 1, 224, 224, 3)
 
     @jax.jit
     def both(image):
@@ -569,14 +567,14 @@ def test_styleclip_preprocessing_matches_golden(preprocessed):
 
 
 def test_styleclip_preprocessing_passes_images_of_the_right_size():
-    image = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
+    image = tiny.normal(0, 2, 32, 32, 3)
     found = clip.preprocess_styleclip(image, config=SMALL)
     np.testing.assert_array_equal(found, image)
 
 
 @pytest.mark.parametrize("size", [16, 24, 40, 64])
 def test_styleclip_preprocessing_keeps_the_mean_at_any_size(size):
-    image = jax.random.normal(jax.random.key(0), (1, size, size, 3))
+    image = tiny.normal(0, 1, size, size, 3)
     found = clip.preprocess_styleclip(image, config=SMALL)
     assert found.shape == (1, 32, 32, 3)
     np.testing.assert_allclose(found.mean((1, 2)), image.mean((1, 2)), atol=1e-5)
@@ -616,13 +614,10 @@ def test_differentiable_preprocessing_is_within_rounding_of_pil(preprocessed, na
 
 def test_gradient_of_differentiable_preprocessing_is_its_slope():
     # Far from the bounds the map is affine, so a finite step is exact.
-    keys = jax.random.split(jax.random.key(0), 3)
-    image, step = (
-        jax.random.uniform(key, (1, 40, 56, 3), minval=-0.2, maxval=0.2)
-        for key in keys[:2]
-    )
-    cotangent = jax.random.normal(keys[2], (1, 32, 32, 3))
+    image, step = 0.2 * tiny.image(2, 56)[:, None, :40]
+    cotangent = tiny.normal(2, 1, 32, 32, 3)
 
+    @jax.jit
     def preprocess(x):
         return clip.preprocess_clip(x, config=SMALL)
 

@@ -27,8 +27,6 @@ FOLDER = golden_data.ROOT / "global_direction"
 BETAS = [0, 0.05, 0.1, 0.15, 0.2, 0.3]
 LAYOUT = tiny.GENERATOR.style_layout
 LAYERS = (0, 2, 3)
-# Programs that run a few times: compiling them is the work.
-FAST = {"xla_backend_optimization_level": 0}
 CHANNELS = sum(layer.channels for layer in LAYOUT)
 OURS = directions.Origin("ours", "a" * 64)
 OTHER = directions.Origin("another", "b" * 64)
@@ -352,7 +350,7 @@ def jacobian() -> np.ndarray:
     """∂E(s)/∂s of the tiny networks by jax, [B, S, E]."""
     networks = losses.Networks(tiny.generator(), tiny.clip_network())
     basis = jnp.eye(tiny.CLIP.embed_dim)
-    rows = jax.jit(channel_relevance.jacobian_rows, compiler_options=FAST)
+    rows = jax.jit(channel_relevance.jacobian_rows)
     return np.asarray(rows(networks, tiny_samples().styles, basis))
 
 
@@ -360,7 +358,7 @@ def test_both_ways_to_the_jacobian_agree_with_differences(
     networks: losses.Networks,
 ) -> None:
     channels = np.arange(CHANNELS)
-    columns = jax.jit(channel_relevance.jacobian_columns, compiler_options=FAST)(
+    columns = jax.jit(channel_relevance.jacobian_columns)(
         networks, tiny_samples().styles, channels
     )
     scale = np.abs(jacobian()).max()

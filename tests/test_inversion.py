@@ -17,7 +17,7 @@ from styleclip_jax.cli import invert
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import align, checkpoints
 from styleclip_jax.methods import inversion, optimization
-from styleclip_jax.models import bpe, clip, e4e, irse50, stylegan2
+from styleclip_jax.models import clip, e4e, irse50, stylegan2
 from tests import test_irse50, tiny
 
 CONFIG = inversion.InversionConfig(w_steps=15, refine_steps=30)
@@ -175,30 +175,24 @@ def test_something_must_tie_the_latent_to_the_photo() -> None:
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def models(
+    models: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
     """Flags that name tiny networks on disk."""
-    folder = tmp_path_factory.mktemp("models")
-    network = tiny.generator()
+    folder = tmp_path_factory.mktemp("models") / "encoder"
     rng = np.random.default_rng(0)
-    encoder = {
+    params = {
         name: rng.uniform(-0.3 if name.endswith("kernel") else 0.1, 0.3, shape)
         for name, shape in e4e.param_shapes(ENCODER).items()
     }
-    for name, kind, params, config in (
-        ("generator", "stylegan2", network.params, network.config),
-        ("encoder", "e4e", encoder, ENCODER),
-    ):
-        checkpoints.save_network(
-            folder / name,
-            kind=kind,
-            params=params,
-            config=config,
-            source={"note": "random"},
-        )
-    clip.save(tiny.clip_network(), folder / "clip")
-    vocabulary = pathlib.Path(assets.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
-    bpe.write(vocabulary, folder / "clip", 100)
-    return {path.name: str(path) for path in folder.iterdir()}
+    checkpoints.save_network(
+        folder,
+        kind="e4e",
+        params=params,
+        config=ENCODER,
+        source={"note": "random"},
+    )
+    return models | {"encoder": str(folder)}
 
 
 def start(models: dict[str, str], **options: Any) -> int:

@@ -33,8 +33,6 @@ KINDS = [
 ]
 RUNS = ["ranger_levels", "adam_levels_no_fine", "ranger_stylespace"]
 CHANNELS = (5, 4, 3)
-# For programs that run a few times, whose work is to compile them.
-FAST = {"xla_backend_optimization_level": 1}
 
 apply = jax.jit(mapper.apply, static_argnames="config")
 edit = jax.jit(mapper.edit, static_argnames=("config", "levels"))
@@ -55,7 +53,7 @@ class Linear(NamedTuple):
     at: jax.Array
 
 
-@functools.partial(jax.jit, compiler_options=FAST)
+@jax.jit
 def linear_identity(
     networks: losses.Networks, source: jax.Array, image: jax.Array
 ) -> Linear:
@@ -170,7 +168,7 @@ def test_levels_choose_style_vectors_by_their_row() -> None:
 def test_a_level_alone_equals_it_beside_others() -> None:
     config = mapper.MapperConfig(w_dim=6)
     alone = mapper.MapperConfig(levels=("medium",), w_dim=6)
-    latent = jax.random.normal(jax.random.key(0), (2, 14, 6))
+    latent = tiny.normal(0, 2, 14, 6)
     params = tiny.mapper_network(config).params
     found = apply({"medium": params["medium"]}, latent, config=alone)
     expected = apply(params, latent, config=config)
@@ -299,7 +297,7 @@ def test_training_trajectory(name: str) -> None:
         optimizer=optax.chain(recorder(), problem.optimizer),
     )
 
-    @functools.partial(jax.jit, compiler_options=FAST)
+    @jax.jit
     def step(networks: Any, state: Any, source: losses.Source) -> Any:
         return mapper_training.train_step(
             networks, state, source, run.text, problem=problem

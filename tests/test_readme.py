@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from convert import __main__ as convert
-from styleclip_jax.cli import edit, generate, invert
+from styleclip_jax.cli import edit, evaluate, generate, invert
 from train import global_directions, mapper
 
 README = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
 PROGRAMS = {
     "styleclip-edit": edit,
+    "styleclip-evaluate": evaluate,
     "styleclip-generate": generate,
     "styleclip-invert": invert,
     "train.global_directions": global_directions,

@@ -37,8 +37,7 @@ def zero_insertion_fir(x: jax.Array) -> jax.Array:
 
 @pytest.mark.parametrize("size", [4, 5])
 def test_upsampling_convolution_is_transposed_convolution_then_fir(size: int) -> None:
-    x = jax.random.normal(jax.random.key(0), (2, size, size, 3))
-    kernel = jax.random.normal(jax.random.key(1), (3, 3, 3, 4))
+    x, kernel = tiny.normal(0, 2, size, size, 3), tiny.normal(1, 3, 3, 3, 4)
     # Zeros between pixels, then the flipped kernel: a transposed convolution.
     spread = lax.conv_general_dilated(
         x,
@@ -121,7 +120,7 @@ def test_any_resolution_and_depth_has_shapes(resolution: int) -> None:
 
 def test_class_changes_w() -> None:
     config = dataclasses.replace(GENERATOR, c_dim=2)
-    params = jax.jit(lambda: stylegan2.init(jax.random.key(0), config))()
+    params = tiny.generator(config).params
     z, labels = jnp.ones((2, 8)), jnp.eye(2)
     w = stylegan2.map_latents(params, z, labels, config=config)
     assert jnp.abs(w[0] - w[1]).max() > 1e-3

@@ -14,10 +14,8 @@ import safetensors
 from styleclip_jax import losses, parallel
 from styleclip_jax.cli import directions as cli_directions
 from styleclip_jax.cli import flags as cli
-from styleclip_jax.io import checkpoints
 from styleclip_jax.methods import channel_relevance
 from styleclip_jax.methods.channel_relevance import RelevanceConfig
-from styleclip_jax.models import bpe, clip
 from tests import tiny
 from train import global_directions as program
 from train import relevance
@@ -32,23 +30,6 @@ Run = Callable[..., tuple[int, str, str]]
 def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two groups in a layer of eight channels."""
     monkeypatch.setattr(relevance, "_GROUP", 4)
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Flags that name a tiny generator and a tiny CLIP on disk."""
-    folder = tmp_path_factory.mktemp("models")
-    network = tiny.generator()
-    checkpoints.save_network(
-        folder / "generator",
-        kind="stylegan2",
-        params=network.params,
-        config=network.config,
-        source={},
-    )
-    clip.save(tiny.clip_network(), folder / "clip")
-    bpe.write(bpe.OPENAI_MERGES, folder / "clip", 100)
-    return {name: str(folder / name) for name in ("generator", "clip")}
 
 
 @pytest.fixture

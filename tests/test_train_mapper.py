@@ -15,13 +15,12 @@ import jax
 import numpy as np
 import pytest
 
-from styleclip_jax import assets, losses
+from styleclip_jax import losses
 from styleclip_jax.cli import flags as cli
 from styleclip_jax.cli import mappers
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, latents
 from styleclip_jax.methods import mapper, mapper_training
-from styleclip_jax.models import bpe, clip
 from tests import tiny
 from train import mapper as program
 from train import mapper_run
@@ -32,24 +31,13 @@ STEPS = 24
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def models(
+    models: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
     """Flags of a short training on tiny networks."""
-    folder = tmp_path_factory.mktemp("models")
-    network = tiny.generator()
-    checkpoints.save_network(
-        folder / "generator",
-        kind="stylegan2",
-        params=network.params,
-        config=network.config,
-        source={"note": "random"},
-    )
-    clip.save(tiny.clip_network(), folder / "clip")
-    vocabulary = pathlib.Path(assets.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
-    bpe.write(vocabulary, folder / "clip", 100)
+    folder = tmp_path_factory.mktemp("options")
     (folder / "prompts.txt").write_text("\n".join(PROMPTS) + "\n\n")
-    return {
-        "generator": str(folder / "generator"),
-        "clip": str(folder / "clip"),
+    return models | {
         "prompts_file": str(folder / "prompts.txt"),
         "train_steps": str(STEPS),
         "batch_size": "4",
@@ -82,7 +70,8 @@ def run(capsys: Any, options: dict[str, Any]) -> tuple[int, str, str]:
 def launch(options: dict[str, Any], devices: int) -> subprocess.Popen[str]:
     """The program as a process with so many simulated devices."""
     environment = dict(os.environ)
-    environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+    # The last flag counts.
+    environment["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={devices}"
     if cache := jax.config.jax_compilation_cache_dir:
         environment["JAX_COMPILATION_CACHE_DIR"] = cache
         environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
@@ -232,7 +221,7 @@ def test_the_number_of_devices_does_not_matter(networks: losses.Networks) -> Non
     data = mapper_run.Data(file, file, 8, batch_size=4, seed=0)
     text = tiny.text_features(2)
     curves = []
-    for count in (1, 2, 4):
+    for count in (1, 4):
         trainer = mapper_run.Trainer(
             networks,
             text,

@@ -24,6 +24,8 @@ from tests import golden_data
 FOLDER = golden_data.ROOT / "optimization_trajectory"
 CASES = ["wplus_edit_from_z", "free_generation", "wplus_edit", "stylespace_edit"]
 
+encode_text = jax.jit(clip.encode_text, static_argnames="config")
+
 
 @functools.cache
 def networks() -> losses.Networks:
@@ -65,8 +67,8 @@ class Run:
             )
         )
         network = networks().clip
-        encode = jax.jit(functools.partial(clip.encode_text, config=network.config))
-        self.text = clip.normalize(encode(network.params, self.case["tokens"]))[0]
+        text = encode_text(network.params, self.case["tokens"], config=network.config)
+        self.text = clip.normalize(text)[0]
         generator = networks().generator.config
         self.rows, self.layout = generator.num_rows, generator.style_layout
 
@@ -105,6 +107,24 @@ class Run:
             return spaces.truncate(w_plus, case["mean_latent"][0], 0.7)[0]
         return self.latent("latent_init")
 
+    @functools.cached_property
+    def networks(self) -> losses.Networks:
+        """What the objective asks for: the face network takes long to compile."""
+        used = "identity" in self.problem.objective
+        return networks() if used else networks().replace(identity=None)
+
+    @functools.cached_property
+    def beginning(self) -> optimization.State:
+        start = jax.jit(functools.partial(optimization.start, problem=self.problem))
+        return start(self.networks, self.start(), self.text)
+
+    def step(self, state: optimization.State) -> optimization.State:
+        return self._step(self.networks, state)
+
+    @functools.cached_property
+    def _step(self) -> Any:
+        return jax.jit(functools.partial(optimization.step, problem=self.problem))
+
 
 @functools.cache
 def run_of(name: str) -> Run:
@@ -113,40 +133,37 @@ def run_of(name: str) -> Run:
 
 @pytest.mark.parametrize("name", CASES)
 def test_losses_of_all_steps_and_the_last_latent(name: str) -> None:
+    """Step by step, which equals `optimize` and compiles what the next test needs."""
     run = run_of(name)
     case, problem = run.case, run.problem
-    start = run.start()
-    run.check("latent_init", start)
-    # A frame per step: the latent after each update.
-    problem = problem._replace(film_frames=problem.steps)
-    result = jax.jit(functools.partial(optimization.optimize, problem=problem))(
-        networks(), start, run.text
-    )
+    state = run.beginning
+    run.check("latent_init", state.latent)
+    last = problem.steps - 1
+    checked = {n for n in case.meta["arrays"] if n.startswith("latent_after_step_")}
+    assert f"latent_after_step_{last:02d}" in checked
+    for index in range(problem.steps):
+        state = run.step(state)
+        if (label := f"latent_after_step_{index:02d}") in checked:
+            run.check(label, state.latent)
     terms = {"clip": "c_loss", "l2": "l2_loss", "identity": "id_loss", "total": "loss"}
-    # Within 1e-3 of the largest value. In S the official run itself, once in
-    # float32 and once in float64, differs by more: the tolerance is then its own.
-    for term in result.history:
+    # Within 1e-3 of the largest value. Where the official run itself, once in
+    # float32 and once in float64, differs by more, the tolerance is its own: in S,
+    # and for the identity distance, whose small weight lets it drift.
+    for term in state.history:
         expected = case[terms[term]]
-        error = np.abs(result.history[term] - expected).max()
-        own = case.meta["arrays"][terms[term]]["suggested_atol"] if run.in_s else 0
+        error = np.abs(state.history[term] - expected).max()
+        own = case.meta["arrays"][terms[term]]["suggested_atol"]
+        own = own if run.in_s or term == "identity" else 0
         assert error <= max(1e-3 * np.abs(expected).max(), own), term
-    for name in case.meta["arrays"]:
-        if name.startswith("latent_after_step_"):
-            step = int(name[-2:])
-            frame = jax.tree.map(lambda film, i=step: film[i], result.film)
-            run.check(name, frame)
-    run.check(f"latent_after_step_{problem.steps - 1:02d}", result.latent)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_single_steps_from_recorded_states(name: str) -> None:
     """Late steps too, where a whole run would have gathered rounding errors."""
     run = run_of(name)
-    case, problem = run.case, run.problem
-    beginning = optimization.start(networks(), run.start(), run.text, problem=problem)
+    case, problem, beginning = run.case, run.problem, run.beginning
     # The gradient of a step is ten times the first moment of an empty Adam.
     empty = problem.optimizer.init(beginning.latent)
-    step = jax.jit(functools.partial(optimization.step, problem=problem))
 
     names = [n for n in case.meta["arrays"] if n.startswith("forced_losses_step_")]
     assert names
@@ -165,7 +182,7 @@ def test_single_steps_from_recorded_states(name: str) -> None:
             latent=latent,
             optimizer=(moments, schedule._replace(count=moments.count)),
         )
-        after = step(networks(), state)
+        after = run.step(state)
         clip_loss, _, l2_loss, total, _ = case[name]
         atol = case.meta["arrays"][name]["suggested_atol"]
         np.testing.assert_allclose(after.history["clip"][index], clip_loss, atol=atol)
@@ -176,9 +193,7 @@ def test_single_steps_from_recorded_states(name: str) -> None:
         run.check(f"forced_latent_after_step_{index:02d}", after.latent)
 
         fresh = state._replace(optimizer=(empty[0], state.optimizer[1]))
-        gradient = jax.tree.map(
-            lambda mu: 10 * mu, step(networks(), fresh).optimizer[0].mu
-        )
+        gradient = jax.tree.map(lambda mu: 10 * mu, run.step(fresh).optimizer[0].mu)
         run_gradient = f"forced_grad_step_{index:02d}"
         expected = run.latent(run_gradient)
         difference = optax.tree.norm(optax.tree.sub(gradient, expected))

@@ -1,5 +1,6 @@
 """jit, vmap, grad and sharding compose over everything in the catalogue."""
 
+import functools
 from typing import Any
 
 import jax
@@ -9,9 +10,17 @@ import optax
 import pytest
 
 from styleclip_jax import parallel
-from tests import catalogue
+from tests import catalogue, tiny
 
 ENTRIES = {entry.name: entry for entry in catalogue.entries()}
+
+
+@functools.cache
+def compiled(name: str) -> tuple[Any, Any]:
+    """The function of an entry under jit, and what it gives of the entry's batch."""
+    entry = ENTRIES[name]
+    function = jax.jit(entry.function)
+    return function, function(entry.params, entry.batch)
 
 
 @pytest.fixture(params=ENTRIES, scope="module")
@@ -25,7 +34,7 @@ def assert_close(found: Any, expected: Any, tolerance: float) -> None:
 
 
 def test_batch_equals_its_examples_under_jit_and_vmap(entry: catalogue.Entry) -> None:
-    expected = jax.jit(entry.function)(entry.params, entry.batch)
+    _, expected = compiled(entry.name)
 
     def one(params: Any, example: Any) -> Any:
         batch = jax.tree.map(lambda x: x[None], example)
@@ -39,8 +48,7 @@ def test_batch_equals_its_examples_under_jit_and_vmap(entry: catalogue.Entry) ->
 
 
 def test_new_values_compile_nothing_new(entry: catalogue.Entry) -> None:
-    function = jax.jit(entry.function)
-    function(entry.params, entry.batch)
+    function, _ = compiled(entry.name)
     other = jax.tree.map(lambda x: x[::-1], entry.batch)
     function(entry.params, other)
     assert function._cache_size() == 1
@@ -54,14 +62,13 @@ def test_sharded_batch_equals_one_device_without_communication(
 ) -> None:
     assert jax.device_count() == 4
     mesh = parallel.make_mesh()
-    function = jax.jit(entry.function)
-    expected = function(entry.params, entry.batch)
+    _, expected = compiled(entry.name)
     params = parallel.replicate(entry.params, mesh)
     batch = parallel.shard(entry.batch, mesh)
-    compiled = function.lower(params, batch).compile()
+    program = jax.jit(entry.function).lower(params, batch).compile()
     for collective in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
-        assert collective not in compiled.as_text()
-    found = compiled(params, batch)
+        assert collective not in program.as_text()
+    found = program(params, batch)
     assert all(
         leaf.sharding.is_equivalent_to(parallel.over_batch(mesh), leaf.ndim)
         for leaf in jax.tree.leaves(found)
@@ -82,8 +89,7 @@ def test_gradient_is_the_slope(entry: catalogue.Entry) -> None:
         return sum(jnp.mean(jnp.sin(leaf)) for leaf in leaves)
 
     _, gradient = value_and_gradient(entry.batch)
-    key = jax.random.key(7)
-    noise = jax.tree.map(lambda x: jax.random.normal(key, x.shape), entry.batch)
+    noise = jax.tree.map(lambda x: tiny.normal(7, *x.shape), entry.batch)
     direction = optax.tree.add(
         optax.tree.scale(1 / optax.tree.norm(gradient), gradient),
         optax.tree.scale(0.5 / optax.tree.norm(noise), noise),

@@ -11,6 +11,7 @@ import pytest
 from styleclip_jax import assets
 from styleclip_jax.assets import judge, world
 from styleclip_jax.models import stylegan2
+from tests import tiny
 from train import (
     convolution,
     demo_clip,
@@ -146,14 +147,9 @@ def test_the_clip_names_what_drawings_show():
     shares = demo_clip.zero_shot(
         model.params, *_held_out(400), config=model.config, words=words
     )
-    # These weights know neither mouths nor eyes; see the README of the assets.
-    floors = {
-        "hair_color": 0.97,
-        "hair_style": 0.97,
-        "facial_hair": 0.8,
-        "glasses": 0.7,
-    }
-    assert all(shares[name] > floor for name, floor in floors.items()), shares
+    # Neutral and sad mouths are the hardest.
+    assert all(share > 0.9 for share in shares.values()), shares
+    assert shares["hair_color"] > 0.98 and shares["glasses"] > 0.98
 
 
 def test_the_identity_network_tells_persons_apart(tmp_path: pathlib.Path):
@@ -217,7 +213,7 @@ def test_the_mapping_network_makes_the_codes_of_faces():
     config = demo_generator.GeneratorTraining().network
     params = {"mapping": demo_generator.mapping_params(config)}
     params = jax.tree.map(jnp.asarray, params)
-    z = jax.random.normal(jax.random.key(0), (500, config.z_dim))
+    z = tiny.normal(0, 500, config.z_dim)
     w = stylegan2.map_latents(params, z, config=config)
     vectors = np.asarray(w - params["mapping"]["w_avg"]) @ np.linalg.pinv(
         demo_generator.embedding(config.w_dim)
@@ -232,15 +228,13 @@ def test_the_mapping_network_makes_the_codes_of_faces():
 
 
 def test_quick_weight_gradients_are_those_of_xla():
-    keys = jax.random.split(jax.random.key(0), 2)
-    x = jax.random.normal(keys[0], (2, 8, 8, 3))
-    kernel = jax.random.normal(keys[1], (3, 3, 3, 5))
+    x, kernel = tiny.normal(0, 2, 8, 8, 3), tiny.normal(1, 3, 3, 3, 5)
     for function in (stylegan2.conv3x3, stylegan2.upsample_conv3x3):
 
         def loss(x: jax.Array, kernel: jax.Array) -> jax.Array:
             return jnp.sum(jnp.sin(function(x, kernel)))  # noqa: B023
 
-        wanted = jax.grad(loss, (0, 1))(x, kernel)
+        wanted = jax.jit(jax.grad(loss, (0, 1)))(x, kernel)
         with convolution.quick_weight_gradients():
             found = jax.jit(jax.grad(loss, (0, 1)))(x, kernel)
         for a, b in zip(found, wanted, strict=True):

@@ -85,20 +85,22 @@ def _draw(
     return checkpoints.unflatten(flat)
 
 
+def normal(seed: int, *shape: int) -> jax.Array:
+    """Normally distributed numbers, by numpy: jax compiles each shape for a second."""
+    random = np.random.default_rng(seed)
+    return jnp.asarray(random.standard_normal(shape, np.float32))
+
+
 def text_features(count: int, config: clip.ClipConfig = CLIP) -> jax.Array:
     """Normalised random text features [count, E]."""
-    return clip.normalize(
-        jax.random.normal(jax.random.key(3), (count, config.embed_dim))
-    )
+    return clip.normalize(normal(3, count, config.embed_dim))
 
 
 def w_plus(count: int, config: stylegan2.GeneratorConfig = GENERATOR) -> jax.Array:
     """Random W+ latents [count, L, D]."""
-    shape = (count, config.num_rows, config.w_dim)
-    return jax.random.normal(jax.random.key(4), shape)
+    return normal(4, count, config.num_rows, config.w_dim)
 
 
 def image(count: int, size: int) -> jax.Array:
     """Random images [count, size, size, 3] inside [-1, 1]."""
-    shape = (count, size, size, 3)
-    return jnp.tanh(jax.random.normal(jax.random.key(5), shape))
+    return jnp.tanh(normal(5, count, size, size, 3))

@@ -12,6 +12,7 @@ from absl import app, flags, logging
 
 from train import (
     demo_clip,
+    demo_edits,
     demo_generator,
     demo_identity,
     demo_judge,
@@ -26,7 +27,9 @@ STAGES: dict[str, Stage] = {
     "clip": demo_clip.run,
     "identity": demo_identity.run,
     "report": demo_report.run,
-    "edits": demo_report.run_edits,
+    "mappers": demo_edits.train_mappers,
+    "directions": demo_edits.measure_directions,
+    "edits": demo_edits.run,
 }
 
 _ASSETS = pathlib.Path(__file__).parents[1] / "styleclip_jax" / "assets"

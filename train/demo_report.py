@@ -1,63 +1,24 @@
-"""Stages "report" and "edits": what the embedded models can do, in numbers and sheets.
+"""Stage "report": what the embedded models can do, in numbers and a sheet.
 
-"report" measures the judge, the CLIP and the generator on held-out drawings and writes
-the contact sheet of random samples. "edits" edits random latents by latent
-optimization towards eight prompts, and lets the judge and the checks without a network
-say what changed, beside random directions of the same length.
+It measures the judge, the CLIP and the generator on held-out drawings and writes the
+contact sheet of random samples.
 """
 
-import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
 from styleclip_jax import assets as embedded
-from styleclip_jax import losses, spaces
-from styleclip_jax.assets import judge, world
-from styleclip_jax.methods import optimization
-from styleclip_jax.models import clip, stylegan2
+from styleclip_jax import spaces
+from styleclip_jax.assets import judge
+from styleclip_jax.models import stylegan2
 from styleclip_jax.models.network import Network
 from train import demo_clip, demo_judge, demo_run
-
-# Each prompt with the attribute and value that it asks for.
-PROMPTS: dict[str, tuple[str, str]] = {
-    "a face with blonde hair": ("hair_color", "blonde"),
-    "a person wearing sunglasses": ("glasses", "sunglasses"),
-    "a bearded man": ("facial_hair", "beard"),
-    "a smiling face": ("mouth", "smile"),
-    "a face with blue hair": ("hair_color", "blue"),
-    "a bald person": ("hair_style", "bald"),
-    "a person with grey hair": ("hair_color", "grey"),
-    "a surprised face": ("mouth", "surprised"),
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class EditSettings:
-    """How the edits are made and scored.
-
-    Attributes:
-      count: latents that are edited.
-      batch_size: latents edited at a time.
-      truncation_psi: truncation of the random latents.
-      seed: of the latents that are scored; settings were chosen on others.
-      steps, learning_rate, l2_lambda: of the optimization.
-    """
-
-    count: int = 64
-    batch_size: int = 16
-    truncation_psi: float = 0.7
-    seed: int = 7
-    steps: int = 80
-    learning_rate: float = 0.05
-    l2_lambda: float = 0.002
 
 
 def sample_latents(
@@ -130,131 +91,3 @@ def run(workdir: pathlib.Path, assets: pathlib.Path) -> None:
     demo_run.write_atomically(
         workdir / "report.json", lambda p: p.write_text(json.dumps(report, indent=1))
     )
-
-
-def _predict(network: Network, images: np.ndarray) -> dict[str, np.ndarray]:
-    scores = judge.logits(network.params, jnp.asarray(images), config=network.config)
-    return {name: np.argmax(score, axis=1) for name, score in scores.items()}
-
-
-def kept(
-    before: dict[str, np.ndarray], after: dict[str, np.ndarray], target: str
-) -> np.ndarray:
-    """Share of the attributes beside the target that stayed, per picture.
-
-    The hair colour of a head that is or becomes bald does not count, nor do eyes behind
-    sunglasses.
-    """
-    hidden_by = {
-        "hair_color": ("hair_style", "bald"),
-        "eyes": ("glasses", "sunglasses"),
-    }
-    same = counted = np.zeros(len(before[target]))
-    for name in world.ATTRIBUTES:
-        if name == target:
-            continue
-        seen = np.ones(len(before[name]), bool)
-        if name in hidden_by:
-            other, value = hidden_by[name]
-            index = list(world.ATTRIBUTES[other]).index(value)
-            seen = (before[other] != index) & (after[other] != index)
-        same = same + ((before[name] == after[name]) & seen)
-        counted = counted + seen
-    return same / counted
-
-
-def _editor(settings: EditSettings) -> Callable[..., np.ndarray]:
-    """A function that edits a batch of latents towards one text."""
-    problem = optimization.official(
-        optimization.OptimizationConfig(
-            steps=settings.steps,
-            learning_rate=settings.learning_rate,
-            l2_lambda=settings.l2_lambda,
-        )
-    )
-    compiled = optimization.compiled(problem, sharding=None)
-
-    def run(
-        networks: losses.Networks, latents: jax.Array, text: jax.Array
-    ) -> np.ndarray:
-        state = compiled.start(networks, latents, text)
-        # On CPUs XLA runs what is inside its own loops five times more slowly.
-        for _ in range(settings.steps):
-            state = compiled.step(networks, state)
-        return np.asarray(state.latent)
-
-    return run
-
-
-def edit(
-    networks: losses.Networks,
-    latents: jax.Array,
-    text: jax.Array,
-    settings: EditSettings,
-    editor: Callable[..., np.ndarray],
-) -> np.ndarray:
-    """Edited latents, [N, L, D]."""
-    size = settings.batch_size
-    parts = [
-        editor(networks, latents[start : start + size], text)
-        for start in range(0, len(latents), size)
-    ]
-    return np.concatenate(parts)
-
-
-def run_edits(
-    workdir: pathlib.Path,
-    assets: pathlib.Path,
-    settings: EditSettings | None = None,
-) -> None:
-    """Edits towards every prompt and scores; writes edits.jsonl and edits.png."""
-    settings = settings or EditSettings()
-    generator = embedded.load_generator(assets / "generator")
-    model, words = embedded.load_clip(assets / "clip")
-    network = Network(*judge.load(assets / "judge"))
-    networks = losses.Networks(generator, model)
-    latents = sample_latents(
-        generator,
-        settings.count,
-        seed=settings.seed,
-        truncation_psi=settings.truncation_psi,
-    )
-    source = pictures(generator, latents)
-    before = _predict(network, source)
-    editor = _editor(settings)
-    rows, sheet = [], [source[:16]]
-    rng = np.random.default_rng(settings.seed)
-
-    def score(images: np.ndarray, attribute: str, value: str) -> dict[str, float]:
-        after = _predict(network, images)
-        index = list(world.ATTRIBUTES[attribute]).index(value)
-        check = judge.CHECKS[attribute, value]
-        return {
-            "judge": float(np.mean(after[attribute] == index)),
-            "check": float(np.mean([check(image) for image in images])),
-            "kept": float(np.mean(kept(before, after, attribute))),
-        }
-
-    for prompt, (attribute, value) in PROMPTS.items():
-        text = clip.encode_prompts(model, words, [prompt])[0]
-        edited = edit(networks, latents, text, settings, editor)
-        images = pictures(generator, edited)
-        sheet.append(images[:16])
-        # The control moves each latent just as far, anywhere.
-        change = edited - np.asarray(latents)
-        random = rng.normal(size=change.shape)
-        norm = functools.partial(np.linalg.norm, axis=(1, 2), keepdims=True)
-        control = np.asarray(latents) + random * norm(change) / norm(random)
-        scores = {
-            "before": score(source, attribute, value),
-            "after": score(images, attribute, value),
-            "random": score(pictures(generator, control), attribute, value),
-        }
-        row: dict[str, Any] = {"prompt": prompt, "distance": float(norm(change).mean())}
-        for when, values in scores.items():
-            row |= {f"{name}_{when}": share for name, share in values.items()}
-        logging.info("edits: %s", json.dumps(row))
-        rows.append(row)
-    demo_run.save_sheet(workdir / "edits.png", np.concatenate(sheet), 16)
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    demo_run.write_atomically(workdir / "edits.jsonl", lambda p: p.write_text(lines))

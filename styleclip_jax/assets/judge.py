@@ -7,6 +7,7 @@ colours in known places, since a network can be fooled.
 
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -85,8 +86,11 @@ def param_shapes(config: JudgeConfig) -> dict[str, tuple[int, ...]]:
     return {name: leaf.shape for name, leaf in checkpoints.flatten(tree).items()}
 
 
-def load(directory: checkpoints.files.Path) -> tuple[Any, JudgeConfig]:
-    """Parameters and configuration of a judge's model directory."""
+def load(
+    directory: checkpoints.files.Path | None = None,
+) -> tuple[Any, JudgeConfig]:
+    """Parameters and configuration of a judge; the embedded one by default."""
+    directory = directory or pathlib.Path(__file__).parent / "judge"
     return checkpoints.load_network(
         directory, kind=KIND, config_type=JudgeConfig, param_shapes=param_shapes
     )
@@ -106,6 +110,44 @@ def logits(
       For each attribute [B, number of values] float32.
     """
     return _apply(params, image, config, _Network.__call__)
+
+
+def predict(
+    params: Any, image: jax.Array, *, config: JudgeConfig
+) -> dict[str, jax.Array]:
+    """For each attribute the index of its value, [B]; arguments as of `logits`."""
+    scores = logits(params, image, config=config)
+    return {name: jnp.argmax(score, axis=1) for name, score in scores.items()}
+
+
+def kept(
+    before: dict[str, np.ndarray], after: dict[str, np.ndarray], target: str
+) -> np.ndarray:
+    """Share of the attributes beside the target that stayed, [N].
+
+    The hair colour of a head that is or becomes bald does not count, nor do eyes behind
+    sunglasses.
+
+    Args:
+      before, after: indices that `predict` found, [N] each.
+      target: the attribute that may change.
+    """
+    hidden_by = {
+        "hair_color": ("hair_style", "bald"),
+        "eyes": ("glasses", "sunglasses"),
+    }
+    same = counted = np.zeros(len(before[target]))
+    for name in world.ATTRIBUTES:
+        if name == target:
+            continue
+        seen = np.ones(len(before[name]), bool)
+        if name in hidden_by:
+            other, value = hidden_by[name]
+            index = list(world.ATTRIBUTES[other]).index(value)
+            seen = (before[other] != index) & (after[other] != index)
+        same = same + ((before[name] == after[name]) & seen)
+        counted = counted + seen
+    return same / counted
 
 
 def feature_maps(

@@ -14,8 +14,10 @@ some latents could not be edited; metrics.jsonl says which.
 """
 
 import functools
+import itertools
 import pathlib
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -24,18 +26,20 @@ import numpy as np
 from absl import flags
 
 from styleclip_jax import assets, parallel
-from styleclip_jax.cli import editors, outputs, pasting
+from styleclip_jax.cli import edit_flags, editors, export, outputs, pasting, stream
 from styleclip_jax.cli import flags as cli
 from styleclip_jax.cli import latents as cli_latents
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import checkpoints, files, images, latents
+from styleclip_jax.io import checkpoints, files, images
 from styleclip_jax.methods import optimization
 from styleclip_jax.models.network import Network
 
 VALUES = flags.FlagValues()
 cli_latents.define(VALUES)
 outputs.define(VALUES, outdir="outputs/edit", grid=8)
-editors.define(VALUES)
+stream.define(VALUES)
+edit_flags.define(VALUES)
+export.define(VALUES)
 flags.DEFINE_bool(
     "paste",
     False,
@@ -43,76 +47,152 @@ flags.DEFINE_bool(
     flag_values=VALUES,
 )
 
+# Letters of a caption on a sheet with many columns.
+_MAX_LABEL = 18
+
 
 def main(values: flags.FlagValues) -> int:
     """Makes every edit that is not made yet."""
+    stream.check_batch_size(values)
+    stream.connect(values)
     directory = assets.generator_directory(values.generator)
-    mesh = parallel.make_mesh()
+    mesh = parallel.make_mesh(jax.local_devices())
     generator = parallel.replicate(assets.load_generator(directory), mesh)
     label = cli_latents.one_hot_label(values, generator.config)
     editor = editors.prepare(values, generator, mesh)
+    if values.export is not None:
+        export.write(values, editor, generator)
+        return 0
     source = _read_source(values, generator, editor)
-    count, variants = len(source), len(editor.settings)
-    faces = pasting.read_faces(values.latents, count) if values.paste else []
-    print(
-        f"generator: {directory}, {generator.config.resolution}², "
-        f"{generator.config.num_rows} rows of W+"
+    faces = pasting.read_faces(values.latents, len(source)) if values.paste else []
+    primary = jax.process_index() == 0
+    if primary:
+        print(
+            f"generator: {directory}, {generator.config.resolution}², "
+            f"{generator.config.num_rows} rows of W+"
+        )
+        print("\n".join(editor.about))
+        print(f"latents: {len(source)} in {source.space}, edited in {editor.space}")
+    task = _task(values, source, editor, generator, label, faces)
+    outdir, size = stream.begin(
+        "styleclip-edit",
+        values,
+        functools.partial(_inputs, values, directory, editor),
+        functools.partial(stream.find_batch_size, source, task, mesh),
     )
-    print("\n".join(editor.about))
-    print(f"latents: {count} in {source.latents.space}, edited in {editor.space}")
+    journal = outputs.Journal(
+        outdir,
+        len(source) * len(editor.settings),
+        editor.space,
+        generator.config,
+        process=jax.process_index(),
+    )
+    done = journal.done.reshape(len(source), -1).all(axis=1).sum()
+    if done and primary:
+        print(f"resumed: {done} of {len(source)} latents are done")
+    open_edits = stream.count_open(len(source), size, journal.done)
+    started = time.monotonic()
+    with cli.progress(open_edits * editor.steps, editor.unit, shown=primary) as bar:
+        failures = stream.run(task, source, journal, size, mesh, bar.update)
+    seconds = time.monotonic() - started
+    complete = stream.finish(journal)
+    if not complete:
+        stream.report_unwritten(failures, journal)
+        return cli.EXIT_FAILED_ITEMS
+    if primary:
+        if open_edits:
+            print(
+                f"edited: {open_edits} in {seconds:.1f} s, "
+                f"{open_edits / seconds:.1f} per second, {size} per device at a time"
+            )
+        if values.grid:
+            print(f"sheet: {_write_sheet(journal, generator, editor, values.grid)}")
+        print(f"latents: {journal.paths['edited']}")
+    return outputs.report_failures(journal, "edit", shown=primary)
+
+
+def _inputs(
+    values: flags.FlagValues, directory: pathlib.Path, editor: editors.Editor
+) -> dict[str, str]:
+    """Hashes of what the run reads."""
     inputs = {"generator": checkpoints.fingerprint(directory)} | editor.inputs
     if values.latents is not None:
         inputs["latents"] = files.hash_file(values.latents)
-    outdir = outputs.begin("styleclip-edit", values, inputs)
+    return inputs
 
+
+def _task(
+    values: flags.FlagValues,
+    source: cli_latents.Source,
+    editor: editors.Editor,
+    generator: Network,
+    label: jax.Array | None,
+    faces: list[dict[str, Any]],
+) -> stream.Task:
+    """What is done with each latent."""
     convert = functools.partial(
         cli_latents.convert,
         generator,
-        space=source.latents.space,
+        space=source.space,
         truncation_psi=source.truncation_psi,
         cutoff=source.truncation_cutoff,
         to=editor.space,
         label=label,
     )
-    with outputs.Journal(
-        outdir, count * variants, editor.space, generator.config, values.images
-    ) as journal:
-        done = {
-            row
-            for row in range(count)
-            if all(row * variants + i in journal.lines for i in range(variants))
-        }
-        if done:
-            print(f"resumed: {len(done)} of {count} latents are done")
-        total = (count - len(done)) * editor.steps
-        with cli.progress(total, editor.unit) as progress:
-            for rows, batch in cli_latents.batches(
-                source, generator.config, values.batch_size, mesh, done
-            ):
-                started = time.monotonic()
-                report = functools.partial(_advance, progress, len(rows))
-                edits = _to_host(editor.edit(convert(batch), report), len(rows))
-                seconds = (time.monotonic() - started) / len(rows)
-                if values.film_frames:
-                    _write_films(outdir, generator, editor, rows, edits, values)
-                if faces:
-                    _paste(outdir, faces, rows, edits)
-                _write(journal, source, editor, rows, edits, seconds)
-        journal.finish()
-    if values.grid:
-        print(f"sheet: {_write_sheet(journal, generator, editor, values.grid)}")
-    print(f"latents: {journal.paths['edited']}")
-    return _report_failures(journal)
+
+    def compute(
+        latent: Any, rows: np.ndarray, variant: int, report: cli.Report
+    ) -> stream.Outcome:
+        made = editor.edit(latent, variant, report)
+        packed = _pack({"original": made.original, "edited": made.latent})
+        film = _film(made, values.film_frames)
+        return stream.Outcome(made.image, packed, made.terms, made.failed_at, film)
+
+    further = []
+    outdir = pathlib.Path(values.outdir)
+    if values.film_frames:
+        further.append(
+            ("films", functools.partial(_write_film, outdir, generator, editor.space))
+        )
+    if faces:
+        further.append(("pasted", functools.partial(_paste, outdir, faces)))
+
+    def write(index: int, row: int, one: stream.Outcome) -> None:
+        for _, function in further:
+            function(index, row, one)
+
+    return stream.Task(
+        variants=len(editor.settings),
+        prepare=convert,
+        compute=compute,
+        describe=lambda row, i: source.origin(row) | editor.settings[i],
+        image_format=values.images,
+        probe=lambda latent, rows: editor.probe(latent),
+        folders=[folder for folder, _ in further],
+        write=write if further else None,
+    )
 
 
-def _advance(progress: Any, latents: int, steps: int) -> None:
-    """Reports steps that a batch of latents has taken."""
-    progress.update(latents * steps)
+_pack = jax.jit(lambda tree: {n: cli_latents.pack(x) for n, x in tree.items()})
 
 
-def _to_host(edits: list[editors.Edits], count: int) -> list[editors.Edits]:
-    """The edits as NumPy arrays, without the padding of the batch."""
-    return jax.tree.map(lambda x: np.asarray(x)[:count], edits)
+def _film(made: editors.Edits, num_frames: int) -> Any:
+    """Latents from the source to the edit, [B, F + 1, …]; None without a film."""
+    if not num_frames:
+        return None
+    share = jnp.linspace(0, 1, num_frames + 1, dtype=jnp.float32)[1:]
+
+    def straight(a: jax.Array, b: jax.Array) -> jax.Array:
+        return a[:, None] + share.reshape(-1, *[1] * (a.ndim - 1)) * (b - a)[:, None]
+
+    film = made.film
+    if film is None:
+        film = jax.tree.map(straight, made.original, made.latent)
+    return jax.tree.map(
+        lambda a, rest: jnp.concatenate([a[:, None], rest], axis=1),
+        made.original,
+        film,
+    )
 
 
 def _read_source(
@@ -124,11 +204,12 @@ def _read_source(
                 "--mode: free_generation starts at the average latent, expected "
                 "neither --latents nor --seeds"
             )
+        config = generator.config
         w_avg = np.asarray(generator.params["mapping"]["w_avg"])[None]
-        average = latents.Latents(w_avg, "w")
-        return cli_latents.Source(average, [{"row": 0}], 1.0, None)
+        layout = config.style_layout
+        return cli_latents.Source("w", range(1), w_avg, layout, config.z_dim)
     source = cli_latents.read(values, generator, default_seeds="0-7")
-    if source.latents.space == "s" and editor.space != "s":
+    if source.space == "s" and editor.space != "s":
         wanted = "--space=s with it"
         if values.method != "optimization":
             wanted = f"latents in {editor.space}, which the {values.method} edits"
@@ -136,86 +217,32 @@ def _read_source(
     return source
 
 
-def _write(
-    journal: outputs.Journal,
-    source: cli_latents.Source,
-    editor: editors.Editor,
-    rows: list[int],
-    edits: list[editors.Edits],
-    seconds: float,
-) -> None:
-    """Stores a batch: the edits of a latent lie side by side."""
-    variants = len(edits)
-    indices, lines = [], []
-    for i, row in enumerate(rows):
-        for variant, (setting, made) in enumerate(
-            zip(editor.settings, edits, strict=True)
-        ):
-            failed_at = int(made.failed_at[i])
-            terms = {name: float(value[i]) for name, value in made.terms.items()}
-            indices.append(row * variants + variant)
-            lines.append(
-                {"index": indices[-1], **source.origins[row], **setting}
-                | ({"failed_at": failed_at} if failed_at >= 0 else terms)
-                | {"seconds": round(seconds / variants, 4)}
-            )
-
-    def interleave(arrays: list[np.ndarray]) -> np.ndarray:
-        stacked = np.stack(arrays, axis=1)
-        return stacked.reshape(-1, *stacked.shape[2:])
-
-    journal.write(
-        indices,
-        image=interleave([np.asarray(made.image) for made in edits]),
-        lines=lines,
-        original=interleave([cli_latents.pack(made.original) for made in edits]),
-        edited=interleave([cli_latents.pack(made.latent) for made in edits]),
-    )
-
-
-def _write_films(
+def _write_film(
     outdir: pathlib.Path,
     generator: Network,
-    editor: editors.Editor,
-    rows: list[int],
-    edits: list[editors.Edits],
-    values: flags.FlagValues,
+    space: str,
+    index: int,
+    row: int,
+    one: stream.Outcome,
 ) -> None:
-    """An animated GIF of each edit: the source, then the frames on the way."""
-    render = jax.jit(optimization.SPACES[editor.space].synthesize)
-    share = np.linspace(0, 1, values.film_frames + 1, dtype=np.float32)[1:]
-    for variant, made in enumerate(edits):
-        for i, row in enumerate(rows):
-            first, last = jax.tree.map(lambda x, i=i: x[i], made[:2])
-            if made.film is None:
-                film = jax.tree.map(
-                    lambda a, b: a + share.reshape(-1, *[1] * a.ndim) * (b - a),
-                    first,
-                    last,
-                )
-            else:
-                film = jax.tree.map(lambda x, i=i: x[i], made.film)
-            frames = jax.tree.map(
-                lambda a, rest: jnp.concatenate([a[None], rest]), first, film
-            )
-            name = f"{row * len(edits) + variant:06d}.gif"
-            images.write_film(
-                outdir / "films" / name, np.asarray(render(generator, frames))
-            )
+    """An animated GIF of an edit: the source, then the frames on the way."""
+    frames = _renderer(space)(generator, one.film)
+    images.write_film(outdir / "films" / f"{index:06d}.gif", np.asarray(frames))
+
+
+@functools.cache
+def _renderer(space: str) -> Callable[[Network, Any], jax.Array]:
+    return jax.jit(optimization.SPACES[space].synthesize)
 
 
 def _paste(
     outdir: pathlib.Path,
     faces: list[dict[str, Any]],
-    rows: list[int],
-    edits: list[editors.Edits],
+    index: int,
+    row: int,
+    one: stream.Outcome,
 ) -> None:
-    for variant, made in enumerate(edits):
-        for i, row in enumerate(rows):
-            name = f"{row * len(edits) + variant:06d}.png"
-            pasting.paste(
-                outdir / "pasted" / name, faces[row], np.asarray(made.image[i])
-            )
+    pasting.paste(outdir / "pasted" / f"{index:06d}.png", faces[row], one.image)
 
 
 def _write_sheet(
@@ -223,13 +250,14 @@ def _write_sheet(
 ) -> pathlib.Path:
     """Sheet of the first latents, from the files of the run.
 
-    One edit per latent: originals above, edits below. Several: a row per latent and β,
-    a column per α, the original first (Figure 6 of the paper).
+    One edit per latent: originals above, edits below. Several strengths: a row per
+    latent and β, a column per α, the original first (Figure 6 of the paper). Several
+    prompts or mappers: a row per latent, a column for each edit.
     """
-    render = jax.jit(optimization.SPACES[editor.space].synthesize)
-    variants = len(editor.settings)
-    count = min(count, len(journal.lines) // variants)
-    labels = [_name(journal.lines[i * variants]) for i in range(count)]
+    render, variants = _renderer(editor.space), len(editor.settings)
+    count = min(count, len(journal.done) // variants)
+    lines = list(itertools.islice(journal.lines(), count * variants))
+    labels = [outputs.name(line) for line in lines[::variants]]
     before, after = (
         [
             np.asarray(render(generator, part))
@@ -244,25 +272,39 @@ def _write_sheet(
             column_labels=labels,
             title=editor.title,
         )
-    else:
-        alphas = list(dict.fromkeys(s["alpha"] for s in editor.settings))
-        betas = list(dict.fromkeys(s["beta"] for s in editor.settings))
-        rows, row_labels = [], []
-        for label, first, edited in zip(labels, before, after, strict=True):
-            for beta, part in zip(betas, np.split(edited, len(betas)), strict=True):
-                rows.append(np.concatenate([first[:1], part]))
-                row_labels.append(f"{label}, beta {beta:.3g}")
-        sheet = images.grid(
-            rows,
-            row_labels=row_labels,
-            column_labels=["original", *(f"alpha {alpha:g}" for alpha in alphas)],
-            title=editor.title,
-        )
+        return images.save_sheet(journal.outdir / "grid.png", sheet)
+    groups, columns = _columns(editor.settings)
+    rows, row_labels = [], []
+    for label, first, edited in zip(labels, before, after, strict=True):
+        for group, part in zip(groups, np.split(edited, len(groups)), strict=True):
+            rows.append(np.concatenate([first[:1], part]))
+            row_labels.append(label + group)
+    sheet = images.grid(
+        rows,
+        row_labels=row_labels,
+        column_labels=["original", *columns],
+        title=editor.title,
+    )
     return images.save_sheet(journal.outdir / "grid.png", sheet)
 
 
-def _name(line: dict[str, Any]) -> str:
-    return f"seed {line['seed']}" if "seed" in line else f"row {line['row']}"
+def _columns(settings: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
+    """Captions of the rows of a latent, and of the columns with its edits."""
+    if "prompt" not in settings[0] and "mapper" not in settings[0]:
+        alphas = list(dict.fromkeys(s["alpha"] for s in settings))
+        betas = list(dict.fromkeys(s["beta"] for s in settings))
+        return [f", beta {b:.3g}" for b in betas], [f"alpha {a:g}" for a in alphas]
+    varying = [n for n in settings[0] if len({str(s[n]) for s in settings}) > 1]
+    captions = [" ".join(_caption(s[name]) for name in varying) for s in settings]
+    return [""], captions
+
+
+def _caption(value: Any) -> str:
+    """A prompt, the last part of a mapper's path, or a number, shortened."""
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    text = value.rsplit("/", 1)[-1]
+    return text if len(text) <= _MAX_LABEL else text[: _MAX_LABEL - 1] + "…"
 
 
 def _split(tree: Any, parts: int) -> list[Any]:
@@ -270,18 +312,6 @@ def _split(tree: Any, parts: int) -> list[Any]:
     leaves, structure = jax.tree.flatten(tree)
     split = [np.split(np.asarray(leaf), parts) for leaf in leaves]
     return [jax.tree.unflatten(structure, part) for part in zip(*split, strict=True)]
-
-
-def _report_failures(journal: outputs.Journal) -> int:
-    failed = [line for line in journal.lines.values() if "failed_at" in line]
-    for line in failed[:10]:
-        print(
-            f"failed: edit {line['index']} of {_name(line)}, it was not finite at step "
-            f"{line['failed_at']}"
-        )
-    if failed:
-        print(f"failed: {len(failed)} of {len(journal.lines)} edits")
-    return cli.EXIT_FAILED_ITEMS if failed else 0
 
 
 def entry() -> None:

@@ -4,20 +4,18 @@ Each takes its flags and gives an `Editor`: what it edits in, how many edits it 
 a latent, and the function that makes them for a batch.
 """
 
-import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from absl import flags
 
 from styleclip_jax import assets, losses, parallel
 from styleclip_jax.cli import directions as cli_directions
+from styleclip_jax.cli import edit_flags, mappers
 from styleclip_jax.cli import flags as cli
-from styleclip_jax.cli import mappers
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, files
 from styleclip_jax.methods import global_directions, mapper, optimization
@@ -25,8 +23,6 @@ from styleclip_jax.methods.channel_relevance import RelevanceConfig
 from styleclip_jax.methods.optimization import OptimizationConfig
 from styleclip_jax.models import clip
 from styleclip_jax.models.network import Network
-
-AUTO = "auto"
 
 # Samples of the relevance that is measured for one prompt.
 _NUM_SAMPLES = 16
@@ -54,6 +50,18 @@ class Edits(NamedTuple):
     film: Any = None
 
 
+class Frozen(NamedTuple):
+    """One edit as a pure function, to be written to a file.
+
+    Attributes:
+      apply: (generator, weights, latents) → `Edits`.
+      weights: tree of arrays.
+    """
+
+    apply: Callable[[Network, Any, Any], Edits]
+    weights: Any
+
+
 class Editor(NamedTuple):
     """A method with everything that it needs, ready to edit.
 
@@ -61,109 +69,26 @@ class Editor(NamedTuple):
       space: latent space that it edits in, w_plus or s.
       title: what it edits towards.
       settings: of each edit that it makes of a latent, such as {"alpha": 4.0}.
-      steps: units of work per latent.
+      steps: units of work per edit.
       unit: what they are called.
       inputs: hashes of the files that it reads.
       about: lines to print.
-      edit: (latents, report) → one `Edits` per setting.
+      edit: (latents, number of the setting, report) → `Edits` on the devices, which
+        may still be under way.
+      probe: (latents) → something on the devices that takes the memory of an edit.
+      freeze: the edit of the first setting.
     """
 
     space: str
     title: str
-    settings: list[dict[str, float]]
+    settings: list[dict[str, Any]]
     steps: int
     unit: str
     inputs: dict[str, str]
     about: list[str]
-    edit: Callable[[Any, cli.Report], list[Edits]]
-
-
-def define(values: flags.FlagValues) -> None:
-    """Defines the flags of all methods."""
-    cli.define(OptimizationConfig, values)
-    define_string = functools.partial(flags.DEFINE_string, flag_values=values)
-    define_string("method", "optimization", f"How to edit: {', '.join(METHODS)}.")
-    define_string("prompt", None, "Text to edit towards.")
-    define_string(
-        "clip",
-        None,
-        "CLIP by directory or hub name (openai/clip-vit-base-patch32); the embedded "
-        "one if absent.",
-    )
-    define_string(
-        "identity",
-        None,
-        "Model directory of a face recognition network, for --id_lambda; the embedded "
-        "one if absent, for the embedded generator.",
-    )
-    define_string("mapper", None, "Model directory of a mapper.")
-    flags.DEFINE_float(
-        "strength",
-        None,
-        "Factor of a mapper's step, any number; that of its training if absent.",
-        flag_values=values,
-    )
-    flags.DEFINE_list(
-        "levels",
-        None,
-        "Levels that a mapper may move, of coarse, medium and fine; all if absent.",
-        flag_values=values,
-    )
-    define_string("neutral", "a face", "Text that a direction leads away from.")
-    define_string(
-        "directions",
-        None,
-        "File of channel relevance (train.global_directions makes it); if absent, "
-        "relevance for the prompt is estimated on the spot.",
-    )
-    flags.DEFINE_list(
-        "alpha",
-        ["4"],
-        "Strength of a direction, one or several with commas between.",
-        flag_values=values,
-    )
-    flags.DEFINE_list(
-        "beta",
-        [AUTO],
-        "Least relevance of a channel, one or several; or auto, the largest of 0.10 "
-        "to 0.29 that keeps more than 20 channels.",
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "num_channels",
-        None,
-        "Number of channels instead of --beta.",
-        lower_bound=1,
-        flag_values=values,
-    )
-    define_string(
-        "templates",
-        None,
-        "File of templates with {} for a direction's texts; the official ones if "
-        "absent.",
-    )
-
-
-# Flags that only one method reads.
-_OWN_FLAGS = {
-    "optimization": (
-        "identity",
-        *(
-            field.name
-            for field in dataclasses.fields(OptimizationConfig)
-            if field.name != "film_frames"
-        ),
-    ),
-    "mapper": ("mapper", "strength", "levels"),
-    "direction": (
-        "neutral",
-        "directions",
-        "alpha",
-        "beta",
-        "num_channels",
-        "templates",
-    ),
-}
+    edit: Callable[[Any, int, cli.Report], Edits]
+    probe: Callable[[Any], Any]
+    freeze: Callable[[], Frozen]
 
 
 def prepare(
@@ -184,22 +109,17 @@ def prepare(
         raise UserError(
             f"--method: expected {', '.join(METHODS)}, found {values.method!r}"
         )
-    for other, names in _OWN_FLAGS.items():
-        given = [name for name in names if other != method and values[name].present]
-        if given:
-            raise UserError(
-                f"--{given[0]}: is a flag of --method={other}, found with {method}"
-            )
+    edit_flags.check(values)
     return METHODS[method](values, generator, mesh)
 
 
 def _optimization(
     values: flags.FlagValues, generator: Network, mesh: jax.sharding.Mesh
 ) -> Editor:
-    prompt = _text(values, "prompt")
+    prompts = edit_flags.prompts(values)
     config = cli.build(OptimizationConfig, values)
     model, tokenizer = assets.load_clip(values.clip)
-    text = clip.encode_prompts(model, tokenizer, [prompt])[0]
+    texts = clip.encode_prompts(model, tokenizer, prompts)
     inputs = _clip_input(values)
     identity = None
     if config.id_lambda:
@@ -215,41 +135,67 @@ def _optimization(
     problem = optimization.official(config)
     compiled = optimization.compiled(problem, sharding=parallel.over_batch(mesh))
 
-    def edit(batch: Any, report: cli.Report) -> list[Edits]:
-        state = compiled.start(networks, batch, text)
-        state = cli.take_steps(compiled.step, networks, state, config.steps, report)
-        result = compiled.finish(networks, state)
-        return [
-            Edits(
-                result.source.latent,
-                result.latent,
-                result.image,
-                result.terms,
-                result.failed_at,
-                result.film,
-            )
-        ]
+    def edit(
+        batch: Any, setting: int, report: cli.Report, steps: int = config.steps
+    ) -> Edits:
+        state = compiled.start(networks, batch, texts[setting])
+        state = cli.take_steps(compiled.step, networks, state, steps, report)
+        return _optimized(compiled.finish(networks, state))
+
+    def apply(generator: Network, weights: Any, batch: Any) -> Edits:
+        others, text = weights
+        run = functools.partial(optimization.optimize, problem=problem)
+        over_batch = jax.vmap(run, in_axes=(None, 0, None))
+        parts = losses.Networks(generator, *others)
+        return _optimized(over_batch(parts, batch, text))
 
     return Editor(
         space=config.space,
-        title=prompt,
-        settings=[{}],
+        title=edit_flags.title(prompts),
+        settings=edit_flags.by_prompt(values, prompts, [[{}]] * len(prompts)),
         steps=config.steps,
         unit="step",
-        inputs=inputs,
-        about=[_describe_clip(values, model), f"prompt: {prompt}"],
+        inputs=inputs | edit_flags.prompts_input(values),
+        about=[_describe_clip(values, model), *edit_flags.shorten(prompts, "prompt: ")],
         edit=edit,
+        probe=lambda batch: edit(batch, 0, _ignore, min(2, config.steps)),
+        freeze=lambda: Frozen(apply, ((_without_text(model), identity), texts[0])),
+    )
+
+
+def _without_text(model: clip.Clip) -> clip.Clip:
+    """A CLIP that can only look at images."""
+    kept = {n: x for n, x in model.params.items() if not n.startswith("text")}
+    return Network(kept, model.config)
+
+
+def _optimized(result: optimization.Result) -> Edits:
+    return Edits(
+        result.source.latent,
+        result.latent,
+        result.image,
+        result.terms,
+        result.failed_at,
+        result.film,
     )
 
 
 def _mapper(
     values: flags.FlagValues, generator: Network, mesh: jax.sharding.Mesh
 ) -> Editor:
-    if values.mapper is None:
+    if not values.mapper:
         raise UserError("--method: mapper needs --mapper with a model directory")
+    if values.prompts_file is not None:
+        raise UserError(
+            "--prompts_file: a mapper is for one prompt, expected several --mapper "
+            "with commas between"
+        )
     directory = assets.generator_directory(values.generator)
-    network = mappers.load(values.mapper, directory, generator.config)
-    trained_for = mappers.prompt_of(values.mapper) or str(values.mapper)
+    found = [mappers.load(path, directory, generator.config) for path in values.mapper]
+    trained_for = [mappers.prompt_of(path) or str(path) for path in values.mapper]
+    space = found[0].config.space
+    if {network.config.space for network in found} != {space}:
+        raise UserError(f"--mapper: expected mappers of one space, here {space}")
     levels = values.levels
     unknown = set(levels or ()) - set(mapper.LEVELS)
     if unknown or levels == []:
@@ -257,88 +203,118 @@ def _mapper(
             f"--levels: expected some of {', '.join(mapper.LEVELS)}, "
             f"found {', '.join(levels) or 'none'}"
         )
-    config = network.config
-    strength = config.strength if values.strength is None else values.strength
-    networks = parallel.replicate((generator, network), mesh)
-    space = optimization.SPACES[config.space]
 
-    @jax.jit
-    def run(networks: tuple[Network, Network], batch: Any) -> Edits:
-        generator, network = networks
+    def apply(generator: Network, network: Network, batch: Any) -> Edits:
         latent = mapper.edit(
-            network.params, batch, config=config, strength=strength, levels=levels
+            network.params,
+            batch,
+            config=network.config,
+            strength=values.strength,
+            levels=levels,
         )
-        return _edits(batch, latent, space.synthesize(generator, latent))
+        image = optimization.SPACES[space].synthesize(generator, latent)
+        return _edits(batch, latent, image)
 
-    def edit(batch: Any, report: cli.Report) -> list[Edits]:
-        edits = jax.block_until_ready(run(networks, batch))
+    run = jax.jit(apply)
+    networks = parallel.replicate(found, mesh)
+
+    def edit(batch: Any, setting: int, report: cli.Report) -> Edits:
+        edits = run(generator, networks[setting], batch)
         report(1)
-        return [edits]
+        return edits
 
+    names = [f"mapper{i}" if i else "mapper" for i in range(len(found))]
+    settings = [{"mapper": str(path)} for path in values.mapper]
+    strengths = (x.config.strength for x in found)
     return Editor(
-        space=config.space,
-        title=trained_for,
-        settings=[{}],
+        space=space,
+        title=edit_flags.title(trained_for),
+        settings=settings if len(found) > 1 else [{}],
         steps=1,
         unit="edit",
-        inputs={"mapper": checkpoints.fingerprint(values.mapper)},
-        about=[f"mapper: {values.mapper}, for {trained_for!r}, strength {strength:g}"],
+        inputs={
+            name: checkpoints.fingerprint(path)
+            for name, path in zip(names, values.mapper, strict=True)
+        },
+        about=[
+            f"mapper: {path}, for {prompt!r}, strength "
+            f"{strength if values.strength is None else values.strength:g}"
+            for path, prompt, strength in zip(
+                values.mapper, trained_for, strengths, strict=True
+            )
+        ],
         edit=edit,
+        probe=lambda batch: edit(batch, 0, _ignore),
+        freeze=lambda: Frozen(apply, found[0]),
     )
 
 
 def _direction(
     values: flags.FlagValues, generator: Network, mesh: jax.sharding.Mesh
 ) -> Editor:
-    prompt, neutral = _text(values, "prompt"), _text(values, "neutral")
-    alphas = [_number(values, "alpha", text) for text in values.alpha]
+    prompts, neutral = edit_flags.prompts(values), edit_flags.text(values, "neutral")
+    alphas = [edit_flags.number(values, "alpha", text) for text in values.alpha]
     model, tokenizer = assets.load_clip(values.clip)
-    networks = parallel.replicate(losses.Networks(generator, model), mesh)
     templates = assets.load_templates(values.templates)
     try:
-        text = global_directions.text_direction(
-            model, tokenizer, neutral, prompt, templates
-        )
+        texts = [
+            global_directions.text_direction(
+                model, tokenizer, neutral, prompt, templates
+            )
+            for prompt in prompts
+        ]
     except ValueError as error:
         raise UserError(f"--{error}") from None
-    relevance = _relevance(values, networks, text, mesh)
-    betas = _betas(values, relevance)
-    kept = [int(global_directions.count_kept(relevance, beta)) for beta in betas]
-    directions = [global_directions.make_direction(relevance, beta) for beta in betas]
+    networks = parallel.replicate(losses.Networks(generator, model), mesh)
+    about, settings, variants = [], [], []
+    for relevance in _relevances(values, networks, texts, mesh):
+        betas = _betas(values, relevance)
+        kept = [int(global_directions.count_kept(relevance, beta)) for beta in betas]
+        made = [global_directions.make_direction(relevance, beta) for beta in betas]
+        pairs = zip(betas, kept, strict=True)
+        about.append(", ".join(f"{beta:.3g} keeps {count}" for beta, count in pairs))
+        settings.append(
+            [{"alpha": a, "beta": round(b, 6)} for b in betas for a in alphas]
+        )
+        variants += [(direction, jnp.float32(a)) for direction in made for a in alphas]
 
-    @jax.jit
-    def run(generator: Network, batch: Any, direction: Any, alpha: jax.Array) -> Edits:
-        latent = global_directions.edit(batch, direction, alpha)
+    def apply(generator: Network, weights: Any, batch: Any) -> Edits:
+        latent = global_directions.edit(batch, *weights)
         image = optimization.SPACES["s"].synthesize(generator, latent)
         return _edits(batch, latent, image)
 
-    def edit(batch: Any, report: cli.Report) -> list[Edits]:
-        edits = []
-        for direction in directions:
-            for alpha in alphas:
-                made = run(networks.generator, batch, direction, jnp.float32(alpha))
-                edits.append(jax.device_get(made))
-                report(1)
+    run = jax.jit(apply)
+    placed = parallel.replicate(variants, mesh)
+
+    def edit(batch: Any, setting: int, report: cli.Report) -> Edits:
+        edits = run(networks.generator, placed[setting], batch)
+        report(1)
         return edits
 
-    inputs = _clip_input(values)
+    inputs = _clip_input(values) | edit_flags.prompts_input(values)
     for name in ("directions", "templates"):
         if values[name].value is not None:
             inputs[name] = files.hash_file(str(values[name].value))
-    channels = ", ".join(f"{b:.3g} keeps {n}" for b, n in zip(betas, kept, strict=True))
+    channels = sum(layer.channels for layer in generator.config.style_layout)
+    lines = [
+        f"from {neutral!r} to {prompt!r}, {len(templates)} templates, of {channels} "
+        f"channels beta {counts}"
+        for prompt, counts in zip(prompts, about, strict=True)
+    ]
     return Editor(
         space="s",
-        title=f"{neutral} to {prompt}",
-        settings=[{"alpha": a, "beta": round(b, 6)} for b in betas for a in alphas],
-        steps=len(alphas) * len(betas),
+        title=f"{neutral} to {edit_flags.title(prompts)}",
+        settings=edit_flags.by_prompt(values, prompts, settings),
+        steps=1,
         unit="edit",
         inputs=inputs,
         about=[
             _describe_clip(values, model),
-            f"direction: from {neutral!r} to {prompt!r}, {len(templates)} templates",
-            f"beta: {channels} of {sum(x.channels for x in relevance.layout)} channels",
+            *edit_flags.shorten(lines, "direction: "),
         ],
         edit=edit,
+        probe=lambda batch: edit(batch, 0, _ignore),
+        freeze=lambda: Frozen(apply, variants[0]),
     )
 
 
@@ -359,35 +335,38 @@ def _edits(original: Any, latent: Any, image: jax.Array) -> Edits:
     return Edits(original, latent, image, {"l2": l2}, jnp.where(finite, -1, 0))
 
 
-def _relevance(
+def _relevances(
     values: flags.FlagValues,
     networks: losses.Networks,
-    text: jax.Array,
+    texts: Sequence[jax.Array],
     mesh: jax.sharding.Mesh,
-) -> global_directions.TextRelevance:
-    """Relevance from the file, or estimated for this text."""
+) -> Iterator[global_directions.TextRelevance]:
+    """Relevance for each text, from the file or estimated on the spot."""
     if values.directions is not None:
         origins = cli_directions.origins(values.generator, values.clip)
         table, _ = cli_directions.read_relevance(values.directions, networks, *origins)
-        return global_directions.relevance_for(table, text)
+        yield from (global_directions.relevance_for(table, text) for text in texts)
+        return
     config = RelevanceConfig(
         method="jacobian", num_samples=_NUM_SAMPLES, num_statistics=_NUM_STATISTICS
     )
     layout = networks.generator.config.style_layout
     layers = global_directions.select_layers(layout, config.layers)
     samples = cli_directions.draw_samples(networks.generator, config, mesh)
-    with cli.progress(config.num_samples, "sample") as progress:
-        return global_directions.estimate_relevance(
-            networks,
-            samples.styles,
-            jnp.asarray(samples.std),
-            text,
-            jax.random.key(config.seed),
-            layers=layers,
-            batch_size=max(4, mesh.size),
-            place=functools.partial(parallel.shard, mesh=mesh),
-            report=progress.update,
-        )
+    total, shown = config.num_samples * len(texts), jax.process_index() == 0
+    with cli.progress(total, "sample", shown=shown) as progress:
+        for text in texts:
+            yield global_directions.estimate_relevance(
+                networks,
+                samples.styles,
+                jnp.asarray(samples.std),
+                text,
+                jax.random.key(config.seed),
+                layers=layers,
+                batch_size=max(4, mesh.size),
+                place=functools.partial(parallel.shard, mesh=mesh),
+                report=progress.update,
+            )
 
 
 def _betas(
@@ -402,10 +381,10 @@ def _betas(
             raise UserError(f"--{error}") from None
     betas = []
     for text in values.beta:
-        if text == AUTO:
+        if text == edit_flags.AUTO:
             betas.append(global_directions.automatic_beta(relevance))
         else:
-            betas.append(_number(values, "beta", text))
+            betas.append(edit_flags.number(values, "beta", text))
         try:
             global_directions.check_beta(relevance, betas[-1])
         except ValueError as error:
@@ -413,22 +392,8 @@ def _betas(
     return betas
 
 
-def _number(values: flags.FlagValues, name: str, text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = float("nan")
-    if not np.isfinite(number):
-        raise UserError(f"--{name}: expected numbers, found {text!r}")
-    return number
-
-
-def _text(values: flags.FlagValues, name: str) -> str:
-    found = values[name].value
-    text = (found or "").strip()
-    if not text:
-        raise UserError(f"--{name}: expected a text, found {found!r}")
-    return text
+def _ignore(count: int) -> None:
+    """Reports to nobody."""
 
 
 def _clip_input(values: flags.FlagValues) -> dict[str, str]:

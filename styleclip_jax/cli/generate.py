@@ -2,6 +2,11 @@
 
 styleclip-generate --seeds=0-15 --truncation_psi=0.7
 styleclip-generate --latents=outputs/edit/edited.npy --images=npy
+
+Writes under --outdir: w_plus.npy (styles.npz for S), images/, metrics.jsonl (a line per
+image), grid.png and run.json. Started again with the same flags, it goes on where it
+stopped. Several processes as with styleclip-edit. Exit code 1 says that some images are
+not finite or could not be written.
 """
 
 import functools
@@ -9,13 +14,14 @@ import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
 from styleclip_jax import assets, parallel
 from styleclip_jax.cli import flags as cli
 from styleclip_jax.cli import latents as cli_latents
-from styleclip_jax.cli import outputs
+from styleclip_jax.cli import outputs, stream
 from styleclip_jax.io import checkpoints, files, images, latents
 from styleclip_jax.models import stylegan2
 from styleclip_jax.models.network import Network
@@ -23,6 +29,7 @@ from styleclip_jax.models.network import Network
 VALUES = flags.FlagValues()
 cli_latents.define(VALUES)
 outputs.define(VALUES, outdir="outputs/generate", grid=16)
+stream.define(VALUES)
 flags.DEFINE_enum(
     "space",
     None,
@@ -38,6 +45,9 @@ flags.DEFINE_enum(
     flag_values=VALUES,
 )
 flags.DEFINE_integer("seed", 0, "Seed of --noise=random.", flag_values=VALUES)
+
+
+_pack = jax.jit(cli_latents.pack)
 
 
 @functools.partial(jax.jit, static_argnames=("noise",))
@@ -60,69 +70,89 @@ def _render(
     return jax.vmap(one)(latent, keys)
 
 
-def main(values: flags.FlagValues) -> None:
-    """Renders every latent and writes latents, images, a sheet and run.json."""
+def main(values: flags.FlagValues) -> int:
+    """Renders every latent that is not rendered yet."""
+    stream.check_batch_size(values)
+    stream.connect(values)
     directory = assets.generator_directory(values.generator)
-    generator = assets.load_generator(directory)
+    mesh = parallel.make_mesh(jax.local_devices())
+    generator = parallel.replicate(assets.load_generator(directory), mesh)
     config = generator.config
     source = cli_latents.read(
         values, generator, default_seeds="0-15", space=values.space
     )
-    space = "s" if source.latents.space == "s" else "w_plus"
-    print(
-        f"generator: {directory}, {config.resolution}², {config.num_rows} rows of W+\n"
-        f"latents: {len(source)} in {source.latents.space}"
+    space = "s" if source.space == "s" else "w_plus"
+    primary = jax.process_index() == 0
+    if primary:
+        print(
+            f"generator: {directory}, {config.resolution}², {config.num_rows} rows of "
+            f"W+\nlatents: {len(source)} in {source.space}"
+        )
+    name = "styles" if space == "s" else "w_plus"
+    label = cli_latents.one_hot_label(values, config)
+    keys = jax.random.split(jax.random.key(values.seed), len(source))
+    render = functools.partial(_render, generator, noise=values.noise)
+
+    def compute(
+        latent: Any, rows: np.ndarray, variant: int, report: cli.Report
+    ) -> stream.Outcome:
+        image = render(latent, parallel.shard(keys[rows], mesh))
+        finite = jnp.all(jnp.isfinite(image), axis=(1, 2, 3))
+        report(1)
+        failed_at = jnp.where(finite, -1, 0)
+        return stream.Outcome(image, {name: _pack(latent)}, {}, failed_at)
+
+    task = stream.Task(
+        variants=1,
+        prepare=functools.partial(
+            cli_latents.convert,
+            generator,
+            space=source.space,
+            truncation_psi=source.truncation_psi,
+            cutoff=source.truncation_cutoff,
+            to=space,
+            label=label,
+        ),
+        compute=compute,
+        describe=lambda row, variant: source.origin(row),
+        image_format=values.images,
+        probe=lambda latent, rows: compute(latent, rows, 0, lambda count: None),
     )
+    outdir, size = stream.begin(
+        "styleclip-generate",
+        values,
+        functools.partial(_inputs, values, directory),
+        functools.partial(stream.find_batch_size, source, task, mesh),
+    )
+    journal = outputs.Journal(
+        outdir, len(source), space, config, [name], jax.process_index()
+    )
+    total = stream.count_open(len(source), size, journal.done)
+    with cli.progress(total, "image", shown=primary) as progress:
+        failures = stream.run(task, source, journal, size, mesh, progress.update)
+    if not stream.finish(journal):
+        stream.report_unwritten(failures, journal)
+        return cli.EXIT_FAILED_ITEMS
+    if primary:
+        print(f"latents: {journal.paths[name]}")
+    if primary and values.grid:
+        shown = min(values.grid, len(source))
+        pictures = np.asarray(render(journal.read(name, shown), keys[:shown]))
+        print(f"sheet: {_write_sheet(outdir, pictures)}")
+    return outputs.report_failures(journal, "image", shown=primary)
+
+
+def _inputs(values: flags.FlagValues, directory: pathlib.Path) -> dict[str, str]:
+    """Hashes of what the run reads."""
     inputs = {"generator": checkpoints.fingerprint(directory)}
     if values.latents is not None:
         inputs["latents"] = files.hash_file(values.latents)
-    label = cli_latents.one_hot_label(values, config)
-    outdir = outputs.begin("styleclip-generate", values, inputs)
-
-    mesh = parallel.make_mesh()
-    generator = parallel.replicate(generator, mesh)
-    keys = jax.random.split(jax.random.key(values.seed), len(source))
-    kept: list[np.ndarray] = []
-    sheet: list[np.ndarray] = []
-    with (
-        images.Writer() as writer,
-        cli.progress(len(source), "image") as progress,
-    ):
-        for rows, batch in cli_latents.batches(source, config, values.batch_size, mesh):
-            latent = cli_latents.convert(
-                generator,
-                batch,
-                space=source.latents.space,
-                truncation_psi=source.truncation_psi,
-                cutoff=source.truncation_cutoff,
-                to=space,
-                label=label,
-            )
-            padded = parallel.pad(np.asarray(rows), len(jax.tree.leaves(batch)[0]))
-            batch_keys = parallel.shard(keys[padded], mesh)
-            image = np.asarray(_render(generator, latent, batch_keys, values.noise))
-            kept.append(cli_latents.pack(latent)[: len(rows)])
-            for row, picture in zip(rows, image, strict=False):
-                if row < values.grid:
-                    sheet.append(picture)
-                if values.images != "none":
-                    name = f"{row:06d}.{values.images}"
-                    writer.submit(outdir / "images" / name, picture)
-            progress.update(len(rows))
-    path = outdir / ("styles.npz" if space == "s" else "w_plus.npy")
-    latents.write(
-        path, latents.Latents(np.concatenate(kept), space), config.style_layout
-    )
-    print(f"latents: {path}")
-    if sheet:
-        print(f"sheet: {_write_sheet(outdir, sheet)}")
+    return inputs
 
 
-def _write_sheet(outdir: pathlib.Path, pictures: list[np.ndarray]) -> pathlib.Path:
+def _write_sheet(outdir: pathlib.Path, pictures: np.ndarray) -> pathlib.Path:
     columns = min(8, len(pictures))
-    rows = [
-        np.stack(pictures[i : i + columns]) for i in range(0, len(pictures), columns)
-    ]
+    rows = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
     return images.save_sheet(outdir / "grid.png", images.grid(rows))
 
 

@@ -134,27 +134,24 @@ def main(values: flags.FlagValues) -> int:
         encoded_size=encoder and encoder.config.input_size,
         is_photo=values.align,
     )
-    with outputs.Journal(
-        outdir,
-        len(faces),
-        "w_plus",
-        networks.generator.config,
-        values.images,
-        names=("w_plus",),
-    ) as journal:
-        todo = [row for row in range(len(faces)) if row not in journal.lines]
-        if len(todo) < len(faces):
-            print(f"resumed: {len(faces) - len(todo)} of {len(faces)} faces are done")
-        with cli.progress(len(todo) * steps, "step") as progress:
-            for rows, size in _batches(todo, values.batch_size, mesh.size):
-                started = time.monotonic()
-                crops = crop([faces[row] for row in rows])
-                batch = parallel.shard(parallel.pad(crops, size), mesh)
-                report = functools.partial(_advance, progress, len(rows))
-                result = _to_host(invert(batch, report), len(rows))
-                seconds = (time.monotonic() - started) / len(rows)
-                _write(journal, faces, rows, crops.target, result, seconds)
-        journal.finish()
+    config_of = networks.generator.config
+    journal = outputs.Journal(outdir, len(faces), "w_plus", config_of, ["w_plus"])
+    todo = np.flatnonzero(~journal.done).tolist()
+    if len(todo) < len(faces):
+        print(f"resumed: {len(faces) - len(todo)} of {len(faces)} faces are done")
+    with cli.progress(len(todo) * steps, "step") as progress:
+        for rows, size in _batches(todo, values.batch_size, mesh.size):
+            started = time.monotonic()
+            crops = crop([faces[row] for row in rows])
+            batch = parallel.shard(parallel.pad(crops, size), mesh)
+            report = functools.partial(_advance, progress, len(rows))
+            result = _to_host(invert(batch, report), len(rows))
+            seconds = (time.monotonic() - started) / len(rows)
+            if values.images != "none":
+                _write_images(outdir, rows, result.image, values.images)
+            lines = _lines(faces, rows, crops.target, result, seconds)
+            journal.append(rows, lines, w_plus=result.latent)
+    journal.finish()
     if values.grid:
         target = crop(faces[: values.grid]).target
         print(f"sheet: {_write_sheet(journal, networks.generator, faces, target)}")
@@ -402,14 +399,21 @@ def _inverter(
     return invert
 
 
-def _write(
-    journal: outputs.Journal,
+def _write_images(
+    outdir: pathlib.Path, rows: list[int], image: np.ndarray, image_format: str
+) -> None:
+    for row, picture in zip(rows, image, strict=True):
+        images.write(outdir / "images" / f"{row:06d}.{image_format}", picture)
+
+
+def _lines(
     faces: list[dict[str, Any]],
     rows: list[int],
     target: np.ndarray,
     result: Any,
     seconds: float,
-) -> None:
+) -> list[dict[str, Any]]:
+    """Lines of metrics.jsonl."""
     lines = []
     for i, row in enumerate(rows):
         failed_at = int(result.failed_at[i])
@@ -425,7 +429,7 @@ def _write(
             | outcome
             | {"seconds": round(seconds, 3)}
         )
-    journal.write(rows, image=result.image, lines=lines, w_plus=result.latent)
+    return lines
 
 
 def _levels(image: np.ndarray, target: np.ndarray) -> float:
@@ -453,12 +457,13 @@ def _write_sheet(
 
 
 def _report_failures(journal: outputs.Journal, skipped: list[str]) -> int:
+    lines = list(journal.lines())
     failed = [
         f"{line['file']}: the loss was not finite at step {line['failed_at']}"
-        for line in journal.lines.values()
+        for line in lines
         if "failed_at" in line
     ]
-    levels = [line["levels"] for line in journal.lines.values() if "levels" in line]
+    levels = [line["levels"] for line in lines if "levels" in line]
     if levels:
         print(f"mean absolute error: {np.mean(levels):.2f} of 255 levels")
     for line in failed:

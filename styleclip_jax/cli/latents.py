@@ -1,16 +1,16 @@
 """Where a program's latents come from: seeds or a file."""
 
+import dataclasses
 import functools
-import math
-from collections.abc import Container, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from styleclip_jax import parallel, spaces
+from styleclip_jax import spaces
 from styleclip_jax.cli.flags import parse_seeds
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import latents
@@ -18,23 +18,44 @@ from styleclip_jax.models import stylegan2
 from styleclip_jax.models.network import Network
 
 
-class Source(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Source:
     """The latents that a program works on.
 
     Attributes:
-      latents: z of the seeds, or what the file holds.
-      origins: per latent, where it comes from: {"seed": 3} or {"row": 3}.
+      space: one of `io.latents.SPACES`.
+      origins: where each latent comes from: its seed, or its row in the file.
+      array: what the file holds, [N, …]; None for z of seeds.
+      layout: of S.
+      z_dim: length of z.
       truncation_psi: applied to z and w, never to W+ and S.
       truncation_cutoff: number of leading rows to truncate, None for all.
     """
 
-    latents: latents.Latents
-    origins: list[dict[str, int]]
-    truncation_psi: float
-    truncation_cutoff: int | None
+    space: str
+    origins: Sequence[int]
+    array: np.ndarray | None
+    layout: tuple[spaces.StyleLayer, ...]
+    z_dim: int
+    truncation_psi: float = 1.0
+    truncation_cutoff: int | None = None
 
     def __len__(self) -> int:
         return len(self.origins)
+
+    def origin(self, row: int) -> dict[str, int]:
+        """Where a latent comes from: {"seed": 3} or {"row": 3}."""
+        return {"seed" if self.array is None else "row": self.origins[row]}
+
+    def load(self, rows: np.ndarray) -> Any:
+        """Some latents as float32 in memory, S as a tuple of style vectors."""
+        if self.array is None:
+            seeds = (self.origins[row] for row in rows)
+            return np.stack([seeded_z(seed, self.z_dim) for seed in seeds])
+        found: Any = latents.take(self.array, rows)
+        if self.space == "s":
+            return spaces.unflatten_styles(found, self.layout)
+        return found
 
 
 def define(values: flags.FlagValues) -> None:
@@ -102,15 +123,18 @@ def read(
     if cutoff is not None and cutoff < 0:
         raise UserError(f"--truncation_cutoff: expected at least 0, found {cutoff}")
     config = generator.config
+    shared: dict[str, Any] = {
+        "layout": config.style_layout,
+        "z_dim": config.z_dim,
+        "truncation_psi": psi,
+        "truncation_cutoff": cutoff,
+    }
     if values.latents is not None:
         found = latents.read(values.latents, dimensions(config), space)
-        origins = [{"row": row} for row in range(len(found.array))]
-    else:
-        seeds = parse_seeds(default_seeds if values.seeds is None else values.seeds)
-        z = np.stack([seeded_z(seed, config.z_dim) for seed in seeds])
-        found = latents.Latents(z, "z")
-        origins = [{"seed": seed} for seed in seeds]
-    return Source(found, origins, psi, cutoff)
+        rows = range(len(found.array))
+        return Source(found.space, rows, found.array, **shared)
+    seeds = parse_seeds(default_seeds if values.seeds is None else values.seeds)
+    return Source("z", seeds, None, **shared)
 
 
 def seeded_z(seed: int, z_dim: int) -> np.ndarray:
@@ -125,41 +149,9 @@ def dimensions(config: stylegan2.GeneratorConfig) -> latents.Dimensions:
     )
 
 
-def batches(
-    source: Source,
-    config: stylegan2.GeneratorConfig,
-    batch_size: int,
-    mesh: jax.sharding.Mesh,
-    done: Container[int] = (),
-) -> Iterator[tuple[list[int], Any]]:
-    """Batches of the latents that are not done, on the devices.
-
-    Args:
-      source: where they come from.
-      config: of their generator.
-      batch_size: latents per batch, rounded up to a multiple of the devices.
-      mesh: devices to spread a batch over.
-      done: rows to leave out.
-
-    Yields:
-      Rows of the source, and their latents (S as a tuple of style vectors). The last
-      batch is padded by repetition and so has more latents than rows.
-    """
-    todo = [row for row in range(len(source)) if row not in done]
-    size = math.ceil(min(batch_size, len(todo)) / mesh.size) * mesh.size
-    for start in range(0, len(todo), max(size, 1)):
-        rows = todo[start : start + size]
-        batch: Any = np.asarray(source.latents.array[rows], np.float32)
-        if source.latents.space == "s":
-            batch = spaces.unflatten_styles(batch, config.style_layout)
-        yield rows, parallel.shard(parallel.pad(batch, size), mesh)
-
-
-def pack(latent: Any) -> np.ndarray:
+def pack(latent: Any) -> jax.Array:
     """Latents as files hold them: W+ as it is, S flat."""
-    if isinstance(latent, tuple):
-        latent = spaces.flatten_styles(latent)
-    return np.asarray(latent)
+    return spaces.flatten_styles(latent) if isinstance(latent, tuple) else latent
 
 
 @functools.partial(jax.jit, static_argnames=("space", "cutoff", "to"))

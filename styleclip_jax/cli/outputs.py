@@ -1,26 +1,37 @@
 """Output folders: what was run is written down, and runs go on where they stopped."""
 
+import contextlib
 import importlib.metadata
+import itertools
 import json
-import os
 import pathlib
 import platform
-from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from absl import flags
-from numpy.lib import format as npy
 
 import styleclip_jax
 from styleclip_jax import spaces
+from styleclip_jax.cli import flags as cli
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files, images, latents
 from styleclip_jax.models import stylegan2
 
 # Flags that say where and how fast, not what.
-_NEUTRAL_FLAGS = ("outdir", "batch_size")
+_NEUTRAL_FLAGS = (
+    *("outdir", "batch_size", "export", "export_weights"),
+    *("distributed", "coordinator_address", "num_processes", "process_id"),
+)
+# Flags and inputs of a run, in its folder.
+RECORD = "run.json"
+
+# Failures that are named.
+_NUM_SHOWN = 10
+# Latents in memory while parts are put in order.
+_CHUNK = 1024
 _PACKAGES = ("jax", "flax", "optax", "transformers", "numpy")
 
 
@@ -40,9 +51,6 @@ def define(values: flags.FlagValues, *, outdir: str, grid: int) -> None:
         "Number of latents on the sheet grid.png, 0 for no sheet.",
         lower_bound=0,
         flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "batch_size", 8, "Latents per batch.", lower_bound=1, flag_values=values
     )
 
 
@@ -76,11 +84,11 @@ def begin(
         "flags": {
             name: values[name].value
             for name in sorted(values)
-            if name not in neutral and not name.startswith("help")
+            if name not in (*neutral, cli.CACHE) and not name.startswith("help")
         },
         "inputs": dict(inputs),
     }
-    path = outdir / "run.json"
+    path = outdir / RECORD
     if path.exists():
         _refuse_differences(folder, path, files.read_json(path), record)
         return outdir
@@ -109,8 +117,11 @@ def begin(
 class Journal:
     """The results of a run, on disk as they are made.
 
-    `metrics.jsonl` has a line per latent that is done; latents go into partial files
-    beside it, which get their names when all is done.
+    A process adds to a part of its own: to `.latents.partP` the latents of an edit, and
+    to `metrics.partP.jsonl` a line of the same number, which says that everything of
+    the edit is there. When all is done, the parts become NAME.npy (.npz in S) and
+    metrics.jsonl, in order. So it does not matter how many processes there are, and how
+    many there were before an interruption.
     """
 
     def __init__(
@@ -119,102 +130,239 @@ class Journal:
         count: int,
         space: str,
         config: stylegan2.GeneratorConfig,
-        image_format: str,
         names: Sequence[str] = ("original", "edited"),
+        process: int = 0,
     ) -> None:
         """Opens the run in `outdir`, which may have some or all of its results.
 
         Args:
           outdir: folder of the run.
-          count: number of latents, N.
+          count: number of edits, N.
           space: "w_plus" or "s".
           config: of the generator.
-          image_format: one of `images.FORMATS`.
           names: of the files of latents.
+          process: number of this process.
+
+        Attributes:
+          done: [N] bool, what was done when the run was opened and since.
+
+        Raises:
+          UserError: the folder cannot be written.
         """
         self.outdir = outdir
-        self._space, self._config, self._format = space, config, image_format
+        self._space, self._layout = space, config.style_layout
+        channels = sum(layer.channels for layer in config.style_layout)
+        one = (channels,) if space == "s" else (config.num_rows, config.w_dim)
+        self._shape = (count, *one)
         suffix = ".npz" if space == "s" else ".npy"
         self.paths = {n: outdir / (n + suffix) for n in names}
-        self._partial = {n: outdir / f".{n}.partial.npy" for n in self.paths}
-        self._metrics = outdir / "metrics.jsonl"
-        self.lines: dict[int, dict[str, Any]] = {}
-        self._arrays: dict[str, np.memmap] = {}
-        # A run may have been killed between the two renames at its end.
-        final = {name for name, path in self.paths.items() if path.exists()}
-        resumed = all(n in final or self._partial[n].exists() for n in self.paths)
-        if resumed:
-            self._read_metrics()
-        channels = sum(layer.channels for layer in config.style_layout)
-        shape = (channels,) if space == "s" else (config.num_rows, config.w_dim)
-        for name in self.paths.keys() - final:
-            self._arrays[name] = npy.open_memmap(
-                self._partial[name],
-                "r+" if resumed else "w+",
-                np.float32,
-                (count, *shape),
-            )
-        self._writer = images.Writer()
+        self.metrics = outdir / "metrics.jsonl"
+        self.done = np.ones(count, bool)
+        # It gets its name after all others.
+        self.finished = self.metrics.exists()
+        if not self.finished:
+            self._part = _Part(outdir, process, names, int(np.prod(one)))
+            self._part.open()
+            self.done = self._locate().part >= 0
 
-    def write(
+    def append(
         self,
-        rows: Sequence[int],
-        image: np.ndarray,
+        indices: Sequence[int],
         lines: Sequence[dict[str, Any]],
         **latent: np.ndarray,
     ) -> None:
-        """Stores a batch: images [B, H, W, 3], metrics, latents by name [B, …]."""
-        if self._format != "none":
-            for row, picture in zip(rows, image, strict=True):
-                name = f"{row:06d}.{self._format}"
-                self._writer.submit(self.outdir / "images" / name, picture)
-        for name, batch in latent.items():
-            self._arrays[name][list(rows)] = batch
-            self._arrays[name].flush()
-        self._writer.flush()
-        # The line comes last: it says that everything else of the latent is there.
-        with self._metrics.open("a") as file:
-            for row, line in zip(rows, lines, strict=True):
-                self.lines[row] = line
-                file.write(json.dumps(line) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        """Stores edits whose other files are on disk: lines and latents [B, …].
 
-    def finish(self) -> None:
-        """Gives the latents their names; every latent must be written."""
-        for name, array in self._arrays.items():
-            if self._space == "s":
-                flat = latents.Latents(array, "s")
-                latents.write(self.paths[name], flat, self._config.style_layout)
-                self._partial[name].unlink()
-            else:
-                self._partial[name].replace(self.paths[name])
-        self._arrays = {}
+        Raises:
+          UserError: they cannot be written; none of them is stored then.
+        """
+        self._part.append(lines, latent)
+        self.done[list(indices)] = True
+
+    def finish(self) -> bool:
+        """Puts the parts in order once every edit is done.
+
+        Returns:
+          Whether every edit is done.
+        """
+        if self.finished:
+            self._clean()
+            return True
+        where = self._locate()
+        self.done = where.part >= 0
+        if not self.done.all():
+            return False
+        for name, path in self.paths.items():
+            chunks = self._chunks(where, name)
+            latents.write_chunks(path, self._space, self._shape, chunks, self._layout)
+        with files.new_file(self.metrics) as temporary, temporary.open("wb") as file:
+            file.writelines(_in_order(where))
+        files.sync_folder(self.outdir)
+        self.finished = True
+        self._clean()
+        return True
+
+    def _clean(self) -> None:
+        """Removes the parts, and what was being written when processes were killed."""
+        for part in self._parts():
+            part.remove()
+        for folder in (
+            self.outdir,
+            *filter(pathlib.Path.is_dir, self.outdir.iterdir()),
+        ):
+            for path in folder.glob(".*-*"):
+                path.unlink()
 
     def read(self, name: str, count: int) -> Any:
         """The first latents of this name, S as a tuple; once finished."""
+        array = latents.read_array(self.paths[name])
+        found: Any = latents.take(array, np.arange(min(count, len(array))))
         if self._space == "s":
-            flat = np.load(self.paths[name])["styles"][:count]
-            return spaces.unflatten_styles(flat, self._config.style_layout)
-        return np.load(self.paths[name], mmap_mode="r")[:count]
+            return spaces.unflatten_styles(found, self._layout)
+        return found
 
-    def __enter__(self) -> Self:
-        return self
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """The lines of all edits in order; once finished."""
+        with self.metrics.open() as file:
+            yield from map(json.loads, file)
 
-    def __exit__(self, *error: object) -> None:
-        self._writer.__exit__(*error)  # type: ignore[arg-type]
+    def _locate(self) -> "_Where":
+        """Where the parts of all processes have the edits."""
+        count, parts = len(self.done), self._parts()
+        part = np.full(count, -1, np.int32)
+        record, offset = np.zeros((2, count), np.int64)
+        for i, one in enumerate(parts):
+            for number, (start, index) in enumerate(one.scan()):
+                part[index], record[index], offset[index] = i, number, start
+        return _Where(parts, part, record, offset)
 
-    def _read_metrics(self) -> None:
-        """Reads the lines of an earlier run and cuts off one that is incomplete."""
-        if not self._metrics.exists():
-            return
-        content = self._metrics.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
-            os.truncate(self._metrics, len(whole))
-        for text in whole.splitlines():
-            line = json.loads(text)
-            self.lines[line["index"]] = line
+    def _parts(self) -> "list[_Part]":
+        """The parts of all processes, of earlier ones too."""
+        names, size = tuple(self.paths), int(np.prod(self._shape[1:]))
+        found = sorted(self.outdir.glob("metrics.part*.jsonl"))
+        numbers = [int(path.stem.removeprefix("metrics.part")) for path in found]
+        return [_Part(self.outdir, number, names, size) for number in numbers]
+
+    def _chunks(self, where: "_Where", name: str) -> Iterator[np.ndarray]:
+        """Latents in order, some at a time."""
+        count = len(where.part)
+        for start in range(0, count, _CHUNK):
+            stop = min(start + _CHUNK, count)
+            chunk = np.empty((stop - start, *self._shape[1:]), np.float32)
+            for i, part in enumerate(where.parts):
+                here = where.part[start:stop] == i
+                rows = where.record[start:stop][here]
+                if len(rows):
+                    chunk[here] = part.read(name, rows).reshape(-1, *self._shape[1:])
+            yield chunk
+
+
+def name(line: dict[str, Any]) -> str:
+    """What a line of metrics.jsonl is about, for people."""
+    return f"seed {line['seed']}" if "seed" in line else f"row {line['row']}"
+
+
+def report_failures(journal: Journal, unit: str, *, shown: bool) -> int:
+    """Says what was not finite in a finished run, and returns the exit code."""
+    failed = 0
+    for line in journal.lines():
+        if "failed_at" not in line:
+            continue
+        failed += 1
+        if shown and failed <= _NUM_SHOWN:
+            print(
+                f"failed: {unit} {line['index']} of {name(line)}, it was not finite at "
+                f"step {line['failed_at']}"
+            )
+    if failed and shown:
+        print(f"failed: {failed} of {len(journal.done)} {unit}s")
+    return cli.EXIT_FAILED_ITEMS if failed else 0
+
+
+class _Where(NamedTuple):
+    """Where each edit is.
+
+    Attributes:
+      parts: of all processes.
+      part: [N], which of them has it, -1 for none.
+      record: [N], number of its line and latents there.
+      offset: [N], where its line starts there.
+    """
+
+    parts: "list[_Part]"
+    part: np.ndarray
+    record: np.ndarray
+    offset: np.ndarray
+
+
+class _Part:
+    """What one process has done: lines, and latents of the same number."""
+
+    def __init__(
+        self, outdir: pathlib.Path, process: int, names: Sequence[str], size: int
+    ) -> None:
+        self.metrics = outdir / f"metrics.part{process}.jsonl"
+        self._latents = outdir / f".latents.part{process}"
+        self._names, self._size = names, size
+        # Number of edits, and of bytes of their lines.
+        self._count, self._length = 0, 0
+
+    def open(self) -> None:
+        """Goes on after what is whole, or makes the files."""
+        for path in (self._latents, self.metrics):
+            path.touch()
+        self._length = sum(len(line) for line in self._whole_lines())
+        self._count = sum(1 for _ in self._whole_lines())
+
+    def append(
+        self, lines: Sequence[dict[str, Any]], latent: dict[str, np.ndarray]
+    ) -> None:
+        flat = [latent[name].reshape(len(lines), self._size) for name in self._names]
+        content = np.concatenate(flat, axis=1).astype("<f4").tobytes()
+        files.append(self._latents, self._record_size * self._count, content)
+        text = "".join(json.dumps(line) + "\n" for line in lines).encode()
+        files.append(self.metrics, self._length, text)
+        self._count += len(lines)
+        self._length += len(text)
+
+    def scan(self) -> Iterator[tuple[int, int]]:
+        """Where each whole line starts, and the index of its edit."""
+        start = 0
+        for line in self._whole_lines():
+            yield start, json.loads(line)["index"]
+            start += len(line)
+
+    def read(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Some latents, flat."""
+        count = self._latents.stat().st_size // self._record_size
+        shape = (count, len(self._names), self._size)
+        stored = np.memmap(self._latents, "<f4", "r", shape=shape)
+        return latents.take(stored[:, self._names.index(name)], rows)
+
+    def remove(self) -> None:
+        for path in (self._latents, self.metrics):
+            path.unlink(missing_ok=True)
+
+    @property
+    def _record_size(self) -> int:
+        """Bytes of the latents of an edit."""
+        return 4 * self._size * len(self._names)
+
+    def _whole_lines(self) -> Iterator[bytes]:
+        """Lines that are whole and have their latents."""
+        count = self._latents.stat().st_size // self._record_size
+        with self.metrics.open("rb") as file:
+            lines = (line for line in file if line.endswith(b"\n"))
+            yield from itertools.islice(lines, count)
+
+
+def _in_order(where: _Where) -> Iterator[bytes]:
+    """The lines of all edits."""
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(part.metrics.open("rb")) for part in where.parts]
+        for part, offset in zip(where.part, where.offset, strict=True):
+            opened[part].seek(offset)
+            yield opened[part].readline()
 
 
 def _refuse_differences(

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import pathlib
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,30 +17,85 @@ Path = str | os.PathLike[str]
 
 
 @contextlib.contextmanager
-def new_file(path: Path) -> Iterator[pathlib.Path]:
+def new_file(path: Path, *, make_folder: bool = True) -> Iterator[pathlib.Path]:
     """Yields a temporary path beside `path`; renames it there on success.
+
+    Args:
+      path: file to make; one that is there is replaced.
+      make_folder: whether its folder may be made; otherwise it must be there.
 
     Raises:
       UserError: the folder cannot be written.
     """
     path = pathlib.Path(path)
+    temporary = _temporary(path)
     with _writable(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent
-        )
-        os.close(handle)
-    temporary = pathlib.Path(name)
+        if make_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         with _writable(path):
             yield temporary
-            # mkstemp makes files that only the owner can read.
-            os.chmod(temporary, 0o666 & ~_umask())
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes, *, make_folder: bool = True) -> None:
+    """Writes a file, whole or not at all; cheaper than `new_file` for many small ones.
+
+    Args:
+      path: file to make; one that is there is replaced.
+      content: what it will hold.
+      make_folder: whether its folder may be made; otherwise it must be there.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    path = pathlib.Path(path)
+    temporary = _temporary(path)
+    with _writable(path):
+        if make_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        try:
+            with open(handle, "wb", buffering=0) as file:
+                file.write(content)
+                os.fsync(handle)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+
+def append(path: Path, offset: int, content: bytes) -> None:
+    """Writes durably at the offset of a file that is there; what follows is cut off.
+
+    Raises:
+      UserError: the file is gone, or cannot be written.
+    """
+    with _writable(pathlib.Path(path)), open(path, "r+b") as file:
+        file.truncate(offset)
+        file.seek(offset)
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Makes the names in a folder durable.
+
+    Raises:
+      UserError: the folder is gone, or cannot be written.
+    """
+    with _writable(pathlib.Path(path)):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 @contextlib.contextmanager
@@ -116,6 +172,11 @@ def _writable(path: pathlib.Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"{path}: cannot write ({error.strerror or error})") from error
+
+
+def _temporary(path: pathlib.Path) -> pathlib.Path:
+    """A name beside the path that no other file has."""
+    return path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
 
 
 def _umask() -> int:

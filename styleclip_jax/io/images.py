@@ -1,11 +1,8 @@
-"""Images out: files written in the background, captioned grids, films."""
+"""Images out: files, captioned grids, films."""
 
-import concurrent.futures
+import io
 import pathlib
-import threading
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -20,65 +17,32 @@ _BACKGROUND = (255, 255, 255)
 
 
 def to_uint8(image: np.ndarray) -> np.ndarray:
-    """[-1, 1] to 0…255, rounded to the nearest, clipped.
+    """[-1, 1] to 0…255, rounded to the nearest, clipped; uint8 stays as it is.
 
     Source: torchvision's `save_image` with range (-1, 1), as the official scripts use
     it.
     """
+    if image.dtype == np.uint8:
+        return image
     return np.clip(np.rint((image + 1) * 127.5), 0, 255).astype(np.uint8)
 
 
-def write(path: files.Path, image: np.ndarray) -> None:
-    """Writes one image [H, W, 3] in [-1, 1]; the suffix of the path is the format.
+def write(path: files.Path, image: np.ndarray, *, make_folder: bool = True) -> None:
+    """Writes one image [H, W, 3] in [-1, 1] or uint8, in the format of the suffix.
 
     `.npy` keeps the float32 values, for exact work.
+
+    Raises:
+      UserError: the file cannot be written, as for want of space, or because its folder
+        is gone and not to be made.
     """
-    with files.new_file(path) as temporary:
-        if temporary.suffix == ".npy":
-            np.save(temporary, image.astype(np.float32))
-        else:
-            Image.fromarray(to_uint8(image)).save(temporary, quality=95)
-
-
-class Writer:
-    """Writes images on a few threads while the next batch computes.
-
-    Holds at most a bounded number of images that are not written yet. The first error
-    is raised by `flush`, or when the `with` block ends.
-    """
-
-    def __init__(self, num_threads: int = 2, max_pending: int = 64) -> None:
-        self._pool = concurrent.futures.ThreadPoolExecutor(num_threads)
-        self._slots = threading.BoundedSemaphore(max_pending)
-        self._pending: list[concurrent.futures.Future[None]] = []
-
-    def submit(self, path: files.Path, image: np.ndarray) -> None:
-        """Queues one image; waits while too many are pending."""
-        self._slots.acquire()
-        future = self._pool.submit(write, path, image)
-        future.add_done_callback(lambda _: self._slots.release())
-        self._pending.append(future)
-
-    def flush(self) -> None:
-        """Waits until everything queued is on disk."""
-        pending, self._pending = self._pending, []
-        for future in pending:
-            future.result()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            if error is None:
-                self.flush()
-        finally:
-            self._pool.shutdown(cancel_futures=True)
+    suffix, content = pathlib.Path(path).suffix, io.BytesIO()
+    if suffix == ".npy":
+        np.save(content, image.astype(np.float32))
+    else:
+        kind = Image.registered_extensions()[suffix]
+        Image.fromarray(to_uint8(image)).save(content, kind, quality=95)
+    files.write_bytes(path, content.getvalue(), make_folder=make_folder)
 
 
 def grid(

@@ -1,17 +1,20 @@
 """Latents in files: which space an array is in, reading and writing.
 
-`.npy` (memory-mapped) and `.safetensors` hold one array, `.npz` one array or a style
-space: the flat vectors [N, ΣC] as "styles", with the names of their layers beside it.
+`.npy` and `.safetensors` hold one array, `.npz` one array or a style space: the flat
+vectors [N, ΣC] as "styles", with the names of their layers beside it. `.npy` and
+uncompressed `.npz` are memory-mapped.
 """
 
+import mmap
 import pathlib
 import zipfile
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import IO, NamedTuple
 
 import numpy as np
 import safetensors
 import safetensors.numpy
+from numpy.lib import format as npy
 
 from styleclip_jax import spaces
 from styleclip_jax.errors import UserError
@@ -105,16 +108,72 @@ def write(
     path: files.Path, latents: Latents, layout: Sequence[spaces.StyleLayer]
 ) -> None:
     """Writes latents, S as .npz with the names of its layers, others as .npy."""
+    array = latents.array
+    write_chunks(path, latents.space, array.shape, [array], layout)
+
+
+def write_chunks(
+    path: files.Path,
+    space: str,
+    shape: tuple[int, ...],
+    chunks: Iterable[np.ndarray],
+    layout: Sequence[spaces.StyleLayer],
+) -> None:
+    """Writes latents that never are in memory as a whole; see `write`.
+
+    Args:
+      path: file to make.
+      space: one of `SPACES`.
+      shape: of all of them.
+      chunks: the latents in order, some at a time.
+      layout: of S.
+    """
     with files.new_file(path) as temporary:
-        if latents.space == "s":
-            np.savez(
-                temporary,
-                styles=latents.array,
-                layers=[layer.name for layer in layout],
-                channels=[layer.channels for layer in layout],
-            )
-        else:
-            np.save(temporary, latents.array)
+        if space != "s":
+            with temporary.open("wb") as file:
+                _write_npy(file, shape, chunks)
+            return
+        names = {"layers": np.array([layer.name for layer in layout])}
+        counts = {"channels": np.array([layer.channels for layer in layout])}
+        with zipfile.ZipFile(temporary, "w") as archive:
+            with archive.open("styles.npy", "w", force_zip64=True) as member:
+                _write_npy(member, shape, chunks)
+            for name, array in (names | counts).items():
+                with archive.open(f"{name}.npy", "w") as member:
+                    npy.write_array(member, array, allow_pickle=False)
+
+
+def take(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Some latents as float32 in memory.
+
+    The pages of a memory-mapped file are let go afterwards: they would count as memory
+    of this process until it has all of the file.
+    """
+    found = np.array(array[rows], np.float32)
+    base: object = array
+    while isinstance(base, np.ndarray | memoryview):
+        base = base.obj if isinstance(base, memoryview) else base.base
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
+    return found
+
+
+def read_array(path: files.Path) -> np.ndarray:
+    """The array of a file of latents, memory-mapped where that is possible.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
+    return _read_array(pathlib.Path(path))
+
+
+def _write_npy(
+    file: IO[bytes], shape: tuple[int, ...], chunks: Iterable[np.ndarray]
+) -> None:
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    npy.write_array_header_1_0(file, header)
+    for chunk in chunks:
+        file.write(np.ascontiguousarray(chunk, "<f4").tobytes())
 
 
 def _guess(shape: tuple[int, ...], dimensions: Dimensions) -> str:
@@ -149,9 +208,29 @@ def _read_npy(path: pathlib.Path) -> np.ndarray:
 
 def _read_npz(path: pathlib.Path) -> np.ndarray:
     with np.load(path, allow_pickle=False) as archive:
-        if "styles" in archive:
-            return archive["styles"]
-        return archive[_only(path, archive.files)]
+        names = archive.files
+        name = "styles" if "styles" in names else _only(path, names)
+        mapped = _map_member(path, archive.zip.getinfo(f"{name}.npy"))
+        return archive[name] if mapped is None else mapped
+
+
+def _map_member(path: pathlib.Path, member: zipfile.ZipInfo) -> np.ndarray | None:
+    """The array of an archive's member, None for one that cannot be mapped."""
+    if member.compress_type != zipfile.ZIP_STORED:
+        return None
+    with path.open("rb") as file:
+        # A member follows its local header, whose last two parts vary in length.
+        file.seek(member.header_offset + 26)
+        lengths = np.frombuffer(file.read(4), "<u2")
+        file.seek(int(lengths.sum()), 1)
+        if npy.read_magic(file) != (1, 0):
+            return None
+        shape, in_columns, dtype = npy.read_array_header_1_0(file)
+        if dtype.hasobject:
+            return None
+        return np.memmap(
+            path, dtype, "r", file.tell(), shape, "F" if in_columns else "C"
+        )
 
 
 def _read_safetensors(path: pathlib.Path) -> np.ndarray:

@@ -250,20 +250,13 @@ def estimate_relevance(
     layout = networks.generator.config.style_layout
     probes = min(num_probes, len(text) - 1)
     basis = channel_relevance.probe_basis(text, key, probes)
-
-    @jax.jit
-    def total(
-        networks: losses.Networks, batch: spaces.Styles, weight: jax.Array
-    ) -> Any:
-        rows = channel_relevance.jacobian_rows(networks, batch, basis)
-        return jnp.tensordot(weight, channel_relevance.unit(rows), axes=1)
-
     count, found = len(samples[0]), jnp.zeros((len(std), 1 + probes))
     for start in range(0, count, batch_size):
         # The last batch is filled up with samples that do not count.
         rows = np.arange(start, start + batch_size)
         batch = place(tuple(style[rows % count] for style in samples))
-        found += total(networks, batch, jnp.asarray(rows < count, jnp.float32))
+        weight = jnp.asarray(rows < count, jnp.float32)
+        found += _sum_of_rows(networks, batch, weight, basis)
         report(min(batch_size, count - start))
     value = channel_relevance.unit(found)[:, 0] * channels_of(layout, layers)
     return TextRelevance(value, std, layers, layout)
@@ -414,6 +407,18 @@ def agreement(
     same = chosen[0] & chosen[1] & (np.sign(values[0]) == np.sign(values[1]))
     correlation = np.corrcoef(ranks[0], ranks[1])[0, 1]
     return Agreement(float(correlation), float(same.sum() / num_channels))
+
+
+@jax.jit
+def _sum_of_rows(
+    networks: losses.Networks,
+    batch: spaces.Styles,
+    weight: jax.Array,
+    basis: jax.Array,
+) -> jax.Array:
+    """Weighted sum [S, D] over a batch of unit rows; compiled once for all texts."""
+    rows = channel_relevance.jacobian_rows(networks, batch, basis)
+    return jnp.tensordot(weight, channel_relevance.unit(rows), axes=1)
 
 
 def _kept(text: TextRelevance, beta: float | jax.Array) -> jax.Array:

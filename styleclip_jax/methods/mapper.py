@@ -152,6 +152,7 @@ def init(key: jax.Array, config: MapperConfig) -> Any:
     return _Mapper(config).init(key, _empty_latent(config))["params"]
 
 
+@functools.cache
 def param_shapes(config: MapperConfig) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter by its flat name, such as "coarse/fc0/kernel"."""
     tree = jax.eval_shape(functools.partial(init, config=config), jax.random.key(0))

@@ -122,6 +122,7 @@ def init(key: jax.Array, config: ClipConfig) -> Any:
     )["params"]
 
 
+@functools.cache
 def param_shapes(config: ClipConfig) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter by its name, such as "text_projection/kernel"."""
     tree = jax.eval_shape(functools.partial(init, config=config), jax.random.key(0))

@@ -81,6 +81,7 @@ def init(key: jax.Array, config: E4eConfig) -> Any:
     return _Encoder(config).init(key, image)["params"]
 
 
+@functools.cache
 def param_shapes(config: E4eConfig) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter by its flat name, such as "head0/conv0/kernel"."""
     tree = jax.eval_shape(functools.partial(init, config=config), jax.random.key(0))

@@ -84,6 +84,7 @@ def init(key: jax.Array, config: IrseConfig) -> Any:
     return _Network(config).init(key, image)["params"]
 
 
+@functools.cache
 def param_shapes(config: IrseConfig) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter by its flat name, such as "body/block0/conv1/kernel"."""
     tree = jax.eval_shape(functools.partial(init, config=config), jax.random.key(0))

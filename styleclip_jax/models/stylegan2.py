@@ -101,6 +101,7 @@ def init(key: jax.Array, config: GeneratorConfig) -> Any:
     return _Generator(config).init(key)["params"]
 
 
+@functools.cache
 def param_shapes(config: GeneratorConfig) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter by its flat name, such as "mapping/fc0/kernel"."""
     tree = jax.eval_shape(functools.partial(init, config=config), jax.random.key(0))

@@ -1,0 +1,268 @@
+"""Our side of the comparison: each question as our programs do it."""
+
+import functools
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import limit, worker
+from convert import clip as convert_clip
+from convert import irse50 as convert_irse50
+from convert import mapper as convert_mapper
+from convert import stylegan2 as convert_stylegan2
+from convert import torch_files
+from styleclip_jax import losses
+from styleclip_jax.cli import allocator
+from styleclip_jax.io import checkpoints
+from styleclip_jax.methods import (
+    channel_relevance,
+    mapper,
+    mapper_training,
+    optimization,
+)
+from styleclip_jax.models import bpe, clip, irse50, stylegan2
+from styleclip_jax.models.network import Network
+
+# Rows of the Jacobian per turn.
+JACOBIAN_ROWS = 4
+
+
+def random_network(module: Any, config: Any) -> Network:
+    """A network with parameters drawn by NumPy, which compiles nothing."""
+    random = np.random.RandomState(0)
+    flat = {
+        name: random.randn(*shape) / max(1, np.prod(shape[:-1])) ** 0.5
+        for name, shape in module.param_shapes(config).items()
+    }
+    # Variances.
+    flat = {name: abs(x) if name.endswith("/var") else x for name, x in flat.items()}
+    return _on_device(checkpoints.unflatten(flat), config)
+
+
+def read_network(
+    path: pathlib.Path, conversion: Any, module: Any, config: Any
+) -> Network:
+    """What the peer left, or a random network where there is no peer."""
+    if not path.exists():
+        return random_network(module, config)
+    converted = conversion.convert(torch_files.read(path))
+    return _on_device(checkpoints.unflatten(converted.tensors), converted.config)
+
+
+def _on_device(tree: Any, config: Any) -> Network:
+    return Network(jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), tree), config)
+
+
+class Ours:
+    """Networks, latents and text of one comparison."""
+
+    def __init__(self, spec: worker.Spec) -> None:
+        self.spec = spec
+        self.folder = pathlib.Path(spec.folder)
+
+    @functools.cached_property
+    def generator(self) -> Network:
+        config = limit.config_f(self.spec.resolution)
+        names = [self.folder / f"generator{suffix}" for suffix in (".pt", ".pkl")]
+        path = next((name for name in names if name.exists()), names[0])
+        return read_network(path, convert_stylegan2, stylegan2, config)
+
+    @functools.cached_property
+    def clip(self) -> Network:
+        path = self.folder / "clip.pt"
+        return read_network(path, convert_clip, clip, clip.ClipConfig())
+
+    @functools.cached_property
+    def identity(self) -> Network:
+        path = self.folder / "irse50.pt"
+        return read_network(path, convert_irse50, irse50, irse50.IrseConfig())
+
+    @functools.cached_property
+    def mapper(self) -> Network:
+        config = mapper.of_generator(self.generator.config)
+        return read_network(self.folder / "mapper.pt", convert_mapper, mapper, config)
+
+    def networks(self, *, identity: bool) -> losses.Networks:
+        return losses.Networks(
+            self.generator, self.clip, self.identity if identity else None
+        )
+
+    @functools.cached_property
+    def w_plus(self) -> jax.Array:
+        config = self.generator.config
+        shape = (self.spec.batch, config.num_rows, config.w_dim)
+        return jnp.asarray(worker.normal(shape))
+
+    @functools.cached_property
+    def styles(self) -> Any:
+        to_styles = functools.partial(stylegan2.to_styles, config=self.generator.config)
+        return jax.jit(to_styles)(self.generator.params, self.w_plus)
+
+    @functools.cached_property
+    def text(self) -> jax.Array:
+        length = self.clip.config.context_length
+        bpe.write(bpe.OPENAI_MERGES, self.folder)
+        names = (self.folder / name for name in clip.TOKENIZER_FILES)
+        tokens = clip.tokenize(bpe.read(*names), [worker.PROMPT], context_length=length)
+        encode = functools.partial(clip.encode_text, config=self.clip.config)
+        return clip.normalize(jax.jit(encode)(self.clip.params, tokens))[0]
+
+
+def _repeat(turns: worker.Turns, function: Callable[..., Any], *inputs: Any) -> None:
+    compiled = jax.jit(function)
+    for _ in turns:
+        turns.result = jax.block_until_ready(compiled(*inputs))
+
+
+def _gradient(function: Callable[..., jax.Array]) -> Callable[..., Any]:
+    """Of the mean square of f(params, x) by x."""
+    return jax.grad(lambda params, x: jnp.mean(function(params, x) ** 2), argnums=1)
+
+
+def synthesis(ours: Ours, turns: worker.Turns, *, gradient: bool = False) -> None:
+    network = ours.generator
+    function = functools.partial(stylegan2.synthesize, config=network.config)
+    wanted = _gradient(function) if gradient else function
+    _repeat(turns, wanted, network.params, ours.w_plus)
+
+
+def optimization_step(
+    ours: Ours, turns: worker.Turns, *, identity: bool = False
+) -> None:
+    config = optimization.OptimizationConfig(
+        id_lambda=worker.ID_LAMBDA if identity else 0.0
+    )
+    compiled = optimization.compiled(optimization.official(config), sharding=None)
+    networks = ours.networks(identity=identity)
+    state = compiled.start(networks, ours.w_plus, ours.text)
+    for index in turns:
+        state = jax.block_until_ready(compiled.step(networks, state))
+        turns.result = state.history["total"][0, index]
+
+
+def mapper_step(ours: Ours, turns: worker.Turns) -> None:
+    config = ours.mapper.config
+    problem = mapper_training.official(config, mapper_training.TrainingConfig())
+    networks = ours.networks(identity=True)
+    state = mapper_training.start(ours.mapper.params, problem=problem)
+
+    @functools.partial(jax.jit, donate_argnums=1)
+    def step(networks: Any, state: Any, latent: Any, text: Any) -> Any:
+        source = mapper_training.describe(networks, latent, problem=problem)
+        return mapper_training.train_step(
+            networks, state, source, text, problem=problem
+        )
+
+    for _ in turns:
+        state, terms = step(networks, state, ours.w_plus, ours.text)
+        turns.result = jax.block_until_ready(terms["total"])
+
+
+def apply_mapper(ours: Ours, turns: worker.Turns) -> None:
+    generator, network = ours.generator, ours.mapper
+
+    def edit(params: Any, latent: jax.Array) -> jax.Array:
+        edited = mapper.edit(params[0], latent, config=network.config)
+        return stylegan2.synthesize(params[1], edited, config=generator.config)
+
+    _repeat(turns, edit, (network.params, generator.params), ours.w_plus)
+
+
+def apply_direction(ours: Ours, turns: worker.Turns) -> None:
+    generator = ours.generator
+
+    def edit(params: Any, styles: Any) -> jax.Array:
+        moved = jax.tree.map(
+            lambda s: s + worker.ALPHA * worker.direction(s.shape), styles
+        )
+        image = stylegan2.synthesize_styles(params, moved, config=generator.config)
+        return clip.to_uint8(image, rounding="torch")
+
+    _repeat(turns, edit, generator.params, ours.styles)
+
+
+def relevance(ours: Ours, turns: worker.Turns) -> None:
+    """One channel of a layer, exactly, with what the layer's channels share."""
+    networks = ours.networks(identity=False)
+    config = channel_relevance.RelevanceConfig(restore=True)
+    layer, num_channels = worker.RELEVANCE_LAYER, sum(s.shape[1] for s in ours.styles)
+    prepared = jax.jit(
+        functools.partial(
+            channel_relevance.prepare, layer=layer, layers=(layer,), config=config
+        )
+    )(networks, ours.styles, jnp.zeros(num_channels))
+    function = functools.partial(
+        channel_relevance.channel_features, layer=layer, config=config
+    )
+    mean, std = jnp.zeros(num_channels), jnp.ones(num_channels)
+    _repeat(turns, function, networks, prepared, mean, std, jnp.arange(1))
+
+
+def jacobian(ours: Ours, turns: worker.Turns) -> None:
+    """Some rows of the Jacobian, which all channels have a share in."""
+    networks = ours.networks(identity=False)
+    basis = jnp.eye(networks.clip.config.embed_dim)[:JACOBIAN_ROWS]
+    _repeat(turns, channel_relevance.jacobian_rows, networks, ours.styles, basis)
+
+
+def clip_image(ours: Ours, turns: worker.Turns, *, gradient: bool = False) -> None:
+    network = ours.clip
+    function = functools.partial(clip.encode_image, config=network.config)
+    wanted = _gradient(function) if gradient else function
+    size = network.config.image_size
+    image = jnp.asarray(worker.normal((ours.spec.batch, size, size, 3)))
+    _repeat(turns, wanted, network.params, image)
+
+
+def face(ours: Ours, turns: worker.Turns, *, gradient: bool = False) -> None:
+    network = ours.identity
+
+    def total(params: Any, image: jax.Array) -> jax.Array:
+        # Not the mean square, which is constant: features have length 1.
+        return jnp.sum(irse50.embed(params, image, config=network.config)[:, 0])
+
+    embed = functools.partial(irse50.embed, config=network.config)
+    wanted = jax.grad(total, argnums=1) if gradient else embed
+    size = network.config.input_size
+    image = jnp.asarray(worker.normal((ours.spec.batch, size, size, 3)))
+    _repeat(turns, wanted, network.params, image)
+
+
+def matmul(ours: Ours, turns: worker.Turns) -> None:
+    """The machine's limit."""
+    x = jnp.asarray(worker.normal((worker.MATMUL_SIZE,) * 2))
+    _repeat(turns, lambda a, b: jnp.dot(a, b, precision="highest"), x, x)
+
+
+QUESTIONS: dict[str, Callable[[Ours, worker.Turns], None]] = {
+    "matmul": matmul,
+    "synthesis": synthesis,
+    "synthesis_gradient": functools.partial(synthesis, gradient=True),
+    "optimization": optimization_step,
+    "optimization_identity": functools.partial(optimization_step, identity=True),
+    "mapper_training": mapper_step,
+    "apply_mapper": apply_mapper,
+    "apply_direction": apply_direction,
+    "relevance": relevance,
+    "jacobian": jacobian,
+    "clip": clip_image,
+    "clip_gradient": functools.partial(clip_image, gradient=True),
+    "identity": face,
+    "identity_gradient": functools.partial(face, gradient=True),
+}
+
+
+def main() -> None:
+    """Answers one question."""
+    spec, turns = worker.read_spec(), worker.Turns()
+    allocator.keep_freed_memory()
+    turns.items = 1 if spec.question == "matmul" else spec.batch
+    QUESTIONS[spec.question](Ours(spec), turns)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,373 @@
+"""The peers' side: their code, unchanged, on random weights.
+
+Runs in a Python that has torch and what the checkouts import. The official programs
+expect a GPU, so whatever moves tensors to one leaves them where they are, and their
+loops are given our turns in place of a progress bar or a data loader.
+"""
+
+import functools
+import importlib
+import pathlib
+import pickle
+import sys
+import types
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import worker
+
+# More steps than anyone takes.
+_NEVER = 10**9
+
+
+def _stay_on_cpu() -> None:
+    for owner in (torch.Tensor, torch.nn.Module):
+        owner.cuda = lambda self, *args, **options: self
+
+
+def _do_without(module: str, name: str) -> None:
+    """Lets something be imported that is not installed, and not used here."""
+    sys.modules[module] = types.ModuleType(module)
+    setattr(sys.modules[module], name, None)
+
+
+def _nhwc(image: torch.Tensor) -> torch.Tensor:
+    return image.detach().permute(0, 2, 3, 1)
+
+
+class StyleClip:
+    """The official code, its weights, latents and text."""
+
+    def __init__(self, spec: worker.Spec) -> None:
+        self.spec = spec
+        self.folder = pathlib.Path(spec.folder)
+        torch.manual_seed(0)
+
+    def w_plus(self, batch: int) -> torch.Tensor:
+        rows = 2 * self.spec.resolution.bit_length() - 4
+        return torch.from_numpy(worker.normal((batch, rows, 512)))
+
+    def generator(self) -> Any:
+        model = importlib.import_module("models.stylegan2.model")
+        generator = model.Generator(self.spec.resolution, 512, 8)
+        torch.save({"g_ema": generator.state_dict()}, self.folder / "generator.pt")
+        return generator.eval()
+
+    def clip(self) -> Any:
+        """The package, whose `load` gives a random ViT-B/32 as it would a real one."""
+        clip: Any = importlib.import_module("clip")
+        model = importlib.import_module("clip.model")
+        vit_b_32 = model.CLIP(512, 224, 12, 768, 32, 77, 49408, 512, 8, 12)
+        # OpenAI's files are in half precision; on a CPU they are read into float32.
+        state = vit_b_32.half().state_dict()
+        torch.save(state, self.folder / "clip.pt")
+        loaded = model.build_model(state).float(), clip.clip._transform(224)
+        clip.load = lambda name, **options: loaded
+        return clip
+
+    def face(self) -> Any:
+        irse = importlib.import_module("models.facial_recognition.model_irse")
+        backbone = irse.Backbone(112, 50, mode="ir_se", drop_ratio=0.6)
+        torch.save(backbone.state_dict(), self.folder / "irse50.pt")
+        return backbone.eval()
+
+    def save_all(self) -> None:
+        """Weights of all networks, for programs that read them from files."""
+        self.generator()
+        self.clip()
+        self.face()
+
+    def coach(self) -> Any:
+        """An official trainer of mappers without its data, log and checkpoints."""
+        self.save_all()
+        # Only the trainer's constructor uses it.
+        _do_without("torch.utils.tensorboard", "SummaryWriter")
+        training = importlib.import_module("mapper.training.coach")
+        network = importlib.import_module("mapper.styleclip_mapper")
+        coach = object.__new__(training.Coach)
+        coach.device, coach.global_step = "cpu", 1
+        coach.opts = Namespace(
+            stylegan_size=self.spec.resolution,
+            stylegan_weights=str(self.folder / "generator.pt"),
+            ir_se50_weights=str(self.folder / "irse50.pt"),
+            checkpoint_path=None,
+            mapper_type="LevelsMapper",
+            work_in_stylespace=False,
+            no_coarse_mapper=False,
+            no_medium_mapper=False,
+            no_fine_mapper=False,
+            optim_name="ranger",
+            learning_rate=0.5,
+            id_lambda=0.1,
+            clip_lambda=1.0,
+            latent_l2_lambda=0.8,
+            max_steps=_NEVER,
+            image_interval=_NEVER,
+            board_interval=_NEVER,
+            val_interval=_NEVER,
+            save_interval=_NEVER,
+        )
+        coach.net = network.StyleCLIPMapper(coach.opts)
+        mapper = {
+            f"mapper.{name}": x for name, x in coach.net.mapper.state_dict().items()
+        }
+        torch.save(
+            {"state_dict": mapper, "opts": vars(coach.opts)}, self.folder / "mapper.pt"
+        )
+        coach.id_loss = training.id_loss.IDLoss(coach.opts).eval()
+        coach.clip_loss = training.clip_loss.CLIPLoss(coach.opts)
+        coach.latent_l2_loss = torch.nn.MSELoss()
+        coach.optimizer = coach.configure_optimizers()
+        coach.text_inputs = importlib.import_module("clip").tokenize(worker.PROMPT)
+        return coach
+
+
+def _repeat(turns: worker.Turns, function: Callable[..., Any], *inputs: Any) -> None:
+    for _ in turns:
+        turns.result = function(*inputs)
+
+
+def _gradient(function: Callable[..., torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    x = x.clone().requires_grad_()
+    return torch.autograd.grad(torch.mean(function(x) ** 2), x)[0]
+
+
+def synthesis(peer: StyleClip, turns: worker.Turns, *, gradient: bool = False) -> None:
+    turns.items = peer.spec.batch
+    generator = peer.generator().requires_grad_(False)
+
+    def synthesize(latent: torch.Tensor) -> torch.Tensor:
+        return generator([latent], input_is_latent=True, randomize_noise=False)[0]
+
+    latent = peer.w_plus(turns.items)
+    if gradient:
+        _repeat(turns, functools.partial(_gradient, synthesize), latent)
+    _repeat(turns, lambda x: _nhwc(synthesize(x)), latent)
+
+
+class _Bar:
+    """Stands in for the progress bar of the official loop."""
+
+    def __init__(self, turns: worker.Turns) -> None:
+        self.turns = turns
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.turns)
+
+    def set_description(self, text: str) -> None:
+        self.turns.result = float(text.strip("los: ;"))
+
+
+def optimization(
+    peer: StyleClip, turns: worker.Turns, *, id_lambda: float = 0.0
+) -> None:
+    """The official script takes one latent."""
+    peer.save_all()
+    torch.save(peer.w_plus(1), peer.folder / "latent.pt")
+    script: Any = importlib.import_module("optimization.run_optimization")
+    script.tqdm = lambda steps: _Bar(turns)
+    script.main(
+        Namespace(
+            description=worker.PROMPT,
+            ckpt=str(peer.folder / "generator.pt"),
+            stylegan_size=peer.spec.resolution,
+            lr_rampup=0.05,
+            lr=0.1,
+            step=300,
+            mode="edit",
+            l2_lambda=0.008,
+            id_lambda=id_lambda,
+            latent_path=str(peer.folder / "latent.pt"),
+            truncation=0.7,
+            work_in_stylespace=False,
+            save_intermediate_image_every=0,
+            results_dir=str(peer.folder),
+            ir_se50_weights=str(peer.folder / "irse50.pt"),
+        )
+    )
+
+
+def mapper_training(peer: StyleClip, turns: worker.Turns) -> None:
+    turns.items = peer.spec.batch
+    coach = peer.coach()
+    calc_loss, latent = coach.calc_loss, peer.w_plus(turns.items)
+
+    def keep_loss(*inputs: Any) -> Any:
+        loss, terms = calc_loss(*inputs)
+        turns.result = terms["loss"]
+        return loss, terms
+
+    coach.calc_loss = keep_loss
+    coach.train_dataloader = (latent for _ in turns)
+    coach.train()
+
+
+def apply_mapper(peer: StyleClip, turns: worker.Turns) -> None:
+    turns.items = peer.spec.batch
+    network = peer.coach().net.eval()
+    inference = importlib.import_module("mapper.scripts.inference")
+    latent = peer.w_plus(turns.items)
+    _repeat(turns, lambda: _nhwc(inference.run_on_batch(latent, network)[0]))
+
+
+def _manipulator(peer: StyleClip) -> Any:
+    """The official program for directions, with NVIDIA's generator in it."""
+    sys.path.insert(0, str(pathlib.Path(peer.spec.peer_dirs[0]) / "global_torch"))
+    networks = importlib.import_module("training.networks")
+    generator = networks.Generator(512, 0, 512, peer.spec.resolution, 3)
+    path = peer.folder / "generator.pkl"
+    path.write_bytes(pickle.dumps({"G_ema": generator}))
+    # It draws pages of results.
+    _do_without("visualizer", "HtmlPageVisualizer")
+    module = importlib.import_module("manipulate")
+    module.legacy.load_network_pkl = lambda file: {"G_ema": generator}
+    manipulator = module.Manipulator()
+    manipulator.device = torch.device("cpu")
+    manipulator.G = manipulator.LoadModel(str(path), manipulator.device)
+    manipulator.SetGParameters()
+    manipulator.num_images = peer.spec.batch
+    with torch.no_grad():
+        styles = manipulator.G.synthesis.W2S(peer.w_plus(peer.spec.batch))
+    manipulator.dlatents = manipulator.S2List(styles)
+    return manipulator
+
+
+def apply_direction(peer: StyleClip, turns: worker.Turns) -> None:
+    turns.items = peer.spec.batch
+    manipulator = _manipulator(peer)
+    manipulator.alpha, manipulator.step = [worker.ALPHA], 1
+    boundary = [worker.direction(s.shape)[0] for s in manipulator.dlatents]
+
+    def edit() -> np.ndarray:
+        codes = manipulator.MSCode(manipulator.dlatents, boundary)
+        return manipulator.GenerateImg(codes)[:, 0]
+
+    _repeat(turns, edit)
+
+
+def relevance(peer: StyleClip, turns: worker.Turns) -> None:
+    """The first channel of a layer."""
+    turns.items = peer.spec.batch
+    manipulator = _manipulator(peer)
+    script: Any = importlib.import_module("SingleChannel")
+    model, preprocess = peer.clip().load("ViT-B/32")
+    script.device = "cpu"
+    manipulator.alpha, manipulator.step = [-5, 5], 2
+    manipulator.code_mean = [np.zeros(s.shape[1]) for s in manipulator.dlatents]
+    manipulator.code_std = [np.ones(s.shape[1]) for s in manipulator.dlatents]
+    manipulator.manipulate_layers = [worker.RELEVANCE_LAYER]
+    manipulator.dlatents[worker.RELEVANCE_LAYER][:, 0] = 0
+
+    def measure() -> np.ndarray:
+        _, images = manipulator.EditOneC(0)
+        return script.GetImgF(images, model, preprocess)
+
+    _repeat(turns, measure)
+
+
+def clip_image(peer: StyleClip, turns: worker.Turns, *, gradient: bool = False) -> None:
+    turns.items = peer.spec.batch
+    model, _ = peer.clip().load("ViT-B/32")
+    _on_image(turns, model.requires_grad_(False).encode_image, 224, gradient)
+
+
+def face(peer: StyleClip, turns: worker.Turns, *, gradient: bool = False) -> None:
+    turns.items = peer.spec.batch
+    model = peer.face().requires_grad_(False)
+    image = torch.from_numpy(worker.normal((turns.items, 112, 112, 3)))
+    image = image.permute(0, 3, 1, 2).contiguous()
+    if not gradient:
+        _repeat(turns, model, image)
+
+    def differentiate() -> torch.Tensor:
+        x = image.clone().requires_grad_()
+        return _nhwc(torch.autograd.grad(model(x)[:, 0].sum(), x)[0])
+
+    _repeat(turns, differentiate)
+
+
+def _on_image(
+    turns: worker.Turns, function: Callable[..., Any], size: int, gradient: bool
+) -> None:
+    image = torch.from_numpy(worker.normal((turns.items, size, size, 3)))
+    image = image.permute(0, 3, 1, 2).contiguous()
+    if gradient:
+        _repeat(turns, lambda: _nhwc(_gradient(function, image)))
+    _repeat(turns, function, image)
+
+
+def matmul(peer: StyleClip, turns: worker.Turns) -> None:
+    x = torch.from_numpy(worker.normal((worker.MATMUL_SIZE,) * 2))
+    _repeat(turns, torch.matmul, x, x)
+
+
+def nvidia_synthesis(peer: StyleClip, turns: worker.Turns) -> None:
+    """By NVIDIA's own repository, reference operations."""
+    turns.items = peer.spec.batch
+    networks = importlib.import_module("training.networks")
+    generator = networks.Generator(512, 0, 512, peer.spec.resolution, 3)
+    (peer.folder / "generator.pkl").write_bytes(pickle.dumps({"G_ema": generator}))
+    synthesis = generator.eval().requires_grad_(False).synthesis
+    latent = peer.w_plus(turns.items)
+    _repeat(turns, lambda: _nhwc(synthesis(latent, noise_mode="const")))
+
+
+def transformers_clip(
+    peer: StyleClip, turns: worker.Turns, *, gradient: bool = False
+) -> None:
+    """ViT-B/32 of transformers in PyTorch."""
+    turns.items = peer.spec.batch
+    transformers = importlib.import_module("transformers")
+    model = transformers.CLIPModel(transformers.CLIPConfig()).eval()
+    model.requires_grad_(False)
+    torch.save(model.state_dict(), peer.folder / "clip.pt")
+
+    def features(image: torch.Tensor) -> torch.Tensor:
+        hidden = model.vision_model(pixel_values=image).pooler_output
+        return model.visual_projection(hidden)
+
+    _on_image(turns, features, 224, gradient)
+
+
+PEERS: dict[str, dict[str, Callable[[StyleClip, worker.Turns], None]]] = {
+    "styleclip": {
+        "matmul": matmul,
+        "synthesis": synthesis,
+        "synthesis_gradient": functools.partial(synthesis, gradient=True),
+        "optimization": optimization,
+        "optimization_identity": functools.partial(
+            optimization, id_lambda=worker.ID_LAMBDA
+        ),
+        "mapper_training": mapper_training,
+        "apply_mapper": apply_mapper,
+        "apply_direction": apply_direction,
+        "relevance": relevance,
+        "clip": clip_image,
+        "clip_gradient": functools.partial(clip_image, gradient=True),
+        "identity": face,
+        "identity_gradient": functools.partial(face, gradient=True),
+    },
+    "nvidia": {"synthesis": nvidia_synthesis},
+    "transformers": {
+        "clip": transformers_clip,
+        "clip_gradient": functools.partial(transformers_clip, gradient=True),
+    },
+}
+
+
+def main() -> None:
+    """Answers one question."""
+    spec, turns = worker.read_spec(), worker.Turns()
+    sys.path[:0] = spec.peer_dirs
+    _stay_on_cpu()
+    no_gradient = spec.question in ("synthesis", "clip", "identity", "apply_mapper")
+    with torch.set_grad_enabled(not no_gradient):
+        PEERS[spec.peer][spec.question](StyleClip(spec), turns)
+
+
+if __name__ == "__main__":
+    main()

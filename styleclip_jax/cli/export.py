@@ -1,0 +1,108 @@
+"""One edit as one file that runs without this package: styleclip-edit --export.
+
+The file holds the program that `jax.export` makes, for any number of latents, on CPUs,
+GPUs and TPUs. It takes W+ latents [N, L, D] float32 and returns {"image": [N, H, W, 3]
+in [-1, 1], "latent": W+ or flat S}. Weights are inside of it, or beside it in an .npz
+file whose arrays, as a dict, are then its first argument.
+"""
+
+import functools
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from jax import export
+
+from styleclip_jax.cli import editors
+from styleclip_jax.cli import latents as cli_latents
+from styleclip_jax.errors import UserError
+from styleclip_jax.io import files
+from styleclip_jax.models import stylegan2
+from styleclip_jax.models.network import Network
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def define(values: flags.FlagValues) -> None:
+    """Defines the flags of `write`."""
+    flags.DEFINE_string(
+        "export",
+        None,
+        "File to write the edit to as a program of its own, instead of editing.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "export_weights",
+        "inside",
+        ["inside", "beside"],
+        "Whether the weights are in that file or beside it, in FILE.npz.",
+        flag_values=values,
+    )
+
+
+def write(values: flags.FlagValues, editor: editors.Editor, generator: Network) -> None:
+    """Writes the file that --export names.
+
+    Raises:
+      UserError: there are several edits, or the file cannot be written.
+    """
+    if len(editor.settings) > 1:
+        raise UserError(
+            "--export: expected one edit, with one prompt and one --alpha and --beta, "
+            f"found {len(editor.settings)}"
+        )
+    path = pathlib.Path(values.export)
+    frozen = editor.freeze()
+    # On the host, so that the program is not tied to the devices of this process.
+    tree = jax.device_get((generator, frozen.weights))
+    leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
+    weights = {
+        jax.tree_util.keystr(key, simple=True, separator="/"): np.asarray(leaf)
+        for key, leaf in leaves
+    }
+
+    def run(given: dict[str, Any], w_plus: jax.Array) -> dict[str, jax.Array]:
+        every = weights | given
+        generator, rest = jax.tree.unflatten(structure, [every[n] for n in weights])
+        batch: Any = w_plus
+        if editor.space == "s":
+            batch = stylegan2.to_styles(
+                generator.params, w_plus, config=generator.config
+            )
+        made = frozen.apply(generator, rest, batch)
+        return {"image": made.image, "latent": cli_latents.pack(made.latent)}
+
+    (count,) = export.symbolic_shape("n")
+    shape = (count, generator.config.num_rows, generator.config.w_dim)
+    w_plus = jax.ShapeDtypeStruct(shape, jnp.float32)
+    if values.export_weights == "inside":
+        program = _export(functools.partial(run, {}), w_plus)
+    else:
+        used = _used(_export(run, weights, w_plus), weights)
+        program = _export(run, used, w_plus)
+        beside = pathlib.Path(f"{path}.npz")
+        with files.new_file(beside) as temporary:
+            np.savez(temporary, **used)  # type: ignore[arg-type]
+        print(f"weights: {beside}")
+    with files.new_file(path) as temporary:
+        temporary.write_bytes(program.serialize())
+    print(
+        f"program: {path}, W+ [N, {shape[1]}, {shape[2]}] to images and {editor.space}"
+    )
+
+
+def _export(function: Callable[..., Any], *arguments: Any) -> export.Exported:
+    return export.export(jax.jit(function), platforms=PLATFORMS)(*arguments)
+
+
+def _used(
+    program: export.Exported, weights: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """The weights that the program reads; a text encoder is not among them."""
+    # Dicts are flattened in the order of their keys.
+    kept = {sorted(weights)[i] for i in program.module_kept_var_idx[:-1]}
+    return {name: array for name, array in weights.items() if name in kept}

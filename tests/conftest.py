@@ -23,11 +23,13 @@ from tests import tiny
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keeps compiled programs: many tests run the same one, each in its own jit."""
+    """Keeps compiled programs: many tests run the same one, some as processes."""
+    settings: dict[str, object] = {"jax_persistent_cache_min_compile_time_secs": 0.2}
     if hasattr(config, "cache"):
-        cache = config.cache.mkdir("jax")
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+        settings["jax_compilation_cache_dir"] = str(config.cache.mkdir("jax"))
+    for name, value in settings.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from styleclip_jax import assets, losses, spaces
 from styleclip_jax.cli import flags as cli
-from styleclip_jax.cli import invert
+from styleclip_jax.cli import invert, outputs
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import align, checkpoints
 from styleclip_jax.methods import inversion, optimization
@@ -302,17 +302,17 @@ def test_killed_run_goes_on_where_it_stopped(
     class Killed(BaseException):
         pass
 
-    write = invert._write
+    append = outputs.Journal.append
 
-    def die_after_writing(*arguments: Any) -> None:
-        write(*arguments)
+    def die_after_writing(*arguments: Any, **latent: Any) -> None:
+        append(*arguments, **latent)
         raise Killed
 
     options = {"photos": folder, "outdir": tmp_path / "out"}
-    monkeypatch.setattr(invert, "_write", die_after_writing)
+    monkeypatch.setattr(outputs.Journal, "append", die_after_writing)
     with pytest.raises(Killed):
         start(models, **options)
-    monkeypatch.setattr(invert, "_write", write)
+    monkeypatch.setattr(outputs.Journal, "append", append)
     # Faces are not looked for again.
     monkeypatch.setattr(invert, "_find_faces", None)
     assert start(models, **options) == 1

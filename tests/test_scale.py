@@ -126,15 +126,17 @@ def kill_at(
             stream_into(outdir)
 
 
-# The last ones hit the files of the finished run.
-@pytest.mark.parametrize("position", [2, 9, 24, 39, 54, 69, 94, 119, 131, 133])
+# The last four are the files that the parts become, and their folder.
+@pytest.mark.parametrize("position", [2, 9, 24, 39, 54, 69, 94, -4, -2, -1])
 def test_run_killed_at_any_moment_ends_as_an_undisturbed_one(
     expected: dict[str, str],
     tmp_path: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
     position: int,
 ) -> None:
-    kill_at(position, tmp_path / "killed", monkeypatch)
+    # Two images, their folder, latents and lines, for each batch and variant.
+    total = 2 * COUNT + 3 * 2 * -(-COUNT // SIZE) + 4
+    kill_at(position % total, tmp_path / "killed", monkeypatch)
     # A signal would leave a line that has no end, and files under temporary names.
     for name in (
         "metrics.part0.jsonl",

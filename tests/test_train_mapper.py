@@ -72,9 +72,6 @@ def launch(options: dict[str, Any], devices: int) -> subprocess.Popen[str]:
     environment = dict(os.environ)
     # The last flag counts.
     environment["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={devices}"
-    if cache := jax.config.jax_compilation_cache_dir:
-        environment["JAX_COMPILATION_CACHE_DIR"] = cache
-        environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
     return subprocess.Popen(
         [sys.executable, "-m", *command(options)],
         cwd=ROOT,

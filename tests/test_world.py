@@ -149,7 +149,7 @@ def test_the_clip_names_what_drawings_show():
     )
     # Neutral and sad mouths are the hardest.
     assert all(share > 0.9 for share in shares.values()), shares
-    assert shares["hair_color"] > 0.98 and shares["glasses"] > 0.98
+    assert min(shares["hair_color"], shares["glasses"]) > 0.98, shares
 
 
 def test_the_identity_network_tells_persons_apart(tmp_path: pathlib.Path):

@@ -39,6 +39,9 @@ from styleclip_jax.models.network import Network
 
 VALUES = flags.FlagValues()
 outputs.define(VALUES, outdir="outputs/invert", grid=8)
+flags.DEFINE_integer(
+    "batch_size", 8, "Photos at a time.", lower_bound=1, flag_values=VALUES
+)
 cli.define(inversion.InversionConfig, VALUES)
 flags.DEFINE_list(
     "photos", [], "Photos and folders of photos, with commas.", flag_values=VALUES

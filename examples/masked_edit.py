@@ -47,7 +47,7 @@ def main():
     )
     for weight in (0.0, 20.0):
         result, pasted = edit(networks, w_plus, text, mask, config, weight)
-        print(f"weight {weight:g}: change {result.terms['outside'].mean():.4f} outside")
+        print(f"weight {weight:g}: change {result.terms['outside'].mean():.1e} outside")
     sheet = images.grid([result.source.image, result.image, pasted])
     print(images.save_sheet("outputs/examples/masked_edit.png", sheet))
 

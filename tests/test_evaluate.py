@@ -7,6 +7,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from styleclip_jax import assets, metrics
 from styleclip_jax.assets import judge, world
 from styleclip_jax.cli import edit_sets, evaluate, mappers, measures
 from styleclip_jax.cli import flags as cli
+from styleclip_jax.cli import latents as cli_latents
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, latents, plots, tables
 from styleclip_jax.methods import mapper
@@ -249,12 +251,10 @@ def test_judge_finds_targets_in_edits_and_not_in_random_steps(
 ) -> None:
     generator = assets.load_generator()
     config = generator.config
-    # W is the vector of attributes times a matrix, so means of latents by what the
-    # judge says point to an attribute.
     random = np.random.RandomState(0)
     z = jnp.asarray(random.randn(6, config.z_dim), jnp.float32)
     w = np.asarray(
-        evaluate.cli_latents.convert(
+        cli_latents.convert(
             generator, z, space="z", truncation_psi=1.0, cutoff=None, to="w_plus"
         )
     )
@@ -295,7 +295,7 @@ def test_judge_finds_targets_in_edits_and_not_in_random_steps(
     assert shares["judge_disentanglement"] == pytest.approx(
         gain / (1 - kept.mean()), rel=1e-4
     )
-    # 18 dB louder than the noise of a random direction, of which judges see nothing.
+    # Steps anywhere change less of a face than steps to another face.
     assert shares["kept_random"] > shares["kept"]
     assert shares["identity_similarity"] <= 1
     assert 0 < shares["ms_ssim"] < 1
@@ -331,7 +331,7 @@ def test_mapper_similarity_is_table_2(
     config = mapper.MapperConfig(levels=("coarse",), w_dim=12, num_layers=1)
     networks = [tiny.mapper_network(config)]
     networks.append(
-        networks[0].replace(params=jnp_map(lambda x: x[::-1], networks[0].params))
+        networks[0].replace(params=jax.tree.map(lambda x: x[::-1], networks[0].params))
     )
     names = []
     for i, network in enumerate(networks):
@@ -369,13 +369,6 @@ def test_mapper_similarity_is_table_2(
     np.testing.assert_allclose(found["between"], expected.between, atol=1e-5)
     assert found["between"][0][1] < 0.99
     assert f"| prompt 1 | {expected.mean[1]:.3f} |" in out
-
-
-def jnp_map(function: Callable[[Any], Any], tree: Any) -> Any:
-    return {
-        name: jnp_map(function, x) if isinstance(x, dict) else function(x)
-        for name, x in tree.items()
-    }
 
 
 def test_images_are_classified_by_text(

@@ -1,6 +1,5 @@
 """What styleclip-evaluate writes: tables for people and programs, and the frontier."""
 
-import json
 import math
 import pathlib
 from collections.abc import Sequence
@@ -149,7 +148,7 @@ def write_zero_shot(
     """
     best = shares.argmax(axis=1)
     lines = [
-        json.dumps(
+        tables.json_line(
             {
                 "image": str(path),
                 "label": labels[index],
@@ -165,7 +164,7 @@ def write_zero_shot(
     table = tables.markdown(["label", "images", "mean probability"], rows)
     return [
         tables.write_text(outdir / "zero_shot.md", "# Zero-shot labels\n\n" + table),
-        tables.write_text(outdir / "zero_shot.jsonl", "\n".join(lines) + "\n"),
+        tables.write_text(outdir / "zero_shot.jsonl", "".join(lines)),
     ]
 
 
@@ -218,7 +217,9 @@ def _label_table(rows: Sequence[Row], labels: Sequence[str]) -> str:
         for label in labels
         for stage in ("before", "after")
     }
-    return "## Zero-shot probabilities\n\n" + _table(rows, columns, ("strength",))
+    return "## Zero-shot probabilities\n\n" + _table(
+        rows, columns, ("prompt", "strength")
+    )
 
 
 def _format(summary: Summary | None, deviation: bool) -> str:

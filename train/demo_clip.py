@@ -83,9 +83,10 @@ class ClipTraining:
       captions_per_face: captions made of each.
       agreement_weight: of the loss of the features' angles.
       naming_weight: of the loss of the attribute heads.
-      attack_radius: largest change of a pixel, in [-1, 1], by which pictures are made
-        hard to match with their captions before they are learned from.
-      attack_from: step that this begins at; before, it would only slow learning down.
+      attacks: (first step, radius): the largest change of a pixel, in [-1, 1], by which
+        pictures are made hard to match with their captions before they are learned
+        from. Earlier it would only slow learning down; the last steps are gentler,
+        for a wide radius hides the difference of a sad and a neutral mouth.
       unknown_words: share of tokens replaced by random ones.
       seed: of everything random.
     """
@@ -100,8 +101,7 @@ class ClipTraining:
     captions_per_face: int = 2
     agreement_weight: float = 10.0
     naming_weight: float = 0.5
-    attack_radius: float = 0.05
-    attack_from: int = 1800
+    attacks: tuple[tuple[int, float], ...] = ((0, 0.0), (1800, 0.05), (3800, 0.02))
     unknown_words: float = 0.03
     seed: int = 4
 
@@ -445,7 +445,7 @@ def train(
         }
         rate = demo_run.warmup_cosine(step, total, peak=training.learning_rate)
         key = jax.random.fold_in(jax.random.key(training.seed), step)
-        radius = training.attack_radius if step >= training.attack_from else 0.0
+        radius = [radius for first, radius in training.attacks if first <= step][-1]
         params, opt_state, terms = update(
             params, opt_state, jnp.float32(rate), key, batch, radius=radius
         )

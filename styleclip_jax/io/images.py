@@ -1,8 +1,10 @@
 """Images out: files, captioned grids, films."""
 
 import io
+import math
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -11,7 +13,12 @@ from styleclip_jax.io import files
 
 FORMATS = ("png", "jpg", "npy", "none")
 
+# A row of a sheet: images, and texts where there is none.
+Cells = np.ndarray | Sequence[np.ndarray | str]
+
 _MARGIN = 8
+# Lines of a caption.
+_MAX_LINES = 4
 _TEXT = (40, 40, 40)
 _BACKGROUND = (255, 255, 255)
 
@@ -46,17 +53,18 @@ def write(path: files.Path, image: np.ndarray, *, make_folder: bool = True) -> N
 
 
 def grid(
-    rows: Sequence[np.ndarray],
+    rows: Sequence[Cells],
     *,
     row_labels: Sequence[str] = (),
     column_labels: Sequence[str] = (),
     title: str = "",
     cell: int | None = None,
 ) -> Image.Image:
-    """A captioned sheet of images.
+    """A captioned sheet of images; captions are wrapped so that none meets another.
 
     Args:
-      rows: one array [N, H, W, 3] in [-1, 1] per row.
+      rows: for each row an array [N, H, W, 3] in [-1, 1], or a list of images
+        [H, W, 3] and of texts that stand where there is no image.
       row_labels: caption left of each row.
       column_labels: caption above each column.
       title: caption of the sheet.
@@ -65,52 +73,75 @@ def grid(
     Returns:
       An RGB image.
     """
-    size = rows[0].shape[1]
-    cell = cell or min(max(size, 128), 256)
-    height = max(12, cell // 9)
-    font = ImageFont.load_default(height)
-    line = height * 3 // 2
-    left = max((int(font.getlength(t)) for t in row_labels), default=-_MARGIN)
-    left += 2 * _MARGIN
-    top = _MARGIN + line * (bool(title) + bool(len(column_labels)))
-    columns = max(len(row) for row in rows)
-    step = cell + _MARGIN
-    width = left + columns * step
-    needed = int(font.getlength(title)) + 2 * _MARGIN
-    sheet = Image.new("RGB", (max(width, needed), top + len(rows) * step), _BACKGROUND)
+    first = next(x for row in rows for x in row if not isinstance(x, str))
+    cell = cell or min(max(first.shape[1], 128), 256)
+    font = ImageFont.load_default(max(12, cell // 9))
+    line, step = max(12, cell // 9) * 4 // 3, cell + _MARGIN
+    beside = [_wrap(label, font, 3 * cell // 2) for label in row_labels]
+    above = [_wrap(label, font, cell - _MARGIN // 2) for label in column_labels]
+    room = (math.ceil(font.getlength(text)) for label in beside for text in label)
+    left = max(room, default=-_MARGIN) + 2 * _MARGIN
+    width = left + max(map(len, rows)) * step
+    head = _wrap(title, font, width - 2 * _MARGIN)
+    top = _MARGIN + line * (len(head) + max(map(len, above), default=0))
+    sheet = Image.new("RGB", (width, top + len(rows) * step), _BACKGROUND)
     draw = ImageDraw.Draw(sheet)
-    draw.text((_MARGIN, _MARGIN // 2), title, _TEXT, font)
-    for j, label in enumerate(column_labels):
-        x = left + j * step + cell // 2
-        draw.text((x, top - _MARGIN // 2), label, _TEXT, font, anchor="mb")
+
+    def write_lines(lines: list[str], x: int, y: int, anchor: str) -> None:
+        for i, text in enumerate(lines):
+            draw.text((x, y + i * line), text, _TEXT, font, anchor=anchor)
+
+    write_lines(head, _MARGIN, _MARGIN // 2, "la")
+    for j, lines in enumerate(above):
+        y = top - _MARGIN // 2 - len(lines) * line
+        write_lines(lines, left + j * step + cell // 2, y, "ma")
     for i, row in enumerate(rows):
         y = top + i * step
         if row_labels:
-            middle = (_MARGIN, y + cell // 2)
-            draw.text(middle, row_labels[i], _TEXT, font, anchor="lm")
+            middle = y + (cell - len(beside[i]) * line) // 2
+            write_lines(beside[i], _MARGIN, middle, "la")
         for j, image in enumerate(row):
-            sheet.paste(_fit(image, cell), (left + j * step, y))
+            x = left + j * step
+            if isinstance(image, str):
+                lines = _wrap(image, font, cell)
+                middle = y + (cell - len(lines) * line) // 2
+                write_lines(lines, x + cell // 2, middle, "ma")
+            else:
+                sheet.paste(_fit(image, cell), (x, y))
     return sheet
 
 
-def write_film(path: files.Path, frames: np.ndarray, seconds: float = 3.0) -> None:
-    """Writes frames [F, H, W, 3] in [-1, 1] as an animated GIF that loops."""
-    pictures = [Image.fromarray(frame) for frame in to_uint8(frames)]
-    with files.new_file(path) as temporary:
-        pictures[0].save(
-            temporary,
-            save_all=True,
-            append_images=pictures[1:],
-            duration=max(20, round(1000 * seconds / len(pictures))),
-            loop=0,
-        )
-
-
 def save_sheet(path: files.Path, sheet: Image.Image) -> pathlib.Path:
-    """Writes a sheet as PNG."""
+    """Writes a sheet in the format of the suffix."""
     with files.new_file(path) as temporary:
-        sheet.save(temporary)
+        sheet.save(temporary, quality=90)
     return pathlib.Path(path)
+
+
+def _wrap(text: str, font: Any, width: int) -> list[str]:
+    """Lines no wider than `width`, a few at most; what does not fit ends in "…"."""
+    lines: list[str] = []
+    for part in text.splitlines():
+        line = ""
+        for word in part.split():
+            longer = f"{line} {word}" if line else word
+            if line and font.getlength(longer) > width:
+                lines.append(line)
+                longer = word
+            line = longer
+        lines.append(line)
+    if len(lines) > _MAX_LINES:
+        lines = [*lines[: _MAX_LINES - 1], " ".join(lines[_MAX_LINES - 1 :])]
+    return [_shorten(line, font, width) for line in lines]
+
+
+def _shorten(text: str, font: Any, width: int) -> str:
+    """As much of a line as fits."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"
 
 
 def _fit(image: np.ndarray, cell: int) -> Image.Image:

@@ -1,0 +1,55 @@
+"""Sheets of images: captions stay apart, and gaps say why."""
+
+import numpy as np
+
+from styleclip_jax.io import images
+
+LONG = "a person with very long and very curly purple hair"
+
+
+def _white(sheet: object) -> np.ndarray:
+    return (np.asarray(sheet) == 255).all(axis=-1)
+
+
+def test_captions_of_columns_do_not_meet() -> None:
+    rows = [np.zeros((5, 8, 8, 3), np.float32)] * 2
+    labels = [LONG, "x" * 90, "alpha -6\nbeta 0.15", LONG, ""]
+    sheet = images.grid(rows, column_labels=labels, title="a title")
+    white = _white(sheet)
+    plain = images.grid(rows, title="a title")
+    added = sheet.height - plain.height
+    assert added > 0
+    # Below the title; the gaps between columns stay free of them.
+    head = slice(plain.height - 2 * 136, plain.height - 2 * 136 + added)
+    for j in range(5):
+        column = white[head, j * 136 :][:, :8]
+        assert column.all(), j
+    assert not white[head].all()
+
+
+def test_captions_of_rows_stand_beside_the_images() -> None:
+    row = np.full((2, 8, 8, 3), -1, np.float32)
+    sheet = images.grid([row, row], row_labels=[LONG, "seed 3"])
+    dark = ~_white(sheet)
+    black = (np.asarray(sheet) == 0).all(axis=-1)
+    left = np.flatnonzero(black.any(axis=0))[0]
+    written = np.flatnonzero(dark.any(axis=0))
+    assert written[written < left].max() < left - 4
+    # Long captions are wrapped, not wide.
+    assert left < 1.5 * 128 + 3 * 8
+
+
+def test_a_text_stands_where_there_is_no_image() -> None:
+    image = np.zeros((8, 8, 3), np.float32)
+    sheet = images.grid([[image, "no mapper given"], [image, image]])
+    pixels = np.asarray(sheet)
+    cell = pixels[8:136, 144:272]
+    share = (cell == 255).all(axis=-1).mean()
+    assert 0.8 < share < 1
+    assert sheet.size == (8 + 2 * 136, 8 + 2 * 136)
+
+
+def test_long_captions_end_after_four_lines() -> None:
+    row = np.zeros((1, 8, 8, 3), np.float32)
+    sheets = [images.grid([row], column_labels=["word " * n]) for n in (40, 400)]
+    assert sheets[0].size == sheets[1].size

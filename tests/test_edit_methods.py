@@ -4,6 +4,7 @@ import json
 import pathlib
 from typing import Any
 
+import av
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -69,6 +70,7 @@ def test_direction_makes_every_pair_of_strength_and_threshold(
         "beta": "0.05,0.1",
         "seeds": "0-2",
         "film_frames": 2,
+        "film_format": "mp4",
     }
     code, out, _ = run(edit, **options)
     assert code == 0, out
@@ -94,7 +96,12 @@ def test_direction_makes_every_pair_of_strength_and_threshold(
         direction = global_directions.make_direction(found, beta)
         expected = original[index::4] + alpha * np.asarray(direction.delta)
         np.testing.assert_allclose(edited[index::4], expected, atol=1e-5)
-    assert Image.open(folder / "films" / "000011.gif").n_frames == 3
+    with av.open(str(folder / "films" / "000011.mp4")) as film:
+        frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+    assert len(frames) == 3
+    picture = np.asarray(Image.open(folder / "images" / "000011.png"))
+    # Colours are stored at half of the resolution.
+    assert np.abs(picture.astype(int) - frames[-1]).mean() < 25
     # Nothing is left to do, and one threshold that is too large is refused.
     assert "3 of 3 latents are done" in run(edit, **options)[1]
     code, _, err = run(
@@ -114,6 +121,7 @@ def test_direction_needs_no_file(run: Program, tmp_path: pathlib.Path) -> None: 
         templates=tmp_path / "templates.txt",
         neutral="dog",
         num_channels=5,
+        num_samples=3,
         seeds="0",
     )
     assert code == 0
@@ -174,6 +182,7 @@ def test_mapper_edits_as_the_library_does(
         ({"method": "direction", "directions": "absent"}, "absent: no such file"),
         ({"method": "direction", "templates": "absent"}, "absent"),
         ({"method": "direction", "num_channels": 3, "beta": "0.1"}, "found both"),
+        ({"method": "direction", "directions": "file", "num_samples": 3}, "no use"),
         ({"method": "direction", "strength": 0.2}, "--strength: is a flag of"),
         ({"method": "direction", "steps": 3}, "--steps: is a flag of"),
         ({"method": "optimization", "alpha": "3"}, "--alpha: is a flag of"),

@@ -583,7 +583,7 @@ def test_sharded_edit_needs_no_communication(
         ({"distributed": True}, "--distributed: expected a TPU pod"),
         ({"prompts_file": "absent.txt", "prompt": None}, "absent.txt"),
         ({"prompts_file": "empty.txt", "prompt": None}, "found none"),
-        ({"prompts_file": "twice.txt", "prompt": None}, "one twice"),
+        ({"prompts_file": "twice.txt", "prompt": None}, "twice"),
         ({"prompts_file": "twice.txt"}, "--prompt and --prompts_file"),
         ({"prompts_file": "twice.txt", "method": "mapper", "mapper": "a"}, "for one"),
     ],

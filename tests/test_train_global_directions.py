@@ -2,7 +2,11 @@
 
 import dataclasses
 import json
+import os
 import pathlib
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 import safetensors
+import safetensors.numpy
 
 from styleclip_jax import losses, parallel
 from styleclip_jax.cli import directions as cli_directions
@@ -204,6 +209,51 @@ def test_interrupted_program_ends_in_the_same_bytes(
     assert "out.safetensors.partial: is of a run with --seed=5, found 6" in err
     assert run()[0] == 0
     assert path.read_bytes() == whole.read_bytes()
+
+
+def test_two_processes_share_the_channels(
+    run: Run, models: dict[str, str], tmp_path: pathlib.Path
+) -> None:
+    assert run(output=tmp_path / "whole.safetensors", layers="all")[0] == 0
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    flags = {
+        "output": tmp_path / "out.safetensors",
+        "num_samples": 3,
+        "num_statistics": 20,
+        "batch_size": 16,
+        "coordinator_address": address,
+        "num_processes": 2,
+    }
+    commands = [
+        [f"--{name}={value}" for name, value in (models | flags).items()]
+        + [f"--process_id={i}"]
+        for i in range(2)
+    ]
+    environment = os.environ | {"XLA_FLAGS": ""}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "train.global_directions", *command],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for command in commands
+    ]
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert "relevance: " in outputs[0]
+    assert "relevance: " not in outputs[1]
+    tables = [
+        safetensors.numpy.load_file(tmp_path / f"{name}.safetensors")
+        for name in ("whole", "out")
+    ]
+    assert tables[0].keys() == tables[1].keys()
+    for name, expected in tables[0].items():
+        np.testing.assert_allclose(tables[1][name], expected, atol=2e-5)
+    assert not (tmp_path / "out.safetensors.partial").exists()
 
 
 def test_lower_resolution_reports_its_cosine(

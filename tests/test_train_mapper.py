@@ -264,7 +264,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_step_and_checkpoint(
     [
         ({"prompts_file": None, "prompt": " "}, "--prompt: expected a text"),
         ({"prompt": "a cat"}, "expected one, found both"),
-        ({"prompts_file": None}, "expected one, found neither"),
+        ({"prompts_file": None}, "--prompt: expected a text, found None"),
         ({"levels": "coarse,thin"}, "--levels must be some of coarse, medium, fine"),
         ({"levels": "fine"}, "some of coarse for a generator of 4 rows, found fine"),
         ({"levels": "coarse", "space": "s"}, "--levels must be all of them in s"),

@@ -4,9 +4,10 @@ Besides matching pictures and captions it learns
 
 - to name the attributes from all patches together, by linear heads that are thrown
   away; they teach the patches what a mouth is long before the feature attends to it;
-- features whose angles say how far two pictures agree. Captions alone leave the angles
-  free: blonde hair came to lie next to blue, and edits of brown hair towards blonde
-  went to blue;
+- features whose angles say in how many attributes pictures and captions agree. Matching
+  alone leaves the angles free: blonde hair came to lie next to blue, so that edits of
+  brown hair towards blonde went to blue, and captions lay far from all pictures, in
+  directions that also spoke of what they do not mention;
 - all of this on pictures with small changes that make it hard, without which an edit
   finds such changes instead of what the prompt says.
 
@@ -48,6 +49,9 @@ _LOGIT_SCALE = np.float32(np.log(100))
 # Small parts of the picture are learned last.
 _NAMING_WEIGHTS = {"mouth": 3.0, "facial_hair": 3.0, "eyes": 2.0}
 
+# Of the part that all faces share, where each attribute's is 1.
+_FACE_LENGTH = 0.5
+
 _VOCAB_SIZE = bpe.NUM_TOKENS_BESIDE_MERGES + NUM_MERGES
 
 
@@ -81,7 +85,7 @@ class ClipTraining:
       weight_decay: of AdamW.
       num_drawn, num_generated: faces to learn from.
       captions_per_face: captions made of each.
-      agreement_weight: of the loss of the features' angles.
+      agreement_weight: of the losses of the pictures' and captions' angles.
       naming_weight: of the loss of the attribute heads.
       attacks: (first step, radius): the largest change of a pixel, in [-1, 1], by which
         pictures are made hard to match with their captions before they are learned
@@ -190,27 +194,46 @@ def contrastive(
     return -(by_image.sum() + by_text.sum()) / (2 * len(logits))
 
 
-def agreement(
-    feature: jax.Array, attributes: jax.Array, seen: dict[str, jax.Array]
-) -> jax.Array:
-    """Mean cosine distance of features [B, E] to those of the attributes [B, V], [].
+def agreement(feature: jax.Array, code: jax.Array) -> jax.Array:
+    """Mean cosine distance of features [B, E] to codes [B, C], [].
 
-    The latter are a frame of orthogonal vectors times the attributes, each of these of
-    length 1, and as between all its values where a picture does not show it (`seen`
-    [B] is 0). So the angle between two pictures says in how many attributes they
-    agree, the way from one value to another leads past no third, and a picture comes
-    no nearer to a text by losing what the text does not speak of. (It did with
-    attributes around their mean, which are short when they are unclear.)
+    The codes' coordinates are along a fixed frame of orthogonal vectors.
     """
-    parts = []
+    size = feature.shape[1]
+    frame, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(size, size)))
+    wanted = code @ frame[: code.shape[1]].astype(np.float32)
+    return jnp.mean(1 - jnp.sum(clip.normalize(feature) * clip.normalize(wanted), 1))
+
+
+def picture_code(attributes: jax.Array, seen: dict[str, jax.Array]) -> jax.Array:
+    """What the feature of a picture with attributes [B, V] should say, [B, 1 + V].
+
+    Each attribute has length 1, and is as between all its values where a picture does
+    not show it (`seen` [B] is 0). So the angle between two pictures says in how many
+    attributes they agree, the way from one value to another leads past no third, and
+    a picture comes no nearer to a text by losing what the text does not speak of. (It
+    did with attributes around their mean, which are short when they are unclear.)
+    """
+    parts = [jnp.full((len(attributes), 1), _FACE_LENGTH)]
     for name, part in world.SLICES.items():
         count = len(world.ATTRIBUTES[name])
         shown = jnp.where(seen[name][:, None] > 0, attributes[:, part], 1 / count)
         parts.append(clip.normalize(shown))
-    size = feature.shape[1]
-    frame, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(size, size)))
-    wanted = jnp.concatenate(parts, 1) @ frame[: world.NUM_VALUES].astype(np.float32)
-    return jnp.mean(1 - jnp.sum(clip.normalize(feature) * clip.normalize(wanted), 1))
+    return jnp.concatenate(parts, 1)
+
+
+def caption_code(contradicted: jax.Array) -> jax.Array:
+    """What the feature of a caption that contradicts values [B, V] should say.
+
+    For each attribute the values that it allows, around the mean of all: nothing for
+    those that it does not speak of. A caption that names none is left with what all
+    faces have in common, [B, 1 + V].
+    """
+    parts = [jnp.full((len(contradicted), 1), _FACE_LENGTH)]
+    for part in world.SLICES.values():
+        allowed = 1 - contradicted[:, part]
+        parts.append(allowed / allowed.sum(1, keepdims=True) - 1 / allowed.shape[1])
+    return jnp.concatenate(parts, 1)
 
 
 def as_inputs(key: jax.Array, image: jax.Array) -> jax.Array:
@@ -375,7 +398,8 @@ def train(
         text = jnp.where(replaced, random, text)
         text_feature = clip.encode_text(params["clip"], text, config=config)
         attributes = batch["attributes"]
-        wrong = attributes @ batch["contradicted"].astype(jnp.float32).T
+        contradicted = batch["contradicted"].astype(jnp.float32)
+        wrong = attributes @ contradicted.T
         fits = jnp.maximum(1 - wrong, 0)
         scale = jnp.exp(jnp.minimum(params["clip"]["logit_scale"], _LOGIT_SCALE))
 
@@ -385,7 +409,9 @@ def train(
             )
             terms = {
                 "matching": contrastive(feature, text_feature, scale, fits),
-                "agreement": agreement(feature, attributes, batch["seen"]),
+                "agreement": agreement(
+                    feature, picture_code(attributes, batch["seen"])
+                ),
             }
             total = terms["matching"] + training.agreement_weight * terms["agreement"]
             return total, (terms, patches)
@@ -406,7 +432,9 @@ def train(
             for name, layer in params["heads"].items()
         ]
         terms["naming"] = jnp.mean(sum(by_attribute))
-        return total + training.naming_weight * terms["naming"], terms
+        terms["text"] = agreement(text_feature, caption_code(contradicted))
+        total += training.naming_weight * terms["naming"]
+        return total + training.agreement_weight * terms["text"], terms
 
     @functools.partial(jax.jit, static_argnames="radius")
     def update(

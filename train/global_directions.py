@@ -7,7 +7,9 @@
 Without --generator and --clip it works on the embedded models. Of a file that is there
 already it prints the report again, with --compare beside another one. Work
 that is done is kept in a folder beside the output, so that the same command
-goes on after an interruption; the folder goes when the output is there.
+goes on after an interruption; the folder goes when the output is there. Several
+processes (--coordinator_address, --num_processes, --process_id; the same command and
+the same folder in each) share the channels of the exact method.
 """
 
 import dataclasses
@@ -24,6 +26,7 @@ from styleclip_jax import assets, losses, parallel, spaces
 from styleclip_jax.cli import directions as cli_directions
 from styleclip_jax.cli import flags as cli
 from styleclip_jax.cli import latents as cli_latents
+from styleclip_jax.cli import processes
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import directions
 from styleclip_jax.methods import global_directions
@@ -32,6 +35,7 @@ from train import relevance
 
 VALUES = flags.FlagValues()
 cli.define(RelevanceConfig, VALUES)
+processes.define(VALUES)
 flags.DEFINE_string("output", None, "File to write, .safetensors.", flag_values=VALUES)
 flags.DEFINE_string(
     "generator",
@@ -87,6 +91,12 @@ _QUANTILES = (0.05, 0.25, 0.5)
 def main(values: flags.FlagValues) -> int:
     """Measures what is not measured yet, writes it and reports."""
     config = cli.build(RelevanceConfig, values)
+    processes.connect(values)
+    primary = jax.process_index() == 0
+    if config.method != "exact" and jax.process_count() > 1:
+        raise UserError(
+            f"--method: {config.method} takes one process, found {jax.process_count()}"
+        )
     output = _output(values.output)
     generator = assets.load_generator(values.generator)
     clip, tokenizer = assets.load_clip(values.clip)
@@ -95,25 +105,29 @@ def main(values: flags.FlagValues) -> int:
     label = cli_latents.one_hot_label(values, generator.config)
     layers = _layers(generator.config.style_layout, config)
     settings = dataclasses.asdict(config) | {"class": values["class"].value}
-    print(
-        f"generator: {origins[0]}, {generator.config.resolution}²\n"
-        f"clip: {origins[1]}, {clip.config.image_size}²\n"
-        f"layers: {len(layers)} with {_num_channels(networks, layers)} channels"
-    )
+    if primary:
+        print(
+            f"generator: {origins[0]}, {generator.config.resolution}²\n"
+            f"clip: {origins[1]}, {clip.config.image_size}²\n"
+            f"layers: {len(layers)} with {_num_channels(networks, layers)} channels"
+        )
     # Read before hours of work, so that a wrong flag says so at once.
     expected = None
     texts: dict[str, jax.Array] = {}
     if values.compare is not None:
         expected, _ = cli_directions.read_relevance(values.compare, networks, *origins)
         texts = _text_directions(values, clip, tokenizer)
-    if not output.exists():
-        mesh = parallel.make_mesh()
+    if not parallel.agree(output.exists()):
+        mesh = parallel.make_mesh(jax.local_devices())
         run = {"settings": settings, "generator": origins[0], "clip": origins[1]}
-        work = relevance.Work(output.with_name(f"{output.name}.partial"), run)
-        samples = _draw(networks, config, mesh, label, work)
+        with processes.first_alone():
+            work = relevance.Work(output.with_name(f"{output.name}.partial"), run)
+            samples = _draw(networks, config, mesh, label, work)
         measured = _measure(
             networks, samples, config, layers, mesh, values.batch_size, work
         )
+        if not primary:
+            return 0
         directions.write_relevance(
             output,
             directions.RelevanceFile(
@@ -128,6 +142,8 @@ def main(values: flags.FlagValues) -> int:
             clip=origins[1],
         )
         work.remove()
+    if not primary:
+        return 0
     found, about = cli_directions.read_relevance(output, networks, *origins)
     difference = relevance.difference(about.get("settings", {}), settings)
     if difference:
@@ -175,7 +191,8 @@ def _measure(
 ) -> relevance.Measured:
     started = time.monotonic()
     total = _num_channels(networks, layers) * config.num_samples
-    with cli.progress(total, "channel·sample") as progress:
+    shown = jax.process_index() == 0
+    with cli.progress(total, "channel·sample", shown=shown) as progress:
         measured = relevance.measure(
             networks,
             samples,
@@ -186,7 +203,8 @@ def _measure(
             work=work,
             report=progress.update,
         )
-    print(f"measured in {time.monotonic() - started:.1f} s")
+    if shown:
+        print(f"measured in {time.monotonic() - started:.1f} s")
     return measured
 
 

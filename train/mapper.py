@@ -26,9 +26,9 @@ import numpy as np
 from absl import flags
 
 from styleclip_jax import assets, losses, parallel, spaces
+from styleclip_jax.cli import edit_flags, mappers, outputs, processes
 from styleclip_jax.cli import flags as cli
 from styleclip_jax.cli import latents as cli_latents
-from styleclip_jax.cli import mappers, outputs
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, files, images
 from styleclip_jax.methods import mapper, mapper_training
@@ -76,7 +76,7 @@ class RunConfig:
 # Flags that say where, how long and how often, not what.
 _NEUTRAL_FLAGS = (
     *("workdir", "train_steps", "log_interval", "image_interval", "save_interval"),
-    *("sheet_size", "coordinator_address", "num_processes", "process_id"),
+    *("sheet_size", *processes.FLAGS),
 )
 # Seconds of work between two reports of progress.
 _REPORT_EVERY = 1.0
@@ -98,15 +98,12 @@ for _name, _default, _help in (
         "Model directory of a face recognition network; the embedded one, with the "
         "embedded generator, if absent.",
     ),
-    ("coordinator_address", None, "host:port of process 0, for several processes."),
 ):
     flags.DEFINE_string(_name, _default, _help, flag_values=VALUES)
-for _name, _help in (
-    ("num_processes", "Number of processes."),
-    ("process_id", "Which process this is, from 0."),
-    ("class", "Class, for class-conditional generators."),
-):
-    flags.DEFINE_integer(_name, None, _help, flag_values=VALUES)
+processes.define(VALUES)
+flags.DEFINE_integer(
+    "class", None, "Class, for class-conditional generators.", flag_values=VALUES
+)
 flags.DEFINE_enum(
     "space", "w_plus", ["w_plus", "s"], "Space to edit in.", flag_values=VALUES
 )
@@ -136,8 +133,8 @@ def main(values: flags.FlagValues) -> int:
     """Trains from the last checkpoint on."""
     config = cli.build(RunConfig, values)
     training = cli.build(mapper_training.TrainingConfig, values)
-    prompts = _prompts(values)
-    _connect(values)
+    prompts = edit_flags.prompts(values)
+    processes.connect(values)
     generator = assets.load_generator(values.generator)
     clip_network, tokenizer = assets.load_clip(values.clip)
     identity_directory, training = _identity(values, training)
@@ -320,44 +317,6 @@ def _train(
         return folder.report_failure(state, saved.last())
     folder.finish(state, best, total - start - 1, time.monotonic() - began)
     return 0
-
-
-def _prompts(values: flags.FlagValues) -> list[str]:
-    if (values.prompt is None) == (values.prompts_file is None):
-        found = "neither" if values.prompt is None else "both"
-        raise UserError(f"--prompt and --prompts_file: expected one, found {found}")
-    if values.prompt is not None:
-        if not values.prompt.strip():
-            raise UserError(f"--prompt: expected a text, found {values.prompt!r}")
-        return [values.prompt.strip()]
-    path = pathlib.Path(values.prompts_file)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"--prompts_file: expected a text file, found {path} ({error})"
-        ) from None
-    prompts = [line.strip() for line in lines if line.strip()]
-    twice = [prompt for prompt in prompts if prompts.count(prompt) > 1]
-    if twice or not prompts:
-        found = f"{twice[0]!r} twice" if twice else "none"
-        raise UserError(
-            f"{path}: expected a different prompt on each line, found {found}"
-        )
-    return prompts
-
-
-def _connect(values: flags.FlagValues) -> None:
-    """Joins the other processes, if there are any."""
-    names = ("coordinator_address", "num_processes", "process_id")
-    missing = [name for name in names if values[name].value is None]
-    if len(missing) == len(names):
-        return
-    if missing:
-        raise UserError(
-            f"--{missing[0]}: expected --{', --'.join(names)} together, found none"
-        )
-    parallel.connect(*(values[name].value for name in names))
 
 
 def _identity(

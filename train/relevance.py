@@ -2,7 +2,8 @@
 
 Channels come in groups. The mean over samples of a group is kept while it is under way,
 its result once it is done, so an interrupted run loses little and ends in the same
-bytes as one that is not interrupted.
+bytes as one that is not interrupted. Several processes take the groups in turn, and
+read each other's results from the folder that they share.
 """
 
 import dataclasses
@@ -166,19 +167,29 @@ def measure(
     make: Callable[..., _Evaluator]
     make = _Exact if config.method == "exact" else _Jacobian
     evaluator = make(networks, samples, config, layers, mesh)
-    done = []
-    for group in evaluator.groups():
-        kept = work.load(group.name)
-        if kept is None:
+    groups = list(evaluator.groups())
+    for i, group in enumerate(groups):
+        own = i % jax.process_count() == jax.process_index()
+        if own and work.load(group.name) is None:
             measured = _measure_group(
                 evaluator, group, samples, config, batch_size, work, report, save_every
             )
             work.save(group.name, measured._asdict())
             work.drop(f"{group.name}.unfinished")
         else:
-            measured = Measured(**kept)
             report(len(group.channels) * config.num_samples)
-        done.append(measured)
+    parallel.agree(True)
+    done = []
+    for group in groups:
+        kept = work.load(group.name)
+        if kept is None:
+            raise UserError(
+                f"{work.folder}: expected the results of all processes, found none of "
+                f"{group.name}; they need one folder"
+            )
+        done.append(Measured(**kept))
+    # No process removes the folder before all have read it.
+    parallel.agree(True)
     rows, cosines, lower = zip(*done, strict=True)
     return Measured(
         np.concatenate(rows), np.concatenate(cosines, axis=1), np.concatenate(lower)

@@ -7,8 +7,8 @@
 
 Writes under --outdir: original.npy and edited.npy (.npz in S), images/, metrics.jsonl
 (a line per edit), grid.png, films/ with --film_frames, pasted/ with --paste, and
-run.json. A latent that is
-edited with several --alpha and --beta has one row in each for every pair of them.
+run.json. A latent that is edited with several --alpha and --beta has one row in each
+for every pair of them.
 Started again with the same flags, it goes on where it stopped. Exit code 1 says that
 some latents could not be edited; metrics.jsonl says which.
 """
@@ -26,11 +26,19 @@ import numpy as np
 from absl import flags
 
 from styleclip_jax import assets, parallel
-from styleclip_jax.cli import edit_flags, editors, export, outputs, pasting, stream
+from styleclip_jax.cli import (
+    edit_flags,
+    editors,
+    export,
+    outputs,
+    pasting,
+    processes,
+    stream,
+)
 from styleclip_jax.cli import flags as cli
 from styleclip_jax.cli import latents as cli_latents
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import checkpoints, files, images
+from styleclip_jax.io import checkpoints, files, films, images
 from styleclip_jax.methods import optimization
 from styleclip_jax.models.network import Network
 
@@ -40,6 +48,13 @@ outputs.define(VALUES, outdir="outputs/edit", grid=8)
 stream.define(VALUES)
 edit_flags.define(VALUES)
 export.define(VALUES)
+flags.DEFINE_enum(
+    "film_format",
+    "gif",
+    films.FORMATS,
+    "Of the films of --film_frames; mp4 needs the extra film.",
+    flag_values=VALUES,
+)
 flags.DEFINE_bool(
     "paste",
     False,
@@ -47,14 +62,11 @@ flags.DEFINE_bool(
     flag_values=VALUES,
 )
 
-# Letters of a caption on a sheet with many columns.
-_MAX_LABEL = 18
-
 
 def main(values: flags.FlagValues) -> int:
     """Makes every edit that is not made yet."""
     stream.check_batch_size(values)
-    stream.connect(values)
+    processes.connect(values)
     directory = assets.generator_directory(values.generator)
     mesh = parallel.make_mesh(jax.local_devices())
     generator = parallel.replicate(assets.load_generator(directory), mesh)
@@ -151,9 +163,11 @@ def _task(
     further = []
     outdir = pathlib.Path(values.outdir)
     if values.film_frames:
-        further.append(
-            ("films", functools.partial(_write_film, outdir, generator, editor.space))
-        )
+        film_format = values.film_format
+        if film_format == "mp4":
+            films.encoder()
+        about = (outdir, generator, editor.space, film_format)
+        further.append(("films", functools.partial(_write_film, *about)))
     if faces:
         further.append(("pasted", functools.partial(_paste, outdir, faces)))
 
@@ -221,13 +235,15 @@ def _write_film(
     outdir: pathlib.Path,
     generator: Network,
     space: str,
+    format_: str,
     index: int,
     row: int,
     one: stream.Outcome,
 ) -> None:
-    """An animated GIF of an edit: the source, then the frames on the way."""
-    frames = _renderer(space)(generator, one.film)
-    images.write_film(outdir / "films" / f"{index:06d}.gif", np.asarray(frames))
+    """A film of an edit: the source, then the frames on the way."""
+    frames = np.asarray(_renderer(space)(generator, one.film))
+    write = films.write_mp4 if format_ == "mp4" else films.write_gif
+    write(outdir / "films" / f"{index:06d}.{format_}", frames)
 
 
 @functools.cache
@@ -295,16 +311,15 @@ def _columns(settings: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
         betas = list(dict.fromkeys(s["beta"] for s in settings))
         return [f", beta {b:.3g}" for b in betas], [f"alpha {a:g}" for a in alphas]
     varying = [n for n in settings[0] if len({str(s[n]) for s in settings}) > 1]
-    captions = [" ".join(_caption(s[name]) for name in varying) for s in settings]
+    captions = ["\n".join(_caption(n, s[n]) for n in varying) for s in settings]
     return [""], captions
 
 
-def _caption(value: Any) -> str:
-    """A prompt, the last part of a mapper's path, or a number, shortened."""
+def _caption(name: str, value: Any) -> str:
+    """A prompt, the last part of a mapper's path, or a number with its name."""
     if isinstance(value, float):
-        return f"{value:.3g}"
-    text = value.rsplit("/", 1)[-1]
-    return text if len(text) <= _MAX_LABEL else text[: _MAX_LABEL - 1] + "…"
+        return f"{name} {value:.3g}"
+    return value.rsplit("/", 1)[-1]
 
 
 def _split(tree: Any, parts: int) -> list[Any]:

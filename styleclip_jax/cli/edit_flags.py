@@ -59,6 +59,13 @@ def define(values: flags.FlagValues) -> None:
         "Levels that a mapper may move, of coarse, medium and fine; all if absent.",
         flag_values=values,
     )
+    flags.DEFINE_integer(
+        "num_samples",
+        16,
+        "Samples that relevance is estimated from without --directions.",
+        lower_bound=1,
+        flag_values=values,
+    )
     define_string("neutral", "a face", "Text that a direction leads away from.")
     define_string(
         "directions",
@@ -108,6 +115,7 @@ _OWN_FLAGS = {
     "direction": (
         "neutral",
         "directions",
+        "num_samples",
         "alpha",
         "beta",
         "num_channels",
@@ -148,7 +156,11 @@ def text(values: flags.FlagValues, name: str) -> str:
 
 
 def prompts(values: flags.FlagValues) -> list[str]:
-    """The texts of --prompt or --prompts_file."""
+    """The texts of --prompt or --prompts_file.
+
+    Raises:
+      UserError: there is neither or both, or one is empty, broken or twice there.
+    """
     path = values.prompts_file
     if path is None:
         return [text(values, "prompt")]
@@ -159,9 +171,12 @@ def prompts(values: flags.FlagValues) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: expected a text file of prompts ({error})") from None
     prompts = [line.strip() for line in lines if line.strip()]
-    if not prompts or len(set(prompts)) < len(prompts):
-        found = "one twice" if prompts else "none"
-        raise UserError(f"{path}: expected prompts, one a line, found {found}")
+    twice = [prompt for prompt in prompts if prompts.count(prompt) > 1]
+    if twice or not prompts:
+        found = f"{twice[0]!r} twice" if twice else "none"
+        raise UserError(
+            f"{path}: expected different prompts, one a line, found {found}"
+        )
     return prompts
 
 

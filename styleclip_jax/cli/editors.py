@@ -24,8 +24,7 @@ from styleclip_jax.methods.optimization import OptimizationConfig
 from styleclip_jax.models import clip
 from styleclip_jax.models.network import Network
 
-# Samples of the relevance that is measured for one prompt.
-_NUM_SAMPLES = 16
+# Samples of the statistics, where the relevance is measured for one prompt.
 _NUM_STATISTICS = 10_000
 
 
@@ -344,11 +343,15 @@ def _relevances(
     """Relevance for each text, from the file or estimated on the spot."""
     if values.directions is not None:
         origins = cli_directions.origins(values.generator, values.clip)
+        if values["num_samples"].present:
+            raise UserError("--num_samples: is of no use with --directions")
         table, _ = cli_directions.read_relevance(values.directions, networks, *origins)
         yield from (global_directions.relevance_for(table, text) for text in texts)
         return
     config = RelevanceConfig(
-        method="jacobian", num_samples=_NUM_SAMPLES, num_statistics=_NUM_STATISTICS
+        method="jacobian",
+        num_samples=values.num_samples,
+        num_statistics=max(_NUM_STATISTICS, values.num_samples),
     )
     layout = networks.generator.config.style_layout
     layers = global_directions.select_layers(layout, config.layers)

@@ -21,7 +21,7 @@ from absl import flags
 from styleclip_jax import assets, parallel
 from styleclip_jax.cli import flags as cli
 from styleclip_jax.cli import latents as cli_latents
-from styleclip_jax.cli import outputs, stream
+from styleclip_jax.cli import outputs, processes, stream
 from styleclip_jax.io import checkpoints, files, images, latents
 from styleclip_jax.models import stylegan2
 from styleclip_jax.models.network import Network
@@ -73,7 +73,7 @@ def _render(
 def main(values: flags.FlagValues) -> int:
     """Renders every latent that is not rendered yet."""
     stream.check_batch_size(values)
-    stream.connect(values)
+    processes.connect(values)
     directory = assets.generator_directory(values.generator)
     mesh = parallel.make_mesh(jax.local_devices())
     generator = parallel.replicate(assets.load_generator(directory), mesh)

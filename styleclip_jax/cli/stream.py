@@ -28,7 +28,7 @@ from absl import flags
 from styleclip_jax import parallel
 from styleclip_jax.cli import flags as cli
 from styleclip_jax.cli import latents as cli_latents
-from styleclip_jax.cli import outputs
+from styleclip_jax.cli import outputs, processes
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files, images
 
@@ -125,48 +125,7 @@ def define(values: flags.FlagValues) -> None:
         "how many are fastest.",
         flag_values=values,
     )
-    flags.DEFINE_string(
-        "coordinator_address",
-        None,
-        "host:port of process 0, for several processes.",
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "num_processes", None, "Number of processes.", flag_values=values
-    )
-    flags.DEFINE_integer(
-        "process_id", None, "Which process this is, from 0.", flag_values=values
-    )
-    flags.DEFINE_bool(
-        "distributed",
-        False,
-        "Several processes that the cluster knows: a TPU pod, SLURM or Open MPI.",
-        flag_values=values,
-    )
-
-
-def connect(values: flags.FlagValues) -> None:
-    """Joins the other processes, if there are any; before any other use of devices.
-
-    Raises:
-      UserError: flags are missing, or the cluster is not known.
-    """
-    names = ("coordinator_address", "num_processes", "process_id")
-    missing = [name for name in names if values[name].value is None]
-    if not missing:
-        parallel.connect(*(values[name].value for name in names))
-    elif len(missing) < len(names):
-        raise UserError(
-            f"--{missing[0]}: expected --{', --'.join(names)} together, found none"
-        )
-    elif values.distributed:
-        try:
-            parallel.connect(None, None, None)
-        except ValueError as error:
-            raise UserError(
-                "--distributed: expected a TPU pod, SLURM or Open MPI, found none; "
-                f"give --{', --'.join(names)} ({error})"
-            ) from None
+    processes.define(values)
 
 
 def check_batch_size(values: flags.FlagValues) -> None:

@@ -1,0 +1,79 @@
+"""Flags of several processes that share a work, and how they find each other."""
+
+import contextlib
+from collections.abc import Iterator
+
+import jax
+from absl import flags
+
+from styleclip_jax import parallel
+from styleclip_jax.errors import UserError
+
+# They say where a run takes place, not what it makes.
+FLAGS = ("coordinator_address", "num_processes", "process_id", "distributed")
+
+
+def define(values: flags.FlagValues) -> None:
+    """Defines the flags of processes."""
+    flags.DEFINE_string(
+        "coordinator_address",
+        None,
+        "host:port of process 0, for several processes.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "num_processes", None, "Number of processes.", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "process_id", None, "Which process this is, from 0.", flag_values=values
+    )
+    flags.DEFINE_bool(
+        "distributed",
+        False,
+        "Several processes that the cluster knows: a TPU pod, SLURM or Open MPI.",
+        flag_values=values,
+    )
+
+
+def connect(values: flags.FlagValues) -> None:
+    """Joins the other processes, if there are any; before any other use of devices.
+
+    Raises:
+      UserError: flags are missing, or the cluster is not known.
+    """
+    names = FLAGS[:3]
+    missing = [name for name in names if values[name].value is None]
+    if not missing:
+        parallel.connect(*(values[name].value for name in names))
+    elif len(missing) < len(names):
+        raise UserError(
+            f"--{missing[0]}: expected --{', --'.join(names)} together, found none"
+        )
+    elif values.distributed:
+        try:
+            parallel.connect(None, None, None)
+        except ValueError as error:
+            raise UserError(
+                "--distributed: expected a TPU pod, SLURM or Open MPI, found none; "
+                f"give --{', --'.join(names)} ({error})"
+            ) from None
+
+
+@contextlib.contextmanager
+def first_alone() -> Iterator[None]:
+    """What process 0 does before the others do it, which then find its files.
+
+    Raises:
+      UserError: process 0 has raised something.
+    """
+    if jax.process_index():
+        if not parallel.agree(0):
+            raise UserError("--process_id: process 0 refused the run and says why")
+        yield
+        return
+    succeeded = False
+    try:
+        yield
+        succeeded = True
+    finally:
+        parallel.agree(succeeded)

@@ -1,0 +1,257 @@
+"""What the README and docs/ show works: commands, pictures, error lines.
+
+Commands run in order, document by document, in a folder of their own, with tiny
+networks in place of the embedded ones and of official files. What another test runs at
+length, or wants official weights, has its flags checked alone (`FLAGS_ALONE`).
+"""
+
+import ast
+import dataclasses
+import functools
+import importlib
+import pathlib
+import pickle
+import re
+import shlex
+import shutil
+import tomllib
+from typing import Any
+
+import numpy as np
+import pytest
+
+from convert import __main__ as convert
+from styleclip_jax.cli import flags as cli
+from styleclip_jax.io import checkpoints
+from styleclip_jax.models import bpe, clip
+from tests import golden_data, tiny
+
+ROOT = pathlib.Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+# Part of a command, and where the command runs instead.
+FLAGS_ALONE = {
+    "models/": "official weights",
+    "--photos": "test_inversion.py",
+    "styleclip-evaluate": "test_evaluate.py",
+    "styleclip-app": "test_app.py",
+    "--num_processes": "test_scale.py",
+    "examples.": "test_paper.py, test_examples.py",
+    "train.demo": "hours",
+}
+# Values that make a run short, of the flags that a command has.
+SHORT = {
+    "steps": "2",
+    "train_steps": "2",
+    "num_samples": "2",
+    "num_channels": "5",
+    "beta": "0,0.01",
+    "levels": "coarse",
+    "seeds": "0-3",
+    "batch_size": "4",
+}
+# Flags that all commands of a program get.
+ADDED = {
+    "styleclip-edit": ("generator", "clip"),
+    "styleclip-generate": ("generator",),
+    "train.global_directions": ("generator", "clip", "num_statistics"),
+    "train.mapper": ("generator", "clip", "num_validation"),
+}
+OFFICIAL = {
+    "stylegan2-ffhq-config-f.pt": (
+        "stylegan2_rosinality/converted/stylegan2-ffhq-config-f.pt"
+    ),
+    "ffhq.pkl": "stylegan2_ada_pkl/conditional/network-snapshot-cond.pkl",
+    "ViT-B-32.pt": "clip_vit/ViT-tiny-16.jit.pt",
+    "model_ir_se50.pth": "arcface_irse50/model_ir_se50.pth",
+    "e4e_ffhq_encode.pt": "e4e_encoder/e4e_ffhq_encode.pt",
+    "best_model.pt": "mapper_trajectory/ranger_levels/init_mapper.pt",
+}
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def commands(path: pathlib.Path) -> list[str]:
+    """The commands of a document, each on one line, without comments."""
+    lines = [
+        line.partition(" #")[0].strip()
+        for block in blocks(path.read_text(), "sh")
+        for line in block.replace("\\\n", " ").splitlines()
+    ]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+COMMANDS = {(path.name, x): x for path in DOCUMENTS for x in commands(path)}
+
+
+def split(command: str) -> tuple[str, list[str]]:
+    """Program, without "python -m", and arguments."""
+    name, *arguments = shlex.split(command.removeprefix("python -m "))
+    return name, arguments
+
+
+@functools.cache
+def module_of(name: str) -> Any:
+    """The module of a console script or of `python -m`."""
+    if name in PROJECT["scripts"]:
+        return importlib.import_module(PROJECT["scripts"][name].partition(":")[0])
+    if name == "examples.paper":
+        return importlib.import_module("examples.paper.__main__")
+    return importlib.import_module(name)
+
+
+def parse(module: Any, name: str, arguments: list[str]) -> None:
+    """Fails unless the flags of a command exist and take their values."""
+    values = module.VALUES
+    values.unparse_flags()
+    for flag in values:
+        values[flag].unparse()
+    assert values([name, *arguments]) == [name]
+    values.unparse_flags()
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=map(" ".join, COMMANDS))
+def test_programs_and_flags_of_the_commands_exist(command: str) -> None:
+    name, arguments = split(command)
+    if name == "make":
+        targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert {*arguments} <= {*targets}
+    elif name == "pip":
+        extras = PROJECT["optional-dependencies"]
+        (extra,) = re.findall(r"\[(.*)\]", arguments[-1])
+        assert {*extra.split(",")} <= extras.keys()
+    elif name == "convert":
+        assert "--output" in arguments
+    else:
+        module = module_of(name)
+        if hasattr(module, "VALUES"):
+            parse(module, name, arguments)
+        else:
+            assert callable(module.main)
+
+
+@pytest.fixture(scope="module")
+def networks_on_disk(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Tiny networks; the CLIP reads whole sentences."""
+    folder = tmp_path_factory.mktemp("networks")
+    generator = tiny.generator()
+    checkpoints.save_network(
+        folder / "generator",
+        kind="stylegan2",
+        params=generator.params,
+        config=generator.config,
+        source={"note": "random"},
+    )
+    config = dataclasses.replace(tiny.CLIP, context_length=77)
+    clip.save(tiny.clip_network(config), folder / "clip")
+    bpe.write(bpe.OPENAI_MERGES, folder / "clip", 100)
+    return {
+        "generator": str(folder / "generator"),
+        "clip": str(folder / "clip"),
+        "num_statistics": "8",
+        "num_validation": "4",
+    }
+
+
+def write_inputs(folder: pathlib.Path) -> None:
+    """What a reader is supposed to have."""
+    (folder / "prompts.txt").write_text("a smiling face\na face with blonde hair\n")
+    np.save(folder / "many.npy", tiny.w_plus(4))
+    np.save(folder / "w_plus.npy", tiny.w_plus(4))
+    for name, source in OFFICIAL.items():
+        shutil.copy(golden_data.ROOT / source, folder / name)
+    layout = tiny.GENERATOR.style_layout
+    ones = [np.ones(layer.channels, np.float32) for layer in layout]
+    directions = folder / "npy" / "ffhq"
+    directions.mkdir(parents=True)
+    (directions / "S_mean_std").write_bytes(pickle.dumps([ones, ones]))
+    count = sum(x.channels for x in layout if not x.is_torgb)
+    np.save(directions / "fs3.npy", np.eye(count, 8, dtype=np.float32) + 0.1)
+
+
+def shorten(name: str, arguments: list[str], networks: dict[str, str]) -> list[str]:
+    """The arguments of a short run on tiny networks."""
+    given = dict(x.removeprefix("--").partition("=")[::2] for x in arguments)
+    short = {flag: SHORT.get(flag, value) for flag, value in given.items()}
+    short |= {flag: networks[flag] for flag in ADDED[name]}
+    if name == "styleclip-edit" and short.get("method", "optimization")[0] == "o":
+        # Without it there would be the official 300.
+        short["steps"] = SHORT["steps"]
+    return [f"--{flag}={x}" if x else f"--{flag}" for flag, x in short.items()]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_run(
+    path: pathlib.Path,
+    networks_on_disk: dict[str, str],
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_inputs(tmp_path)
+    for command in commands(path):
+        name, arguments = split(command)
+        if name == "convert":
+            assert convert.main(["convert", *arguments]) == 0, command
+            continue
+        if name in ("make", "pip") or any(part in command for part in FLAGS_ALONE):
+            continue
+        module = module_of(name)
+        argv = [name, *shorten(name, arguments, networks_on_disk)]
+        module.VALUES.unparse_flags()
+        for flag in module.VALUES:
+            module.VALUES[flag].unparse()
+        with pytest.raises(SystemExit) as stop:
+            cli.run(module.main, module.VALUES, argv)
+        out, err = capsys.readouterr()
+        assert stop.value.code == 0, f"{command}\n{out}{err}"
+    for code in blocks(path.read_text(), "py"):
+        exec(compile(code, path.name, "exec"), {})
+
+
+def test_every_kind_of_file_is_described() -> None:
+    for name in ("README.md", "docs/conversion.md"):
+        text = (ROOT / name).read_text()
+        files = re.findall(r"python -m convert (\S+) --output", text)
+        assert {pathlib.PurePath(x).name for x in files} >= {
+            *OFFICIAL.keys() - {"ffhq.pkl"},
+            "fs3.npy",
+        }
+    kinds = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+    assert {*kinds} == convert.KINDS.keys()
+
+
+def test_python_example_runs() -> None:
+    (code,) = blocks((ROOT / "README.md").read_text(), "python")
+    variables: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), variables)
+    result = variables["result"]
+    assert result.image.shape == (4, 64, 64, 3)
+    assert (result.terms["total"] < result.history["total"][:, 0]).all()
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_to_files(path: pathlib.Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):
+        if not target.startswith("http"):
+            assert (path.parent / target).exists(), target
+
+
+def test_error_lines_are_those_of_the_programs() -> None:
+    texts = [
+        node.value
+        for folder in ("styleclip_jax", "convert", "train")
+        for file in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    text = (ROOT / "docs" / "troubleshooting.md").read_text()
+    table = text.partition("## Error lines")[2].partition("\n## ")[0]
+    lines = re.findall(r"^\| `(.+?)` \|", table, re.MULTILINE)
+    assert len(lines) > 15
+    for line in lines:
+        assert any(line in found for found in texts), line

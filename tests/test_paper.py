@@ -1,0 +1,150 @@
+"""The paper's tables and figures, with tiny networks."""
+
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from examples.paper import __main__ as paper
+from styleclip_jax.cli import flags as cli
+from styleclip_jax.cli import mappers
+from styleclip_jax.io import checkpoints
+from styleclip_jax.methods import mapper
+from tests import tiny
+
+Program = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def options(
+    models: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """Flags of a short run with a mapper for one of two prompts."""
+    folder = tmp_path_factory.mktemp("paper")
+    (folder / "templates.txt").write_text("a {}\n")
+    network = tiny.mapper_network(
+        mapper.MapperConfig(levels=("coarse",), w_dim=12, num_layers=1)
+    )
+    mappers.save(
+        folder / "mapper",
+        network.params,
+        network.config,
+        prompt="dog",
+        generator=checkpoints.fingerprint(models["generator"]),
+        clip="",
+        training={},
+    )
+    return models | {
+        "templates": str(folder / "templates.txt"),
+        "mapper": str(folder / "mapper"),
+        "prompts": "cat,dog",
+        "neutral": "a",
+        "far": "car",
+        "l2_lambda": "0.01,0.02",
+        "steps": "2",
+        "seeds": "0-1",
+        "alphas": "-2,2",
+        "num_channels": "3,6",
+    }
+
+
+@pytest.fixture
+def run(
+    options: dict[str, Any], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> Program:
+    """Runs the program; returns its exit code, stdout and stderr."""
+
+    def call(**changes: Any) -> tuple[int, str, str]:
+        given = options | {"outdir": tmp_path / "out"} | changes
+        argv = ["examples.paper", *(f"--{n}={x}" for n, x in given.items())]
+        paper.VALUES.unparse_flags()
+        for name in paper.VALUES:
+            paper.VALUES[name].unparse()
+        with pytest.raises(SystemExit) as stop:
+            cli.run(paper.main, paper.VALUES, argv)
+        out, err = capsys.readouterr()
+        return stop.value.code, out, err
+
+    return call
+
+
+def test_all_tables_and_figures_are_made_and_kept(run: Program, tmp_path) -> None:
+    code, out, err = run()
+    assert code == 0, err
+    folder = tmp_path / "out"
+    names = [f"{n}{'.md' if n.startswith('table') else '.jpg'}" for n in paper.MAKERS]
+    assert out.split() == [str(folder / name) for name in names]
+    sizes = {n: Image.open(folder / n).size for n in names if n.endswith(".jpg")}
+    step = 128 + 8
+    # Two prompts; original and edits; faces side by side; near and far.
+    assert sizes["figure3.jpg"][0] > 2 * step
+    assert sizes["figure6.jpg"][0] > 3 * step
+    assert sizes["figure6.jpg"][1] > 2 * step
+    assert sizes["figure9.jpg"][0] > 8 * step
+    assert sizes["figure24.jpg"][1] > 2 * step
+    rows = (folder / "table1.md").read_text().splitlines()
+    for method in ("optimization", "mapper", "direction"):
+        (row,) = (x for x in rows if x.startswith(f"| {method} |"))
+        assert any(unit in row for unit in (" ms ", " s ", " min ")), row
+    assert paper.tables.describe_device() in (folder / "table1.md").read_text()
+    # One face's edit of the other prompt has no mapper.
+    table2 = (folder / "table2.md").read_text()
+    assert "| dog | " in table2
+    assert "| cat |" not in table2
+    before = {name: (folder / name).stat().st_mtime_ns for name in names}
+    (folder / "figure6.jpg").unlink()
+    code, out, _ = run(figures="figure3,figure6")
+    assert code == 0
+    assert f"kept: {folder / 'figure3.jpg'}" in out
+    assert (folder / "figure6.jpg").exists()
+    del before["figure6.jpg"]
+    for name, time in before.items():
+        assert (folder / name).stat().st_mtime_ns == time
+
+
+def test_similarity_is_that_of_the_steps(models: dict[str, str]) -> None:
+    config = mapper.MapperConfig(levels=("coarse",), w_dim=12, num_layers=1)
+    network = tiny.mapper_network(config)
+    w_plus = tiny.w_plus(3)
+    setup: Any = _Faces(w_plus, {"dog": network})
+    row = paper.tables.table2(setup).splitlines()[-1]
+    delta = jax.jit(mapper.apply, static_argnames="config")(
+        network.params, w_plus, config=config
+    )
+    flat = np.asarray(delta).reshape(3, -1)
+    flat = flat / np.linalg.norm(flat, axis=1, keepdims=True)
+    cosines = (flat @ flat.T)[np.triu_indices(3, k=1)]
+    assert row == f"| dog | {cosines.mean():.3f} | {cosines.std():.3f} |"
+
+
+class _Faces:
+    """What Table 2 needs of a setup."""
+
+    def __init__(self, w_plus: jax.Array, networks: dict[str, Any]) -> None:
+        self.w_plus, self.mappers = w_plus, networks
+
+    def face(self, index: int) -> jax.Array:
+        return self.w_plus[index : index + 1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"figures": "figure7"}, "--figures: expected some of"),
+        ({"l2_lambda": "1,2,3"}, "--l2_lambda: expected one number"),
+        ({"id_lambda": "0.1"}, "--id_lambda: needs --identity"),
+        ({"alphas": "-1"}, "--alphas: expected one above 0"),
+        ({"num_channels": "0"}, "--num_channels: expected numbers from 1"),
+        ({"prompts": "a,,b"}, "--prompts: expected texts"),
+        ({"num_channels": "1000", "figures": "figure6"}, "figure6: num_channels"),
+    ],
+)
+def test_bad_input_gets_one_line(run: Program, changes, expected, tmp_path) -> None:
+    code, _, err = run(**changes)
+    assert code == 2
+    assert expected in err.splitlines()[-1]
+    assert not list(tmp_path.glob("out/*.jpg"))

@@ -69,7 +69,7 @@ def test_latents() -> None:
 
 def test_photos_are_resized_as_officially() -> None:
     photo = invert._resize(CASE["pil_image"], 256, Image.Resampling.BILINEAR)
-    image = to_nchw(invert._to_float([photo]))
+    image = to_nchw(invert._to_float(photo)[None])
     np.testing.assert_allclose(
         image[0, :, ::8, ::8], CASE["pil_preprocessed"], atol=1e-6
     )

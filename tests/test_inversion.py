@@ -347,7 +347,7 @@ def test_faces_whose_loss_is_not_finite_are_named(
 ) -> None:
     broken = result()._replace(failed_at=np.array([-1, 7, -1, -1]))
     broken = broken._replace(latent=broken.latent.at[3].set(jnp.nan))
-    monkeypatch.setattr(invert, "_inverter", lambda *_: lambda crops, report: broken)
+    monkeypatch.setattr(invert, "inverter", lambda *_: lambda crops, report: broken)
     photos = ",".join(str(folder / f"face{i}.png") for i in range(4))
     assert start(models, photos=photos, outdir=tmp_path / "out") == 1
     out = capsys.readouterr().out

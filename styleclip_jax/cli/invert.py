@@ -130,7 +130,7 @@ def main(values: flags.FlagValues) -> int:
     )
     mesh = parallel.make_mesh()
     networks, encoder = parallel.replicate((networks, encoder), mesh)
-    invert = _inverter(networks, encoder, config, parallel.over_batch(mesh))
+    invert = inverter(networks, encoder, config, parallel.over_batch(mesh))
     crop = functools.partial(
         _crop,
         resolution=resolution,
@@ -214,6 +214,12 @@ def _count_steps(
                 "and --w_steps=0"
             )
         return steps
+    check_encoder(encoder, generator)
+    return config.refine_steps
+
+
+def check_encoder(encoder: Network, generator: Network) -> None:
+    """Raises a UserError unless the encoder's latents are those of the generator."""
     expected = [generator.config.num_rows, generator.config.w_dim]
     found = [encoder.config.num_rows, encoder.config.w_dim]
     if found != expected:
@@ -221,7 +227,6 @@ def _count_steps(
             f"--encoder: expected one to W+ of {expected}, as the generator of "
             f"{generator.config.resolution}² has it, found {found}"
         )
-    return config.refine_steps
 
 
 def _inputs(
@@ -334,40 +339,71 @@ def _crop(
     encoded_size: int | None,
     is_photo: bool,
 ) -> Crops:
-    """The faces as float32 [B, …].
+    """The faces as float32 [B, …]."""
+    crops = []
+    for face in faces:
+        quad = np.array(face["quad"]) if is_photo else None
+        photo = photos.read(face["file"])
+        crops.append(cut(photo, quad, resolution=resolution, encoded_size=encoded_size))
+    return jax.tree.map(lambda *one: np.stack(one), *crops)
+
+
+def cut(
+    photo: np.ndarray,
+    quad: np.ndarray | None,
+    *,
+    resolution: int,
+    encoded_size: int | None,
+) -> Crops:
+    """One face of a photo.
 
     Parity: encoders get what the official e4e makes: the crop of its own alignment,
     without supersampling, or the whole photo by bilinear resizing.
+
+    Args:
+      photo: [H, W, 3] uint8.
+      quad: [4, 2] square of the face; None for the whole photo.
+      resolution: of the generator.
+      encoded_size: of what the encoder takes; None without one.
+
+    Returns:
+      Crops without the axis of the batch.
     """
-    target, encoded = [], []
-    for face in faces:
-        photo, quad = photos.read(face["file"]), np.array(face["quad"])
-        if is_photo:
-            target.append(align.crop(photo, quad, resolution))
-        else:
-            target.append(_resize(photo, resolution, Image.Resampling.LANCZOS))
-        if encoded_size and is_photo:
-            encoded.append(align.crop(photo, quad, encoded_size, supersampling=1))
-        elif encoded_size:
-            encoded.append(_resize(photo, encoded_size, Image.Resampling.BILINEAR))
-    return Crops(_to_float(target), _to_float(encoded) if encoded_size else None)
+    if quad is None:
+        target = _resize(photo, resolution, Image.Resampling.LANCZOS)
+    else:
+        target = align.crop(photo, quad, resolution)
+    if not encoded_size:
+        return Crops(_to_float(target), None)
+    if quad is None:
+        encoded = _resize(photo, encoded_size, Image.Resampling.BILINEAR)
+    else:
+        encoded = align.crop(photo, quad, encoded_size, supersampling=1)
+    return Crops(_to_float(target), _to_float(encoded))
 
 
 def _resize(photo: np.ndarray, size: int, filter_: Image.Resampling) -> np.ndarray:
     return np.asarray(Image.fromarray(photo).resize((size, size), filter_))
 
 
-def _to_float(crops: list[np.ndarray]) -> np.ndarray:
-    return np.stack(crops).astype(np.float32) / 127.5 - 1
+def _to_float(crop: np.ndarray) -> np.ndarray:
+    return crop.astype(np.float32) / 127.5 - 1
 
 
-def _inverter(
+def inverter(
     networks: losses.Networks,
     encoder: Network | None,
     config: inversion.InversionConfig,
     sharding: jax.sharding.NamedSharding,
 ) -> Inverter:
-    """Inversion of a batch, which reports its steps."""
+    """Inversion of batches of faces, which reports its steps.
+
+    Args:
+      networks: generator and CLIP, and the identity network where it has a weight.
+      encoder: gives the start; None for the average latent, and W before W+.
+      config: how.
+      sharding: of a batch.
+    """
     first, second = inversion.phases(config)
     in_w, in_w_plus = (
         optimization.compiled(problem, sharding=sharding) for problem in (first, second)

@@ -1,0 +1,131 @@
+"""styleclip-app: edit faces with sliders in the browser.
+
+  styleclip-app
+  styleclip-app --generator=models/ffhq --clip=models/clip --encoder=models/e4e \
+    --directions=models/directions --mapper=models/surprised,models/purple_hair
+
+Needs the extra app: pip install 'styleclip-jax[app]'. Without model flags it shows the
+embedded models. The page is at http://127.0.0.1:7860, for this machine alone unless
+--host says otherwise; Ctrl-C ends the program.
+"""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterable
+
+from absl import flags
+
+from styleclip_jax.cli import edit_flags, studio, studio_edits
+from styleclip_jax.cli import flags as cli
+from styleclip_jax.cli import latents as cli_latents
+from styleclip_jax.errors import UserError
+
+_LOOPBACK = "127.0.0.1"
+
+VALUES = flags.FlagValues()
+
+
+def _define(values: flags.FlagValues) -> None:
+    _borrow(values, ("generator", "class", "clip", "identity"))
+    _borrow(values, ("mapper", "directions", "templates"))
+    flags.DEFINE_integer(
+        "num_samples",
+        16,
+        "Samples that relevance is estimated from without --directions.",
+        lower_bound=1,
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "encoder",
+        None,
+        "Model directory of an e4e or pSp encoder that photos are inverted from.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "host",
+        _LOOPBACK,
+        "Address to listen at; 0.0.0.0 lets other machines in, without a password.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "port",
+        7860,
+        "Port to listen at.",
+        lower_bound=1,
+        upper_bound=65535,
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "max_upload_mb",
+        20,
+        "Size of the largest photo that is taken, in MB.",
+        lower_bound=1,
+        flag_values=values,
+    )
+
+
+def _borrow(values: flags.FlagValues, names: Iterable[str]) -> None:
+    """Defines flags of styleclip-edit as they are there."""
+    source = flags.FlagValues()
+    cli_latents.define(source)
+    edit_flags.define(source)
+    for name in names:
+        values[name] = source[name]
+
+
+_define(VALUES)
+
+
+def main(values: flags.FlagValues) -> int:
+    """Serves the page until it is interrupted."""
+    # Before gradio is imported: it reports nothing to anybody.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    try:
+        from styleclip_jax.cli import app_page
+    except ModuleNotFoundError as error:
+        if error.name != "gradio":
+            raise
+        raise UserError(
+            "styleclip-app needs gradio: pip install 'styleclip-jax[app]'"
+        ) from None
+    loaded = studio.load(values)
+    config = loaded.generator.config
+    print(
+        f"generator: {loaded.origin.name}, {config.resolution}²\n"
+        f"clip: {values.clip or 'embedded'}\n"
+        f"mappers: {', '.join(loaded.mappers) or 'none'}\n"
+        "preparing …",
+        flush=True,
+    )
+    studio_edits.warm_up(loaded)
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="styleclip-"))
+        # Uploads and pictures of the page: gone when the program ends.
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        page = app_page.build(loaded, folder)
+        stack.callback(page.close, verbose=False)
+        try:
+            app_page.launch(
+                page,
+                host=values.host,
+                port=values.port,
+                max_upload_mb=values.max_upload_mb,
+            )
+        except OSError as error:
+            raise UserError(
+                f"--port: cannot listen at {values.host}:{values.port} ({error})"
+            ) from None
+        host = _LOOPBACK if values.host == "0.0.0.0" else values.host
+        print(f"ready: http://{host}:{values.port}", flush=True)
+        page.block_thread()
+    return 0
+
+
+def entry() -> None:
+    """The console script."""
+    cli.run(main, VALUES)
+
+
+if __name__ == "__main__":
+    entry()

@@ -141,8 +141,12 @@ def _prepare(values: flags.FlagValues) -> Setup:
     }
     if not any(alpha > 0 for alpha in numbers["alphas"]):
         raise UserError("--alphas: expected one above 0 at least, found none")
-    if not numbers["num_channels"] or min(numbers["num_channels"]) < 1:
-        raise UserError("--num_channels: expected numbers from 1 up")
+    counts = numbers["num_channels"]
+    if not counts or not all(x >= 1 and x.is_integer() for x in counts):
+        raise UserError(
+            "--num_channels: expected whole numbers from 1 up, "
+            f"found {','.join(values.num_channels) or 'none'}"
+        )
     directory = assets.generator_directory(values.generator)
     generator = assets.load_generator(directory)
     model, tokenizer = assets.load_clip(values.clip)
@@ -189,7 +193,7 @@ def _prepare(values: flags.FlagValues) -> Setup:
         alpha=values.alpha,
         alphas=numbers["alphas"],
         betas=numbers["betas"],
-        num_channels=[int(count) for count in numbers["num_channels"]],
+        num_channels=[int(count) for count in counts],
         mappers={
             mappers.prompt_of(path) or pathlib.Path(path).name.replace("-", " "): (
                 mappers.load(path, directory, generator.config)

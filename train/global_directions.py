@@ -241,7 +241,7 @@ def _quantiles(values: np.ndarray) -> list[float]:
 def _print_summary(about: dict[str, Any]) -> None:
     names = ", ".join(f"{100 * q:g} %" for q in about["quantiles"])
     print(f"cosine to the final relevance, by samples; quantiles {names} of channels:")
-    for count, values in about["convergence"].items():
+    for count, values in sorted(about["convergence"].items(), key=lambda x: int(x[0])):
         print(f"  {count:>5}  " + "  ".join(f"{value:.3f}" for value in values))
     if "lower_resolution" in about:
         values = "  ".join(f"{value:.3f}" for value in about["lower_resolution"])

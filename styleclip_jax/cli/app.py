@@ -28,14 +28,7 @@ VALUES = flags.FlagValues()
 
 def _define(values: flags.FlagValues) -> None:
     _borrow(values, ("generator", "class", "clip", "identity"))
-    _borrow(values, ("mapper", "directions", "templates"))
-    flags.DEFINE_integer(
-        "num_samples",
-        16,
-        "Samples that relevance is estimated from without --directions.",
-        lower_bound=1,
-        flag_values=values,
-    )
+    _borrow(values, ("mapper", "directions", "num_samples", "templates"))
     flags.DEFINE_string(
         "encoder",
         None,

@@ -282,7 +282,7 @@ def build(studio: Studio, folder: str) -> gr.Blocks:
                     label="Files", visible=False, interactive=False, elem_id="files"
                 )
                 sheet = gr.Image(
-                    label="Strengths by channels",
+                    show_label=False,
                     visible=False,
                     format="png",
                     buttons=["download"],

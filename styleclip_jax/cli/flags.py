@@ -16,6 +16,7 @@ import jax
 import tqdm
 from absl import flags
 
+from styleclip_jax.cli import allocator
 from styleclip_jax.errors import UserError
 
 Config = TypeVar("Config")
@@ -99,6 +100,7 @@ def run(
         surplus = values(argv)[1:]
         if surplus:
             raise UserError(f"{surplus[0]}: expected flags alone, found an argument")
+        allocator.keep_freed_memory()
         _steady_threads()
         _keep_compiled(values[CACHE].value)
         code = main(values)

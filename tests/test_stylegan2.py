@@ -10,7 +10,7 @@ import pytest
 from jax import lax
 
 from styleclip_jax import spaces
-from styleclip_jax.models import stylegan2
+from styleclip_jax.models import convolutions, stylegan2
 from tests import tiny
 
 GENERATOR = tiny.GENERATOR
@@ -48,12 +48,12 @@ def test_upsampling_convolution_is_transposed_convolution_then_fir(size: int) ->
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
     expected = zero_insertion_fir(spread)
-    found = stylegan2.upsample_conv3x3(x, kernel)
+    found = convolutions.upsample_conv3x3(x, kernel)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_rgb_upsampling_keeps_a_constant_inside() -> None:
-    found = stylegan2.upsample_rgb(jnp.ones((1, 4, 4, 3)))
+    found = convolutions.upsample_rgb(jnp.ones((1, 4, 4, 3)))
     assert found.shape == (1, 8, 8, 3)
     np.testing.assert_allclose(found[:, 1:-1, 1:-1], 1)
 

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from styleclip_jax.models import stylegan2
+from styleclip_jax.models import convolutions
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
@@ -48,7 +48,9 @@ def _backward(padding: Padding, saved: Any, dy: jax.Array) -> tuple[Any, Any]:
 
     def add(total: jax.Array, example: tuple[jax.Array, jax.Array]) -> Any:
         x, dy = example
-        dy = jnp.pad(dy, (*around, (0, 0)))
+        # Unlike jnp.pad, takes pixels away where a number is negative.
+        ends = [(before, after, 0) for before, after in (*around, (0, 0))]
+        dy = lax.pad(dy, jnp.zeros((), dy.dtype), ends)
         shifted = [
             dy[row : row + height, column : column + width]
             for row in reversed(range(rows))
@@ -74,9 +76,16 @@ def quick_weight_gradients() -> Iterator[None]:
     The generator itself keeps XLA's convolution, which also has forward-mode
     derivatives.
     """
-    original = stylegan2._conv
-    stylegan2._conv = convolve
+    replacements = {
+        "convolve": convolve,
+        "conv3x3": convolutions.direct_conv3x3,
+        "upsample_conv3x3": convolutions.upsample_conv3x3_by_phases,
+    }
+    originals = {name: getattr(convolutions, name) for name in replacements}
+    for name, function in replacements.items():
+        setattr(convolutions, name, function)
     try:
         yield
     finally:
-        stylegan2._conv = original
+        for name, function in originals.items():
+            setattr(convolutions, name, function)

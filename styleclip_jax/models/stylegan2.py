@@ -22,12 +22,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from styleclip_jax import spaces
+from styleclip_jax.models import convolutions, mapping
 
 Noise = Literal["const", "random", "none"]
 NOISES: tuple[Noise, ...] = ("const", "random", "none")
 
 _EPSILON = 1e-8
-_MAPPING_LR_MULTIPLIER = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,58 +247,6 @@ def synthesize(
     return synthesize_styles(params, styles, config=config, noise=noise, key=key)
 
 
-def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Convolution of [B, H, W, I] with [3, 3, I, O], zero padding, same size."""
-    return _conv(x, kernel, ((1, 1), (1, 1)))
-
-
-def upsample_conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Transposed convolution of stride 2, then the FIR [1, 3, 3, 1] per axis.
-
-    Along one axis, with taps w0, w1, w2, the transposed convolution has an even and
-    an odd phase, and neither multiplies by inserted zeros:
-
-      e[i] = w0 x[i] + w2 x[i-1]   (i = 0…n),     o[i] = w1 x[i]   (i = 0…n-1).
-
-    The FIR (with the gain of 2 that makes up for the zeros) then gives
-
-      y[2i]   = (o[i-1] + 3 e[i] + 3 o[i] + e[i+1]) / 4
-      y[2i+1] = (e[i] + 3 o[i] + 3 e[i+1] + o[i+1]) / 4.
-
-    In two dimensions these are four convolutions with 2×2, 2×1, 1×2 and 1×1 taps.
-
-    Args:
-      x: [B, H, W, I].
-      kernel: [3, 3, I, O], as the official PyTorch code stores it.
-
-    Returns:
-      [B, 2H, 2W, O].
-    """
-    # Taps and padding of each phase along one axis: (w2, w0), then w1.
-    even, odd = (slice(None, None, -2), (1, 1)), (slice(1, 2), (0, 0))
-
-    def phase(rows: tuple, columns: tuple) -> jax.Array:
-        return _conv(x, kernel[rows[0], columns[0]], (rows[1], columns[1]))
-
-    even_columns, odd_columns = (
-        _interleave_fir(phase(even, column), phase(odd, column), axis=1)
-        for column in (even, odd)
-    )
-    return _interleave_fir(even_columns, odd_columns, axis=2)
-
-
-def upsample_rgb(x: jax.Array) -> jax.Array:
-    """Doubles [B, H, W, C] with the FIR [1, 3, 3, 1] per axis.
-
-    Zero insertion and the FIR with a gain of 2 give, along one axis,
-    y[2i] = (x[i-1] + 3 x[i]) / 4 and y[2i+1] = (3 x[i] + x[i+1]) / 4.
-    """
-    for axis in (1, 2):
-        before, after = _shift(x, 1, axis), _shift(x, -1, axis)
-        x = _interleave((before + 3 * x) / 4, (3 * x + after) / 4, axis)
-    return x
-
-
 def _apply(
     config: GeneratorConfig, method: Callable[..., Any], params: Any, *inputs: Any
 ) -> Any:
@@ -311,104 +259,6 @@ def _expect(name: str, array: jax.Array, shape: tuple[int, ...]) -> None:
         raise ValueError(f"{name}: expected [{expected}], found {list(array.shape)}")
 
 
-def _conv(x: jax.Array, kernel: jax.Array, padding: Any) -> jax.Array:
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=(1, 1),
-        padding=padding,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=_precision(x),
-    )
-
-
-def _precision(x: jax.Array) -> lax.Precision:
-    # Accelerators multiply float32 in lower precision unless they are told not to.
-    return lax.Precision.HIGHEST if x.dtype == jnp.float32 else lax.Precision.DEFAULT
-
-
-def _leaky_relu(x: jax.Array) -> jax.Array:
-    # `where`, not `maximum(x, 0.2 x)`: XLA differentiates the latter wrongly inside
-    # the whole network.
-    return jnp.where(x > 0, x, 0.2 * x) * math.sqrt(2)
-
-
-def _normalize(x: jax.Array) -> jax.Array:
-    """Pixel norm: divides each vector by its root mean square."""
-    return x * lax.rsqrt(jnp.mean(x**2, axis=-1, keepdims=True) + _EPSILON)
-
-
-def _shift(x: jax.Array, by: int, axis: int) -> jax.Array:
-    """y[i] = x[i - by] along an axis, zero outside."""
-    padding = [(0, 0, 0)] * x.ndim
-    padding[axis] = (by, -by, 0)
-    return lax.pad(x, jnp.zeros((), x.dtype), padding)
-
-
-def _interleave(even: jax.Array, odd: jax.Array, axis: int) -> jax.Array:
-    shape = list(even.shape)
-    shape[axis] *= 2
-    return jnp.stack([even, odd], axis=axis + 1).reshape(shape)
-
-
-def _interleave_fir(even: jax.Array, odd: jax.Array, axis: int) -> jax.Array:
-    """FIR over the phases of a transposed convolution; see `upsample_conv3x3`."""
-    n = odd.shape[axis]
-    first = lax.slice_in_dim(even, 0, n, axis=axis)
-    last = lax.slice_in_dim(even, 1, n + 1, axis=axis)
-    before, after = _shift(odd, 1, axis), _shift(odd, -1, axis)
-    return _interleave(
-        (before + last) / 4 + (first + odd) * 0.75,
-        (first + after) / 4 + (odd + last) * 0.75,
-        axis,
-    )
-
-
-class _Dense(nn.Module):
-    """Equalised dense layer: stored weights are scaled by lr_multiplier / sqrt(in)."""
-
-    in_features: int
-    features: int
-    lr_multiplier: float = 1.0
-    bias_value: float = 0.0
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.param(
-            "kernel",
-            nn.initializers.normal(1 / self.lr_multiplier),
-            (self.in_features, self.features),
-        )
-        bias = self.param(
-            "bias", nn.initializers.constant(self.bias_value), (self.features,)
-        )
-        scale = self.lr_multiplier / math.sqrt(self.in_features)
-        y = jnp.dot(x, kernel * scale, precision=lax.Precision.HIGHEST)
-        return y + bias * self.lr_multiplier
-
-
-class _Mapping(nn.Module):
-    """z (and the class) to w."""
-
-    config: GeneratorConfig
-
-    @nn.compact
-    def __call__(self, z: jax.Array, label: jax.Array | None) -> jax.Array:
-        config = self.config
-        # The running average of w: data that travels with the weights.
-        self.param("w_avg", nn.initializers.zeros, (config.w_dim,))
-        x = _normalize(z)
-        if label is not None:
-            embedded = _Dense(config.c_dim, config.w_dim, name="embed")(label)
-            x = jnp.concatenate([x, _normalize(embedded)], axis=-1)
-        for i in range(config.num_mapping_layers):
-            layer = _Dense(
-                x.shape[-1], config.w_dim, _MAPPING_LR_MULTIPLIER, name=f"fc{i}"
-            )
-            x = _leaky_relu(layer(x))
-        return x
-
-
 class _ModulatedLayer(nn.Module):
     """What the convolutions and toRGB share: the affine layer that makes the style."""
 
@@ -416,7 +266,7 @@ class _ModulatedLayer(nn.Module):
     in_channels: int
 
     def setup(self) -> None:
-        self.affine = _Dense(self.config.w_dim, self.in_channels, bias_value=1.0)
+        self.affine = mapping.Dense(self.config.w_dim, self.in_channels, bias_value=1.0)
 
     def style(self, w: jax.Array) -> jax.Array:
         return self.affine(w)
@@ -459,12 +309,14 @@ class _StyledConv(_ModulatedLayer):
         demodulation = lax.rsqrt(
             jnp.dot(style**2, power, precision=lax.Precision.HIGHEST) + _EPSILON
         )
-        convolve = upsample_conv3x3 if self.upsample else conv3x3
+        convolve = (
+            convolutions.upsample_conv3x3 if self.upsample else convolutions.conv3x3
+        )
         x = convolve(self._modulate(x, style), self.kernel.astype(x.dtype))
         x = self._modulate(x, demodulation)
         if noise != "none":
             x = x + self._noise(noise, key, x)
-        return self._clamp(_leaky_relu(x + self.bias.astype(x.dtype)))
+        return self._clamp(mapping.leaky_relu(x + self.bias.astype(x.dtype)))
 
     def _noise(self, noise: Noise, key: jax.Array | None, x: jax.Array) -> jax.Array:
         if noise == "const":
@@ -488,7 +340,7 @@ class _ToRGB(_ModulatedLayer):
 
     def __call__(self, x: jax.Array, style: jax.Array) -> jax.Array:
         x = self._modulate(x, style / math.sqrt(self.in_channels))
-        rgb = _conv(x, self.kernel.astype(x.dtype), ((0, 0), (0, 0)))
+        rgb = convolutions.convolve(x, self.kernel.astype(x.dtype), ((0, 0), (0, 0)))
         return self._clamp(rgb.astype(jnp.float32) + self.bias)
 
 
@@ -526,7 +378,7 @@ class _Block(nn.Module):
         for name, style in zip(layers, styles, strict=True):
             if name == "torgb":
                 image = self.torgb(x, style)
-                rgb = image if rgb is None else upsample_rgb(rgb) + image
+                rgb = image if rgb is None else convolutions.upsample_rgb(rgb) + image
             else:
                 x = getattr(self, name)(x, style, noise, key_of[name])
         return Activations(x, rgb)
@@ -588,7 +440,10 @@ class _Generator(nn.Module):
     config: GeneratorConfig
 
     def setup(self) -> None:
-        self.mapping = _Mapping(self.config)
+        config = self.config
+        self.mapping = mapping.Mapping(
+            config.w_dim, config.c_dim, config.num_mapping_layers
+        )
         self.synthesis = _Synthesis(self.config)
 
     def map_latents(self, z: jax.Array, label: jax.Array | None) -> jax.Array:

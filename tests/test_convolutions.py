@@ -1,0 +1,73 @@
+"""What the generator's convolutions choose equals the plain form, derivatives too."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from styleclip_jax.models import convolutions, winograd
+from tests import tiny
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 4), (8, 12)])
+def test_winograd_is_a_convolution(height: int, width: int) -> None:
+    x, kernel = tiny.normal(0, 2, height, width, 3), tiny.normal(1, 3, 3, 3, 5)
+    found = jax.jit(winograd.conv3x3)(x, kernel)
+    expected = convolutions.direct_conv3x3(x, kernel)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_winograd_refuses_parts_of_tiles() -> None:
+    with pytest.raises(ValueError, match="multiples of 4, found 8 by 6"):
+        winograd.conv3x3(jnp.zeros((1, 8, 6, 3)), jnp.zeros((3, 3, 3, 3)))
+
+
+PAIRS = {
+    # Winograd, on a CPU.
+    "conv3x3": (convolutions.conv3x3, convolutions.direct_conv3x3, 32, 256),
+    # With a strided gradient.
+    "upsample_conv3x3": (
+        convolutions.upsample_conv3x3,
+        convolutions.upsample_conv3x3_by_phases,
+        128,
+        4,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_what_large_layers_choose_equals_the_plain_form(name: str) -> None:
+    chosen, plain, size, channels = PAIRS[name]
+    x = tiny.normal(0, 1, size, size, channels)
+    # Results of order 1.
+    kernel = tiny.normal(1, 3, 3, channels, channels) / (9 * channels) ** 0.5
+    y, pull = jax.vjp(jax.jit(chosen), x, kernel)
+    expected, expected_pull = jax.vjp(jax.jit(plain), x, kernel)
+    assert 1e-7 < jnp.abs(y - expected).max() < 2e-4 or name != "conv3x3"
+    np.testing.assert_allclose(y, expected, atol=2e-4)
+    weight = tiny.normal(2, *y.shape)
+    for found, wanted in zip(pull(weight), expected_pull(weight), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_forward_and_reverse_mode_compose_with_vmap(name: str) -> None:
+    chosen, plain, size, channels = PAIRS[name]
+    channels = min(channels, 8)
+    x = tiny.normal(0, 2, size, size, channels)
+    kernel = tiny.normal(1, 3, 3, channels, channels)
+
+    def forward(function: object) -> jax.Array:
+        def one(x: jax.Array) -> jax.Array:
+            return jax.jvp(lambda x: jnp.sin(function(x[None], kernel)), (x,), (x,))[1]
+
+        return jax.jit(jax.vmap(one))(x)
+
+    def reverse(function: object) -> jax.Array:
+        def one(x: jax.Array) -> jax.Array:
+            return jax.grad(lambda x: jnp.sin(function(x[None], kernel)).sum())(x)
+
+        return jax.jit(jax.vmap(one))(x)
+
+    for derivative in (forward, reverse):
+        np.testing.assert_allclose(derivative(chosen), derivative(plain), atol=1e-3)

@@ -1,7 +1,8 @@
-"""python -m convert: official weights → model directories.
+"""python -m convert: official weights and latents → files of ours.
 
   python -m convert stylegan2-ffhq-config-f.pt --output models/ffhq
   python -m convert ffhq.pkl ViT-B-32.pt --output models
+  python -m convert train_faces.pt --output latents/train
 
 Says what each file holds, converts it, reads the result back and compares. One file
 becomes the folder --output itself, several become folders in it with their names.
@@ -23,6 +24,7 @@ from convert import (
     e4e,
     global_directions,
     irse50,
+    latents,
     mapper,
     rules,
     stylegan2,
@@ -30,17 +32,17 @@ from convert import (
 )
 from convert.rules import Conversion
 from convert.torch_files import TorchFile
-from styleclip_jax.cli.flags import EXIT_USER_ERROR
+from styleclip_jax.cli.flags import EXIT_USER_ERROR, end_if_unread
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints
 from styleclip_jax.models import clip as clip_model
 
 
 class Kind(NamedTuple):
-    """How one kind of network is converted, written and read back.
+    """How one kind of file is converted, written and read back.
 
     Attributes:
-      recognize: whether a file holds such a network.
+      recognize: whether a file is of this kind.
       convert: its table.
       write: makes a model directory of a conversion, whole or not at all.
       read: flat tensors and the configuration of that directory.
@@ -110,6 +112,7 @@ KINDS = {
         global_directions.write,
         global_directions.read,
     ),
+    "latents": Kind(latents.recognize, latents.convert, latents.write, latents.read),
 }
 
 
@@ -128,6 +131,7 @@ def _flags() -> flags.FlagValues:
     return values
 
 
+@end_if_unread()
 def main(argv: Sequence[str]) -> int:
     """Runs the program.
 
@@ -217,7 +221,7 @@ def _write(file: TorchFile, conversion: Conversion, directory: pathlib.Path) -> 
     try:
         _verify(conversion, *kind.read(conversion, directory), directory)
         size = sum(tensor.size for tensor in conversion.tensors.values())
-        print(f"{directory}: {size:,} parameters written, read back and compared")
+        print(f"{directory}: {size:,} numbers written, read back and compared")
         for name, part in conversion.parts.items():
             _write(file, part, directory / name)
     except UserError:

@@ -77,7 +77,7 @@ def convert(file: TorchFile) -> Conversion:
     if not path.is_file():
         raise UserError(f"{file.path}: expected {_STATISTICS} beside it, found none")
     mean, std = _statistics(torch_files.read(path))
-    channels = _channels([len(x) for x in std], path)
+    channels = channels_of([len(x) for x in std], path)
     layout = spaces.style_layout(channels)
     measured = _measured(len(array), layout, file)
     relevance = np.array(array, np.float32)
@@ -160,7 +160,7 @@ def _statistics(file: TorchFile) -> list[list[np.ndarray]]:
     return flat
 
 
-def _channels(lengths: list[int], path: pathlib.Path) -> tuple[int, ...]:
+def channels_of(lengths: list[int], path: pathlib.Path) -> tuple[int, ...]:
     """Feature channels of the generator with style vectors of these lengths."""
     # conv1 at 4², then conv1 of each resolution.
     channels = (lengths[0], *lengths[3::3])

@@ -271,3 +271,16 @@ def test_program_runs_from_the_command_line(models: dict[str, str], tmp_path) ->
     help_text = start("--help")
     assert help_text.returncode == 0
     assert "--truncation_psi" in help_text.stdout
+
+
+def test_help_ends_quietly_when_nobody_reads_it(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as unread:
+        monkeypatch.setattr(sys, "stdout", unread)
+        with pytest.raises(SystemExit) as stop:
+            cli.run(generate.main, generate.VALUES, ["program", "--help"])
+    assert stop.value.code == cli.EXIT_UNREAD
+    assert capfd.readouterr().err == ""

@@ -24,7 +24,7 @@ from convert import __main__ as convert
 from styleclip_jax.cli import flags as cli
 from styleclip_jax.io import checkpoints
 from styleclip_jax.models import bpe, clip
-from tests import golden_data, tiny
+from tests import golden_data, tiny, torch_format
 
 ROOT = pathlib.Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -161,6 +161,7 @@ def write_inputs(folder: pathlib.Path) -> None:
     (folder / "prompts.txt").write_text("a smiling face\na face with blonde hair\n")
     np.save(folder / "many.npy", tiny.w_plus(4))
     np.save(folder / "w_plus.npy", tiny.w_plus(4))
+    torch_format.save(folder / "train_faces.pt", np.asarray(tiny.w_plus(4)))
     for name, source in OFFICIAL.items():
         shutil.copy(golden_data.ROOT / source, folder / name)
     layout = tiny.GENERATOR.style_layout

@@ -18,7 +18,7 @@ from convert import torch_files
 from convert.pickles import Object
 from convert.rules import Conversion
 from styleclip_jax import assets
-from styleclip_jax.cli import invert
+from styleclip_jax.cli import faces
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints
 from styleclip_jax.models import e4e
@@ -68,8 +68,8 @@ def test_latents() -> None:
 
 
 def test_photos_are_resized_as_officially() -> None:
-    photo = invert._resize(CASE["pil_image"], 256, Image.Resampling.BILINEAR)
-    image = to_nchw(invert._to_float(photo)[None])
+    photo = faces.resize(CASE["pil_image"], 256, Image.Resampling.BILINEAR)
+    image = to_nchw(faces.to_float(photo)[None])
     np.testing.assert_allclose(
         image[0, :, ::8, ::8], CASE["pil_preprocessed"], atol=1e-6
     )

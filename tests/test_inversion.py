@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from styleclip_jax import assets, losses, spaces
+from styleclip_jax.cli import faces as faces_
 from styleclip_jax.cli import flags as cli
 from styleclip_jax.cli import invert, outputs
 from styleclip_jax.errors import UserError
@@ -314,7 +315,7 @@ def test_killed_run_goes_on_where_it_stopped(
         start(models, **options)
     monkeypatch.setattr(outputs.Journal, "append", append)
     # Faces are not looked for again.
-    monkeypatch.setattr(invert, "_find_faces", None)
+    monkeypatch.setattr(faces_, "find", None)
     assert start(models, **options) == 1
     assert "4 of 6 faces are done" in capsys.readouterr().out
     for name in ("w_plus.npy", "images/000005.npy", "grid.png", "aligned.json"):
@@ -410,7 +411,7 @@ def test_faces_are_cropped_by_their_landmarks(
     found = np.load(tmp_path / "out" / "w_plus.npy")
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
-    both = invert._quads(group, photo, align.read_landmarks(path), all_faces=True)
+    both = faces_.quads_of(group, photo, align.read_landmarks(path), all_faces=True)
     np.testing.assert_allclose(both, [align.quad(small), align.quad(large)])
 
 

@@ -1,8 +1,6 @@
 """The reader of PyTorch files: all formats, honest views, and nothing is ever run."""
 
 import builtins
-import dataclasses
-import io
 import os
 import pathlib
 import pickle
@@ -16,8 +14,18 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from convert import pickles, torch_files
+from convert import torch_files
 from styleclip_jax.errors import UserError
+from tests.torch_format import (
+    Call,
+    Name,
+    dumps,
+    legacy,
+    legacy_storage,
+    storage,
+    tensor,
+    write_zip,
+)
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 FILES = {
@@ -28,98 +36,6 @@ FILES = {
     "nvidia_pkl": GOLDEN / "stylegan2_ada_pkl/conditional/network-snapshot-cond.pkl",
     "tf_pkl": GOLDEN / "stylegan2_ada_pkl/tf_legacy/stylegan2-tiny-config-f.pkl",
 }
-
-
-# A writer of pickles that name what is not installed
-
-
-@dataclasses.dataclass
-class Name:
-    """A global."""
-
-    module: str
-    name: str
-
-
-@dataclasses.dataclass
-class Call:
-    """A global, called."""
-
-    function: Name
-    args: tuple[Any, ...]
-
-
-@dataclasses.dataclass
-class Persistent:
-    """A reference to outside the pickle."""
-
-    value: tuple[Any, ...]
-
-
-class _Pickler(pickle._Pickler):  # type: ignore[name-defined]
-    """The standard library's, which also knows the three classes above."""
-
-    def save(self, obj: Any, save_persistent_id: bool = True) -> None:
-        if isinstance(obj, Name):
-            self.write(f"c{obj.module}\n{obj.name}\n".encode())
-        elif isinstance(obj, Call):
-            self.save(obj.function)
-            self.save(obj.args)
-            self.write(pickle.REDUCE)
-        elif isinstance(obj, Persistent):
-            self.save(obj.value)
-            self.write(pickle.BINPERSID)
-        else:
-            super().save(obj, save_persistent_id)
-
-
-def dumps(value: Any) -> bytes:
-    stream = io.BytesIO()
-    _Pickler(stream, protocol=2).dump(value)
-    return stream.getvalue()
-
-
-def storage(kind: str, key: str, size: int) -> Persistent:
-    name = Name("torch", f"{kind}Storage")
-    return Persistent(("storage", name, key, "cpu", size))
-
-
-def legacy_storage(kind: str, key: str, size: int) -> Persistent:
-    return Persistent((*storage(kind, key, size).value, None))
-
-
-def tensor(
-    storage: Any, shape: tuple[int, ...], stride: tuple[int, ...], offset: int = 0
-) -> Call:
-    rebuild = Name("torch._utils", "_rebuild_tensor_v2")
-    hooks = Call(Name("collections", "OrderedDict"), ())
-    return Call(rebuild, (storage, offset, shape, stride, False, hooks))
-
-
-def write_zip(
-    path: pathlib.Path,
-    pickled: bytes,
-    storages: dict[str, np.ndarray] | None = None,
-    compression: int = zipfile.ZIP_STORED,
-    **extra: bytes,
-) -> pathlib.Path:
-    with zipfile.ZipFile(path, "w", compression) as archive:
-        archive.writestr("archive/data.pkl", pickled)
-        for key, data in (storages or {}).items():
-            archive.writestr(f"archive/data/{key}", data.tobytes())
-        for name, content in extra.items():
-            archive.writestr(f"archive/{name}", content)
-    return path
-
-
-def legacy(pickled: bytes, storages: dict[str, np.ndarray] | None = None) -> bytes:
-    storages = storages or {}
-    system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}
-    parts = [dumps(pickles.LEGACY_MAGIC), dumps(1001), dumps(system), pickled]
-    parts.append(dumps(list(storages)))
-    for data in storages.values():
-        parts += [data.size.to_bytes(8, "little"), data.tobytes()]
-    return b"".join(parts)
 
 
 def write(path: pathlib.Path, data: bytes) -> pathlib.Path:

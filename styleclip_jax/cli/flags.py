@@ -1,5 +1,6 @@
 """What all programs share: flags from dataclasses, one-line errors, progress."""
 
+import contextlib
 import dataclasses
 import hashlib
 import inspect
@@ -9,7 +10,7 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -26,6 +27,8 @@ Report = Callable[[int], None]
 
 EXIT_FAILED_ITEMS = 1
 EXIT_USER_ERROR = 2
+# As of a program that SIGPIPE ends.
+EXIT_UNREAD = 141
 
 # Flag of all programs.
 CACHE = "compilation_cache"
@@ -68,6 +71,21 @@ def build(config_type: type[Config], values: flags.FlagValues) -> Config:
         raise UserError(f"--{error}") from None
 
 
+@contextlib.contextmanager
+def end_if_unread() -> Iterator[None]:
+    """Ends the program quietly once nobody reads its stdout any more, such as head."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # What is left would raise again when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_UNREAD)
+
+
+@end_if_unread()
 def run(
     main: Callable[[flags.FlagValues], int | None],
     values: flags.FlagValues,

@@ -21,18 +21,18 @@ import math
 import pathlib
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from absl import flags
-from PIL import Image
 
 from styleclip_jax import assets, losses, parallel
+from styleclip_jax.cli import faces as faces_
 from styleclip_jax.cli import flags as cli
 from styleclip_jax.cli import outputs, pasting
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import align, checkpoints, files, images, photos
+from styleclip_jax.io import checkpoints, files, images, photos
 from styleclip_jax.methods import inversion, optimization
 from styleclip_jax.models import e4e, stylegan2
 from styleclip_jax.models.network import Network
@@ -92,20 +92,8 @@ flags.DEFINE_string(
 _MAX_LABEL = 16
 
 
-class Crops(NamedTuple):
-    """Faces cut out of their photos.
-
-    Attributes:
-      target: [B, R, R, 3] in [-1, 1] and the generator's resolution.
-      encoded: [B, S, S, 3] in [-1, 1], as the encoder takes them; None without one.
-    """
-
-    target: Any
-    encoded: Any
-
-
 # Inverts a batch of faces and reports the steps that it has taken.
-Inverter = Callable[[Crops, cli.Report], optimization.Result]
+Inverter = Callable[[faces_.Crops, cli.Report], optimization.Result]
 
 
 def main(values: flags.FlagValues) -> int:
@@ -132,10 +120,10 @@ def main(values: flags.FlagValues) -> int:
     networks, encoder = parallel.replicate((networks, encoder), mesh)
     invert = inverter(networks, encoder, config, parallel.over_batch(mesh))
     crop = functools.partial(
-        _crop,
+        faces_.crop,
         resolution=resolution,
         encoded_size=encoder and encoder.config.input_size,
-        is_photo=values.align,
+        is_aligned=not values.align,
     )
     config_of = networks.generator.config
     journal = outputs.Journal(outdir, len(faces), "w_plus", config_of, ["w_plus"])
@@ -263,131 +251,19 @@ def _open(
     has the same photos, so that faces need not be found again.
     """
     path = pathlib.Path(values.outdir) / pasting.RECORD
-    found = None if path.exists() else _find_faces(paths, values)
+    found = None
+    if not path.exists():
+        found = faces_.find(
+            paths,
+            is_aligned=not values.align,
+            landmarks_file=values.landmarks,
+            all_faces=values.all_faces,
+        )
     outdir = outputs.begin("styleclip-invert", values, inputs)
     if found is not None:
         files.write_json(path, found)
     document = files.read_json(path)
     return outdir, document["faces"], document["skipped"]
-
-
-def _find_faces(
-    paths: list[pathlib.Path], values: flags.FlagValues
-) -> dict[str, list[Any]]:
-    landmarks = None
-    if values.align and values.landmarks is not None:
-        landmarks = align.read_landmarks(values.landmarks)
-    elif values.align:
-        # Says at once if there is no detector.
-        align.detect(np.zeros((16, 16, 3), np.uint8))
-    elif values.landmarks is not None:
-        raise UserError("--landmarks: expected --align with it, found --noalign")
-    faces: list[dict[str, Any]] = []
-    skipped = []
-    for path in paths:
-        try:
-            photo = photos.read(path)
-            if values.align:
-                quads = _quads(path, photo, landmarks, values.all_faces)
-            else:
-                quads = [_whole(photo)]
-        except UserError as error:
-            skipped.append(f"{path}: {str(error).removeprefix(f'{path}: ')}")
-            print(f"skipped: {skipped[-1]}")
-            continue
-        absolute = str(path.resolve())
-        faces += [{"file": absolute, "quad": quad.tolist()} for quad in quads]
-    if not faces:
-        raise UserError(f"--photos: expected faces, found none in {len(paths)} photos")
-    return {"faces": faces, "skipped": skipped}
-
-
-def _quads(
-    path: pathlib.Path,
-    photo: np.ndarray,
-    landmarks: dict[str, list[np.ndarray]] | None,
-    all_faces: bool,
-) -> list[np.ndarray]:
-    """Squares [4, 2] of the faces of a photo."""
-    if landmarks is None:
-        found, where = align.detect(photo), "in the photo"
-    else:
-        found, where = landmarks.get(path.name, []), "in --landmarks"
-    if not found:
-        raise UserError(f"expected a face, found none {where}")
-    quads = [align.quad(x) for x in (found if all_faces else [align.largest(found)])]
-    for quad in quads:
-        # Refuses squares that do not lie in the photo.
-        align.crop(photo, quad, 8, supersampling=1)
-    return quads
-
-
-def _whole(photo: np.ndarray) -> np.ndarray:
-    """The square [4, 2] of a whole photo; pixels have their centres at integers."""
-    height, width, _ = photo.shape
-    if height != width:
-        raise UserError(
-            f"expected a square crop with --noalign, found {width}×{height} pixels"
-        )
-    return np.array([(0, 0), (0, height), (width, height), (width, 0)]) - 0.5
-
-
-def _crop(
-    faces: list[dict[str, Any]],
-    *,
-    resolution: int,
-    encoded_size: int | None,
-    is_photo: bool,
-) -> Crops:
-    """The faces as float32 [B, …]."""
-    crops = []
-    for face in faces:
-        quad = np.array(face["quad"]) if is_photo else None
-        photo = photos.read(face["file"])
-        crops.append(cut(photo, quad, resolution=resolution, encoded_size=encoded_size))
-    return jax.tree.map(lambda *one: np.stack(one), *crops)
-
-
-def cut(
-    photo: np.ndarray,
-    quad: np.ndarray | None,
-    *,
-    resolution: int,
-    encoded_size: int | None,
-) -> Crops:
-    """One face of a photo.
-
-    Parity: encoders get what the official e4e makes: the crop of its own alignment,
-    without supersampling, or the whole photo by bilinear resizing.
-
-    Args:
-      photo: [H, W, 3] uint8.
-      quad: [4, 2] square of the face; None for the whole photo.
-      resolution: of the generator.
-      encoded_size: of what the encoder takes; None without one.
-
-    Returns:
-      Crops without the axis of the batch.
-    """
-    if quad is None:
-        target = _resize(photo, resolution, Image.Resampling.LANCZOS)
-    else:
-        target = align.crop(photo, quad, resolution)
-    if not encoded_size:
-        return Crops(_to_float(target), None)
-    if quad is None:
-        encoded = _resize(photo, encoded_size, Image.Resampling.BILINEAR)
-    else:
-        encoded = align.crop(photo, quad, encoded_size, supersampling=1)
-    return Crops(_to_float(target), _to_float(encoded))
-
-
-def _resize(photo: np.ndarray, size: int, filter_: Image.Resampling) -> np.ndarray:
-    return np.asarray(Image.fromarray(photo).resize((size, size), filter_))
-
-
-def _to_float(crop: np.ndarray) -> np.ndarray:
-    return crop.astype(np.float32) / 127.5 - 1
 
 
 def inverter(
@@ -423,7 +299,7 @@ def inverter(
             out_shardings=sharding,
         )
 
-    def invert(crops: Crops, report: cli.Report) -> optimization.Result:
+    def invert(crops: faces_.Crops, report: cli.Report) -> optimization.Result:
         if encoder is None or encode is None:
             average = inversion.average(networks.generator)
             state = start_in_w(networks, crops.target, average)

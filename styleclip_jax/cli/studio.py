@@ -16,6 +16,7 @@ from absl import flags
 
 from styleclip_jax import assets, losses, parallel, spaces
 from styleclip_jax.cli import directions as cli_directions
+from styleclip_jax.cli import faces as faces_
 from styleclip_jax.cli import flags as cli
 from styleclip_jax.cli import invert, mappers
 from styleclip_jax.cli import latents as cli_latents
@@ -212,7 +213,7 @@ def invert_photo(
         raise UserError(str(error).replace(str(path), name)) from None
     photo, quad, found = _frame(photo, find_face)
     encoder = studio.encoder
-    crop = invert.cut(
+    crop = faces_.cut(
         photo,
         quad,
         resolution=studio.generator.config.resolution,

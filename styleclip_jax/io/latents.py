@@ -191,7 +191,9 @@ def _read_array(path: pathlib.Path) -> np.ndarray:
         raise UserError(f"{path}: expected a file of latents, found {found}")
     readers = {".npy": _read_npy, ".npz": _read_npz, ".safetensors": _read_safetensors}
     if path.suffix not in readers:
-        hint = " (convert it by python -m convert)" if path.suffix == ".pt" else ""
+        hint = ""
+        if path.suffix in (".pt", ".pth"):
+            hint = f"; convert it: python -m convert {path} --output {path.stem}"
         raise UserError(
             f"{path}: expected latents as {', '.join(readers)}, "
             f"found {path.suffix or 'no suffix'}{hint}"

@@ -1,0 +1,116 @@
+"""A writer of PyTorch's formats, without torch: pickles that name what is absent."""
+
+import dataclasses
+import io
+import pathlib
+import pickle
+import zipfile
+from typing import Any
+
+import numpy as np
+
+from convert import pickles
+
+
+@dataclasses.dataclass
+class Name:
+    """A global."""
+
+    module: str
+    name: str
+
+
+@dataclasses.dataclass
+class Call:
+    """A global, called."""
+
+    function: Name
+    args: tuple[Any, ...]
+
+
+@dataclasses.dataclass
+class Persistent:
+    """A reference to outside the pickle."""
+
+    value: tuple[Any, ...]
+
+
+class _Pickler(pickle._Pickler):  # type: ignore[name-defined]
+    """The standard library's, which also knows the three classes above."""
+
+    def save(self, obj: Any, save_persistent_id: bool = True) -> None:
+        if isinstance(obj, Name):
+            self.write(f"c{obj.module}\n{obj.name}\n".encode())
+        elif isinstance(obj, Call):
+            self.save(obj.function)
+            self.save(obj.args)
+            self.write(pickle.REDUCE)
+        elif isinstance(obj, Persistent):
+            self.save(obj.value)
+            self.write(pickle.BINPERSID)
+        else:
+            super().save(obj, save_persistent_id)
+
+
+def dumps(value: Any) -> bytes:
+    stream = io.BytesIO()
+    _Pickler(stream, protocol=2).dump(value)
+    return stream.getvalue()
+
+
+def storage(kind: str, key: str, size: int) -> Persistent:
+    name = Name("torch", f"{kind}Storage")
+    return Persistent(("storage", name, key, "cpu", size))
+
+
+def legacy_storage(kind: str, key: str, size: int) -> Persistent:
+    return Persistent((*storage(kind, key, size).value, None))
+
+
+def tensor(
+    storage: Any, shape: tuple[int, ...], stride: tuple[int, ...], offset: int = 0
+) -> Call:
+    rebuild = Name("torch._utils", "_rebuild_tensor_v2")
+    hooks = Call(Name("collections", "OrderedDict"), ())
+    return Call(rebuild, (storage, offset, shape, stride, False, hooks))
+
+
+def write_zip(
+    path: pathlib.Path,
+    pickled: bytes,
+    storages: dict[str, np.ndarray] | None = None,
+    compression: int = zipfile.ZIP_STORED,
+    **extra: bytes,
+) -> pathlib.Path:
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("archive/data.pkl", pickled)
+        for key, data in (storages or {}).items():
+            archive.writestr(f"archive/data/{key}", data.tobytes())
+        for name, content in extra.items():
+            archive.writestr(f"archive/{name}", content)
+    return path
+
+
+def legacy(pickled: bytes, storages: dict[str, np.ndarray] | None = None) -> bytes:
+    storages = storages or {}
+    system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}
+    parts = [dumps(pickles.LEGACY_MAGIC), dumps(1001), dumps(system), pickled]
+    parts.append(dumps(list(storages)))
+    for data in storages.values():
+        parts += [data.size.to_bytes(8, "little"), data.tobytes()]
+    return b"".join(parts)
+
+
+def save(path: pathlib.Path, *arrays: np.ndarray) -> pathlib.Path:
+    """What torch.save makes of a float32 tensor, of several in a list."""
+    arrays = tuple(np.ascontiguousarray(x, np.float32) for x in arrays)
+    tensors = [
+        tensor(
+            storage("Float", str(i), x.size),
+            x.shape,
+            tuple(stride // x.itemsize for stride in x.strides),
+        )
+        for i, x in enumerate(arrays)
+    ]
+    content = dumps(tensors if len(arrays) > 1 else tensors[0])
+    return write_zip(path, content, {str(i): x for i, x in enumerate(arrays)})

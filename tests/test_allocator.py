@@ -6,8 +6,10 @@ import subprocess
 import sys
 
 import pytest
+from absl import flags
 
 from styleclip_jax.cli import allocator
+from styleclip_jax.cli import flags as cli
 
 # Pages that the system hands out, zeroed, while large blocks come and go.
 _COUNT_FAULTS = """
@@ -64,6 +66,15 @@ def test_choices_in_the_environment_are_respected(variables: dict[str, str]) -> 
     assert not told
     # 4 kB each, or larger where pages are; twice the block at any rate.
     assert faults >= 2 * 2**26 // os.sysconf("SC_PAGE_SIZE")
+
+
+def test_programs_tell_it_before_they_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    order = []
+    monkeypatch.setattr(allocator, "keep_freed_memory", lambda: order.append("told"))
+    with pytest.raises(SystemExit) as stop:
+        cli.run(lambda _: order.append("main"), flags.FlagValues(), ["program"])
+    assert not stop.value.code
+    assert order == ["told", "main"]
 
 
 @pytest.mark.skipif(sys.platform.startswith("linux"), reason="for other systems")

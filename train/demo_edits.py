@@ -28,22 +28,21 @@ SEEDS = "0-63"
 
 # All of w is positive here, and over rows the official normalisation would leave signs.
 _MAPPER = (
-    "--train_steps=600",
+    "--train_steps=1200",
     "--batch_size=4",
     "--learning_rate=10",
-    "--latent_l2_lambda=0.2",
     "--normalize_over=features",
     "--num_validation=32",
-    "--val_interval=150",
-    "--image_interval=300",
-    "--save_interval=150",
+    "--val_interval=300",
+    "--image_interval=600",
+    "--save_interval=300",
     "--id_lambda=0",
 )
-_DIRECTIONS = ("--method=jacobian", "--num_samples=64")
+_DIRECTIONS = ("--method=exact", "--num_samples=64")
 EDITS = {
-    "optimization": ("--steps=80", "--learning_rate=0.05", "--l2_lambda=0.0015"),
+    "optimization": ("--steps=80", "--learning_rate=0.05", "--l2_lambda=0.0025"),
     "mapper": (),
-    "direction": ("--alpha=3,6,9", "--num_channels=40"),
+    "direction": ("--alpha=2,4,8,12", "--num_channels=80"),
 }
 
 

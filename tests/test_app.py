@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import socket
 import sys
 from typing import Any
 
@@ -249,6 +250,15 @@ def test_studio_of_flags_reads_their_files(models: dict[str, str]) -> None:
 
 def test_app_listens_to_this_machine_alone_unless_told() -> None:
     assert _parse([]).host == "127.0.0.1"
+
+
+def test_a_taken_port_is_said_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        line = rf"--port: cannot listen at 127.0.0.1:{port} \(Address already in use\)"
+        with pytest.raises(UserError, match=line):
+            # Before it misses the generator.
+            app.main(_parse([f"--port={port}", "--generator=absent"]))
 
 
 def test_missing_gradio_names_the_extra(

@@ -11,6 +11,7 @@ embedded models. The page is at http://127.0.0.1:7860, for this machine alone un
 
 import contextlib
 import os
+import socket
 import tempfile
 from collections.abc import Iterable
 
@@ -72,6 +73,7 @@ _define(VALUES)
 
 def main(values: flags.FlagValues) -> int:
     """Serves the page until it is interrupted."""
+    _check_address(values.host, values.port)
     # Before gradio is imported: it reports nothing to anybody.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
@@ -113,6 +115,20 @@ def main(values: flags.FlagValues) -> int:
         print(f"ready: http://{host}:{values.port}", flush=True)
         page.block_thread()
     return 0
+
+
+def _check_address(host: str, port: int) -> None:
+    """Raises a UserError if nothing can listen there; says so before long work."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            # As servers do, or a program just ended would still have the port.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        raise UserError(
+            f"--port: cannot listen at {host}:{port} ({error.strerror})"
+        ) from None
 
 
 def entry() -> None:

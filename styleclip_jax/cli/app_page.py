@@ -28,16 +28,20 @@ _TITLE = "StyleCLIP"
 _MAX_ALPHA = 10.0
 _SHEET_ALPHAS = (-6, -3, 0, 3, 6)
 # Of the fields that count steps, λ and the like, where models are the embedded ones.
-_EMBEDDED = studio_edits.Settings(80, 0.05, 0.0015, 0.0)
+_EMBEDDED = studio_edits.Settings(80, 0.05, 0.0025, 0.0)
 # Width of the largest picture that is shown without loss.
 _MAX_PNG = 256
 # Uploads, pictures and files are deleted after a day; looked for every hour, in s.
 _KEEP = (3600, 86400)
 
 _CSS = """
-.gradio-container { max-width: 1120px !important; margin: 0 auto !important; }
+.gradio-container {
+  width: 100% !important; max-width: 1120px !important; margin: 0 auto !important;
+}
 #heading h1 { margin: 0; }
 #status { min-height: 1.6em; }
+#status, #status * { overflow: hidden !important; }
+#upload { align-self: stretch; height: auto; }
 figure { margin: 0; }
 figure img { width: 100%; aspect-ratio: 1; border-radius: 8px; display: block; }
 figcaption { padding: 0 0 .3em .1em; font-weight: 600; }
@@ -190,15 +194,14 @@ class Handlers:
         """Edit, image and line again and again."""
         if face is None:
             return
-        yield (
-            Edited(face, ""),
-            _figure("Edit", face.image),
-            "Preparing the optimization …",
-        )
         steps, *others = (float(x or 0) for x in settings)
         chosen = studio_edits.Settings(int(steps), *others)
         with _told():
-            for _, edited in studio_edits.optimize(self.studio, face, prompt, chosen):
+            run = studio_edits.optimize(self.studio, face, prompt, chosen)
+        about = "Preparing the optimization; the first takes longest …"
+        yield Edited(face, ""), _figure("Edit", face.image), about
+        with _told():
+            for _, edited in run:
                 yield edited, _figure("Edit", edited.face.image), edited.about
 
     def map_face(
@@ -355,7 +358,7 @@ def _direction_tab() -> dict[str, Any]:
         target = gr.Textbox("a smiling face", label="To", elem_id="target")
     measure = gr.Button("Measure this direction", variant="primary", elem_id="measure")
     alpha = gr.Slider(
-        -_MAX_ALPHA, _MAX_ALPHA, 3, step=0.1, label="α, strength", elem_id="alpha"
+        -_MAX_ALPHA, _MAX_ALPHA, 5, step=0.1, label="α, strength", elem_id="alpha"
     )
     with gr.Row():
         beta = gr.Slider(
@@ -386,15 +389,17 @@ def _optimization_tab(studio: Studio) -> dict[str, Any]:
     embedded = studio.origin.name == "embedded"
     values = _EMBEDDED if embedded else studio_edits.Settings()
     prompt = gr.Textbox("a smiling face", label="Towards", elem_id="prompt")
+    steps = gr.Slider(10, 500, values.steps, step=10, label="Steps")
     with gr.Row():
-        steps = gr.Slider(10, 500, values.steps, step=10, label="Steps")
-        rate = gr.Number(values.learning_rate, label="Learning rate", step=0.01)
-    with gr.Row():
-        l2 = gr.Number(values.l2_lambda, label="λ of the latent", step=0.0005)
+        rate = gr.Number(
+            values.learning_rate, label="Learning rate", step=0.01, min_width=90
+        )
+        l2 = gr.Number(values.l2_lambda, label="λ latent", step=0.0005, min_width=90)
         identity = gr.Number(
             values.id_lambda,
-            label="λ of the identity",
+            label="λ identity",
             step=0.001,
+            min_width=90,
             interactive=studio.networks.identity is not None,
         )
     with gr.Row():
@@ -407,10 +412,10 @@ def _optimization_tab(studio: Studio) -> dict[str, Any]:
 def _mapper_tab(studio: Studio) -> dict[str, Any]:
     names = list(studio.mappers)
     strength = studio.mappers[names[0]].config.strength
+    # Three times 0.1 would be shown with all of its digits.
+    most = float(f"{3 * strength:.6g}")
     name = gr.Dropdown(names, value=names[0], label="Mapper", elem_id="mapper")
-    slider = gr.Slider(
-        -3 * strength, 3 * strength, strength, step=strength / 50, label="Strength"
-    )
+    slider = gr.Slider(-most, most, strength, step=most / 150, label="Strength")
     apply = gr.Button("Apply", variant="primary", elem_id="map")
     return {"name": name, "strength": slider, "apply": apply}
 

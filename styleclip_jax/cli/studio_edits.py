@@ -211,28 +211,38 @@ def optimize(
 ) -> Iterator[tuple[int, Edited]]:
     """Optimizes a face towards a text: in W+, or in S where it is not in W+.
 
-    Yields:
-      The number of steps done and the face so far: about twice a second, and last.
+    Returns:
+      The number of steps done and the face so far, about twice a second and last, as
+      the optimization goes on. A UserError comes out of it where the loss is not
+      finite.
 
     Raises:
-      UserError: a setting is wrong, or the loss was not finite.
+      UserError: a setting is wrong.
     """
     text = _text("prompt", prompt)
     if not 1 <= settings.steps <= MAX_STEPS:
         raise UserError(f"steps: expected 1 to {MAX_STEPS}, found {settings.steps}")
     if min(settings) < 0 or not np.isfinite(settings).all():
         raise UserError("learning rate and weights: expected numbers of at least 0")
-    use_identity = settings.id_lambda > 0
-    if use_identity and studio.networks.identity is None:
+    if settings.id_lambda and studio.networks.identity is None:
         raise UserError("identity: expected --identity for this generator")
     feature = clip.encode_prompts(studio.networks.clip, studio.tokenizer, [text])[0]
+    return _steps(studio, face, text, feature, settings)
+
+
+def _steps(
+    studio: Studio, face: Face, text: str, feature: jax.Array, settings: Settings
+) -> Iterator[tuple[int, Edited]]:
+    """The steps of `optimize`, whose settings are in order."""
     space = "s" if face.w_plus is None else "w_plus"
     latent = jnp.asarray(face.styles if face.w_plus is None else face.w_plus)
-    static = {"space": space, "use_identity": use_identity}
+    static = {"space": space, "use_identity": settings.id_lambda > 0}
     state = _start(studio.networks, latent, feature, settings, **static)
     shown = time.monotonic()
     for done in range(1, settings.steps + 1):
         state = _step(studio.networks, state, settings, **static)
+        # Without it, steps would be queued sooner than pictures are due.
+        jax.block_until_ready(state)
         last = done == settings.steps
         if not last and time.monotonic() - shown < _SHOW_EVERY:
             continue

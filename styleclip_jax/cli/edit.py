@@ -316,10 +316,12 @@ def _columns(settings: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
 
 
 def _caption(name: str, value: Any) -> str:
-    """A prompt, the last part of a mapper's path, or a number with its name."""
+    """A prompt, the words of a mapper's folder, or a number with its name."""
     if isinstance(value, float):
         return f"{name} {value:.3g}"
-    return value.rsplit("/", 1)[-1]
+    if name == "mapper":
+        return pathlib.Path(value).name.replace("-", " ")
+    return value
 
 
 def _split(tree: Any, parts: int) -> list[Any]:

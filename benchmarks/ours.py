@@ -148,7 +148,10 @@ def mapper_step(ours: Ours, turns: worker.Turns) -> None:
     config = ours.mapper.config
     problem = mapper_training.official(config, mapper_training.TrainingConfig())
     networks = ours.networks(identity=True)
-    state = mapper_training.start(ours.mapper.params, problem=problem)
+    # Its slow weights are its fast ones at first, and a buffer is donated once.
+    state = jax.tree.map(
+        jnp.copy, mapper_training.start(ours.mapper.params, problem=problem)
+    )
 
     @functools.partial(jax.jit, donate_argnums=1)
     def step(networks: Any, state: Any, latent: Any, text: Any) -> Any:

@@ -49,11 +49,10 @@ for _name, _default, _help in (
     ("figures", ",".join(MAKERS), f"What to make, of {', '.join(MAKERS)}."),
     (
         "prompts",
-        "a face with blonde hair,a person wearing sunglasses,a smiling face,"
-        "a face with blue hair",
+        "a face with blonde hair,a bearded man,a smiling face,a face with blue hair",
         "Texts, with commas between; Figures 6 and 24 show the first.",
     ),
-    ("l2_lambda", "0.0025", "Weight of the latent distance: one, or one per prompt."),
+    ("l2_lambda", "0.002", "Weight of the latent distance: one, or one per prompt."),
     ("id_lambda", "0", "Weight of the identity distance: one, or one per prompt."),
     ("alphas", "-6,-3,3,6,9", "Strengths on Figures 6 and 24."),
     ("betas", "", "Thresholds on Figure 6; those of --num_channels if empty."),
@@ -92,7 +91,7 @@ flags.DEFINE_integer(
 flags.DEFINE_float(
     "learning_rate", 0.05, "Of the optimization.", lower_bound=0, flag_values=VALUES
 )
-flags.DEFINE_float("alpha", 6.0, "Strength on Figure 9.", flag_values=VALUES)
+flags.DEFINE_float("alpha", 5.0, "Strength on Figure 9.", flag_values=VALUES)
 
 
 def main(values: flags.FlagValues) -> None:

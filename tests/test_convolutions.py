@@ -24,7 +24,7 @@ def test_winograd_refuses_parts_of_tiles() -> None:
 
 PAIRS = {
     # Winograd, on a CPU.
-    "conv3x3": (convolutions.conv3x3, convolutions.direct_conv3x3, 32, 256),
+    "conv3x3": (convolutions.conv3x3, convolutions.direct_conv3x3, 32, 128),
     # With a strided gradient.
     "upsample_conv3x3": (
         convolutions.upsample_conv3x3,

@@ -17,7 +17,7 @@ from jax.custom_derivatives import SymbolicZero
 from styleclip_jax.models import winograd
 
 # From here on matrix products outweigh the traffic that Winograd adds.
-_WINOGRAD_CHANNELS = 256
+_WINOGRAD_CHANNELS = 128
 _WINOGRAD_PIXELS = 32 * 32
 # From this width of the result on, a strided convolution is the quicker gradient.
 _STRIDED_GRADIENT = 256

@@ -19,8 +19,6 @@ import jax
 import pytest
 
 from styleclip_jax import losses
-from styleclip_jax.io import checkpoints
-from styleclip_jax.models import bpe, clip
 from tests import tiny
 
 
@@ -45,15 +43,4 @@ def models(
     networks: losses.Networks, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, str]:
     """Flags that name these networks on disk."""
-    folder = tmp_path_factory.mktemp("models")
-    generator = networks.generator
-    checkpoints.save_network(
-        folder / "generator",
-        kind="stylegan2",
-        params=generator.params,
-        config=generator.config,
-        source={"note": "random"},
-    )
-    clip.save(networks.clip, folder / "clip")
-    bpe.write(bpe.OPENAI_MERGES, folder / "clip", 100)
-    return {name: str(folder / name) for name in ("generator", "clip")}
+    return tiny.save(tmp_path_factory.mktemp("models"), networks.clip)

@@ -21,7 +21,7 @@ from styleclip_jax.errors import UserError
 from styleclip_jax.io import directions, latents
 from styleclip_jax.methods import global_directions, mapper, optimization
 from styleclip_jax.models import bpe, clip, stylegan2
-from tests import tiny
+from tests import programs, tiny
 
 LAYOUT = tiny.GENERATOR.style_layout
 MAPPER = mapper.MapperConfig(levels=("coarse",), w_dim=12, num_layers=1)
@@ -276,8 +276,6 @@ def test_missing_gradio_names_the_extra(
 
 def _parse(arguments: list[str]) -> Any:
     values = app.VALUES
-    values.unparse_flags()
-    for name in values:
-        values[name].unparse()
+    programs.forget(values)
     values(["styleclip-app", *arguments])
     return values

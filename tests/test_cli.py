@@ -12,32 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from styleclip_jax import assets
 from styleclip_jax.cli import edit, generate
 from styleclip_jax.cli import flags as cli
-from styleclip_jax.io import checkpoints, images
-from styleclip_jax.models import bpe, clip, stylegan2
-from tests import tiny
+from styleclip_jax.io import images
+from styleclip_jax.models import stylegan2
+from tests import programs, tiny
 
 Program = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Flags that name a tiny generator and a tiny CLIP on disk."""
-    folder = tmp_path_factory.mktemp("models")
-    network = tiny.generator()
-    checkpoints.save_network(
-        folder / "generator",
-        kind="stylegan2",
-        params=network.params,
-        config=network.config,
-        source={"note": "random"},
-    )
-    clip.save(tiny.clip_network(), folder / "clip")
-    vocabulary = pathlib.Path(assets.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
-    bpe.write(vocabulary, folder / "clip", 100)
-    return {"generator": str(folder / "generator"), "clip": str(folder / "clip")}
 
 
 @pytest.fixture
@@ -56,13 +37,9 @@ def run(
         argv = ["program"]
         for name, value in (defaults | options).items():
             argv += [] if value is None else [f"--{name}={value}"]
-        module.VALUES.unparse_flags()
-        for name in module.VALUES:
-            module.VALUES[name].unparse()
-        with pytest.raises(SystemExit) as stop:
-            cli.run(module.main, module.VALUES, argv)
+        code = programs.run(module, argv)
         out, err = capsys.readouterr()
-        return stop.value.code, out, err
+        return code, out, err
 
     return call
 

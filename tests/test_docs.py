@@ -21,10 +21,7 @@ import numpy as np
 import pytest
 
 from convert import __main__ as convert
-from styleclip_jax.cli import flags as cli
-from styleclip_jax.io import checkpoints
-from styleclip_jax.models import bpe, clip
-from tests import golden_data, tiny, torch_format
+from tests import golden_data, programs, tiny, torch_format
 
 ROOT = pathlib.Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -106,9 +103,7 @@ def module_of(name: str) -> Any:
 def parse(module: Any, name: str, arguments: list[str]) -> None:
     """Fails unless the flags of a command exist and take their values."""
     values = module.VALUES
-    values.unparse_flags()
-    for flag in values:
-        values[flag].unparse()
+    programs.forget(values)
     assert values([name, *arguments]) == [name]
     values.unparse_flags()
 
@@ -137,20 +132,8 @@ def test_programs_and_flags_of_the_commands_exist(command: str) -> None:
 def networks_on_disk(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Tiny networks; the CLIP reads whole sentences."""
     folder = tmp_path_factory.mktemp("networks")
-    generator = tiny.generator()
-    checkpoints.save_network(
-        folder / "generator",
-        kind="stylegan2",
-        params=generator.params,
-        config=generator.config,
-        source={"note": "random"},
-    )
     config = dataclasses.replace(tiny.CLIP, context_length=77)
-    clip.save(tiny.clip_network(config), folder / "clip")
-    bpe.write(bpe.OPENAI_MERGES, folder / "clip", 100)
-    return {
-        "generator": str(folder / "generator"),
-        "clip": str(folder / "clip"),
+    return tiny.save(folder, tiny.clip_network(config)) | {
         "num_statistics": "8",
         "num_validation": "4",
     }
@@ -203,13 +186,9 @@ def test_commands_run(
             continue
         module = module_of(name)
         argv = [name, *shorten(name, arguments, networks_on_disk)]
-        module.VALUES.unparse_flags()
-        for flag in module.VALUES:
-            module.VALUES[flag].unparse()
-        with pytest.raises(SystemExit) as stop:
-            cli.run(module.main, module.VALUES, argv)
+        code = programs.run(module, argv)
         out, err = capsys.readouterr()
-        assert stop.value.code == 0, f"{command}\n{out}{err}"
+        assert code == 0, f"{command}\n{out}{err}"
     for code in blocks(path.read_text(), "py"):
         exec(compile(code, path.name, "exec"), {})
 

@@ -17,14 +17,14 @@ from styleclip_jax.io import checkpoints, directions
 from styleclip_jax.methods import global_directions, mapper
 from styleclip_jax.models import stylegan2
 from tests import tiny
-from tests.test_cli import Program, models, run  # noqa: F401
+from tests.test_cli import Program, run  # noqa: F401
 
 LAYOUT = tiny.GENERATOR.style_layout
 MAPPER = mapper.MapperConfig(levels=("coarse",), w_dim=12, num_layers=1)
 
 
 @pytest.fixture
-def relevance(models: dict[str, str], tmp_path: pathlib.Path) -> pathlib.Path:  # noqa: F811
+def relevance(models: dict[str, str], tmp_path: pathlib.Path) -> pathlib.Path:
     """A file of random relevance for the tiny networks."""
     random = np.random.RandomState(0)
     layers = global_directions.select_layers(LAYOUT, "all")
@@ -56,7 +56,7 @@ def _styles(path: pathlib.Path) -> np.ndarray:
 
 def test_direction_makes_every_pair_of_strength_and_threshold(
     run: Program,  # noqa: F811
-    models: dict[str, str],  # noqa: F811
+    models: dict[str, str],
     relevance: pathlib.Path,
     tmp_path: pathlib.Path,
 ) -> None:
@@ -134,7 +134,7 @@ def test_direction_needs_no_file(run: Program, tmp_path: pathlib.Path) -> None: 
 
 def test_mapper_edits_as_the_library_does(
     run: Program,  # noqa: F811
-    models: dict[str, str],  # noqa: F811
+    models: dict[str, str],
     tmp_path: pathlib.Path,
 ) -> None:
     network = tiny.mapper_network(MAPPER)

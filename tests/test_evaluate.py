@@ -16,13 +16,12 @@ from PIL import Image
 from styleclip_jax import assets, metrics
 from styleclip_jax.assets import judge, world
 from styleclip_jax.cli import edit_sets, evaluate, mappers, measures
-from styleclip_jax.cli import flags as cli
 from styleclip_jax.cli import latents as cli_latents
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, latents, plots, tables
 from styleclip_jax.methods import mapper
 from styleclip_jax.models import clip
-from tests import tiny
+from tests import programs, tiny
 
 Program = Callable[..., tuple[int, str, str]]
 
@@ -38,13 +37,9 @@ def run(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> Program:
         options = {"outdir": tmp_path / "out"} | options
         argv = ["styleclip-evaluate"]
         argv += [f"--{name}={value}" for name, value in options.items()]
-        evaluate.VALUES.unparse_flags()
-        for name in evaluate.VALUES:
-            evaluate.VALUES[name].unparse()
-        with pytest.raises(SystemExit) as stop:
-            cli.run(evaluate.main, evaluate.VALUES, argv)
+        code = programs.run(evaluate, argv)
         out, err = capsys.readouterr()
-        return stop.value.code, out, err
+        return code, out, err
 
     return call
 

@@ -13,13 +13,12 @@ from PIL import Image
 
 from styleclip_jax import assets, losses, spaces
 from styleclip_jax.cli import faces as faces_
-from styleclip_jax.cli import flags as cli
 from styleclip_jax.cli import invert, outputs
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import align, checkpoints
 from styleclip_jax.methods import inversion, optimization
 from styleclip_jax.models import clip, e4e, irse50, stylegan2
-from tests import test_irse50, tiny
+from tests import programs, test_irse50, tiny
 
 CONFIG = inversion.InversionConfig(w_steps=15, refine_steps=30)
 ENCODER = e4e.E4eConfig(
@@ -211,12 +210,7 @@ def start(models: dict[str, str], **options: Any) -> int:
     argv = ["program"]
     for name, value in (defaults | options).items():
         argv += [] if value is None else [f"--{name}={value}"]
-    invert.VALUES.unparse_flags()
-    for name in invert.VALUES:
-        invert.VALUES[name].unparse()
-    with pytest.raises(SystemExit) as stop:
-        cli.run(invert.main, invert.VALUES, argv)
-    return int(stop.value.code or 0)
+    return programs.run(invert, argv)
 
 
 @pytest.fixture(scope="module")
@@ -425,9 +419,7 @@ def test_the_encoders_own_generator_is_the_default(
         ([f"--encoder={tmp_path}"], tmp_path / assets.DECODER),
         ([f"--encoder={tmp_path}", "--generator=mine"], pathlib.Path("mine")),
     ):
-        invert.VALUES.unparse_flags()
-        for name in invert.VALUES:
-            invert.VALUES[name].unparse()
+        programs.forget(invert.VALUES)
         invert.VALUES(["program", *argv])
         assert invert._generator_directory(invert.VALUES) == expected
 

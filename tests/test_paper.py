@@ -10,11 +10,10 @@ import pytest
 from PIL import Image
 
 from examples.paper import __main__ as paper
-from styleclip_jax.cli import flags as cli
 from styleclip_jax.cli import mappers
 from styleclip_jax.io import checkpoints
 from styleclip_jax.methods import mapper
-from tests import tiny
+from tests import programs, tiny
 
 Program = Callable[..., tuple[int, str, str]]
 
@@ -61,13 +60,9 @@ def run(
     def call(**changes: Any) -> tuple[int, str, str]:
         given = options | {"outdir": tmp_path / "out"} | changes
         argv = ["examples.paper", *(f"--{n}={x}" for n, x in given.items())]
-        paper.VALUES.unparse_flags()
-        for name in paper.VALUES:
-            paper.VALUES[name].unparse()
-        with pytest.raises(SystemExit) as stop:
-            cli.run(paper.main, paper.VALUES, argv)
+        code = programs.run(paper, argv)
         out, err = capsys.readouterr()
-        return stop.value.code, out, err
+        return code, out, err
 
     return call
 

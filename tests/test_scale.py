@@ -26,8 +26,8 @@ from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, files, images, latents
 from styleclip_jax.methods import mapper
 from styleclip_jax.models import stylegan2
-from tests import tiny
-from tests.test_cli import Program, models, run  # noqa: F401
+from tests import programs, tiny
+from tests.test_cli import Program, run  # noqa: F401
 from tests.test_edit_methods import relevance  # noqa: F401
 
 COUNT, SIZE = 21, 2
@@ -326,7 +326,7 @@ def test_append_makes_no_file_and_cuts_off_what_follows(tmp_path: pathlib.Path) 
 @pytest.fixture
 def direction(
     relevance: pathlib.Path,  # noqa: F811
-    models: dict[str, str],  # noqa: F811
+    models: dict[str, str],
     tmp_path: pathlib.Path,
 ) -> dict[str, Any]:
     """Flags of a run of styleclip-edit on many latents."""
@@ -404,7 +404,7 @@ def test_four_devices_two_processes_and_a_kill_end_the_same(
 
 def test_several_prompts_equal_single_ones_and_compile_nothing_new(
     run: Program,  # noqa: F811
-    models: dict[str, str],  # noqa: F811
+    models: dict[str, str],
     tmp_path: pathlib.Path,
 ) -> None:
     (tmp_path / "prompts.txt").write_text("cat\n\n dog \n")
@@ -448,7 +448,7 @@ def test_several_prompts_equal_single_ones_and_compile_nothing_new(
         jax.monitoring.unregister_event_duration_listener(remember)
 
 
-def _mappers(models: dict[str, str], folder: pathlib.Path) -> list[str]:  # noqa: F811
+def _mappers(models: dict[str, str], folder: pathlib.Path) -> list[str]:
     config = mapper.MapperConfig(levels=("coarse",), w_dim=12, num_layers=1)
     for i, name in enumerate("ab"):
         params = jax.tree.map(lambda x, i=i: (i + 1) * x, tiny.mapper_network(config))
@@ -466,7 +466,7 @@ def _mappers(models: dict[str, str], folder: pathlib.Path) -> list[str]:  # noqa
 
 def test_several_mappers_edit_every_latent(
     run: Program,  # noqa: F811
-    models: dict[str, str],  # noqa: F811
+    models: dict[str, str],
     tmp_path: pathlib.Path,
 ) -> None:
     paths = _mappers(models, tmp_path)
@@ -525,7 +525,7 @@ def test_exported_edit_runs_by_itself(
 @pytest.mark.parametrize("method", ["optimization", "mapper"])
 def test_exported_edit_takes_its_weights_from_beside(
     run: Program,  # noqa: F811
-    models: dict[str, str],  # noqa: F811
+    models: dict[str, str],
     tmp_path: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
     method: str,
@@ -552,12 +552,10 @@ def test_exported_edit_takes_its_weights_from_beside(
 
 
 def test_sharded_edit_needs_no_communication(
-    models: dict[str, str],  # noqa: F811
+    models: dict[str, str],
     direction: dict[str, Any],
 ) -> None:
-    edit.VALUES.unparse_flags()
-    for name in edit.VALUES:
-        edit.VALUES[name].unparse()
+    programs.forget(edit.VALUES)
     edit.VALUES(["edit", *(f"--{name}={x}" for name, x in direction.items())])
     mesh = parallel.make_mesh()
     generator = parallel.replicate(tiny.generator(), mesh)

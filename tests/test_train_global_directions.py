@@ -18,10 +18,9 @@ import safetensors.numpy
 
 from styleclip_jax import losses, parallel
 from styleclip_jax.cli import directions as cli_directions
-from styleclip_jax.cli import flags as cli
 from styleclip_jax.methods import channel_relevance
 from styleclip_jax.methods.channel_relevance import RelevanceConfig
-from tests import tiny
+from tests import programs, tiny
 from train import global_directions as program
 from train import relevance
 
@@ -54,12 +53,8 @@ def run(
         argv = ["program"]
         for name, value in (models | defaults | options).items():
             argv += [] if value is None else [f"--{name}={value}"]
-        program.VALUES.unparse_flags()
-        for name in program.VALUES:
-            program.VALUES[name].unparse()
-        with pytest.raises(SystemExit) as stop:
-            cli.run(program.main, program.VALUES, argv)
-        return stop.value.code, *capsys.readouterr()
+        code = programs.run(program, argv)
+        return code, *capsys.readouterr()
 
     return call
 

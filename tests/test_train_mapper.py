@@ -16,12 +16,11 @@ import numpy as np
 import pytest
 
 from styleclip_jax import losses
-from styleclip_jax.cli import flags as cli
 from styleclip_jax.cli import mappers
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, latents
 from styleclip_jax.methods import mapper, mapper_training
-from tests import tiny
+from tests import programs, tiny
 from train import mapper as program
 from train import mapper_run
 
@@ -58,13 +57,9 @@ def command(options: dict[str, Any]) -> list[str]:
 
 def run(capsys: Any, options: dict[str, Any]) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of the program, in this process."""
-    program.VALUES.unparse_flags()
-    for name in program.VALUES:
-        program.VALUES[name].unparse()
-    with pytest.raises(SystemExit) as stop:
-        cli.run(program.main, program.VALUES, command(options))
+    code = programs.run(program, command(options))
     out, err = capsys.readouterr()
-    return stop.value.code, out, err
+    return code, out, err
 
 
 def launch(options: dict[str, Any], devices: int) -> subprocess.Popen[str]:

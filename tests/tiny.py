@@ -1,6 +1,7 @@
 """Randomly initialised networks, as small as they can be and keep every part."""
 
 import functools
+import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from styleclip_jax.io import checkpoints
 from styleclip_jax.methods import mapper
-from styleclip_jax.models import clip, stylegan2
+from styleclip_jax.models import bpe, clip, stylegan2
 from styleclip_jax.models.network import Network
 
 GENERATOR = stylegan2.GeneratorConfig(
@@ -65,6 +66,21 @@ def clip_network(config: clip.ClipConfig = CLIP) -> Network:
         return normal / fan_in**0.5 if name.endswith("kernel") else 0.2 * normal
 
     return Network(_draw(clip.param_shapes(config), draw), config)
+
+
+def save(folder: pathlib.Path, clip_network: clip.Clip) -> dict[str, str]:
+    """Writes the generator and a CLIP with a tokenizer; the flags that name them."""
+    network = generator()
+    checkpoints.save_network(
+        folder / "generator",
+        kind="stylegan2",
+        params=network.params,
+        config=network.config,
+        source={"note": "random"},
+    )
+    clip.save(clip_network, folder / "clip")
+    bpe.write(bpe.OPENAI_MERGES, folder / "clip", 100)
+    return {name: str(folder / name) for name in ("generator", "clip")}
 
 
 def mapper_network(config: mapper.MapperConfig) -> Network:

@@ -86,24 +86,30 @@ class Work:
 
     def save(self, name: str, arrays: dict[str, np.ndarray]) -> None:
         """Keeps arrays under a name."""
-        with files.new_file(self.folder / f"{name}.npz") as temporary:
+        with files.new_file(self._path(name)) as temporary:
             np.savez(temporary, **arrays)  # type: ignore[arg-type]
+
+    def has(self, name: str) -> bool:
+        """Whether something is kept under a name."""
+        return self._path(name).exists()
 
     def load(self, name: str) -> dict[str, np.ndarray] | None:
         """The arrays kept under a name, if any."""
-        path = self.folder / f"{name}.npz"
-        if not path.exists():
+        if not self.has(name):
             return None
-        with np.load(path) as arrays:
+        with np.load(self._path(name)) as arrays:
             return dict(arrays)
 
     def drop(self, name: str) -> None:
         """Forgets what is kept under a name."""
-        (self.folder / f"{name}.npz").unlink(missing_ok=True)
+        self._path(name).unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Removes the folder."""
         shutil.rmtree(self.folder)
+
+    def _path(self, name: str) -> pathlib.Path:
+        return self.folder / f"{name}.npz"
 
 
 class Mean:
@@ -170,7 +176,7 @@ def measure(
     groups = list(evaluator.groups())
     for i, group in enumerate(groups):
         own = i % jax.process_count() == jax.process_index()
-        if own and work.load(group.name) is None:
+        if own and not work.has(group.name):
             measured = _measure_group(
                 evaluator, group, samples, config, batch_size, work, report, save_every
             )

@@ -111,7 +111,11 @@ def main(values: flags.FlagValues) -> None:
         if path.exists():
             print(f"kept: {path}", flush=True)
             continue
-        _write(path, functools.partial(_make, name, setup))
+        made = _make(name, setup)
+        if isinstance(made, str):
+            io_tables.write_text(path, made)
+        else:
+            images.save_sheet(path, made)
         print(path, flush=True)
 
 
@@ -121,14 +125,6 @@ def _make(name: str, setup: Setup) -> Image.Image | str:
     except ValueError as error:
         # Too few channels for --num_channels, or a threshold that keeps none.
         raise UserError(f"{name}: {error}") from None
-
-
-def _write(path: pathlib.Path, make: Callable[[], Image.Image | str]) -> None:
-    made = make()
-    if isinstance(made, str):
-        io_tables.write_text(path, made)
-    else:
-        images.save_sheet(path, made)
 
 
 def _prepare(values: flags.FlagValues) -> Setup:

@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
-from styleclip_jax import losses
-from styleclip_jax.cli.directions import Samples
+from styleclip_jax import losses, metrics
+from styleclip_jax.cli import directions as cli_directions
+from styleclip_jax.cli import measures
 from styleclip_jax.methods import (
-    channel_relevance,
     global_directions,
     mapper,
     optimization,
@@ -26,9 +26,7 @@ from styleclip_jax.models.network import Network
 Result = TypeVar("Result")
 
 # Samples that a direction's relevance is averaged over, without a file of it.
-ESTIMATE = channel_relevance.RelevanceConfig(
-    method="jacobian", num_samples=16, num_statistics=10_000
-)
+ESTIMATE = cli_directions.estimate_config(num_samples=16)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +81,7 @@ class Setup:
     betas: list[float]
     num_channels: list[int]
     mappers: Mapping[str, Network]
-    samples: Callable[[], Samples]
+    samples: Callable[[], cli_directions.Samples]
     relevance: global_directions.Relevance | None
 
     def face(self, index: int) -> jax.Array:
@@ -139,16 +137,8 @@ def text_relevance(setup: Setup, text: str) -> global_directions.TextRelevance:
 
 def estimate(setup: Setup, direction: jax.Array) -> global_directions.TextRelevance:
     """Relevance for a direction [E] between texts, to first order."""
-    samples = setup.samples()
-    layout = setup.networks.generator.config.style_layout
-    return global_directions.estimate_relevance(
-        losses.Networks(setup.networks.generator, setup.networks.clip),
-        samples.styles,
-        jnp.asarray(samples.std),
-        direction,
-        jax.random.key(ESTIMATE.seed),
-        layers=global_directions.select_layers(layout, ESTIMATE.layers),
-    )
+    networks = losses.Networks(setup.networks.generator, setup.networks.clip)
+    return cli_directions.estimate(networks, setup.samples(), direction, ESTIMATE)
 
 
 def direct(setup: Setup, index: int, text: str, beta: float, alpha: float) -> Any:
@@ -205,6 +195,4 @@ _direct = jax.jit(global_directions.edit)
 
 @jax.jit
 def _score(network: clip.Clip, image: jax.Array, text: jax.Array) -> jax.Array:
-    pixels = clip.preprocess_clip(image, config=network.config)
-    feature = clip.encode_image(network.params, pixels, config=network.config)
-    return jnp.sum(clip.normalize(feature) * text, axis=-1)
+    return metrics.clip_score(measures.encode_images(network, image), text)

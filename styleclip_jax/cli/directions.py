@@ -16,6 +16,9 @@ from styleclip_jax.models.network import Network
 
 _BATCH = 1000
 
+# Samples of the statistics at least, where relevance is estimated for one text.
+_NUM_STATISTICS = 10_000
+
 
 class Samples(NamedTuple):
     """Random samples in style space.
@@ -80,6 +83,43 @@ def draw_samples(
         spaces.unflatten_styles(jnp.asarray(samples), layout),
         np.asarray(statistics.mean),
         np.asarray(statistics.std),
+    )
+
+
+def estimate_config(num_samples: int) -> channel_relevance.RelevanceConfig:
+    """How relevance for one text is estimated, where no file gives it for all."""
+    return channel_relevance.RelevanceConfig(
+        method="jacobian",
+        num_samples=num_samples,
+        num_statistics=max(_NUM_STATISTICS, num_samples),
+    )
+
+
+def estimate(
+    networks: losses.Networks,
+    samples: Samples,
+    text: jax.Array,
+    config: channel_relevance.RelevanceConfig,
+    **options: Any,
+) -> global_directions.TextRelevance:
+    """Relevance for one text direction, of samples drawn by the same configuration.
+
+    Args:
+      networks: generator and CLIP.
+      samples: of `draw_samples`.
+      text: [E] unit vector.
+      config: of `estimate_config`.
+      **options: batch_size, place and report of `estimate_relevance`.
+    """
+    layout = networks.generator.config.style_layout
+    return global_directions.estimate_relevance(
+        networks,
+        samples.styles,
+        jnp.asarray(samples.std),
+        text,
+        jax.random.key(config.seed),
+        layers=global_directions.select_layers(layout, config.layers),
+        **options,
     )
 
 

@@ -19,13 +19,9 @@ from styleclip_jax.cli import flags as cli
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, files
 from styleclip_jax.methods import global_directions, mapper, optimization
-from styleclip_jax.methods.channel_relevance import RelevanceConfig
 from styleclip_jax.methods.optimization import OptimizationConfig
 from styleclip_jax.models import clip
 from styleclip_jax.models.network import Network
-
-# Samples of the statistics, where the relevance is measured for one prompt.
-_NUM_STATISTICS = 10_000
 
 
 class Edits(NamedTuple):
@@ -348,24 +344,16 @@ def _relevances(
         table, _ = cli_directions.read_relevance(values.directions, networks, *origins)
         yield from (global_directions.relevance_for(table, text) for text in texts)
         return
-    config = RelevanceConfig(
-        method="jacobian",
-        num_samples=values.num_samples,
-        num_statistics=max(_NUM_STATISTICS, values.num_samples),
-    )
-    layout = networks.generator.config.style_layout
-    layers = global_directions.select_layers(layout, config.layers)
+    config = cli_directions.estimate_config(values.num_samples)
     samples = cli_directions.draw_samples(networks.generator, config, mesh)
     total, shown = config.num_samples * len(texts), jax.process_index() == 0
     with cli.progress(total, "sample", shown=shown) as progress:
         for text in texts:
-            yield global_directions.estimate_relevance(
+            yield cli_directions.estimate(
                 networks,
-                samples.styles,
-                jnp.asarray(samples.std),
+                samples,
                 text,
-                jax.random.key(config.seed),
-                layers=layers,
+                config,
                 batch_size=max(4, mesh.size),
                 place=functools.partial(parallel.shard, mesh=mesh),
                 report=progress.update,

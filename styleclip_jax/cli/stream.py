@@ -155,21 +155,16 @@ def begin(
     Raises:
       UserError: as of `outputs.begin`, or process 0 has raised one.
     """
-    if jax.process_index():
-        size = parallel.agree(0)
-        if not size:
-            raise UserError("--process_id: process 0 refused the run and says why")
-        record = files.read_json(pathlib.Path(values.outdir) / outputs.RECORD)
-        return outputs.begin(program, values, record["inputs"]), size
-    size = 0
-    try:
-        outdir = outputs.begin(program, values, inputs())
-        for marker in outdir.glob(_marker("*")):
-            marker.unlink()
-        size = _batch_size(outdir / outputs.RECORD, values.batch_size, find_size)
-    finally:
-        parallel.agree(size)
-    return outdir, size
+    size, primary = 0, jax.process_index() == 0
+    path = pathlib.Path(values.outdir) / outputs.RECORD
+    with processes.first_alone():
+        hashes = inputs() if primary else files.read_json(path)["inputs"]
+        outdir = outputs.begin(program, values, hashes)
+        if primary:
+            for marker in outdir.glob(_marker("*")):
+                marker.unlink()
+            size = _batch_size(path, values.batch_size, find_size)
+    return outdir, parallel.agree(size)
 
 
 def find_batch_size(

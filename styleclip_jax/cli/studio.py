@@ -27,9 +27,6 @@ from styleclip_jax.methods.channel_relevance import RelevanceConfig
 from styleclip_jax.models import bpe, stylegan2
 from styleclip_jax.models.network import Network
 
-# Samples of the statistics, where the relevance is measured for one pair of texts.
-_NUM_STATISTICS = 10_000
-
 
 class Face(NamedTuple):
     """A latent and what it shows.
@@ -116,11 +113,7 @@ class Studio:
     @property
     def relevance_config(self) -> RelevanceConfig:
         """How relevance is estimated."""
-        return RelevanceConfig(
-            method="jacobian",
-            num_samples=self.num_samples,
-            num_statistics=max(_NUM_STATISTICS, self.num_samples),
-        )
+        return cli_directions.estimate_config(self.num_samples)
 
     @property
     def _mesh(self) -> jax.sharding.Mesh:

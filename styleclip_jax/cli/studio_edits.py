@@ -13,6 +13,7 @@ import optax
 from PIL import Image
 
 from styleclip_jax import losses, optimizers, spaces
+from styleclip_jax.cli import directions as cli_directions
 from styleclip_jax.cli import flags as cli
 from styleclip_jax.cli import latents as cli_latents
 from styleclip_jax.cli import studio as studio_
@@ -71,15 +72,8 @@ def measure(
         raise UserError(str(error)) from None
     if studio.relevance is not None:
         return global_directions.relevance_for(studio.relevance, text)
-    config, samples = studio.relevance_config, studio.samples
-    return global_directions.estimate_relevance(
-        studio.networks,
-        samples.styles,
-        jnp.asarray(samples.std),
-        text,
-        jax.random.key(config.seed),
-        layers=global_directions.select_layers(studio.layout, config.layers),
-        report=report,
+    return cli_directions.estimate(
+        studio.networks, studio.samples, text, studio.relevance_config, report=report
     )
 
 

@@ -3,31 +3,31 @@
 Besides matching pictures and captions it learns
 
 - to name the attributes from all patches together, by linear heads that are thrown
-  away; they teach the patches what a mouth is long before the feature attends to it;
+  away; they teach the patches what a mouth is long before the feature attends to it,
 - features whose angles say in how many attributes pictures and captions agree. Matching
   alone leaves the angles free: blonde hair came to lie next to blue, so that edits of
   brown hair towards blonde went to blue, and captions lay far from all pictures, in
-  directions that also spoke of what they do not mention;
-- all of this on pictures with small changes that make it hard, without which an edit
-  finds such changes instead of what the prompt says.
+  directions that also spoke of what they do not mention.
 
 A caption is also right for every other face of the batch that it is true of.
 
 A third of the pictures are the generator's, of perturbed latents, since an edit moves
-through such pictures, and a CLIP that has never seen them is easily fooled. Some of
-their attributes lie between two values, and captions are true of them in part: the
-similarity rises all the way from one value to the other. (Where such pictures counted
-as neither, there was a valley between the two that no edit got across.)
+through such pictures, and a CLIP that has never seen them is easily fooled. Of the
+drawings half lie between two faces. Captions are true in part of what lies between two
+values: the similarity rises all the way from one to the other. (Where such pictures
+counted as neither, there was a valley between the two that no edit got across. Where
+only the generator's lay between, a plateau: the first tenth of a beard is no greater
+than what the perturbed latents do anyway, and said nothing. Pictures changed by one
+signed gradient step to be hard, by 0.02 to 0.05, made such plateaus as well, and edits
+then changed what they should have kept.)
 
 Half of the pictures enter in [-1, 1], as the losses of StyleCLIP feed CLIP, and half
 standardised with OpenAI's mean and deviation, as the global directions do.
 """
 
 import dataclasses
-import functools
 import pathlib
 import zlib
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -83,14 +83,10 @@ class ClipTraining:
       batch_size: faces per step, each with a caption.
       learning_rate: peak of the schedule.
       weight_decay: of AdamW.
-      num_drawn, num_generated: faces to learn from.
+      num_drawn, num_generated: pictures to learn from.
       captions_per_face: captions made of each.
       agreement_weight: of the losses of the pictures' and captions' angles.
       naming_weight: of the loss of the attribute heads.
-      attacks: (first step, radius): the largest change of a pixel, in [-1, 1], by which
-        pictures are made hard to match with their captions before they are learned
-        from. Earlier it would only slow learning down; the last steps are gentler,
-        for a wide radius hides the difference of a sad and a neutral mouth.
       unknown_words: share of tokens replaced by random ones.
       seed: of everything random.
     """
@@ -105,7 +101,6 @@ class ClipTraining:
     captions_per_face: int = 2
     agreement_weight: float = 10.0
     naming_weight: float = 0.5
-    attacks: tuple[tuple[int, float], ...] = ((0, 0.0), (1800, 0.05), (3800, 0.02))
     unknown_words: float = 0.03
     seed: int = 4
 
@@ -208,17 +203,20 @@ def agreement(feature: jax.Array, code: jax.Array) -> jax.Array:
 def picture_code(attributes: jax.Array, seen: dict[str, jax.Array]) -> jax.Array:
     """What the feature of a picture with attributes [B, V] should say, [B, 1 + V].
 
-    Each attribute has length 1, and is as between all its values where a picture does
-    not show it (`seen` [B] is 0). So the angle between two pictures says in how many
-    attributes they agree, the way from one value to another leads past no third, and
-    a picture comes no nearer to a text by losing what the text does not speak of. (It
-    did with attributes around their mean, which are short when they are unclear.)
+    The roots of each attribute's shares, whose squares sum to one; the shares are
+    equal where a picture does not show it (`seen` [B] is 0). So the angle between two
+    pictures says in how many attributes they agree, the way from one value to another
+    leads past no third, and a picture comes no nearer to a text by losing what the
+    text does not speak of. (It did with attributes around their mean, which are short
+    when they are unclear.) The similarity rises most where the way begins. (With the
+    shares divided by their length a tenth of a beard was not worth learning, and an
+    edit's first steps went elsewhere.)
     """
     parts = [jnp.full((len(attributes), 1), _FACE_LENGTH)]
     for name, part in world.SLICES.items():
         count = len(world.ATTRIBUTES[name])
         shown = jnp.where(seen[name][:, None] > 0, attributes[:, part], 1 / count)
-        parts.append(clip.normalize(shown))
+        parts.append(jnp.sqrt(shown))
     return jnp.concatenate(parts, 1)
 
 
@@ -242,22 +240,6 @@ def as_inputs(key: jax.Array, image: jax.Array) -> jax.Array:
     standardized = ((image + 1) / 2 - mean) / deviation
     chosen = jax.random.bernoulli(key, 0.5, (len(image), 1, 1, 1))
     return jnp.where(chosen, standardized, image)
-
-
-def attack(
-    key: jax.Array,
-    loss: Callable[[jax.Array], jax.Array],
-    image: jax.Array,
-    radius: float,
-) -> jax.Array:
-    """Pictures at most `radius` away in each pixel with a greater loss.
-
-    One signed step from a random start (Wong et al. 2020, "Fast is better than free").
-    """
-    start = jax.random.uniform(key, image.shape, minval=-radius, maxval=radius)
-    gradient = jax.grad(loss)(image + start)
-    change = jnp.clip(start + 1.25 * radius * jnp.sign(gradient), -radius, radius)
-    return jnp.clip(image + change, -1, 1)
 
 
 def zero_shot(
@@ -336,6 +318,42 @@ def generated_faces(
         return file["images"], file["vectors"]
 
 
+def between(
+    key: jax.Array, images: jax.Array, vectors: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """One face of each pair, or in half of the cases a picture between the two.
+
+    Takes and returns pictures [B, 2, H, W, 3] → [B, H, W, 3] and vectors
+    [B, 2, VECTOR_SIZE] → [B, VECTOR_SIZE].
+    """
+    share = jax.random.uniform(key, (len(vectors), 1), minval=-0.5, maxval=1.5)
+    share = jnp.clip(share, 0, 1)
+    vector = vectors[:, 0] + share * (vectors[:, 1] - vectors[:, 0])
+    image = images[:, 0] + share[..., None, None] * (images[:, 1] - images[:, 0])
+    return image, vector
+
+
+def drawn_faces(
+    workdir: pathlib.Path, training: ClipTraining
+) -> tuple[np.ndarray, np.ndarray]:
+    """Drawings of which half lie between two faces, and the vectors of what they show.
+
+    The pictures are [N, H, W, 3] uint8.
+    """
+    images, vectors = demo_run.drawn_pairs(
+        workdir, training.num_drawn, seed=2, resolution=training.network.image_size
+    )
+    blend = jax.jit(between)
+    pictures, shown = [], []
+    for start in range(0, len(images), 1000):
+        key = jax.random.fold_in(jax.random.key(training.seed), start)
+        part = slice(start, start + 1000)
+        image, vector = blend(key, demo_run.to_float(images[part]), vectors[part])
+        pictures.append(np.asarray(clip.to_uint8(image)))
+        shown.append(np.asarray(vector))
+    return np.concatenate(pictures), np.concatenate(shown)
+
+
 def _heads(size: int) -> dict[str, Any]:
     return {
         name: {"kernel": jnp.zeros((size, len(values))), "bias": jnp.zeros(len(values))}
@@ -387,8 +405,8 @@ def train(
     words = tokenizer(workdir)
     initial, optimizer = _initial_state(training)
 
-    def loss(params: Any, key: jax.Array, batch: Any, radius: float) -> Any:
-        keys = jax.random.split(key, 5)
+    def loss(params: Any, key: jax.Array, batch: Any) -> Any:
+        keys = jax.random.split(key, 4)
         text = batch["tokens"].astype(jnp.int32)
         is_word = (text > 0) & (text < config.vocab_size - 2)
         replaced = is_word & jax.random.bernoulli(
@@ -403,24 +421,11 @@ def train(
         fits = jnp.maximum(1 - wrong, 0)
         scale = jnp.exp(jnp.minimum(params["clip"]["logit_scale"], _LOGIT_SCALE))
 
-        def compare(image: jax.Array) -> Any:
-            feature, patches = clip.encode_image_and_patches(
-                params["clip"], as_inputs(keys[1], image), config=config
-            )
-            terms = {
-                "matching": contrastive(feature, text_feature, scale, fits),
-                "agreement": agreement(
-                    feature, picture_code(attributes, batch["seen"])
-                ),
-            }
-            total = terms["matching"] + training.agreement_weight * terms["agreement"]
-            return total, (terms, patches)
-
         image = demo_run.to_float(batch["image"])
         image = demo_judge.augment(keys[0], image, max_shift=1, max_blur=0.3)
-        if radius:
-            image = attack(keys[4], lambda x: compare(x)[0], image, radius)
-        total, (terms, patches) = compare(jax.lax.stop_gradient(image))
+        feature, patches = clip.encode_image_and_patches(
+            params["clip"], as_inputs(keys[1], image), config=config
+        )
         patches = patches.reshape(len(image), -1)
         by_attribute = [
             _NAMING_WEIGHTS.get(name, 1.0)
@@ -431,23 +436,23 @@ def train(
             )
             for name, layer in params["heads"].items()
         ]
-        terms["naming"] = jnp.mean(sum(by_attribute))
-        terms["text"] = agreement(text_feature, caption_code(contradicted))
-        total += training.naming_weight * terms["naming"]
-        return total + training.agreement_weight * terms["text"], terms
+        code = picture_code(attributes, batch["seen"])
+        terms = {
+            "matching": contrastive(feature, text_feature, scale, fits),
+            "agreement": agreement(feature, code),
+            "text": agreement(text_feature, caption_code(contradicted)),
+            "naming": jnp.mean(sum(by_attribute)),
+        }
+        total = terms["matching"] + training.naming_weight * terms["naming"]
+        total += training.agreement_weight * (terms["agreement"] + terms["text"])
+        return total, terms
 
-    @functools.partial(jax.jit, static_argnames="radius")
+    @jax.jit
     def update(
-        params: Any,
-        opt_state: Any,
-        rate: jax.Array,
-        key: jax.Array,
-        batch: Any,
-        *,
-        radius: float,
+        params: Any, opt_state: Any, rate: jax.Array, key: jax.Array, batch: Any
     ) -> Any:
         (_, terms), gradient = jax.value_and_grad(loss, has_aux=True)(
-            params, key, batch, radius
+            params, key, batch
         )
         opt_state.hyperparams["learning_rate"] = rate
         updates, opt_state = optimizer.update(gradient, opt_state, params)
@@ -473,9 +478,8 @@ def train(
         }
         rate = demo_run.warmup_cosine(step, total, peak=training.learning_rate)
         key = jax.random.fold_in(jax.random.key(training.seed), step)
-        radius = [radius for first, radius in training.attacks if first <= step][-1]
         params, opt_state, terms = update(
-            params, opt_state, jnp.float32(rate), key, batch, radius=radius
+            params, opt_state, jnp.float32(rate), key, batch
         )
         if (step + 1) % 50 == 0:
             scale = float(jnp.exp(params["clip"]["logit_scale"]))
@@ -492,9 +496,7 @@ def train(
 def run(workdir: pathlib.Path, assets: pathlib.Path) -> None:
     """Trains the CLIP and writes it with its tokenizer."""
     training = ClipTraining()
-    drawn = demo_run.drawn_faces(
-        workdir, training.num_drawn, seed=2, resolution=training.network.image_size
-    )
+    drawn = drawn_faces(workdir, training)
     generator = embedded.load_generator(assets / "generator")
     made = generated_faces(
         workdir, generator, training.num_generated, seed=training.seed

@@ -40,9 +40,9 @@ _MAPPER = (
 )
 _DIRECTIONS = ("--method=exact", "--num_samples=64")
 EDITS = {
-    "optimization": ("--steps=80", "--learning_rate=0.05", "--l2_lambda=0.0025"),
+    "optimization": ("--steps=80", "--l2_lambda=0.0035"),
     "mapper": (),
-    "direction": ("--alpha=2,4,8,12", "--num_channels=80"),
+    "direction": ("--alpha=2,4,6,8", "--num_channels=100"),
 }
 
 

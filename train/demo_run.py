@@ -1,5 +1,6 @@
 """What the stages of the demo share: data, state on disk, progress, sheets."""
 
+import dataclasses
 import os
 import pathlib
 import time
@@ -32,6 +33,43 @@ def drawn_faces(
         write_atomically(path, lambda p: np.savez(p, images=images, vectors=vectors))
     with np.load(path) as file:
         return file["images"], file["vectors"]
+
+
+def drawn_pairs(
+    workdir: pathlib.Path, count: int, *, seed: int, resolution: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Random faces, each beside the same with some other attributes, as `drawn_faces`.
+
+    Returns:
+      Pictures [N, 2, H, W, 3] uint8 and vectors [N, 2, VECTOR_SIZE].
+    """
+    path = workdir / f"pairs_{resolution}_{seed}_{count}.npz"
+    if not path.exists():
+        logging.info("drawing %d pairs of faces", count)
+        rng = np.random.default_rng(seed)
+        images = np.empty((count, 2, resolution, resolution, 3), np.uint8)
+        vectors = np.empty((count, 2, world.VECTOR_SIZE), np.float32)
+        for index in range(count):
+            pair = _pair(rng)
+            images[index] = [world.draw(face, resolution) for face in pair]
+            vectors[index] = [world.to_vector(face) for face in pair]
+        write_atomically(path, lambda p: np.savez(p, images=images, vectors=vectors))
+    with np.load(path) as file:
+        return file["images"], file["vectors"]
+
+
+def _pair(rng: np.random.Generator) -> tuple[world.Face, world.Face]:
+    """A face, and the same with one to some attributes of another."""
+    face, other = world.sample_face(rng), world.sample_face(rng)
+    names = list(world.ATTRIBUTES)
+    chosen = rng.random(len(names)) < 0.25
+    chosen[rng.integers(len(names))] = True
+    values = {
+        name: getattr(other, name)
+        for name, is_chosen in zip(names, chosen, strict=True)
+        if is_chosen
+    }
+    return face, dataclasses.replace(face, **values)
 
 
 def to_float(images: np.ndarray | jax.Array) -> jax.Array:

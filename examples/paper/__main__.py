@@ -49,10 +49,11 @@ for _name, _default, _help in (
     ("figures", ",".join(MAKERS), f"What to make, of {', '.join(MAKERS)}."),
     (
         "prompts",
-        "a face with blonde hair,a bearded man,a smiling face,a face with blue hair",
+        "a face with blonde hair,a bearded man,a smiling face,"
+        "a person wearing sunglasses",
         "Texts, with commas between; Figures 6 and 24 show the first.",
     ),
-    ("l2_lambda", "0.002", "Weight of the latent distance: one, or one per prompt."),
+    ("l2_lambda", "0.0035", "Weight of the latent distance: one, or one per prompt."),
     ("id_lambda", "0", "Weight of the identity distance: one, or one per prompt."),
     ("alphas", "-6,-3,3,6,9", "Strengths on Figures 6 and 24."),
     ("betas", "", "Thresholds on Figure 6; those of --num_channels if empty."),
@@ -89,7 +90,7 @@ flags.DEFINE_integer(
     "steps", 80, "Steps of the optimization.", lower_bound=1, flag_values=VALUES
 )
 flags.DEFINE_float(
-    "learning_rate", 0.05, "Of the optimization.", lower_bound=0, flag_values=VALUES
+    "learning_rate", 0.1, "Of the optimization.", lower_bound=0, flag_values=VALUES
 )
 flags.DEFINE_float("alpha", 5.0, "Strength on Figure 9.", flag_values=VALUES)
 

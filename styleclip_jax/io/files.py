@@ -7,6 +7,7 @@ import os
 import pathlib
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -33,9 +34,12 @@ def new_file(path: Path, *, make_folder: bool = True) -> Iterator[pathlib.Path]:
         if make_folder:
             path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        mode = stat.S_IMODE(temporary.stat().st_mode)
     try:
         with _writable(path):
             yield temporary
+            # Some writers replace it by what only the owner can read.
+            os.chmod(temporary, mode)
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             temporary.replace(path)

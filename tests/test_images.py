@@ -53,3 +53,9 @@ def test_long_captions_end_after_four_lines() -> None:
     row = np.zeros((1, 8, 8, 3), np.float32)
     sheets = [images.grid([row], column_labels=["word " * n]) for n in (40, 400)]
     assert sheets[0].size == sheets[1].size
+
+
+def test_values_out_of_range_are_clipped_and_no_numbers_become_black() -> None:
+    values = np.array([-2, -1, 0, 1, 2, np.nan, np.inf, -np.inf], np.float32)
+    expected = [0, 0, 128, 255, 255, 0, 255, 0]
+    np.testing.assert_array_equal(images.to_uint8(values), expected)

@@ -26,12 +26,14 @@ _BACKGROUND = (255, 255, 255)
 def to_uint8(image: np.ndarray) -> np.ndarray:
     """[-1, 1] to 0…255, rounded to the nearest, clipped; uint8 stays as it is.
 
+    What is not a number becomes black.
+
     Source: torchvision's `save_image` with range (-1, 1), as the official scripts use
     it.
     """
     if image.dtype == np.uint8:
         return image
-    return np.clip(np.rint((image + 1) * 127.5), 0, 255).astype(np.uint8)
+    return np.fmin(np.fmax(np.rint((image + 1) * 127.5), 0), 255).astype(np.uint8)
 
 
 def write(path: files.Path, image: np.ndarray, *, make_folder: bool = True) -> None:

@@ -150,10 +150,8 @@ def captions(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tokens [N, K, T] and contradicted values [N, K, V] of K captions of each face."""
     count = training.captions_per_face
-    checksum = zlib.crc32(vectors.tobytes())
-    path = workdir / f"captions_{training.seed}_{count}_{checksum:08x}.npz"
-    if not path.exists():
-        logging.info("writing captions of %d faces", len(vectors))
+
+    def make() -> demo_run.Arrays:
         rng = np.random.default_rng(training.seed)
         faces = [world.from_vector(vector) for vector in vectors]
         made = [world.caption(face, rng) for face in faces for _ in range(count)]
@@ -165,12 +163,11 @@ def captions(
         )
         contradicted = world.contradictions(made).astype(np.uint8)
         shape = (len(vectors), count, -1)
-        tokens, contradicted = tokens.reshape(shape), contradicted.reshape(shape)
-        demo_run.write_atomically(
-            path, lambda p: np.savez(p, tokens=tokens, contradicted=contradicted)
-        )
-    with np.load(path) as file:
-        return file["tokens"], file["contradicted"]
+        return tokens.reshape(shape), contradicted.reshape(shape)
+
+    checksum = zlib.crc32(vectors.tobytes())
+    name = f"captions_{training.seed}_{count}_{checksum:08x}.npz"
+    return demo_run.kept(workdir / name, make)
 
 
 def contrastive(
@@ -297,9 +294,8 @@ def generated_faces(
     workdir: pathlib.Path, generator: Network, count: int, *, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The generator's pictures of perturbed faces, as `drawn_faces` gives drawings."""
-    path = workdir / f"generated_{seed}_{count}.npz"
-    if not path.exists():
-        logging.info("generating %d faces", count)
+
+    def make() -> demo_run.Arrays:
         params, config = generator.params, generator.config
         render = jax.jit(
             lambda w: clip.to_uint8(stylegan2.synthesize(params, w, config=config))
@@ -311,11 +307,9 @@ def generated_faces(
         latents = params["mapping"]["w_avg"] + latents
         parts = np.split(latents, count // 100)
         images = np.concatenate([np.asarray(render(part)) for part in parts])
-        demo_run.write_atomically(
-            path, lambda p: np.savez(p, images=images, vectors=vectors)
-        )
-    with np.load(path) as file:
-        return file["images"], file["vectors"]
+        return images, vectors
+
+    return demo_run.kept(workdir / f"generated_{seed}_{count}.npz", make)
 
 
 def between(

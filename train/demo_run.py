@@ -4,7 +4,7 @@ import dataclasses
 import os
 import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flax.serialization
@@ -16,46 +16,57 @@ from PIL import Image
 
 from styleclip_jax.assets import world
 
+Arrays = tuple[np.ndarray, np.ndarray]
+
+
+def kept(path: pathlib.Path, make: Callable[[], Arrays]) -> Arrays:
+    """Two arrays from a file, which is made where there is none."""
+    if not path.exists():
+        logging.info("making %s", path)
+        first, second = make()
+        write_atomically(path, lambda p: np.savez(p, first=first, second=second))
+    with np.load(path) as file:
+        return file["first"], file["second"]
+
 
 def drawn_faces(
     workdir: pathlib.Path, count: int, *, seed: int, resolution: int
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Arrays:
     """Pictures [N, H, W, 3] uint8 and vectors of random faces, kept in the workdir."""
-    path = workdir / f"faces_{resolution}_{seed}_{count}.npz"
-    if not path.exists():
-        logging.info("drawing %d faces", count)
+
+    def make() -> Arrays:
         rng = np.random.default_rng(seed)
-        faces = [world.sample_face(rng) for _ in range(count)]
-        images = np.empty((count, resolution, resolution, 3), np.uint8)
-        for index, face in enumerate(faces):
-            images[index] = world.draw(face, resolution)
-        vectors = np.stack([world.to_vector(face) for face in faces])
-        write_atomically(path, lambda p: np.savez(p, images=images, vectors=vectors))
-    with np.load(path) as file:
-        return file["images"], file["vectors"]
+        return _draw([world.sample_face(rng) for _ in range(count)], resolution)
+
+    return kept(workdir / f"faces_{resolution}_{seed}_{count}.npz", make)
 
 
 def drawn_pairs(
     workdir: pathlib.Path, count: int, *, seed: int, resolution: int
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Arrays:
     """Random faces, each beside the same with some other attributes, as `drawn_faces`.
 
     Returns:
       Pictures [N, 2, H, W, 3] uint8 and vectors [N, 2, VECTOR_SIZE].
     """
-    path = workdir / f"pairs_{resolution}_{seed}_{count}.npz"
-    if not path.exists():
-        logging.info("drawing %d pairs of faces", count)
+
+    def make() -> Arrays:
         rng = np.random.default_rng(seed)
-        images = np.empty((count, 2, resolution, resolution, 3), np.uint8)
-        vectors = np.empty((count, 2, world.VECTOR_SIZE), np.float32)
-        for index in range(count):
-            pair = _pair(rng)
-            images[index] = [world.draw(face, resolution) for face in pair]
-            vectors[index] = [world.to_vector(face) for face in pair]
-        write_atomically(path, lambda p: np.savez(p, images=images, vectors=vectors))
-    with np.load(path) as file:
-        return file["images"], file["vectors"]
+        pairs = [face for _ in range(count) for face in _pair(rng)]
+        images, vectors = _draw(pairs, resolution)
+        return (
+            images.reshape(count, 2, *images.shape[1:]),
+            vectors.reshape(count, 2, -1),
+        )
+
+    return kept(workdir / f"pairs_{resolution}_{seed}_{count}.npz", make)
+
+
+def _draw(faces: list[world.Face], resolution: int) -> Arrays:
+    images = np.empty((len(faces), resolution, resolution, 3), np.uint8)
+    for index, face in enumerate(faces):
+        images[index] = world.draw(face, resolution)
+    return images, np.stack([world.to_vector(face) for face in faces])
 
 
 def _pair(rng: np.random.Generator) -> tuple[world.Face, world.Face]:

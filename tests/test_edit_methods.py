@@ -173,6 +173,48 @@ def test_mapper_edits_as_the_library_does(
     np.testing.assert_allclose(found, wanted[2], atol=1e-4)
 
 
+@pytest.fixture
+def saved(models: dict[str, str], tmp_path: pathlib.Path) -> tuple[str, np.ndarray]:
+    """A file of one random direction for the tiny generator, and the direction."""
+    total = sum(layer.channels for layer in LAYOUT)
+    delta = np.random.default_rng(0).normal(size=total).astype(np.float32)
+    path = str(tmp_path / "direction.safetensors")
+    origin = cli_directions.generator_origin(models["generator"])
+    about = {"alpha": 2}
+    directions.write_direction(
+        path, delta, layout=LAYOUT, generator=origin, about=about
+    )
+    return path, delta
+
+
+def test_a_saved_direction_needs_no_text(
+    run: Program,  # noqa: F811
+    saved: tuple[str, np.ndarray],
+    tmp_path: pathlib.Path,
+) -> None:
+    path, delta = saved
+    options: dict[str, Any] = {
+        "method": "direction",
+        "steps": None,
+        "prompt": None,
+        "clip": None,
+        "saved_direction": path,
+        "alpha": "-2,1.5",
+        "seeds": "0-1",
+    }
+    code, out, _ = run(edit, **options)
+    assert code == 0
+    assert "saved with alpha 2" in out
+    original, edited = (
+        _styles(tmp_path / f"out/{name}.npz") for name in ("original", "edited")
+    )
+    alpha = np.array([-2, 1.5, -2, 1.5])[:, None]
+    np.testing.assert_allclose(edited, original + alpha * delta, atol=1e-5)
+    code, _, err = run(edit, **(options | {"prompt": "cat", "outdir": "other"}))
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--prompt: is of no use with --saved_direction" in err
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [

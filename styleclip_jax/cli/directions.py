@@ -127,17 +127,22 @@ def origins(
     generator: str | None, clip: str | None
 ) -> tuple[directions.Origin, directions.Origin]:
     """Which generator and CLIP the flags --generator and --clip name."""
-    directory = assets.generator_directory(generator)
     return (
-        directions.Origin(
-            directory.resolve().name if generator else "embedded",
-            checkpoints.fingerprint(directory),
-        ),
+        generator_origin(generator),
         directions.Origin(
             # A name on the hub, or the last part of a path.
             ("/".join(str(clip).rsplit("/", 2)[-2:]) if clip else "embedded"),
             assets.clip_fingerprint(clip),
         ),
+    )
+
+
+def generator_origin(generator: str | None) -> directions.Origin:
+    """Which generator the flag --generator names."""
+    directory = assets.generator_directory(generator)
+    return directions.Origin(
+        directory.resolve().name if generator else "embedded",
+        checkpoints.fingerprint(directory),
     )
 
 

@@ -306,7 +306,7 @@ def _write_sheet(
 
 def _columns(settings: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
     """Captions of the rows of a latent, and of the columns with its edits."""
-    if "prompt" not in settings[0] and "mapper" not in settings[0]:
+    if "beta" in settings[0] and "prompt" not in settings[0]:
         alphas = list(dict.fromkeys(s["alpha"] for s in settings))
         betas = list(dict.fromkeys(s["beta"] for s in settings))
         return [f", beta {b:.3g}" for b in betas], [f"alpha {a:g}" for a in alphas]

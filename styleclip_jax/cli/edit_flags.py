@@ -73,6 +73,11 @@ def define(values: flags.FlagValues) -> None:
         "File of channel relevance (train.global_directions makes it); if absent, "
         "relevance for the prompt is estimated on the spot.",
     )
+    define_string(
+        "saved_direction",
+        None,
+        "File of one direction, as the app saves it, in place of texts.",
+    )
     flags.DEFINE_list(
         "alpha",
         ["4"],
@@ -101,6 +106,17 @@ def define(values: flags.FlagValues) -> None:
     )
 
 
+# Flags of directions that are made of texts, beside the prompts and the CLIP.
+_TEXT_FLAGS = (
+    "neutral",
+    "directions",
+    "num_samples",
+    "beta",
+    "num_channels",
+    "templates",
+)
+OF_MEASURED = ("prompt", "prompts_file", "clip", *_TEXT_FLAGS)
+
 # Flags that only one method reads.
 _OWN_FLAGS = {
     "optimization": (
@@ -112,15 +128,7 @@ _OWN_FLAGS = {
         ),
     ),
     "mapper": ("mapper", "strength", "levels"),
-    "direction": (
-        "neutral",
-        "directions",
-        "num_samples",
-        "alpha",
-        "beta",
-        "num_channels",
-        "templates",
-    ),
+    "direction": ("alpha", "saved_direction", *_TEXT_FLAGS),
 }
 
 

@@ -65,7 +65,9 @@ class EditSet(NamedTuple):
         """How strong the edits are, in the flags of the method."""
         flags = self.record["flags"]
         if self.method == "direction":
-            return f"alpha {self.setting['alpha']:g}, {self._threshold}"
+            alpha = f"alpha {self.setting['alpha']:g}"
+            # A saved direction has no threshold any more.
+            return f"{alpha}, {self._threshold}" if "beta" in self.setting else alpha
         if self.method == "mapper":
             strength = flags["strength"]
             return "as trained" if strength is None else f"strength {strength:g}"

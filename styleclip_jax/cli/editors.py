@@ -5,6 +5,7 @@ a latent, and the function that makes them for a batch.
 """
 
 import functools
+import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from styleclip_jax.cli import edit_flags, mappers
 from styleclip_jax.cli import flags as cli
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, files
+from styleclip_jax.io import directions as io_directions
 from styleclip_jax.methods import global_directions, mapper, optimization
 from styleclip_jax.methods.optimization import OptimizationConfig
 from styleclip_jax.models import clip
@@ -244,11 +246,84 @@ def _mapper(
     )
 
 
+class _Steps(NamedTuple):
+    """Directions with their strengths, one for each setting, and where they are from.
+
+    Attributes:
+      title, settings, inputs, about: those of the `Editor`.
+      weights: a direction and α for each setting.
+    """
+
+    title: str
+    settings: list[dict[str, Any]]
+    inputs: dict[str, str]
+    about: list[str]
+    weights: list[tuple[global_directions.Direction, jax.Array]]
+
+
 def _direction(
     values: flags.FlagValues, generator: Network, mesh: jax.sharding.Mesh
 ) -> Editor:
+    saved = values.saved_direction is not None
+    steps = (_saved if saved else _measured)(values, generator, mesh)
+    generator = parallel.replicate(generator, mesh)
+
+    def apply(generator: Network, weights: Any, batch: Any) -> Edits:
+        latent = global_directions.edit(batch, *weights)
+        image = optimization.SPACES["s"].synthesize(generator, latent)
+        return _edits(batch, latent, image)
+
+    run = jax.jit(apply)
+    placed = parallel.replicate(steps.weights, mesh)
+
+    def edit(batch: Any, setting: int, report: cli.Report) -> Edits:
+        edits = run(generator, placed[setting], batch)
+        report(1)
+        return edits
+
+    return Editor(
+        space="s",
+        title=steps.title,
+        settings=steps.settings,
+        steps=1,
+        unit="edit",
+        inputs=steps.inputs,
+        about=steps.about,
+        edit=edit,
+        probe=lambda batch: edit(batch, 0, _ignore),
+        freeze=lambda: Frozen(apply, steps.weights[0]),
+    )
+
+
+def _saved(
+    values: flags.FlagValues, generator: Network, mesh: jax.sharding.Mesh
+) -> _Steps:
+    """The direction of a file, which needs no text and no CLIP."""
+    for name in edit_flags.OF_MEASURED:
+        if values[name].present:
+            raise UserError(f"--{name}: is of no use with --saved_direction")
+    path, layout = values.saved_direction, generator.config.style_layout
+    origin = cli_directions.generator_origin(values.generator)
+    delta, about = io_directions.read_direction(path, layout=layout, generator=origin)
+    direction = global_directions.Direction(jnp.asarray(delta), layout)
+    alphas = _alphas(values)
+    notes = ", ".join(f"{name} {value}" for name, value in about.items())
+    saved = f", saved with {notes}" if notes else ""
+    return _Steps(
+        title=pathlib.Path(path).stem,
+        settings=[{"alpha": alpha} for alpha in alphas],
+        inputs={"saved_direction": files.hash_file(path)},
+        about=[f"direction: {path}{saved}"],
+        weights=[(direction, jnp.float32(alpha)) for alpha in alphas],
+    )
+
+
+def _measured(
+    values: flags.FlagValues, generator: Network, mesh: jax.sharding.Mesh
+) -> _Steps:
+    """Directions of texts, for each threshold."""
     prompts, neutral = edit_flags.prompts(values), edit_flags.text(values, "neutral")
-    alphas = [edit_flags.number(values, "alpha", text) for text in values.alpha]
+    alphas = _alphas(values)
     model, tokenizer = assets.load_clip(values.clip)
     templates = assets.load_templates(values.templates)
     try:
@@ -261,31 +336,17 @@ def _direction(
     except ValueError as error:
         raise UserError(f"--{error}") from None
     networks = parallel.replicate(losses.Networks(generator, model), mesh)
-    about, settings, variants = [], [], []
+    counts, settings, weights = [], [], []
     for relevance in _relevances(values, networks, texts, mesh):
         betas = _betas(values, relevance)
         kept = [int(global_directions.count_kept(relevance, beta)) for beta in betas]
         made = [global_directions.make_direction(relevance, beta) for beta in betas]
         pairs = zip(betas, kept, strict=True)
-        about.append(", ".join(f"{beta:.3g} keeps {count}" for beta, count in pairs))
+        counts.append(", ".join(f"{beta:.3g} keeps {count}" for beta, count in pairs))
         settings.append(
             [{"alpha": a, "beta": round(b, 6)} for b in betas for a in alphas]
         )
-        variants += [(direction, jnp.float32(a)) for direction in made for a in alphas]
-
-    def apply(generator: Network, weights: Any, batch: Any) -> Edits:
-        latent = global_directions.edit(batch, *weights)
-        image = optimization.SPACES["s"].synthesize(generator, latent)
-        return _edits(batch, latent, image)
-
-    run = jax.jit(apply)
-    placed = parallel.replicate(variants, mesh)
-
-    def edit(batch: Any, setting: int, report: cli.Report) -> Edits:
-        edits = run(networks.generator, placed[setting], batch)
-        report(1)
-        return edits
-
+        weights += [(direction, jnp.float32(a)) for direction in made for a in alphas]
     inputs = _clip_input(values) | edit_flags.prompts_input(values)
     for name in ("directions", "templates"):
         if values[name].value is not None:
@@ -293,24 +354,23 @@ def _direction(
     channels = sum(layer.channels for layer in generator.config.style_layout)
     lines = [
         f"from {neutral!r} to {prompt!r}, {len(templates)} templates, of {channels} "
-        f"channels beta {counts}"
-        for prompt, counts in zip(prompts, about, strict=True)
+        f"channels beta {count}"
+        for prompt, count in zip(prompts, counts, strict=True)
     ]
-    return Editor(
-        space="s",
+    return _Steps(
         title=f"{neutral} to {edit_flags.title(prompts)}",
         settings=edit_flags.by_prompt(values, prompts, settings),
-        steps=1,
-        unit="edit",
         inputs=inputs,
         about=[
             _describe_clip(values, model),
             *edit_flags.shorten(lines, "direction: "),
         ],
-        edit=edit,
-        probe=lambda batch: edit(batch, 0, _ignore),
-        freeze=lambda: Frozen(apply, variants[0]),
+        weights=weights,
     )
+
+
+def _alphas(values: flags.FlagValues) -> list[float]:
+    return [edit_flags.number(values, "alpha", text) for text in values.alpha]
 
 
 METHODS: dict[str, Callable[[flags.FlagValues, Network, jax.sharding.Mesh], Editor]] = {

@@ -1,5 +1,7 @@
 """What the generator's convolutions choose equals the plain form, derivatives too."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,11 +10,16 @@ import pytest
 from styleclip_jax.models import convolutions, winograd
 from tests import tiny
 
+WINOGRAD = (winograd.conv3x3, winograd.conv3x3_by_rows)
+
 
 @pytest.mark.parametrize(("height", "width"), [(4, 4), (8, 12)])
-def test_winograd_is_a_convolution(height: int, width: int) -> None:
+@pytest.mark.parametrize("function", WINOGRAD)
+def test_winograd_is_a_convolution(
+    function: Callable[..., jax.Array], height: int, width: int
+) -> None:
     x, kernel = tiny.normal(0, 2, height, width, 3), tiny.normal(1, 3, 3, 3, 5)
-    found = jax.jit(winograd.conv3x3)(x, kernel)
+    found = jax.jit(function)(x, kernel)
     expected = convolutions.direct_conv3x3(x, kernel)
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
@@ -20,11 +27,14 @@ def test_winograd_is_a_convolution(height: int, width: int) -> None:
 def test_winograd_refuses_parts_of_tiles() -> None:
     with pytest.raises(ValueError, match="multiples of 4, found 8 by 6"):
         winograd.conv3x3(jnp.zeros((1, 8, 6, 3)), jnp.zeros((3, 3, 3, 3)))
+    with pytest.raises(ValueError, match="multiples of 4, found 6"):
+        winograd.conv3x3_by_rows(jnp.zeros((1, 6, 8, 3)), jnp.zeros((3, 3, 3, 3)))
 
 
 PAIRS = {
-    # Winograd, on a CPU.
-    "conv3x3": (convolutions.conv3x3, convolutions.direct_conv3x3, 32, 128),
+    # Winograd along one axis and both, on a CPU.
+    "conv3x3_by_rows": (convolutions.conv3x3, convolutions.direct_conv3x3, 32, 128),
+    "conv3x3": (convolutions.conv3x3, convolutions.direct_conv3x3, 32, 256),
     # With a strided gradient.
     "upsample_conv3x3": (
         convolutions.upsample_conv3x3,
@@ -43,7 +53,7 @@ def test_what_large_layers_choose_equals_the_plain_form(name: str) -> None:
     kernel = tiny.normal(1, 3, 3, channels, channels) / (9 * channels) ** 0.5
     y, pull = jax.vjp(jax.jit(chosen), x, kernel)
     expected, expected_pull = jax.vjp(jax.jit(plain), x, kernel)
-    assert 1e-7 < jnp.abs(y - expected).max() < 2e-4 or name != "conv3x3"
+    assert 1e-7 < jnp.abs(y - expected).max() < 2e-4 or "up" in name
     np.testing.assert_allclose(y, expected, atol=2e-4)
     weight = tiny.normal(2, *y.shape)
     for found, wanted in zip(pull(weight), expected_pull(weight), strict=True):

@@ -1,4 +1,4 @@
-"""The convolutions of a generator: 3×3, upsampling 3×3, and doubling of an image.
+"""The convolutions of a generator: 1×1, 3×3, upsampling 3×3, and doubling of an image.
 
 Each has one value and several ways to compute it. The two of 3×3 choose by shape and
 device, and their derivatives are computed in another way than they are: reverse mode
@@ -16,8 +16,10 @@ from jax.custom_derivatives import SymbolicZero
 
 from styleclip_jax.models import winograd
 
-# From here on matrix products outweigh the traffic that Winograd adds.
-_WINOGRAD_CHANNELS = 128
+# From here on matrix products outweigh the traffic that Winograd adds: along one axis,
+# and along both.
+_ROWS_CHANNELS = 128
+_WINOGRAD_CHANNELS = 256
 _WINOGRAD_PIXELS = 32 * 32
 # From this width of the result on, a strided convolution is the quicker gradient.
 _STRIDED_GRADIENT = 256
@@ -34,8 +36,6 @@ def _convolve(
     x: jax.Array, kernel: jax.Array, padding: Any, spread: int = 1
 ) -> jax.Array:
     """With `spread` - 1 zeros inserted between pixels."""
-    # Accelerators multiply float32 in lower precision unless they are told not to.
-    exact = x.dtype == jnp.float32
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -43,8 +43,19 @@ def _convolve(
         padding=padding,
         lhs_dilation=(spread, spread),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=lax.Precision.HIGHEST if exact else lax.Precision.DEFAULT,
+        precision=_precision(x),
     )
+
+
+def _precision(x: jax.Array) -> lax.Precision:
+    """Accelerators multiply float32 in lower precision unless they are told not to."""
+    exact = x.dtype == jnp.float32
+    return lax.Precision.HIGHEST if exact else lax.Precision.DEFAULT
+
+
+def convolve_pixels(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """1×1 convolution of [B, H, W, I] with a kernel for each example, [B, I, O]."""
+    return jnp.einsum("bhwi,bio->bhwo", x, kernel, precision=_precision(x))
 
 
 def _with_tangent(tangent: _Bilinear) -> Callable[[_Bilinear], _Bilinear]:
@@ -79,15 +90,16 @@ def direct_conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolution of [B, H, W, I] with [3, 3, I, O], zero padding, same size."""
     height, width, inputs = x.shape[1:]
+    channels = min(inputs, kernel.shape[3])
     if (
         x.dtype == jnp.float32
-        and min(inputs, kernel.shape[3]) >= _WINOGRAD_CHANNELS
+        and channels >= _ROWS_CHANNELS
         and height * width >= _WINOGRAD_PIXELS
         and height % winograd.TILE == width % winograd.TILE == 0
     ):
-        return lax.platform_dependent(
-            x, kernel, cpu=winograd.conv3x3, default=direct_conv3x3
-        )
+        both = channels >= _WINOGRAD_CHANNELS
+        quick = winograd.conv3x3 if both else winograd.conv3x3_by_rows
+        return lax.platform_dependent(x, kernel, cpu=quick, default=direct_conv3x3)
     return direct_conv3x3(x, kernel)
 
 

@@ -1,4 +1,4 @@
-"""3×3 convolution by Winograd's F(4×4, 3×3): a quarter of the multiplications.
+"""3×3 convolution by Winograd's algorithm, with a quarter or a half of the products.
 
 Along one axis, the four values y = Aᵀ[(G k) ⊙ (Bᵀ x)] are the convolution of six
 neighbouring pixels x with three taps k, by six multiplications instead of twelve. With
@@ -7,6 +7,9 @@ both axes, a tile of 6×6 pixels and all channels c:
   Y = Aᵀ [Σ_c (G K_c Gᵀ) ⊙ (Bᵀ X_c B)] A   (Lavin and Gray 2016, section 4.3).
 
 For each of the 36 positions the sum over c is a matrix product of all tiles at once.
+With one axis only, each of six positions is a convolution along the other axis: half
+of the multiplications, for less traffic.
+
 Bᵀ, G and Aᵀ are those of the points 0, ±1, ±2 and ∞; their entries up to 8 cost about
 two decimal digits of float32.
 """
@@ -45,8 +48,45 @@ _OUTPUT = (
 )
 
 
+def conv3x3_by_rows(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """F(4, 3) along the height: convolution with zero padding, same size.
+
+    Args:
+      x: [B, H, W, I], H a multiple of 4.
+      kernel: [3, 3, I, O].
+
+    Returns:
+      [B, H, W, O].
+
+    Raises:
+      ValueError: H is no multiple of 4.
+    """
+    batch, height, width, inputs = x.shape
+    if height % TILE:
+        raise ValueError(f"expected a height of multiples of {TILE}, found {height}")
+    x = jnp.pad(x, ((0, 0), (1, TILE - 1), (0, 0), (0, 0)))
+    x = x.reshape(batch, -1, TILE, width, inputs)
+    products = [
+        lax.conv_general_dilated(
+            tile,
+            weight[None],
+            window_strides=(1, 1),
+            padding=((0, 0), (1, 1)),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            precision="highest",
+        )
+        for tile, weight in zip(
+            _combine(_INPUT, _windows(x, axis=1)),
+            _combine(_KERNEL, list(kernel)),
+            strict=True,
+        )
+    ]
+    lines = jnp.stack(_combine(_OUTPUT, products), axis=2)
+    return lines.reshape(batch, height, width, kernel.shape[3])
+
+
 def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Convolution with zero padding, same size.
+    """F(4×4, 3×3): convolution with zero padding, same size.
 
     Args:
       x: [B, H, W, I], H and W multiples of 4.

@@ -6,10 +6,12 @@ Every stage goes on where it was stopped, and writes its weights into the packag
 """
 
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from absl import app, flags, logging
+from absl import flags, logging
 
+from styleclip_jax.cli import flags as cli
+from styleclip_jax.errors import UserError
 from train import (
     demo_clip,
     demo_edits,
@@ -29,29 +31,40 @@ STAGES: dict[str, Stage] = {
     "report": demo_report.run,
     "mappers": demo_edits.train_mappers,
     "directions": demo_edits.measure_directions,
+    "tuning": demo_edits.tune,
     "edits": demo_edits.run,
 }
 
 _ASSETS = pathlib.Path(__file__).parents[1] / "styleclip_jax" / "assets"
-_STAGE = flags.DEFINE_list("stage", [], f"Stages to run: {', '.join(STAGES)}.")
-_WORKDIR = flags.DEFINE_string(
-    "workdir", "outputs/demo", "Folder for states and sheets."
+
+VALUES = flags.FlagValues()
+flags.DEFINE_list(
+    "stage", [], f"Stages to run: {', '.join(STAGES)}.", flag_values=VALUES
 )
-_OUTPUT = flags.DEFINE_string("output", str(_ASSETS), "Folder for the weights.")
+for _name, _default, _help in (
+    ("workdir", "outputs/demo", "Folder for states and sheets."),
+    ("output", str(_ASSETS), "Folder for the weights."),
+):
+    flags.DEFINE_string(_name, _default, _help, flag_values=VALUES)
 
 
-def main(argv: Sequence[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    unknown = [name for name in _STAGE.value if name not in STAGES]
-    if unknown or not _STAGE.value:
-        raise app.UsageError(f"--stage: expected some of {', '.join(STAGES)}")
+def main(values: flags.FlagValues) -> None:
+    """Runs the stages in the given order."""
+    unknown = [name for name in values.stage if name not in STAGES]
+    if unknown or not values.stage:
+        raise UserError(
+            f"--stage: expected some of {', '.join(STAGES)}, "
+            f"found {', '.join(unknown) or 'none'}"
+        )
+    # Logging waits for the flags of its own.
+    flags.FLAGS(["train.demo"])
+    logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
-    workdir = pathlib.Path(_WORKDIR.value)
+    workdir = pathlib.Path(values.workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    for name in _STAGE.value:
-        STAGES[name](workdir, pathlib.Path(_OUTPUT.value))
+    for name in values.stage:
+        STAGES[name](workdir, pathlib.Path(values.output))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    cli.run(main, VALUES)

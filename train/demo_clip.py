@@ -11,6 +11,9 @@ Besides matching pictures and captions it learns
 
 A caption is also right for every other face of the batch that it is true of.
 
+At the end the angles weigh more, for a last and smaller learning rate: edits then keep
+a little more of what the prompt does not name.
+
 A third of the pictures are the generator's, of perturbed latents, since an edit moves
 through such pictures, and a CLIP that has never seen them is easily fooled. Of the
 drawings half lie between two faces. Captions are true in part of what lies between two
@@ -80,12 +83,14 @@ class ClipTraining:
     Attributes:
       network: architecture.
       steps: optimization steps.
+      refining_steps: further steps, in which the angles weigh more.
       batch_size: faces per step, each with a caption.
-      learning_rate: peak of the schedule.
+      learning_rate, refining_rate: peaks of the schedules of both.
       weight_decay: of AdamW.
       num_drawn, num_generated: pictures to learn from.
       captions_per_face: captions made of each.
-      agreement_weight: of the losses of the pictures' and captions' angles.
+      agreement_weight, refining_weight: of the losses of the pictures' and captions'
+        angles in both.
       naming_weight: of the loss of the attribute heads.
       unknown_words: share of tokens replaced by random ones.
       seed: of everything random.
@@ -93,13 +98,16 @@ class ClipTraining:
 
     network: clip.ClipConfig = _NETWORK
     steps: int = 4500
+    refining_steps: int = 1000
     batch_size: int = 64
     learning_rate: float = 1e-3
+    refining_rate: float = 4e-4
     weight_decay: float = 0.02
     num_drawn: int = 40_000
     num_generated: int = 20_000
     captions_per_face: int = 2
     agreement_weight: float = 10.0
+    refining_weight: float = 60.0
     naming_weight: float = 0.5
     unknown_words: float = 0.03
     seed: int = 4
@@ -270,21 +278,21 @@ def perturb(
 ) -> tuple[np.ndarray, np.ndarray]:
     """W+ latents [N, L, D] around faces, and the vectors of what they show.
 
-    Each attribute is pulled towards another face's, mostly a little and often by any
-    share, and the vector says how far. Rows of W+ differ, and there is noise of a
-    random strength.
+    Each attribute stays, is pulled a little towards another face's, or by any share,
+    and the vector says how far. Rows of W+ differ, and there is noise of a random
+    strength.
     """
     rng = np.random.default_rng(seed)
     count, size = vectors.shape
     others = vectors[rng.permutation(count)]
     share = np.repeat(rng.uniform(0, 0.3, (count, 1)), size, axis=1)
     for part in world.SLICES.values():
-        most = np.where(rng.random((count, 1)) < 0.4, 1.0, 0.2)
+        most = rng.choice([0.0, 0.2, 1.0], size=(count, 1), p=[0.3, 0.3, 0.4])
         share[:, part] = rng.uniform(0, most)
     shown = vectors + share * (others - vectors)
     uneven = rng.normal(size=(count, config.num_rows, 1)) * 0.1
     rows = shown[:, None] + uneven * (others - vectors)[:, None]
-    strength = rng.uniform(0, 0.25, (count, 1, 1))
+    strength = rng.uniform(0, 0.15, (count, 1, 1))
     rows = rows + strength * rng.normal(size=rows.shape)
     latents = demo_generator.to_w(rows.astype(np.float32), config.w_dim)
     return np.asarray(latents), shown.astype(np.float32)
@@ -312,21 +320,6 @@ def generated_faces(
     return demo_run.kept(workdir / f"generated_{seed}_{count}.npz", make)
 
 
-def between(
-    key: jax.Array, images: jax.Array, vectors: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """One face of each pair, or in half of the cases a picture between the two.
-
-    Takes and returns pictures [B, 2, H, W, 3] → [B, H, W, 3] and vectors
-    [B, 2, VECTOR_SIZE] → [B, VECTOR_SIZE].
-    """
-    share = jax.random.uniform(key, (len(vectors), 1), minval=-0.5, maxval=1.5)
-    share = jnp.clip(share, 0, 1)
-    vector = vectors[:, 0] + share * (vectors[:, 1] - vectors[:, 0])
-    image = images[:, 0] + share[..., None, None] * (images[:, 1] - images[:, 0])
-    return image, vector
-
-
 def drawn_faces(
     workdir: pathlib.Path, training: ClipTraining
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -337,7 +330,7 @@ def drawn_faces(
     images, vectors = demo_run.drawn_pairs(
         workdir, training.num_drawn, seed=2, resolution=training.network.image_size
     )
-    blend = jax.jit(between)
+    blend = jax.jit(demo_run.between)
     pictures, shown = [], []
     for start in range(0, len(images), 1000):
         key = jax.random.fold_in(jax.random.key(training.seed), start)
@@ -373,6 +366,18 @@ def _initial_state(training: ClipTraining) -> tuple[dict[str, Any], Any]:
     return state, optimizer
 
 
+def _schedule(step: int, training: ClipTraining) -> tuple[float, float]:
+    """Learning rate and weight of the angles."""
+    refining = step - training.steps
+    if refining < 0:
+        peak = training.learning_rate
+        rate = demo_run.warmup_cosine(step, training.steps, peak=peak)
+        return rate, training.agreement_weight
+    peak = training.refining_rate
+    rate = demo_run.warmup_cosine(refining, training.refining_steps, peak=peak)
+    return rate, training.refining_weight
+
+
 def train(
     training: ClipTraining,
     workdir: pathlib.Path,
@@ -399,7 +404,7 @@ def train(
     words = tokenizer(workdir)
     initial, optimizer = _initial_state(training)
 
-    def loss(params: Any, key: jax.Array, batch: Any) -> Any:
+    def loss(params: Any, key: jax.Array, weight: jax.Array, batch: Any) -> Any:
         keys = jax.random.split(key, 4)
         text = batch["tokens"].astype(jnp.int32)
         is_word = (text > 0) & (text < config.vocab_size - 2)
@@ -438,15 +443,20 @@ def train(
             "naming": jnp.mean(sum(by_attribute)),
         }
         total = terms["matching"] + training.naming_weight * terms["naming"]
-        total += training.agreement_weight * (terms["agreement"] + terms["text"])
+        total += weight * (terms["agreement"] + terms["text"])
         return total, terms
 
     @jax.jit
     def update(
-        params: Any, opt_state: Any, rate: jax.Array, key: jax.Array, batch: Any
+        params: Any,
+        opt_state: Any,
+        schedule: tuple[jax.Array, jax.Array],
+        key: jax.Array,
+        batch: Any,
     ) -> Any:
+        rate, weight = schedule
         (_, terms), gradient = jax.value_and_grad(loss, has_aux=True)(
-            params, key, batch
+            params, key, weight, batch
         )
         opt_state.hyperparams["learning_rate"] = rate
         updates, opt_state = optimizer.update(gradient, opt_state, params)
@@ -454,7 +464,7 @@ def train(
 
     path = workdir / "clip.state"
     state = demo_run.restore_state(path, initial)
-    start, total = state["step"], training.steps
+    start, total = state["step"], training.steps + training.refining_steps
     progress = demo_run.Progress("clip", start, total, training.batch_size)
     indices = demo_run.batches(
         len(images), training.batch_size, seed=training.seed, start=start
@@ -470,11 +480,9 @@ def train(
             "attributes": vectors[rows, : world.NUM_VALUES],
             "seen": {name: visible[rows] for name, visible in seen.items()},
         }
-        rate = demo_run.warmup_cosine(step, total, peak=training.learning_rate)
+        schedule = jax.tree.map(jnp.float32, _schedule(step, training))
         key = jax.random.fold_in(jax.random.key(training.seed), step)
-        params, opt_state, terms = update(
-            params, opt_state, jnp.float32(rate), key, batch
-        )
+        params, opt_state, terms = update(params, opt_state, schedule, key, batch)
         if (step + 1) % 50 == 0:
             scale = float(jnp.exp(params["clip"]["logit_scale"]))
             progress.log(step + 1, scale=scale, **jax.device_get(terms))

@@ -1,31 +1,57 @@
-"""Stages "mappers", "directions" and "edits": the three methods on drawn faces, scored.
+"""Stages "mappers", "directions", "tuning" and "edits": the three methods, scored.
 
 They call the project's programs as a user does, with the flags below, and end with the
-table and the sheets of `styleclip-evaluate` and `styleclip-edit`. What was trained or
-edited before is not made again.
+table of `styleclip-evaluate`. What was trained or edited before is not made again.
 """
 
 import pathlib
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from absl import logging
 
-# Each prompt with what the judge is to find.
+
+class Goal(NamedTuple):
+    """What an edit by a prompt is for, and how far each method goes for it.
+
+    Attributes:
+      target: what the judge is to find.
+      l2_lambda: weight of the distance, of optimization.
+      strength: factor of the mapper's step.
+      alpha: strength of the direction.
+    """
+
+    target: str
+    l2_lambda: float
+    strength: float
+    alpha: float
+
+
 PROMPTS = {
-    "a face with blonde hair": "hair_color:blonde",
-    "a person wearing sunglasses": "glasses:sunglasses",
-    "a bearded man": "facial_hair:beard",
-    "a smiling face": "mouth:smile",
-    "a face with blue hair": "hair_color:blue",
-    "a bald person": "hair_style:bald",
-    "a person with grey hair": "hair_color:grey",
-    "a surprised face": "mouth:surprised",
+    "a face with blonde hair": Goal("hair_color:blonde", 0.005, 0.08, 8),
+    "a person wearing sunglasses": Goal("glasses:sunglasses", 0.005, 0.08, 3),
+    "a bearded man": Goal("facial_hair:beard", 0.005, 0.08, 3),
+    "a smiling face": Goal("mouth:smile", 0.005, 0.08, 3),
+    "a face with blue hair": Goal("hair_color:blue", 0.005, 0.08, 7),
+    "a bald person": Goal("hair_style:bald", 0.005, 0.1, 5),
+    "a person with grey hair": Goal("hair_color:grey", 0.005, 0.09, 8),
+    "a surprised face": Goal("mouth:surprised", 0.005, 0.1, 3),
 }
 
-# Latents that are scored. Settings were chosen on seeds 1000 to 1031.
-SEEDS = "0-63"
+# The flag that says how far a method goes, and what the stage "tuning" tries of it.
+_CHOICES = {
+    "optimization": ("l2_lambda", (0.0025, 0.0035, 0.005, 0.008)),
+    "mapper": ("strength", (0.07, 0.08, 0.09, 0.1, 0.12)),
+    "direction": ("alpha", (2, 3, 4, 5, 6, 7, 8, 10)),
+}
 
+# Latents that are scored, and others that settings are chosen on.
+_SEEDS = "0-63"
+_TUNING_SEEDS = "1000-1015"
+
+_OPTIMIZATION = ("--steps=80",)
 # All of w is positive here, and over rows the official normalisation would leave signs.
 _MAPPER = (
     "--train_steps=1200",
@@ -38,58 +64,93 @@ _MAPPER = (
     "--save_interval=300",
     "--id_lambda=0",
 )
-_DIRECTIONS = ("--method=exact", "--num_samples=64")
-EDITS = {
-    "optimization": ("--steps=80", "--l2_lambda=0.0035"),
-    "mapper": (),
-    "direction": ("--alpha=2,4,6,8", "--num_channels=100"),
-}
+_RELEVANCE = ("--method=exact", "--num_samples=64")
+_DIRECTION = ("--num_channels=100",)
 
 
 def train_mappers(workdir: pathlib.Path, assets: pathlib.Path) -> None:
     """Trains a mapper for each prompt, below workdir/mappers."""
     folder = f"--workdir={workdir / 'mappers'}"
-    _run("train.mapper", assets, _prompts_file(workdir), folder, *_MAPPER)
+    prompts = _prompts_file(workdir / "prompts.txt", list(PROMPTS))
+    _run("train.mapper", assets, prompts, folder, *_MAPPER)
 
 
 def measure_directions(workdir: pathlib.Path, assets: pathlib.Path) -> None:
     """Measures the relevance of all channels, for workdir/directions.safetensors."""
     output = f"--output={_directions(workdir)}"
-    _run("train.global_directions", assets, output, *_DIRECTIONS)
+    _run("train.global_directions", assets, output, *_RELEVANCE)
+
+
+def tune(workdir: pathlib.Path, assets: pathlib.Path) -> None:
+    """Scores every choice of every method for all prompts, below workdir/tuning."""
+    folder = workdir / "tuning"
+    edited = [
+        _edit(workdir, assets, folder, method, value, list(PROMPTS), _TUNING_SEEDS)
+        for method, (_, values) in _CHOICES.items()
+        for value in values
+    ]
+    _evaluate(assets, edited, list(PROMPTS) * len(edited), folder / "evaluation")
 
 
 def run(workdir: pathlib.Path, assets: pathlib.Path) -> None:
-    """Edits with each method, into workdir/edits, and scores all edits together."""
-    mappers = [workdir / "mappers" / "best" / slug(prompt) for prompt in PROMPTS]
-    inputs = {
-        "optimization": [_prompts_file(workdir)],
-        "mapper": [f"--mapper={','.join(map(str, mappers))}"],
-        "direction": [
-            _prompts_file(workdir),
-            f"--directions={_directions(workdir)}",
-        ],
+    """Edits with each method as `PROMPTS` says, and scores all edits together."""
+    folder = workdir / "edits"
+    edited: list[pathlib.Path] = []
+    prompts: list[str] = []
+    for method, (flag, _) in _CHOICES.items():
+        chosen = {prompt: getattr(goal, flag) for prompt, goal in PROMPTS.items()}
+        for value in sorted(set(chosen.values())):
+            group = [prompt for prompt in PROMPTS if chosen[prompt] == value]
+            edited.append(_edit(workdir, assets, folder, method, value, group, _SEEDS))
+            prompts += group
+    _evaluate(assets, edited, prompts, workdir / "evaluation")
+
+
+def _edit(
+    workdir: pathlib.Path,
+    assets: pathlib.Path,
+    folder: pathlib.Path,
+    method: str,
+    value: float,
+    prompts: Sequence[str],
+    seeds: str,
+) -> pathlib.Path:
+    """Edits latents by some prompts with one choice of the method's flag."""
+    flag, _ = _CHOICES[method]
+    outdir = folder / f"{method}-{value:g}"
+    mappers = [workdir / "mappers" / "best" / slug(prompt) for prompt in prompts]
+    text = _prompts_file(folder / f"{outdir.name}.txt", prompts)
+    options: Mapping[str, Sequence[str]] = {
+        "optimization": (text, *_OPTIMIZATION),
+        "mapper": (f"--mapper={','.join(map(str, mappers))}",),
+        "direction": (text, f"--directions={_directions(workdir)}", *_DIRECTION),
     }
-    folders: list[str] = []
-    targets: list[str] = []
-    for method, settings in EDITS.items():
-        folders.append(str(workdir / "edits" / method))
-        targets += PROMPTS.values()
-        _run(
-            "styleclip_jax.cli.edit",
-            assets,
-            f"--method={method}",
-            f"--seeds={SEEDS}",
-            "--batch_size=16",
-            f"--outdir={folders[-1]}",
-            *inputs[method],
-            *settings,
-        )
+    _run(
+        "styleclip_jax.cli.edit",
+        assets,
+        f"--method={method}",
+        f"--{flag}={value}",
+        f"--seeds={seeds}",
+        "--batch_size=16",
+        f"--outdir={outdir}",
+        *options[method],
+    )
+    return outdir
+
+
+def _evaluate(
+    assets: pathlib.Path,
+    edited: Sequence[pathlib.Path],
+    prompts: Sequence[str],
+    outdir: pathlib.Path,
+) -> None:
+    """Scores folders of edits, with the prompt of each set of edits in them."""
     _run(
         "styleclip_jax.cli.evaluate",
         assets,
-        f"--edits={','.join(folders)}",
-        f"--target={','.join(targets)}",
-        f"--outdir={workdir / 'evaluation'}",
+        f"--edits={','.join(map(str, edited))}",
+        f"--target={','.join(PROMPTS[prompt].target for prompt in prompts)}",
+        f"--outdir={outdir}",
     )
 
 
@@ -102,9 +163,9 @@ def _directions(workdir: pathlib.Path) -> pathlib.Path:
     return workdir / "directions.safetensors"
 
 
-def _prompts_file(workdir: pathlib.Path) -> str:
-    path = workdir / "prompts.txt"
-    path.write_text("".join(f"{prompt}\n" for prompt in PROMPTS))
+def _prompts_file(path: pathlib.Path, prompts: Sequence[str]) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{prompt}\n" for prompt in prompts))
     return f"--prompts_file={path}"
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 from styleclip_jax.assets import world
 
 Arrays = tuple[np.ndarray, np.ndarray]
+JaxArrays = tuple[jax.Array, jax.Array]
 
 
 def kept(path: pathlib.Path, make: Callable[[], Arrays]) -> Arrays:
@@ -81,6 +82,27 @@ def _pair(rng: np.random.Generator) -> tuple[world.Face, world.Face]:
         if is_chosen
     }
     return face, dataclasses.replace(face, **values)
+
+
+def between(key: jax.Array, images: jax.Array, vectors: jax.Array) -> JaxArrays:
+    """One face of each pair, or in half of the cases a picture between the two.
+
+    Those between are more often near one of them: edits begin and end there.
+
+    Args:
+      key: for the random shares.
+      images: [B, 2, H, W, 3].
+      vectors: [B, 2, VECTOR_SIZE].
+
+    Returns:
+      Pictures [B, H, W, 3] and vectors [B, VECTOR_SIZE].
+    """
+    share = jax.random.uniform(key, (len(vectors), 1), minval=-0.5, maxval=1.5)
+    share = jnp.clip(share, 0, 1)
+    share = share**2 * (3 - 2 * share)
+    vector = vectors[:, 0] + share * (vectors[:, 1] - vectors[:, 0])
+    image = images[:, 0] + share[..., None, None] * (images[:, 1] - images[:, 0])
+    return image, vector
 
 
 def to_float(images: np.ndarray | jax.Array) -> jax.Array:

@@ -52,7 +52,10 @@ PEER_DIRS = flags.DEFINE_list(
     "stylegan2-ada-pytorch. Transformers is imported from where it is installed.",
 )
 PEER_PYTHON = flags.DEFINE_string(
-    "peer_python", None, "Python that has torch; without it there is no peer."
+    "peer_python",
+    None,
+    "Python with torch, torchvision, ftfy, regex, and click and imageio for "
+    "directions; without it there is no peer.",
 )
 CORES = flags.DEFINE_list("cores", [], "CPU cores to stay on; all if empty.")
 

@@ -17,7 +17,6 @@ from PIL import Image
 from styleclip_jax.assets import world
 
 Arrays = tuple[np.ndarray, np.ndarray]
-JaxArrays = tuple[jax.Array, jax.Array]
 
 
 def kept(path: pathlib.Path, make: Callable[[], Arrays]) -> Arrays:
@@ -84,7 +83,9 @@ def _pair(rng: np.random.Generator) -> tuple[world.Face, world.Face]:
     return face, dataclasses.replace(face, **values)
 
 
-def between(key: jax.Array, images: jax.Array, vectors: jax.Array) -> JaxArrays:
+def between(
+    key: jax.Array, images: jax.Array, vectors: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """One face of each pair, or in half of the cases a picture between the two.
 
     Those between are more often near one of them: edits begin and end there.

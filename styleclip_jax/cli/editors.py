@@ -264,9 +264,10 @@ class _Steps(NamedTuple):
 def _direction(
     values: flags.FlagValues, generator: Network, mesh: jax.sharding.Mesh
 ) -> Editor:
-    saved = values.saved_direction is not None
-    steps = (_saved if saved else _measured)(values, generator, mesh)
-    generator = parallel.replicate(generator, mesh)
+    if values.saved_direction is None:
+        steps = _measured(values, generator, mesh)
+    else:
+        steps = _saved(values, generator)
 
     def apply(generator: Network, weights: Any, batch: Any) -> Edits:
         latent = global_directions.edit(batch, *weights)
@@ -295,9 +296,7 @@ def _direction(
     )
 
 
-def _saved(
-    values: flags.FlagValues, generator: Network, mesh: jax.sharding.Mesh
-) -> _Steps:
+def _saved(values: flags.FlagValues, generator: Network) -> _Steps:
     """The direction of a file, which needs no text and no CLIP."""
     for name in edit_flags.OF_MEASURED:
         if values[name].present:

@@ -81,3 +81,11 @@ def test_forward_and_reverse_mode_compose_with_vmap(name: str) -> None:
 
     for derivative in (forward, reverse):
         np.testing.assert_allclose(derivative(chosen), derivative(plain), atol=1e-3)
+
+
+def test_kernel_power_is_a_sum_of_squares() -> None:
+    kernel = tiny.normal(0, 3, 3, 4, 5)
+    power, pull = jax.vjp(convolutions.kernel_power, kernel)
+    np.testing.assert_allclose(power, np.sum(kernel**2, (0, 1)), rtol=1e-5)
+    weight = tiny.normal(1, 4, 5)
+    np.testing.assert_allclose(*pull(weight), 2 * kernel * weight, rtol=1e-6)

@@ -305,7 +305,7 @@ class _StyledConv(_ModulatedLayer):
         # The equalised scale goes onto the style, which is far smaller than the
         # kernel.
         style = style / math.sqrt(9 * self.in_channels)
-        power = jnp.sum(self.kernel**2, axis=(0, 1))
+        power = convolutions.kernel_power(self.kernel)
         demodulation = lax.rsqrt(
             jnp.dot(style**2, power, precision=lax.Precision.HIGHEST) + _EPSILON
         )

@@ -61,10 +61,11 @@ def convolve_pixels(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def kernel_power(kernel: jax.Array) -> jax.Array:
     """Sum of squares over the taps of [h, w, I, O], [I, O].
 
-    Tap by tap: XLA's sum over leading axes takes sixty times as long on CPUs.
+    Tap by tap, then row by row: XLA's sum over leading axes takes sixty times as long
+    on CPUs.
     """
-    taps = kernel.reshape(-1, *kernel.shape[2:])
-    return functools.reduce(jnp.add, [jnp.square(tap) for tap in taps])
+    total = functools.partial(functools.reduce, jnp.add)
+    return total([total([jnp.square(tap) for tap in row]) for row in kernel])
 
 
 def _with_tangent(tangent: _Bilinear) -> Callable[[_Bilinear], _Bilinear]:

@@ -11,8 +11,12 @@ Besides matching pictures and captions it learns
 
 A caption is also right for every other face of the batch that it is true of.
 
-At the end the angles weigh more, for a last and smaller learning rate: edits then keep
-a little more of what the prompt does not name.
+In the last steps the heads are done, the angles weigh more, and matching is at the
+scale of OpenAI's CLIP, with which this one is written. The CLIP now also sees what
+small moves in W+ do: its feature is to change as the faces' attributes do, and nothing
+else of it. An edit follows such changes, which are too small to matter to a loss of
+whole pictures: without it the first tenths of the way to a bald head said nothing, and
+a beard was also a matter of the background.
 
 A third of the pictures are the generator's, of perturbed latents, since an edit moves
 through such pictures, and a CLIP that has never seen them is easily fooled. Of the
@@ -41,9 +45,9 @@ from absl import logging
 
 from styleclip_jax import assets as embedded
 from styleclip_jax.assets import world
-from styleclip_jax.models import bpe, clip, stylegan2
-from styleclip_jax.models.network import Network
-from train import demo_generator, demo_judge, demo_run
+from styleclip_jax.models import bpe, clip
+from train import demo_clip_losses as losses
+from train import demo_clip_pictures, demo_judge, demo_run
 
 NUM_MERGES = 4000
 # OpenAI's largest scale; the official losses assume it.
@@ -51,9 +55,6 @@ _LOGIT_SCALE = np.float32(np.log(100))
 
 # Small parts of the picture are learned last.
 _NAMING_WEIGHTS = {"mouth": 3.0, "facial_hair": 3.0, "eyes": 2.0}
-
-# Of the part that all faces share, where each attribute's is 1.
-_FACE_LENGTH = 0.5
 
 _VOCAB_SIZE = bpe.NUM_TOKENS_BESIDE_MERGES + NUM_MERGES
 
@@ -83,14 +84,16 @@ class ClipTraining:
     Attributes:
       network: architecture.
       steps: optimization steps.
-      refining_steps: further steps, in which the angles weigh more.
+      refining_steps: further steps, in which the angles weigh more and moves are seen.
       batch_size: faces per step, each with a caption.
+      moves_per_step: moves per refining step.
       learning_rate, refining_rate: peaks of the schedules of both.
       weight_decay: of AdamW.
-      num_drawn, num_generated: pictures to learn from.
+      num_drawn, num_generated, num_moves: pictures and moves to learn from.
       captions_per_face: captions made of each.
       agreement_weight, refining_weight: of the losses of the pictures' and captions'
         angles in both.
+      moves_weight: of the loss of moves.
       naming_weight: of the loss of the attribute heads.
       unknown_words: share of tokens replaced by random ones.
       seed: of everything random.
@@ -98,16 +101,19 @@ class ClipTraining:
 
     network: clip.ClipConfig = _NETWORK
     steps: int = 4500
-    refining_steps: int = 1000
+    refining_steps: int = 2000
     batch_size: int = 64
+    moves_per_step: int = 32
     learning_rate: float = 1e-3
-    refining_rate: float = 4e-4
+    refining_rate: float = 6e-4
     weight_decay: float = 0.02
     num_drawn: int = 40_000
     num_generated: int = 20_000
+    num_moves: int = 24_000
     captions_per_face: int = 2
     agreement_weight: float = 10.0
     refining_weight: float = 60.0
+    moves_weight: float = 20.0
     naming_weight: float = 0.5
     unknown_words: float = 0.03
     seed: int = 4
@@ -178,67 +184,6 @@ def captions(
     return demo_run.kept(workdir / name, make)
 
 
-def contrastive(
-    image_feature: jax.Array, text_feature: jax.Array, scale: jax.Array, fits: jax.Array
-) -> jax.Array:
-    """Mean cross-entropy of both directions, [].
-
-    `fits` [B, B] in [0, 1] says how far each caption is true of each picture.
-    """
-    logits = scale * clip.normalize(image_feature) @ clip.normalize(text_feature).T
-    # A picture with too many unclear attributes has no caption, not even its own.
-    images = fits / jnp.maximum(fits.sum(1, keepdims=True), 1e-3)
-    texts = fits / jnp.maximum(fits.sum(0, keepdims=True), 1e-3)
-    by_image = jax.nn.log_softmax(logits, axis=1) * images
-    by_text = jax.nn.log_softmax(logits, axis=0) * texts
-    return -(by_image.sum() + by_text.sum()) / (2 * len(logits))
-
-
-def agreement(feature: jax.Array, code: jax.Array) -> jax.Array:
-    """Mean cosine distance of features [B, E] to codes [B, C], [].
-
-    The codes' coordinates are along a fixed frame of orthogonal vectors.
-    """
-    size = feature.shape[1]
-    frame, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(size, size)))
-    wanted = code @ frame[: code.shape[1]].astype(np.float32)
-    return jnp.mean(1 - jnp.sum(clip.normalize(feature) * clip.normalize(wanted), 1))
-
-
-def picture_code(attributes: jax.Array, seen: dict[str, jax.Array]) -> jax.Array:
-    """What the feature of a picture with attributes [B, V] should say, [B, 1 + V].
-
-    The roots of each attribute's shares, whose squares sum to one; the shares are
-    equal where a picture does not show it (`seen` [B] is 0). So the angle between two
-    pictures says in how many attributes they agree, the way from one value to another
-    leads past no third, and a picture comes no nearer to a text by losing what the
-    text does not speak of. (It did with attributes around their mean, which are short
-    when they are unclear.) The similarity rises most where the way begins. (With the
-    shares divided by their length a tenth of a beard was not worth learning, and an
-    edit's first steps went elsewhere.)
-    """
-    parts = [jnp.full((len(attributes), 1), _FACE_LENGTH)]
-    for name, part in world.SLICES.items():
-        count = len(world.ATTRIBUTES[name])
-        shown = jnp.where(seen[name][:, None] > 0, attributes[:, part], 1 / count)
-        parts.append(jnp.sqrt(shown))
-    return jnp.concatenate(parts, 1)
-
-
-def caption_code(contradicted: jax.Array) -> jax.Array:
-    """What the feature of a caption that contradicts values [B, V] should say.
-
-    For each attribute the values that it allows, around the mean of all: nothing for
-    those that it does not speak of. A caption that names none is left with what all
-    faces have in common, [B, 1 + V].
-    """
-    parts = [jnp.full((len(contradicted), 1), _FACE_LENGTH)]
-    for part in world.SLICES.values():
-        allowed = 1 - contradicted[:, part]
-        parts.append(allowed / allowed.sum(1, keepdims=True) - 1 / allowed.shape[1])
-    return jnp.concatenate(parts, 1)
-
-
 def as_inputs(key: jax.Array, image: jax.Array) -> jax.Array:
     """CLIP's input in either of the two ways, at random for each picture."""
     mean, deviation = jnp.array(clip.PIXEL_MEAN), jnp.array(clip.PIXEL_STD)
@@ -273,79 +218,26 @@ def zero_shot(
     return result
 
 
-def perturb(
-    vectors: np.ndarray, config: stylegan2.GeneratorConfig, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """W+ latents [N, L, D] around faces, and the vectors of what they show.
-
-    Each attribute stays, is pulled a little towards another face's, or by any share,
-    and the vector says how far. Rows of W+ differ, and there is noise of a random
-    strength.
-    """
-    rng = np.random.default_rng(seed)
-    count, size = vectors.shape
-    others = vectors[rng.permutation(count)]
-    share = np.repeat(rng.uniform(0, 0.3, (count, 1)), size, axis=1)
-    for part in world.SLICES.values():
-        most = rng.choice([0.0, 0.2, 1.0], size=(count, 1), p=[0.3, 0.3, 0.4])
-        share[:, part] = rng.uniform(0, most)
-    shown = vectors + share * (others - vectors)
-    uneven = rng.normal(size=(count, config.num_rows, 1)) * 0.1
-    rows = shown[:, None] + uneven * (others - vectors)[:, None]
-    strength = rng.uniform(0, 0.15, (count, 1, 1))
-    rows = rows + strength * rng.normal(size=rows.shape)
-    latents = demo_generator.to_w(rows.astype(np.float32), config.w_dim)
-    return np.asarray(latents), shown.astype(np.float32)
-
-
-def generated_faces(
-    workdir: pathlib.Path, generator: Network, count: int, *, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The generator's pictures of perturbed faces, as `drawn_faces` gives drawings."""
-
-    def make() -> demo_run.Arrays:
-        params, config = generator.params, generator.config
-        render = jax.jit(
-            lambda w: clip.to_uint8(stylegan2.synthesize(params, w, config=config))
-        )
-        rng = np.random.default_rng(seed)
-        faces = [world.sample_face(rng) for _ in range(count)]
-        vectors = np.stack([world.to_vector(face) for face in faces])
-        latents, vectors = perturb(vectors, config, seed)
-        latents = params["mapping"]["w_avg"] + latents
-        parts = np.split(latents, count // 100)
-        images = np.concatenate([np.asarray(render(part)) for part in parts])
-        return images, vectors
-
-    return demo_run.kept(workdir / f"generated_{seed}_{count}.npz", make)
-
-
-def drawn_faces(
-    workdir: pathlib.Path, training: ClipTraining
-) -> tuple[np.ndarray, np.ndarray]:
-    """Drawings of which half lie between two faces, and the vectors of what they show.
-
-    The pictures are [N, H, W, 3] uint8.
-    """
-    images, vectors = demo_run.drawn_pairs(
-        workdir, training.num_drawn, seed=2, resolution=training.network.image_size
-    )
-    blend = jax.jit(demo_run.between)
-    pictures, shown = [], []
-    for start in range(0, len(images), 1000):
-        key = jax.random.fold_in(jax.random.key(training.seed), start)
-        part = slice(start, start + 1000)
-        image, vector = blend(key, demo_run.to_float(images[part]), vectors[part])
-        pictures.append(np.asarray(clip.to_uint8(image)))
-        shown.append(np.asarray(vector))
-    return np.concatenate(pictures), np.concatenate(shown)
-
-
 def _heads(size: int) -> dict[str, Any]:
     return {
         name: {"kernel": jnp.zeros((size, len(values))), "bias": jnp.zeros(len(values))}
         for name, values in world.ATTRIBUTES.items()
     }
+
+
+def _naming(heads: Any, patches: jax.Array, batch: Any) -> jax.Array:
+    """Cross-entropy of the attributes named by the heads, [], for patches [B, P, D]."""
+    flat = patches.reshape(len(patches), -1)
+    by_attribute = [
+        _NAMING_WEIGHTS.get(name, 1.0)
+        * batch["seen"][name]
+        * optax.softmax_cross_entropy(
+            flat @ layer["kernel"] + layer["bias"],
+            batch["attributes"][:, world.SLICES[name]],
+        )
+        for name, layer in heads.items()
+    ]
+    return jnp.mean(sum(by_attribute))
 
 
 def _initial_state(training: ClipTraining) -> tuple[dict[str, Any], Any]:
@@ -366,6 +258,15 @@ def _initial_state(training: ClipTraining) -> tuple[dict[str, Any], Any]:
     return state, optimizer
 
 
+def _pictures(images: np.ndarray, vectors: np.ndarray) -> dict[str, Any]:
+    """A batch of pictures with the attributes that they show, and how far they do."""
+    return {
+        "image": images,
+        "attributes": vectors[:, : world.NUM_VALUES],
+        "seen": {name: world.shown(vectors, name) for name in world.ATTRIBUTES},
+    }
+
+
 def _schedule(step: int, training: ClipTraining) -> tuple[float, float]:
     """Learning rate and weight of the angles."""
     refining = step - training.steps
@@ -383,18 +284,22 @@ def train(
     workdir: pathlib.Path,
     images: np.ndarray,
     vectors: np.ndarray,
+    moves: demo_run.Arrays,
 ) -> Any:
     """Trains from the last saved state on.
+
+    Args:
+      training: settings.
+      workdir: folder of the state.
+      images: [N, H, W, 3] uint8 to learn from.
+      vectors: [N, VECTOR_SIZE] of what they show.
+      moves: pictures and vectors of `demo_clip_pictures.moves`.
 
     Returns:
       The parameters of the CLIP and of the heads.
     """
     config = training.network
     tokens, contradicted = captions(workdir, vectors, training)
-    seen = {
-        name: world.visible(vectors, name).astype(np.float32)
-        for name in world.ATTRIBUTES
-    }
     held_out = [
         part[:1000]
         for part in demo_run.drawn_faces(
@@ -405,7 +310,7 @@ def train(
     initial, optimizer = _initial_state(training)
 
     def loss(params: Any, key: jax.Array, weight: jax.Array, batch: Any) -> Any:
-        keys = jax.random.split(key, 4)
+        keys = jax.random.split(key, 6)
         text = batch["tokens"].astype(jnp.int32)
         is_word = (text > 0) & (text < config.vocab_size - 2)
         replaced = is_word & jax.random.bernoulli(
@@ -418,32 +323,40 @@ def train(
         contradicted = batch["contradicted"].astype(jnp.float32)
         wrong = attributes @ contradicted.T
         fits = jnp.maximum(1 - wrong, 0)
-        scale = jnp.exp(jnp.minimum(params["clip"]["logit_scale"], _LOGIT_SCALE))
+        refines = "moves" in batch
+        scale = _LOGIT_SCALE if refines else params["clip"]["logit_scale"]
+        scale = jnp.exp(jnp.minimum(scale, _LOGIT_SCALE))
 
-        image = demo_run.to_float(batch["image"])
-        image = demo_judge.augment(keys[0], image, max_shift=1, max_blur=0.3)
-        feature, patches = clip.encode_image_and_patches(
-            params["clip"], as_inputs(keys[1], image), config=config
-        )
-        patches = patches.reshape(len(image), -1)
-        by_attribute = [
-            _NAMING_WEIGHTS.get(name, 1.0)
-            * batch["seen"][name]
-            * optax.softmax_cross_entropy(
-                patches @ layer["kernel"] + layer["bias"],
-                attributes[:, world.SLICES[name]],
-            )
-            for name, layer in params["heads"].items()
-        ]
-        code = picture_code(attributes, batch["seen"])
+        def encode(keys: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+            image = demo_run.to_float(images)
+            image = demo_judge.augment(keys[0], image, max_shift=1, max_blur=0.3)
+            image = as_inputs(keys[1], image)
+            return clip.encode_image_and_patches(params["clip"], image, config=config)
+
+        def code(shown: Any) -> jax.Array:
+            return losses.picture_code(shown["attributes"], shown["seen"])
+
+        feature, patches = encode(keys[:2], batch["image"])
         terms = {
-            "matching": contrastive(feature, text_feature, scale, fits),
-            "agreement": agreement(feature, code),
-            "text": agreement(text_feature, caption_code(contradicted)),
-            "naming": jnp.mean(sum(by_attribute)),
+            "matching": losses.contrastive(feature, text_feature, scale, fits),
+            "agreement": losses.agreement(feature, code(batch)),
+            "text": losses.agreement(text_feature, losses.caption_code(contradicted)),
         }
-        total = terms["matching"] + training.naming_weight * terms["naming"]
-        total += weight * (terms["agreement"] + terms["text"])
+        if refines:
+            sides = batch["moves"]
+            features = [encode(keys[4:], side["image"])[0] for side in sides]
+            codes = [code(side) for side in sides]
+            terms["moves"] = losses.disagreement(features, codes)
+        else:
+            terms["naming"] = _naming(params["heads"], patches, batch)
+        weights: dict[str, Any] = {
+            "matching": 1.0,
+            "agreement": weight,
+            "text": weight,
+            "moves": training.moves_weight,
+            "naming": training.naming_weight,
+        }
+        total = jnp.sum(jnp.stack([weights[name] * terms[name] for name in terms]))
         return total, terms
 
     @jax.jit
@@ -469,17 +382,21 @@ def train(
     indices = demo_run.batches(
         len(images), training.batch_size, seed=training.seed, start=start
     )
+    move_indices = demo_run.batches(
+        len(moves[0]), training.moves_per_step, seed=training.seed, start=start
+    )
     params, opt_state = state["params"], state["optimizer"]
     for step in range(start, total):
-        rows = next(indices)
-        which = step % training.captions_per_face
+        rows, which = next(indices), step % training.captions_per_face
         batch = {
-            "image": images[rows],
+            **_pictures(images[rows], vectors[rows]),
             "tokens": tokens[rows, which],
             "contradicted": contradicted[rows, which],
-            "attributes": vectors[rows, : world.NUM_VALUES],
-            "seen": {name: visible[rows] for name, visible in seen.items()},
         }
+        rows = next(move_indices)
+        if step >= training.steps:
+            sides = (part[rows].swapaxes(0, 1) for part in moves)
+            batch["moves"] = [_pictures(*side) for side in zip(*sides, strict=True)]
         schedule = jax.tree.map(jnp.float32, _schedule(step, training))
         key = jax.random.fold_in(jax.random.key(training.seed), step)
         params, opt_state, terms = update(params, opt_state, schedule, key, batch)
@@ -498,13 +415,22 @@ def train(
 def run(workdir: pathlib.Path, assets: pathlib.Path) -> None:
     """Trains the CLIP and writes it with its tokenizer."""
     training = ClipTraining()
-    drawn = drawn_faces(workdir, training)
     generator = embedded.load_generator(assets / "generator")
-    made = generated_faces(
-        workdir, generator, training.num_generated, seed=training.seed
+    drawn = demo_clip_pictures.drawn(
+        workdir,
+        training.num_drawn,
+        resolution=training.network.image_size,
+        seed=training.seed,
+    )
+    made, moves = (
+        make(workdir, generator, count, seed=training.seed)
+        for make, count in (
+            (demo_clip_pictures.generated, training.num_generated),
+            (demo_clip_pictures.moves, training.num_moves),
+        )
     )
     images, vectors = map(np.concatenate, zip(drawn, made, strict=True))
-    export(train(training, workdir, images, vectors), training, assets)
+    export(train(training, workdir, images, vectors, moves), training, assets)
 
 
 def export(params: Any, training: ClipTraining, assets: pathlib.Path) -> None:

@@ -30,26 +30,26 @@ class Goal(NamedTuple):
 
 
 PROMPTS = {
-    "a face with blonde hair": Goal("hair_color:blonde", 0.005, 0.08, 8),
-    "a person wearing sunglasses": Goal("glasses:sunglasses", 0.005, 0.08, 3),
-    "a bearded man": Goal("facial_hair:beard", 0.005, 0.08, 3),
-    "a smiling face": Goal("mouth:smile", 0.005, 0.08, 3),
-    "a face with blue hair": Goal("hair_color:blue", 0.005, 0.08, 7),
-    "a bald person": Goal("hair_style:bald", 0.005, 0.1, 5),
-    "a person with grey hair": Goal("hair_color:grey", 0.005, 0.09, 8),
-    "a surprised face": Goal("mouth:surprised", 0.005, 0.1, 3),
+    "a face with blonde hair": Goal("hair_color:blonde", 0.004, 0.1, 6),
+    "a person wearing sunglasses": Goal("glasses:sunglasses", 0.004, 0.09, 3),
+    "a bearded man": Goal("facial_hair:beard", 0.004, 0.09, 3),
+    "a smiling face": Goal("mouth:smile", 0.004, 0.09, 3),
+    "a face with blue hair": Goal("hair_color:blue", 0.004, 0.07, 6.5),
+    "a bald person": Goal("hair_style:bald", 0.0035, 0.09, 4.5),
+    "a person with grey hair": Goal("hair_color:grey", 0.004, 0.1, 7),
+    "a surprised face": Goal("mouth:surprised", 0.004, 0.1, 3),
 }
 
 # The flag that says how far a method goes, and what the stage "tuning" tries of it.
 _CHOICES = {
-    "optimization": ("l2_lambda", (0.0025, 0.0035, 0.005, 0.008)),
-    "mapper": ("strength", (0.07, 0.08, 0.09, 0.1, 0.12)),
-    "direction": ("alpha", (2, 3, 4, 5, 6, 7, 8, 10)),
+    "optimization": ("l2_lambda", (0.0025, 0.0035, 0.004, 0.005)),
+    "mapper": ("strength", (0.07, 0.08, 0.09, 0.1, 0.11)),
+    "direction": ("alpha", (2, 3, 4, 4.5, 5, 5.5, 6, 6.5, 7, 7.5, 8)),
 }
 
 # Latents that are scored, and others that settings are chosen on.
 _SEEDS = "0-63"
-_TUNING_SEEDS = "1000-1015"
+_TUNING_SEEDS = "1000-1063"
 
 _OPTIMIZATION = ("--steps=80",)
 # All of w is positive here, and over rows the official normalisation would leave signs.

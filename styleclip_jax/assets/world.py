@@ -183,8 +183,8 @@ def labels(vectors: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def visible(vectors: np.ndarray, attribute: str) -> np.ndarray:
-    """Whether the attribute can be seen, [N] bool, for vectors [N, VECTOR_SIZE].
+def shown(vectors: np.ndarray, attribute: str) -> np.ndarray:
+    """How far the attribute can be seen, [N] in [0, 1], for vectors [N, VECTOR_SIZE].
 
     A bald head shows no hair colour, and sunglasses hide the eyes.
     """
@@ -193,9 +193,14 @@ def visible(vectors: np.ndarray, attribute: str) -> np.ndarray:
         "eyes": ("glasses", "sunglasses"),
     }
     if attribute not in hidden_by:
-        return np.ones(len(vectors), bool)
+        return np.ones(len(vectors), np.float32)
     name, value = hidden_by[attribute]
-    return vectors[:, SLICES[name].start + list(ATTRIBUTES[name]).index(value)] < 0.5
+    return 1 - vectors[:, SLICES[name].start + list(ATTRIBUTES[name]).index(value)]
+
+
+def visible(vectors: np.ndarray, attribute: str) -> np.ndarray:
+    """Whether the attribute can be seen, [N] bool, for vectors [N, VECTOR_SIZE]."""
+    return shown(vectors, attribute) > 0.5
 
 
 # The drawing. Coordinates are those of a canvas of 128 × 128, drawn slightly enlarged

@@ -1,0 +1,108 @@
+"""What the small CLIP learns from moves in W+."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from styleclip_jax import assets
+from styleclip_jax.assets import world
+from styleclip_jax.models import clip
+from tests import tiny
+from train import demo_clip_losses as losses
+from train import demo_clip_pictures, demo_run
+
+
+def _faces(count: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return np.stack([world.to_vector(world.sample_face(rng)) for _ in range(count)])
+
+
+@pytest.mark.parametrize(
+    ("attribute", "hiding", "value"),
+    [("hair_color", "hair_style", "bald"), ("eyes", "glasses", "sunglasses")],
+)
+def test_attributes_are_shown_as_far_as_nothing_hides_them(
+    attribute: str, hiding: str, value: str
+):
+    vectors = _faces(3)
+    part = world.SLICES[hiding]
+    hides = list(world.ATTRIBUTES[hiding]).index(value)
+    other = (hides + 1) % len(world.ATTRIBUTES[hiding])
+    for row, share in enumerate((0.0, 0.3, 1.0)):
+        vectors[row, part] = 0
+        vectors[row, part.start + hides] = share
+        vectors[row, part.start + other] = 1 - share
+    np.testing.assert_allclose(world.shown(vectors, attribute), [1, 0.7, 0], atol=1e-6)
+    np.testing.assert_array_equal(world.visible(vectors, attribute), [1, 1, 0])
+    np.testing.assert_array_equal(world.shown(vectors, "mouth"), 1)
+
+
+def test_moves_change_what_they_say_and_nothing_else():
+    count = 300
+    rows, shown = demo_clip_pictures.move(count, tiny.GENERATOR, seed=1)
+    size = (count, 2, tiny.GENERATOR.num_rows, world.VECTOR_SIZE)
+    assert rows.shape == size
+    assert shown.shape == (count, 2, world.VECTOR_SIZE)
+    # The noise of both sides is the same: what does not move is equal.
+    moves = np.abs(rows[:, 1] - rows[:, 0]).max(axis=1) > 1e-9
+    change = np.abs(shown[:, 1] - shown[:, 0])
+    moved_attributes = []
+    for name, part in world.SLICES.items():
+        known = np.isfinite(shown[:, 0, part]).all(axis=1)
+        assert np.all(np.isfinite(shown[:, 0, part]).any(axis=1) == known), name
+        moved = moves[:, part].any(axis=1)
+        # What is known of an attribute that moves is how far; of the others, nothing.
+        says = change[:, part].max(axis=1) > 0
+        np.testing.assert_array_equal(says[known], moved[known])
+        np.testing.assert_array_equal(shown[known & ~moved][:, :, part] % 1, 0)
+        moved_attributes.append(moved | ~known)
+    assert set(np.sum(moved_attributes, axis=0)) == {1, 2}
+    assert not moves[:, world.NUM_VALUES :].any()
+    unknown = np.isnan(shown).any(axis=(1, 2)).mean()
+    assert 0.42 < unknown < 0.58
+
+
+def test_disagreement_is_what_changes_otherwise():
+    rng = np.random.default_rng(2)
+    size = 16
+    frame = losses.frame(size)
+    codes = [rng.random((5, 9)).astype(np.float32) for _ in range(2)]
+    # Features are normalised, as codes of pictures are by their constant length.
+    length = losses.CODE_LENGTH
+    codes = [
+        code / np.linalg.norm(code, axis=1, keepdims=True) * length for code in codes
+    ]
+    features = [3 * code @ frame[:9] for code in codes]
+    assert float(losses.disagreement(features, codes)) < 1e-6
+    still = float(losses.disagreement([features[0]] * 2, codes))
+    wanted = np.sum((codes[1] - codes[0]) ** 2, axis=1) / length**2
+    np.testing.assert_allclose(still, np.mean(wanted / (wanted + 0.004)), rtol=1e-4)
+
+    # What is unknown does not count, in the value and in the gradient.
+    unknown = [code.copy() for code in codes]
+    for code in unknown:
+        code[:, 3] = np.nan
+    features[1] = features[1] + 0.7 * frame[3]
+    features[1] = features[1] / np.linalg.norm(features[1], axis=1, keepdims=True)
+    known = jax.grad(lambda x: losses.disagreement([features[0], x], unknown))
+    assert np.all(np.isfinite(known(jnp.asarray(features[1]))))
+
+
+def test_the_clip_sees_small_moves_of_the_generator():
+    network = assets.load_generator()
+    model, _ = assets.load_clip()
+    rows, shown = demo_clip_pictures.move(200, network.config, seed=9)
+    images = [demo_clip_pictures.render(network, rows[:, side]) for side in range(2)]
+    encode = jax.jit(lambda x: clip.encode_image(model.params, x, config=model.config))
+    known = np.isfinite(shown).all(axis=(1, 2))
+    features = [encode(demo_run.to_float(image[known])) for image in images]
+    codes = [
+        losses.picture_code(
+            jnp.asarray(vectors[:, : world.NUM_VALUES]),
+            {name: world.shown(vectors, name) for name in world.ATTRIBUTES},
+        )
+        for vectors in shown[known].swapaxes(0, 1)
+    ]
+    # 1 is a feature that stays, and 0.84 a CLIP that was not trained on moves.
+    assert float(losses.disagreement(features, codes)) < 0.6

@@ -225,15 +225,15 @@ def _heads(size: int) -> dict[str, Any]:
     }
 
 
-def _naming(heads: Any, patches: jax.Array, batch: Any) -> jax.Array:
+def _naming(heads: Any, patches: jax.Array, vectors: jax.Array) -> jax.Array:
     """Cross-entropy of the attributes named by the heads, [], for patches [B, P, D]."""
     flat = patches.reshape(len(patches), -1)
     by_attribute = [
         _NAMING_WEIGHTS.get(name, 1.0)
-        * batch["seen"][name]
+        * world.shown(vectors, name)
         * optax.softmax_cross_entropy(
             flat @ layer["kernel"] + layer["bias"],
-            batch["attributes"][:, world.SLICES[name]],
+            vectors[:, world.SLICES[name]],
         )
         for name, layer in heads.items()
     ]
@@ -256,15 +256,6 @@ def _initial_state(training: ClipTraining) -> tuple[dict[str, Any], Any]:
     )
     state = {"step": 0, "params": params, "optimizer": optimizer.init(params)}
     return state, optimizer
-
-
-def _pictures(images: np.ndarray, vectors: np.ndarray) -> dict[str, Any]:
-    """A batch of pictures with the attributes that they show, and how far they do."""
-    return {
-        "image": images,
-        "attributes": vectors[:, : world.NUM_VALUES],
-        "seen": {name: world.shown(vectors, name) for name in world.ATTRIBUTES},
-    }
 
 
 def _schedule(step: int, training: ClipTraining) -> tuple[float, float]:
@@ -319,9 +310,9 @@ def train(
         random = jax.random.randint(keys[3], text.shape, 1, config.vocab_size - 2)
         text = jnp.where(replaced, random, text)
         text_feature = clip.encode_text(params["clip"], text, config=config)
-        attributes = batch["attributes"]
+        vectors = batch["vectors"]
         contradicted = batch["contradicted"].astype(jnp.float32)
-        wrong = attributes @ contradicted.T
+        wrong = vectors[:, : world.NUM_VALUES] @ contradicted.T
         fits = jnp.maximum(1 - wrong, 0)
         refines = "moves" in batch
         scale = _LOGIT_SCALE if refines else params["clip"]["logit_scale"]
@@ -333,22 +324,19 @@ def train(
             image = as_inputs(keys[1], image)
             return clip.encode_image_and_patches(params["clip"], image, config=config)
 
-        def code(shown: Any) -> jax.Array:
-            return losses.picture_code(shown["attributes"], shown["seen"])
-
         feature, patches = encode(keys[:2], batch["image"])
         terms = {
             "matching": losses.contrastive(feature, text_feature, scale, fits),
-            "agreement": losses.agreement(feature, code(batch)),
+            "agreement": losses.agreement(feature, losses.picture_code(vectors)),
             "text": losses.agreement(text_feature, losses.caption_code(contradicted)),
         }
         if refines:
-            sides = batch["moves"]
-            features = [encode(keys[4:], side["image"])[0] for side in sides]
-            codes = [code(side) for side in sides]
+            pictures, shown = batch["moves"]
+            features = [encode(keys[4:], pictures[:, side])[0] for side in range(2)]
+            codes = [losses.picture_code(shown[:, side]) for side in range(2)]
             terms["moves"] = losses.disagreement(features, codes)
         else:
-            terms["naming"] = _naming(params["heads"], patches, batch)
+            terms["naming"] = _naming(params["heads"], patches, vectors)
         weights: dict[str, Any] = {
             "matching": 1.0,
             "agreement": weight,
@@ -389,14 +377,14 @@ def train(
     for step in range(start, total):
         rows, which = next(indices), step % training.captions_per_face
         batch = {
-            **_pictures(images[rows], vectors[rows]),
+            "image": images[rows],
+            "vectors": vectors[rows],
             "tokens": tokens[rows, which],
             "contradicted": contradicted[rows, which],
         }
         rows = next(move_indices)
         if step >= training.steps:
-            sides = (part[rows].swapaxes(0, 1) for part in moves)
-            batch["moves"] = [_pictures(*side) for side in zip(*sides, strict=True)]
+            batch["moves"] = tuple(part[rows] for part in moves)
         schedule = jax.tree.map(jnp.float32, _schedule(step, training))
         key = jax.random.fold_in(jax.random.key(training.seed), step)
         params, opt_state, terms = update(params, opt_state, schedule, key, batch)
@@ -422,12 +410,11 @@ def run(workdir: pathlib.Path, assets: pathlib.Path) -> None:
         resolution=training.network.image_size,
         seed=training.seed,
     )
-    made, moves = (
-        make(workdir, generator, count, seed=training.seed)
-        for make, count in (
-            (demo_clip_pictures.generated, training.num_generated),
-            (demo_clip_pictures.moves, training.num_moves),
-        )
+    made = demo_clip_pictures.generated(
+        workdir, generator, training.num_generated, seed=training.seed
+    )
+    moves = demo_clip_pictures.moves(
+        workdir, generator, training.num_moves, seed=training.seed
     )
     images, vectors = map(np.concatenate, zip(drawn, made, strict=True))
     export(train(training, workdir, images, vectors, moves), training, assets)

@@ -66,23 +66,23 @@ def disagreement(
     return jnp.mean(error / (jnp.sum(wanted**2, axis=1) + 0.004))
 
 
-def picture_code(attributes: jax.Array, seen: dict[str, jax.Array]) -> jax.Array:
-    """What the feature of a picture with attributes [B, V] should say, [B, 1 + V].
+def picture_code(vectors: jax.Array) -> jax.Array:
+    """What the features of pictures of `world` vectors should say, [B, 1 + V].
 
     The roots of each attribute's shares, whose squares sum to one; the shares are
-    equal where a picture does not show it (`seen` [B] in [0, 1] is 0). So the angle
-    between two pictures says in how many attributes they agree, the way from one value
-    to another leads past no third, and a picture comes no nearer to a text by losing
-    what the text does not speak of. (It did with attributes around their mean, which
+    equal where a picture does not show it (`world.shown` is 0). So the angle between
+    two pictures says in how many attributes they agree, the way from one value to
+    another leads past no third, and a picture comes no nearer to a text by losing what
+    the text does not speak of. (It did with attributes around their mean, which
     are short when they are unclear.) The similarity rises most where the way begins.
     (With the shares divided by their length a tenth of a beard was not worth learning,
     and an edit's first steps went elsewhere.)
     """
-    parts = [jnp.full((len(attributes), 1), _FACE_LENGTH)]
+    parts = [jnp.full((len(vectors), 1), _FACE_LENGTH)]
     for name, part in world.SLICES.items():
         count = len(world.ATTRIBUTES[name])
-        clear = seen[name][:, None]
-        shown = clear * attributes[:, part] + (1 - clear) / count
+        clear = world.shown(vectors, name)[:, None]
+        shown = clear * vectors[:, part] + (1 - clear) / count
         parts.append(jnp.sqrt(shown))
     return jnp.concatenate(parts, 1)
 

@@ -8,6 +8,7 @@ everywhere.
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -183,10 +184,11 @@ def labels(vectors: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def shown(vectors: np.ndarray, attribute: str) -> np.ndarray:
+def shown(vectors: Any, attribute: str) -> Any:
     """How far the attribute can be seen, [N] in [0, 1], for vectors [N, VECTOR_SIZE].
 
-    A bald head shows no hair colour, and sunglasses hide the eyes.
+    A bald head shows no hair colour, and sunglasses hide the eyes. Arrays may be
+    numpy's or jax's.
     """
     hidden_by = {
         "hair_color": ("hair_style", "bald"),

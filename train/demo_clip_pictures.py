@@ -12,6 +12,16 @@ from styleclip_jax.models import clip, stylegan2
 from styleclip_jax.models.network import Network
 from train import demo_generator, demo_run
 
+# How much oftener than the others (1) an attribute moves: those that edits are for, and
+# those that are slow to follow (hair styles) or that edits lose most (backgrounds).
+_MOVE_WEIGHTS = {
+    "hair_style": 3.0,
+    "background": 2.0,
+    "hair_color": 1.5,
+    "mouth": 1.5,
+    "facial_hair": 1.5,
+}
+
 
 def drawn(
     workdir: pathlib.Path, count: int, *, resolution: int, seed: int
@@ -153,7 +163,9 @@ def _pair(rng: np.random.Generator) -> tuple[world.Face, world.Face]:
     face = world.sample_face(rng)
     values: dict[str, Any] = {}
     count = rng.choice([1, 1, 2])
-    for name in rng.choice(list(world.ATTRIBUTES), count, replace=False):
+    weights = np.array([_MOVE_WEIGHTS.get(name, 1.0) for name in world.ATTRIBUTES])
+    chances = weights / weights.sum()
+    for name in rng.choice(list(world.ATTRIBUTES), count, replace=False, p=chances):
         others = [v for v in world.ATTRIBUTES[name] if v != getattr(face, name)]
         values[name] = others[rng.integers(len(others))]
     return face, dataclasses.replace(face, **values)

@@ -21,6 +21,8 @@ _MOVE_WEIGHTS = {
     "mouth": 1.5,
     "facial_hair": 1.5,
 }
+_WEIGHTS = np.array([_MOVE_WEIGHTS.get(name, 1.0) for name in world.ATTRIBUTES])
+_MOVE_CHANCES = _WEIGHTS / _WEIGHTS.sum()
 
 
 def drawn(
@@ -163,9 +165,8 @@ def _pair(rng: np.random.Generator) -> tuple[world.Face, world.Face]:
     face = world.sample_face(rng)
     values: dict[str, Any] = {}
     count = rng.choice([1, 1, 2])
-    weights = np.array([_MOVE_WEIGHTS.get(name, 1.0) for name in world.ATTRIBUTES])
-    chances = weights / weights.sum()
-    for name in rng.choice(list(world.ATTRIBUTES), count, replace=False, p=chances):
+    names = rng.choice(list(world.ATTRIBUTES), count, replace=False, p=_MOVE_CHANCES)
+    for name in names:
         others = [v for v in world.ATTRIBUTES[name] if v != getattr(face, name)]
         values[name] = others[rng.integers(len(others))]
     return face, dataclasses.replace(face, **values)

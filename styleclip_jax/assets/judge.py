@@ -132,17 +132,13 @@ def kept(
       before, after: indices that `predict` found, [N] each.
       target: the attribute that may change.
     """
-    hidden_by = {
-        "hair_color": ("hair_style", "bald"),
-        "eyes": ("glasses", "sunglasses"),
-    }
     same = counted = np.zeros(len(before[target]))
     for name in world.ATTRIBUTES:
         if name == target:
             continue
         seen = np.ones(len(before[name]), bool)
-        if name in hidden_by:
-            other, value = hidden_by[name]
+        if name in world.HIDDEN_BY:
+            other, value = world.HIDDEN_BY[name]
             index = list(world.ATTRIBUTES[other]).index(value)
             seen = (before[other] != index) & (after[other] != index)
         same = same + ((before[name] == after[name]) & seen)

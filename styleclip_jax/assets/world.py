@@ -94,6 +94,13 @@ SHAPES = (
 TINTS = ("hair_color", "skin", "background", "clothes")
 SPREAD = 0.5
 
+# What cannot be seen with a value of another attribute: a bald head shows no hair
+# colour, and sunglasses hide the eyes.
+HIDDEN_BY = {
+    "hair_color": ("hair_style", "bald"),
+    "eyes": ("glasses", "sunglasses"),
+}
+
 NUM_VALUES = sum(map(len, ATTRIBUTES.values()))
 VECTOR_SIZE = NUM_VALUES + len(SHAPES) + 2 * len(TINTS)
 
@@ -187,16 +194,11 @@ def labels(vectors: np.ndarray) -> dict[str, np.ndarray]:
 def shown(vectors: Any, attribute: str) -> Any:
     """How far the attribute can be seen, [N] in [0, 1], for vectors [N, VECTOR_SIZE].
 
-    A bald head shows no hair colour, and sunglasses hide the eyes. Arrays may be
-    numpy's or jax's.
+    Less where `HIDDEN_BY` names what hides it. Arrays may be numpy's or jax's.
     """
-    hidden_by = {
-        "hair_color": ("hair_style", "bald"),
-        "eyes": ("glasses", "sunglasses"),
-    }
-    if attribute not in hidden_by:
+    if attribute not in HIDDEN_BY:
         return np.ones(len(vectors), np.float32)
-    name, value = hidden_by[attribute]
+    name, value = HIDDEN_BY[attribute]
     return 1 - vectors[:, SLICES[name].start + list(ATTRIBUTES[name]).index(value)]
 
 

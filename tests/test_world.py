@@ -180,7 +180,7 @@ def test_optimization_does_what_the_prompt_says_and_little_else():
     w_plus = demo_report.sample_latents(generator, 8, seed=5, truncation_psi=0.7)
     text = clip.encode_prompts(model, words, ["a person wearing sunglasses"])[0]
     problem = optimization.official(
-        optimization.OptimizationConfig(steps=80, l2_lambda=0.004)
+        optimization.OptimizationConfig(steps=80, l2_lambda=0.0045)
     )
     compiled = optimization.compiled(problem, sharding=None)
     networks = losses.Networks(generator, model)

@@ -101,7 +101,7 @@ class ClipTraining:
 
     network: clip.ClipConfig = _NETWORK
     steps: int = 4500
-    refining_steps: int = 3000
+    refining_steps: int = 4000
     batch_size: int = 64
     moves_per_step: int = 48
     learning_rate: float = 1e-3
@@ -113,7 +113,7 @@ class ClipTraining:
     captions_per_face: int = 2
     agreement_weight: float = 10.0
     refining_weight: float = 60.0
-    moves_weight: float = 30.0
+    moves_weight: float = 40.0
     naming_weight: float = 0.5
     unknown_words: float = 0.03
     seed: int = 4

@@ -16,7 +16,7 @@ from train import demo_generator, demo_run
 # those that are slow to follow (hair styles) or that edits lose most (backgrounds).
 _MOVE_WEIGHTS = {
     "hair_style": 3.0,
-    "background": 2.0,
+    "background": 2.5,
     "hair_color": 1.5,
     "mouth": 1.5,
     "facial_hair": 1.5,

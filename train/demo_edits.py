@@ -31,19 +31,19 @@ class Goal(NamedTuple):
 
 PROMPTS = {
     "a face with blonde hair": Goal("hair_color:blonde", 0.0045, 0.18, 5.5),
-    "a person wearing sunglasses": Goal("glasses:sunglasses", 0.0035, 0.11, 3),
+    "a person wearing sunglasses": Goal("glasses:sunglasses", 0.004, 0.1, 3),
     "a bearded man": Goal("facial_hair:beard", 0.003, 0.11, 3),
-    "a smiling face": Goal("mouth:smile", 0.0045, 0.1, 3),
-    "a face with blue hair": Goal("hair_color:blue", 0.00375, 0.1, 6),
-    "a bald person": Goal("hair_style:bald", 0.004, 0.11, 4.5),
-    "a person with grey hair": Goal("hair_color:grey", 0.0045, 0.12, 6.5),
-    "a surprised face": Goal("mouth:surprised", 0.0045, 0.12, 3),
+    "a smiling face": Goal("mouth:smile", 0.005, 0.1, 3),
+    "a face with blue hair": Goal("hair_color:blue", 0.0045, 0.09, 6),
+    "a bald person": Goal("hair_style:bald", 0.00425, 0.1, 4.5),
+    "a person with grey hair": Goal("hair_color:grey", 0.005, 0.13, 7),
+    "a surprised face": Goal("mouth:surprised", 0.004, 0.12, 3),
 }
 
 # The flag that says how far a method goes, and what the stage "tuning" tries of it.
 _CHOICES = {
-    "optimization": ("l2_lambda", (0.003, 0.0035, 0.00375, 0.004, 0.0045, 0.005)),
-    "mapper": ("strength", (0.08, 0.09, 0.1, 0.11, 0.12, 0.14, 0.16, 0.18)),
+    "optimization": ("l2_lambda", (0.003, 0.0035, 0.004, 0.00425, 0.0045, 0.005)),
+    "mapper": ("strength", (0.08, 0.09, 0.1, 0.11, 0.12, 0.13, 0.14, 0.16, 0.18)),
     "direction": ("alpha", (2, 3, 4, 4.5, 5, 5.5, 6, 6.5, 7, 7.5, 8)),
 }
 
@@ -51,7 +51,8 @@ _CHOICES = {
 _SEEDS = "0-63"
 _TUNING_SEEDS = "1000-1063"
 
-_OPTIMIZATION = ("--steps=80",)
+# Large first steps lead past halfway pictures that CLIP takes for something else.
+_OPTIMIZATION = ("--steps=80", "--learning_rate=0.7")
 # All of w is positive here, and over rows the official normalisation would leave signs.
 _MAPPER = (
     "--train_steps=600",

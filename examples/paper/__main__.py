@@ -53,7 +53,7 @@ for _name, _default, _help in (
         "a person wearing sunglasses",
         "Texts, with commas between; Figures 6 and 24 show the first.",
     ),
-    ("l2_lambda", "0.004", "Weight of the latent distance: one, or one per prompt."),
+    ("l2_lambda", "0.0045", "Weight of the latent distance: one, or one per prompt."),
     ("id_lambda", "0", "Weight of the identity distance: one, or one per prompt."),
     ("alphas", "-6,-3,3,6,9", "Strengths on Figures 6 and 24."),
     ("betas", "", "Thresholds on Figure 6; those of --num_channels if empty."),

@@ -192,24 +192,29 @@ def _color(image: np.ndarray, *boxes: Box) -> np.ndarray:
     return np.median(np.concatenate([_patch(image, box) for box in boxes]), axis=0)
 
 
-def _is_skin(image: np.ndarray, box: Box) -> bool:
-    """Whether a box has about the colour of the cheeks."""
-    difference = _color(image, box) - _color(image, *_CHEEKS)
-    return bool(np.linalg.norm(difference) < 30)
+def _to_hair(color: np.ndarray) -> dict[str, float]:
+    """Distance of a colour to each hair colour."""
+    return {
+        name: float(np.linalg.norm(color - np.array(hair)))
+        for name, hair in world.HAIR_COLORS.items()
+    }
+
+
+def _to_cheeks(image: np.ndarray, box: Box) -> float:
+    """Distance of the colour of a box to that of the cheeks."""
+    return float(np.linalg.norm(_color(image, box) - _color(image, *_CHEEKS)))
 
 
 def hair_color(image: np.ndarray) -> str:
     """Name of the hair colour nearest to the pixels at the top of the head."""
-    color = _color(image, _HAIR)
-    return min(
-        world.HAIR_COLORS,
-        key=lambda name: np.linalg.norm(color - np.array(world.HAIR_COLORS[name])),
-    )
+    distances = _to_hair(_color(image, _HAIR))
+    return min(distances, key=distances.__getitem__)
 
 
 def is_bald(image: np.ndarray) -> bool:
-    """Whether the top of the forehead has the colour of the cheeks."""
-    return _is_skin(image, _FOREHEAD)
+    """Whether the top of the forehead is more like the cheeks than like any hair."""
+    hair = min(_to_hair(_color(image, _FOREHEAD)).values())
+    return _to_cheeks(image, _FOREHEAD) < hair
 
 
 def has_sunglasses(image: np.ndarray) -> bool:
@@ -219,7 +224,7 @@ def has_sunglasses(image: np.ndarray) -> bool:
 
 def has_beard(image: np.ndarray) -> bool:
     """Whether the chin has another colour than the cheeks."""
-    return not _is_skin(image, _CHIN)
+    return _to_cheeks(image, _CHIN) > 30
 
 
 def is_smiling(image: np.ndarray) -> bool:
@@ -230,10 +235,9 @@ def is_smiling(image: np.ndarray) -> bool:
 
 
 def is_surprised(image: np.ndarray) -> bool:
-    """Whether the mouth is open, and so high that palate and tongue fill a column."""
-    pixels = _patch(image, _OPEN_MOUTH)
-    inside = [np.linalg.norm(pixels - color, axis=1) < 40 for color in world.MOUTH]
-    return bool(np.mean(np.any(inside, axis=0)) > 0.55)
+    """Whether half of a column as high as an open mouth is red, as beards are not."""
+    red, green, blue = _patch(image, _OPEN_MOUTH).T
+    return bool(np.mean((green < 0.5 * red) & (blue > 0.75 * green)) > 0.5)
 
 
 # What the checks can say of an attribute's value.

@@ -52,8 +52,6 @@ CLOTHES_COLORS: dict[str, Color] = {
     "black": (52, 52, 60),
     "yellow": (240, 190, 50),
 }
-# Palate and tongue.
-MOUTH: tuple[Color, Color] = ((110, 24, 34), (206, 84, 92))
 
 # Each attribute with its values and how often they are drawn.
 ATTRIBUTES: dict[str, dict[str, float]] = {
@@ -378,7 +376,8 @@ class _Drawing:
     def _mouth(self) -> None:
         x, y, canvas = self.front, self.mouth_y, self.canvas
         width = 9 + 1.5 * self.shape["mouth_width"]
-        lip, (palate, tongue) = _mix(self.skin, (150, 30, 40), 0.55), MOUTH
+        lip = _mix(self.skin, (150, 30, 40), 0.55)
+        palate, tongue = (110, 24, 34), (206, 84, 92)
         match self.face.mouth:
             case "neutral":
                 canvas.line([(x - width * 0.8, y), (x + width * 0.8, y)], lip, 2.6)

@@ -28,7 +28,7 @@ _TITLE = "StyleCLIP"
 _MAX_ALPHA = 10.0
 _SHEET_ALPHAS = (-6, -3, 0, 3, 6)
 # Of the fields that count steps, λ and the like, where models are the embedded ones.
-_EMBEDDED = studio_edits.Settings(80, 0.1, 0.004, 0.0)
+_EMBEDDED = studio_edits.Settings(80, 0.1, 0.0045, 0.0)
 # Width of the largest picture that is shown without loss.
 _MAX_PNG = 256
 # Uploads, pictures and files are deleted after a day; looked for every hour, in s.

@@ -200,9 +200,9 @@ def _to_hair(color: np.ndarray) -> dict[str, float]:
     }
 
 
-def _to_cheeks(image: np.ndarray, box: Box) -> float:
-    """Distance of the colour of a box to that of the cheeks."""
-    return float(np.linalg.norm(_color(image, box) - _color(image, *_CHEEKS)))
+def _to_cheeks(image: np.ndarray, color: np.ndarray) -> float:
+    """Distance of a colour to that of the cheeks."""
+    return float(np.linalg.norm(color - _color(image, *_CHEEKS)))
 
 
 def hair_color(image: np.ndarray) -> str:
@@ -213,8 +213,8 @@ def hair_color(image: np.ndarray) -> str:
 
 def is_bald(image: np.ndarray) -> bool:
     """Whether the top of the forehead is more like the cheeks than like any hair."""
-    hair = min(_to_hair(_color(image, _FOREHEAD)).values())
-    return _to_cheeks(image, _FOREHEAD) < hair
+    color = _color(image, _FOREHEAD)
+    return _to_cheeks(image, color) < min(_to_hair(color).values())
 
 
 def has_sunglasses(image: np.ndarray) -> bool:
@@ -224,7 +224,7 @@ def has_sunglasses(image: np.ndarray) -> bool:
 
 def has_beard(image: np.ndarray) -> bool:
     """Whether the chin has another colour than the cheeks."""
-    return _to_cheeks(image, _CHIN) > 30
+    return _to_cheeks(image, _color(image, _CHIN)) >= 30
 
 
 def is_smiling(image: np.ndarray) -> bool:

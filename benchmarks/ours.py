@@ -17,14 +17,14 @@ from convert import stylegan2 as convert_stylegan2
 from convert import torch_files
 from styleclip_jax import losses
 from styleclip_jax.cli import allocator
-from styleclip_jax.io import checkpoints
+from styleclip_jax.io import checkpoints, clip_files
 from styleclip_jax.methods import (
     channel_relevance,
     mapper,
     mapper_training,
     optimization,
 )
-from styleclip_jax.models import bpe, clip, irse50, stylegan2
+from styleclip_jax.models import bpe, clip, clip_input, irse50, stylegan2
 from styleclip_jax.models.network import Network
 
 # Rows of the Jacobian per turn.
@@ -99,17 +99,15 @@ class Ours:
 
     @functools.cached_property
     def styles(self) -> Any:
-        to_styles = functools.partial(stylegan2.to_styles, config=self.generator.config)
-        return jax.jit(to_styles)(self.generator.params, self.w_plus)
+        return jax.jit(stylegan2.to_styles)(self.generator, self.w_plus)
 
     @functools.cached_property
     def text(self) -> jax.Array:
         length = self.clip.config.context_length
         bpe.write(bpe.OPENAI_MERGES, self.folder)
-        names = (self.folder / name for name in clip.TOKENIZER_FILES)
+        names = (self.folder / name for name in clip_files.TOKENIZER_FILES)
         tokens = clip.tokenize(bpe.read(*names), [worker.PROMPT], context_length=length)
-        encode = functools.partial(clip.encode_text, config=self.clip.config)
-        return clip.normalize(jax.jit(encode)(self.clip.params, tokens))[0]
+        return clip.normalize(jax.jit(clip.encode_text)(self.clip, tokens))[0]
 
 
 def _repeat(turns: worker.Turns, function: Callable[..., Any], *inputs: Any) -> None:
@@ -119,15 +117,15 @@ def _repeat(turns: worker.Turns, function: Callable[..., Any], *inputs: Any) -> 
 
 
 def _gradient(function: Callable[..., jax.Array]) -> Callable[..., Any]:
-    """Of the mean square of f(params, x) by x."""
-    return jax.grad(lambda params, x: jnp.mean(function(params, x) ** 2), argnums=1)
+    """Of the mean square of f(network, x) by x."""
+    return jax.grad(lambda network, x: jnp.mean(function(network, x) ** 2), argnums=1)
 
 
 def synthesis(ours: Ours, turns: worker.Turns, *, gradient: bool = False) -> None:
     network = ours.generator
-    function = functools.partial(stylegan2.synthesize, config=network.config)
+    function = stylegan2.synthesize
     wanted = _gradient(function) if gradient else function
-    _repeat(turns, wanted, network.params, ours.w_plus)
+    _repeat(turns, wanted, network, ours.w_plus)
 
 
 def optimization_step(
@@ -168,24 +166,22 @@ def mapper_step(ours: Ours, turns: worker.Turns) -> None:
 def apply_mapper(ours: Ours, turns: worker.Turns) -> None:
     generator, network = ours.generator, ours.mapper
 
-    def edit(params: Any, latent: jax.Array) -> jax.Array:
-        edited = mapper.edit(params[0], latent, config=network.config)
-        return stylegan2.synthesize(params[1], edited, config=generator.config)
+    def edit(networks: Any, latent: jax.Array) -> jax.Array:
+        edited = mapper.edit(networks[0], latent)
+        return stylegan2.synthesize(networks[1], edited)
 
-    _repeat(turns, edit, (network.params, generator.params), ours.w_plus)
+    _repeat(turns, edit, (network, generator), ours.w_plus)
 
 
 def apply_direction(ours: Ours, turns: worker.Turns) -> None:
-    generator = ours.generator
-
-    def edit(params: Any, styles: Any) -> jax.Array:
+    def edit(generator: Network, styles: Any) -> jax.Array:
         moved = jax.tree.map(
             lambda s: s + worker.ALPHA * worker.direction(s.shape), styles
         )
-        image = stylegan2.synthesize_styles(params, moved, config=generator.config)
-        return clip.to_uint8(image, rounding="torch")
+        image = stylegan2.synthesize_styles(generator, moved)
+        return clip_input.to_uint8(image, rounding="torch")
 
-    _repeat(turns, edit, generator.params, ours.styles)
+    _repeat(turns, edit, ours.generator, ours.styles)
 
 
 def relevance(ours: Ours, turns: worker.Turns) -> None:
@@ -214,25 +210,23 @@ def jacobian(ours: Ours, turns: worker.Turns) -> None:
 
 def clip_image(ours: Ours, turns: worker.Turns, *, gradient: bool = False) -> None:
     network = ours.clip
-    function = functools.partial(clip.encode_image, config=network.config)
-    wanted = _gradient(function) if gradient else function
+    wanted = _gradient(clip.encode_image) if gradient else clip.encode_image
     size = network.config.image_size
     image = jnp.asarray(worker.normal((ours.spec.batch, size, size, 3)))
-    _repeat(turns, wanted, network.params, image)
+    _repeat(turns, wanted, network, image)
 
 
 def face(ours: Ours, turns: worker.Turns, *, gradient: bool = False) -> None:
     network = ours.identity
 
-    def total(params: Any, image: jax.Array) -> jax.Array:
+    def total(network: Network, image: jax.Array) -> jax.Array:
         # Not the mean square, which is constant: features have length 1.
-        return jnp.sum(irse50.embed(params, image, config=network.config)[:, 0])
+        return jnp.sum(irse50.embed(network, image)[:, 0])
 
-    embed = functools.partial(irse50.embed, config=network.config)
-    wanted = jax.grad(total, argnums=1) if gradient else embed
+    wanted = jax.grad(total, argnums=1) if gradient else irse50.embed
     size = network.config.input_size
     image = jnp.asarray(worker.normal((ours.spec.batch, size, size, 3)))
-    _repeat(turns, wanted, network.params, image)
+    _repeat(turns, wanted, network, image)
 
 
 def matmul(ours: Ours, turns: worker.Turns) -> None:

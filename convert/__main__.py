@@ -32,10 +32,9 @@ from convert import (
 )
 from convert.rules import Conversion
 from convert.torch_files import TorchFile
-from styleclip_jax.cli.flags import EXIT_USER_ERROR, end_if_unread
+from styleclip_jax.cli.program import EXIT_USER_ERROR, end_if_unread
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import checkpoints
-from styleclip_jax.models import clip as clip_model
+from styleclip_jax.io import checkpoints, clip_files
 
 
 class Kind(NamedTuple):
@@ -94,7 +93,7 @@ def _write_clip(
 def _read_clip(
     _: clip.ClipConversion, directory: pathlib.Path
 ) -> tuple[Mapping[str, Any], Any]:
-    network = clip_model.load(directory)
+    network = clip_files.load(directory)
     return checkpoints.flatten(network.params), network.config
 
 

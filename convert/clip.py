@@ -17,7 +17,7 @@ from convert import rules
 from convert.rules import Conversion, Rule
 from convert.torch_files import TorchFile, tensors
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import files
+from styleclip_jax.io import clip_files, files
 from styleclip_jax.models import bpe, clip
 
 _HEAD_WIDTH = 64
@@ -173,7 +173,7 @@ def convert(file: TorchFile) -> ClipConversion:
     described = table is _TRANSFORMERS and (folder / "config.json").is_file()
     notes = []
     if described:
-        config = clip.read_config(folder / "config.json")
+        config = clip_files.read_config(folder / "config.json")
     else:
         config = _infer_config(renamed.tensors, file.path)
         if table is _TRANSFORMERS:
@@ -183,14 +183,16 @@ def convert(file: TorchFile) -> ClipConversion:
             )
     params = rules.check_tensors(renamed, clip.param_shapes(config), file=file.path)
     tokenizer = None
-    if described and all((folder / name).is_file() for name in clip.TOKENIZER_FILES):
+    if described and all(
+        (folder / name).is_file() for name in clip_files.TOKENIZER_FILES
+    ):
         tokenizer = folder
     elif config.vocab_size == bpe.NUM_TOKENS_BESIDE_MERGES + bpe.NUM_MERGES:
         tokenizer = bpe.OPENAI_MERGES
     else:
         notes.append(
             f"no tokenizer: a vocabulary of {config.vocab_size} tokens is not "
-            f"OpenAI's; put {' and '.join(clip.TOKENIZER_FILES)} beside the result"
+            f"OpenAI's; put {' and '.join(clip_files.TOKENIZER_FILES)} beside the result"
         )
     return ClipConversion("clip", config, params, notes, tokenizer)
 
@@ -208,12 +210,12 @@ def write(conversion: ClipConversion, directory: files.Path) -> None:
     """
     params = flax.traverse_util.unflatten_dict(conversion.tensors, sep="/")
     with files.new_directory(directory) as temporary:
-        clip.save(clip.Clip(params, conversion.config), temporary)
+        clip_files.save(clip.Clip(params, conversion.config), temporary)
         source = conversion.tokenizer
         if source is None:
             return
         if source.is_dir():
-            for name in clip.TOKENIZER_FILES:
+            for name in clip_files.TOKENIZER_FILES:
                 shutil.copyfile(source / name, temporary / name)
         else:
             bpe.write(source, temporary)

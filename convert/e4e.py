@@ -14,7 +14,7 @@ import numpy as np
 from convert import irse50, rules, stylegan2
 from convert.rules import Conversion, Rule
 from convert.torch_files import TorchFile, options_of, state_of, tensors
-from styleclip_jax import assets
+from styleclip_jax import loading
 from styleclip_jax.errors import UserError
 from styleclip_jax.models import e4e
 
@@ -73,7 +73,7 @@ def convert(file: TorchFile) -> Conversion:
     if decoder:
         if average is not None and (average == average[0]).all():
             decoder["latent_avg"] = average[0]
-        parts[assets.DECODER] = stylegan2.convert(
+        parts[loading.DECODER] = stylegan2.convert(
             TorchFile(file.path, file.format, decoder)
         )
     if not options_of(file).get("start_from_latent_avg", True):
@@ -81,7 +81,7 @@ def convert(file: TorchFile) -> Conversion:
         average = np.zeros((config.num_rows, config.w_dim), np.float32)
     elif average is None and parts:
         notes.append("the file has no average latent; it is the decoder's average of w")
-        w_avg = parts[assets.DECODER].tensors["mapping/w_avg"]
+        w_avg = parts[loading.DECODER].tensors["mapping/w_avg"]
         average = np.tile(w_avg, (config.num_rows, 1))
     elif average is None:
         raise UserError(

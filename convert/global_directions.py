@@ -16,7 +16,7 @@ from convert.rules import Conversion
 from convert.torch_files import TorchFile
 from styleclip_jax import spaces
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import directions, files
+from styleclip_jax.io import direction_files, files
 
 KIND = "global_directions"
 # Name of the result in its folder.
@@ -26,8 +26,8 @@ _STATISTICS = "S_mean_std"
 # The official torch script measures layers up to this resolution, the TensorFlow
 # scripts all of them.
 _TORCH_RESOLUTION = 128
-_GENERATOR = directions.Origin("unknown", None)
-_CLIP = directions.Origin("openai/clip-vit-base-patch32", None)
+_GENERATOR = direction_files.Origin("unknown", None)
+_CLIP = direction_files.Origin("openai/clip-vit-base-patch32", None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +100,7 @@ def convert(file: TorchFile) -> Conversion:
 def write(conversion: Conversion, file: TorchFile, directory: pathlib.Path) -> None:
     """Writes the folder, whole or not at all."""
     info, tensors = conversion.config, conversion.tensors
-    content = directions.RelevanceFile(
+    content = direction_files.RelevanceFile(
         tensors["relevance"],
         tensors["mean"],
         tensors["std"],
@@ -108,7 +108,7 @@ def write(conversion: Conversion, file: TorchFile, directory: pathlib.Path) -> N
         {"file": pathlib.Path(file.path).name, "notes": conversion.notes},
     )
     with files.new_directory(directory) as temporary:
-        directions.write_relevance(
+        direction_files.write_relevance(
             temporary / FILE,
             content,
             layout=info.layout,
@@ -122,7 +122,7 @@ def read(
 ) -> tuple[dict[str, Any], RelevanceInfo]:
     """What `write` wrote."""
     info = conversion.config
-    found = directions.read_relevance(
+    found = direction_files.read_relevance(
         directory / FILE,
         layout=info.layout,
         generator=_GENERATOR,

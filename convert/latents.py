@@ -15,7 +15,7 @@ from convert.rules import Conversion
 from convert.torch_files import TorchFile
 from styleclip_jax import spaces
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import files, latents
+from styleclip_jax.io import files, latent_files
 
 KIND = "latents"
 _FORMATS = ("zip", "legacy")
@@ -77,15 +77,15 @@ def write(conversion: Conversion, _: TorchFile, directory: pathlib.Path) -> None
     space = "s" if info.channels else "w_plus"
     layout = spaces.style_layout(info.channels) if info.channels else ()
     with files.new_directory(directory) as temporary:
-        found = latents.Latents(conversion.tensors[KIND], space)
-        latents.write(temporary / info.file, found, layout)
+        found = latent_files.Latents(conversion.tensors[KIND], space)
+        latent_files.write(temporary / info.file, found, layout)
 
 
 def read(
     conversion: Conversion, directory: pathlib.Path
 ) -> tuple[dict[str, Any], LatentsInfo]:
     """What `write` wrote."""
-    array = latents.read_array(directory / conversion.config.file)
+    array = latent_files.read_array(directory / conversion.config.file)
     info = dataclasses.replace(conversion.config, shape=array.shape)
     return {KIND: array}, info
 

@@ -19,6 +19,7 @@ from convert.torch_files import TorchFile, tensors
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints
 from styleclip_jax.models import stylegan2
+from styleclip_jax.models.network import Network
 
 KIND = "stylegan2"
 
@@ -351,7 +352,7 @@ def _average_w(
         classes = np.arange(_NUM_AVERAGED) % config.c_dim
         label = jnp.eye(config.c_dim)[classes]
     params = checkpoints.unflatten(found)
-    w = stylegan2.map_latents(params, jnp.asarray(z), label, config=config)
+    w = stylegan2.map_latents(Network(params, config), jnp.asarray(z), label)
     return np.asarray(w, np.float64).mean(axis=0).astype(np.float32)
 
 

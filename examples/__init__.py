@@ -2,25 +2,23 @@
 
 import jax
 
-from styleclip_jax import spaces
+from styleclip_jax import latents, spaces
 from styleclip_jax.methods import global_directions, optimization
 from styleclip_jax.models import stylegan2
 
 
 def sample_latents(generator, count):
     """Random W+ latents [count, L, D], truncated to 0.7."""
-    params, config = generator.params, generator.config
+    config = generator.config
     z = jax.random.normal(jax.random.key(0), (count, config.z_dim))
-    w_plus = spaces.broadcast_w(
-        stylegan2.map_latents(params, z, config=config), config.num_rows
-    )
-    return spaces.truncate(w_plus, params["mapping"]["w_avg"], 0.7)
+    w_plus = spaces.broadcast_w(stylegan2.map_latents(generator, z), config.num_rows)
+    return spaces.truncate(w_plus, generator.params["mapping"]["w_avg"], 0.7)
 
 
 def sample_styles(generator, count):
     """Styles of `sample_latents`, a tuple of [count, C]."""
     w_plus = sample_latents(generator, count)
-    return stylegan2.to_styles(generator.params, w_plus, config=generator.config)
+    return stylegan2.to_styles(generator, w_plus)
 
 
 def optimize(problem, networks, latents, text):
@@ -36,4 +34,4 @@ def optimize(problem, networks, latents, text):
 def render(generator, styles, direction):
     """Images of styles, a tuple of [B, C], moved by a direction."""
     edited = global_directions.edit(styles, direction, 1.0)
-    return optimization.SPACES["s"].synthesize(generator, edited)
+    return latents.SPACES["s"].synthesize(generator, edited)

@@ -8,19 +8,19 @@ StyleGAN-NADA's loss (Gal et al. 2021) beside the official one.
 import functools
 
 import examples
-from styleclip_jax import assets, losses, metrics
+from styleclip_jax import loading, losses
+from styleclip_jax.evaluation import metrics
 from styleclip_jax.io import images
 from styleclip_jax.methods import optimization
-from styleclip_jax.models import clip
+from styleclip_jax.models import clip, clip_input
 
 
 def directional_distance(networks, edit, *, neutral):
     """1 − cosine of the step between images and that between texts, [B]."""
 
     def encode(image):
-        config = networks.clip.config
-        image = clip.preprocess_clip(image, config=config)
-        return clip.encode_image(networks.clip.params, image, config=config)
+        image = clip_input.preprocess_clip(networks.clip, image)
+        return clip.encode_image(networks.clip, image)
 
     before, after = encode(edit.source.image), encode(edit.image)
     # Nothing has moved at the start, so short steps count in proportion.
@@ -38,7 +38,7 @@ def edit(networks, w_plus, text, neutral, config, weight=1.0):
 
 
 def main():
-    generator, (model, words) = assets.load_generator(), assets.load_clip()
+    generator, (model, words) = loading.load_generator(), loading.load_clip()
     networks = losses.Networks(generator, model)
     w_plus = examples.sample_latents(generator, 4)
     neutral, text = clip.encode_prompts(model, words, ["a face", "a bald person"])

@@ -9,16 +9,16 @@ what the direction was made from.
 import jax
 
 import examples
-from styleclip_jax import assets, losses
+from styleclip_jax import loading, losses
 from styleclip_jax.io import images
 from styleclip_jax.methods import optimization
-from styleclip_jax.models import clip, stylegan2
+from styleclip_jax.models import clip, clip_input, stylegan2
 
 
 def encode(network, image):
     """Normalised features [B, E], with the same preprocessing as in the loss."""
-    image = clip.preprocess_styleclip(image, config=network.config)
-    feature = clip.encode_image(network.params, image, config=network.config)
+    image = clip_input.preprocess_styleclip(network, image)
+    feature = clip.encode_image(network, image)
     return clip.normalize(feature)
 
 
@@ -29,9 +29,9 @@ def edit(networks, w_plus, target, config):
 
 
 def main():
-    generator, (model, _) = assets.load_generator(), assets.load_clip()
+    generator, (model, _) = loading.load_generator(), loading.load_clip()
     w_plus = examples.sample_latents(generator, 5)
-    target = stylegan2.synthesize(generator.params, w_plus[4:], config=generator.config)
+    target = stylegan2.synthesize(generator, w_plus[4:])
     networks = losses.Networks(generator, model)
     config = optimization.OptimizationConfig(
         steps=40, learning_rate=0.05, l2_lambda=0.002

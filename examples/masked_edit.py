@@ -11,7 +11,8 @@ import functools
 import jax.numpy as jnp
 
 import examples
-from styleclip_jax import assets, losses, metrics
+from styleclip_jax import loading, losses
+from styleclip_jax.evaluation import metrics
 from styleclip_jax.io import images
 from styleclip_jax.methods import optimization
 from styleclip_jax.models import clip
@@ -35,7 +36,7 @@ def edit(networks, w_plus, text, mask, config, weight=20.0):
 
 
 def main():
-    generator, (model, words) = assets.load_generator(), assets.load_clip()
+    generator, (model, words) = loading.load_generator(), loading.load_clip()
     networks = losses.Networks(generator, model)
     w_plus = examples.sample_latents(generator, 4)
     (text,) = clip.encode_prompts(model, words, ["a person wearing sunglasses"])

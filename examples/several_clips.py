@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import examples
-from styleclip_jax import assets, losses
+from styleclip_jax import loading, losses
 from styleclip_jax.io import images
 from styleclip_jax.methods import optimization
 from styleclip_jax.models import clip
@@ -43,10 +43,10 @@ def edit(generator, clips, w_plus, prompt, config):
 
 
 def main():
-    generator = assets.load_generator()
+    generator = loading.load_generator()
     w_plus = examples.sample_latents(generator, 4)
     # The embedded one, and those of the command line.
-    clips = [assets.load_clip(name) for name in (None, *sys.argv[1:])]
+    clips = [loading.load_clip(name) for name in (None, *sys.argv[1:])]
     config = optimization.OptimizationConfig(
         steps=40, learning_rate=0.05, l2_lambda=0.002
     )

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 import examples
-from styleclip_jax import assets, losses
+from styleclip_jax import loading, losses
 from styleclip_jax.io import images
 from styleclip_jax.methods import global_directions
 from styleclip_jax.models import clip, stylegan2
@@ -27,7 +27,7 @@ def learn(networks, styles, text, *, resolution, steps, l2_lambda=0.002):
     def loss(direction, networks, styles):
         edited = global_directions.edit(styles, direction, 1.0)
         image = stylegan2.synthesize_layers(
-            networks.generator.params, edited, config=config, stop=len(layers)
+            networks.generator, edited, stop=len(layers)
         ).rgb
         value = losses.clip_distance(networks, losses.Edit(image, edited, None, text))
         return jnp.mean(value) + l2_lambda * jnp.sum(direction.delta**2)
@@ -44,7 +44,7 @@ def learn(networks, styles, text, *, resolution, steps, l2_lambda=0.002):
 
 
 def main():
-    generator, (model, words) = assets.load_generator(), assets.load_clip()
+    generator, (model, words) = loading.load_generator(), loading.load_clip()
     styles = examples.sample_styles(generator, 12)
     (text,) = clip.encode_prompts(model, words, ["a person wearing sunglasses"])
     known, new = tuple(s[:8] for s in styles), tuple(s[8:] for s in styles)

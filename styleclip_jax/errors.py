@@ -1,9 +1,22 @@
-"""The one exception that programs turn into a single line and exit code 2."""
+"""UserError: what programs turn into a single line and exit code 2."""
+
+from collections.abc import Sequence
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """Something the user gave cannot be used.
 
-    The message is one line: which file or flag, what was expected, what was found,
+    The message is one line: which file or field, what was expected, what was found,
     and what to do about it.
+
+    Attributes:
+      field: name of the field of a configuration, or argument, that is wrong; None for
+        a file and the like.
+      also: further fields that the message names.
     """
+
+    def __init__(
+        self, message: str, *, field: str | None = None, also: Sequence[str] = ()
+    ) -> None:
+        super().__init__(message)
+        self.field, self.also = field, tuple(also)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from styleclip_jax.models import clip, irse50
+from styleclip_jax.models import clip, clip_input, irse50
 from styleclip_jax.models.network import Network
 
 
@@ -73,7 +73,7 @@ def clip_distance(
     networks: Networks,
     edit: Edit,
     *,
-    preprocess: Callable[..., jax.Array] = clip.preprocess_styleclip,
+    preprocess: Callable[..., jax.Array] = clip_input.preprocess_styleclip,
 ) -> jax.Array:
     """1 − logits / 100 between image and text, [B].
 
@@ -81,18 +81,16 @@ def clip_distance(
       networks: `clip` is used.
       edit: `image` and `text` are used.
       preprocess: how the image becomes CLIP's input. The default is the official
-        resize without CLIP's normalisation; `clip.preprocess_clip` is the one that
-        CLIP was trained with.
+        resize without CLIP's normalisation; `clip_input.preprocess_clip` is the one
+        that CLIP was trained with.
 
     Source: `CLIPLoss` of the official code; the paper's D_CLIP (eq. 1) up to the
     factor exp(logit_scale) / 100, which is about 1.
     """
-    params, config = networks.clip.params, networks.clip.config
-    features = clip.encode_image(
-        params, preprocess(edit.image, config=config), config=config
-    )
+    seen = preprocess(networks.clip, edit.image)
+    features = clip.encode_image(networks.clip, seen)
     cosine = jnp.sum(clip.normalize(features) * edit.text, axis=-1)
-    return 1 - jnp.exp(params["logit_scale"]) * cosine / 100
+    return 1 - jnp.exp(networks.clip.params["logit_scale"]) * cosine / 100
 
 
 def latent_l2(networks: Networks, edit: Edit) -> jax.Array:
@@ -137,9 +135,7 @@ def identity_distance(networks: Networks, edit: Edit) -> jax.Array:
     """
     if networks.identity is None or edit.source.identity is None:
         raise ValueError("identity_distance needs an identity network, found none")
-    features = irse50.features(
-        networks.identity.params, edit.image, config=networks.identity.config
-    )
+    features = irse50.features(networks.identity, edit.image)
     return 1 - jnp.sum(features * edit.source.identity, axis=-1)
 
 
@@ -158,9 +154,7 @@ def describe_source(networks: Networks, latent: Any, image: jax.Array) -> Source
     """What losses may know of a batch of source latents and their images."""
     identity = None
     if networks.identity is not None:
-        identity = irse50.features(
-            networks.identity.params, image, config=networks.identity.config
-        )
+        identity = irse50.features(networks.identity, image)
     return Source(latent, image, identity)
 
 

@@ -10,6 +10,7 @@ of their own devices each, and a `share` of the work.
 """
 
 import collections
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -17,6 +18,9 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from styleclip_jax import parallel
+from styleclip_jax.errors import UserError
 
 # Axis of the mesh, and what a per-device function averages over.
 AXIS = "batch"
@@ -143,3 +147,23 @@ def prefetch(batches: Iterable[Any], mesh: Mesh, size: int = 2) -> Iterator[Any]
         if len(queue) > size:
             yield queue.popleft()
     yield from queue
+
+
+@contextlib.contextmanager
+def first_alone() -> Iterator[None]:
+    """What process 0 does before the others do it, which then find its files.
+
+    Raises:
+      UserError: process 0 has raised something.
+    """
+    if jax.process_index():
+        if not parallel.agree(0):
+            raise UserError("--process_id: process 0 refused the run and says why")
+        yield
+        return
+    succeeded = False
+    try:
+        yield
+        succeeded = True
+    finally:
+        parallel.agree(succeeded)

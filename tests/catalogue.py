@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from styleclip_jax import losses, spaces
+from styleclip_jax import latents, losses, spaces
 from styleclip_jax.methods import mapper, optimization
-from styleclip_jax.models import clip, stylegan2
+from styleclip_jax.models import clip, clip_input, stylegan2
+from styleclip_jax.models.network import Network
 from tests import tiny
 
 BATCH = 4
@@ -43,9 +44,7 @@ class Entry(NamedTuple):
 
 def _edit(networks: losses.Networks, batch: Any) -> losses.Edit:
     w_plus, text = batch
-    image = stylegan2.synthesize(
-        networks.generator.params, w_plus, config=networks.generator.config
-    )
+    image = stylegan2.synthesize(networks.generator, w_plus)
     return losses.Edit(image, w_plus, losses.Source(0.5 * w_plus, image, None), text)
 
 
@@ -73,7 +72,7 @@ def entries() -> list[Entry]:
     networks = losses.Networks(generator, clip_network)
     config, clip_config = generator.config, clip_network.config
     w_plus, text = tiny.w_plus(BATCH), tiny.text_features(BATCH)
-    styles = stylegan2.to_styles(generator.params, w_plus, config=config)
+    styles = stylegan2.to_styles(Network(generator.params, config), w_plus)
     tokens = jnp.tile(jnp.array([612, 5, 9, 613, 0, 0]), (BATCH, 1))
     bfloat16 = tiny.GENERATOR.__class__(**{**vars(config), "dtype": "bfloat16"})
     remat = tiny.GENERATOR.__class__(**{**vars(config), "remat": True})
@@ -146,13 +145,13 @@ def entries() -> list[Entry]:
         ),
         Entry(
             "preprocess_styleclip",
-            lambda _, x: clip.preprocess_styleclip(x, config=clip_config),
+            lambda _, x: clip_input.preprocess_styleclip(Network({}, clip_config), x),
             None,
             tiny.image(BATCH, 16),
         ),
         Entry(
             "preprocess_clip",
-            lambda _, x: clip.preprocess_clip(x, config=clip_config),
+            lambda _, x: clip_input.preprocess_clip(Network({}, clip_config), x),
             None,
             tiny.image(BATCH, 16),
         ),
@@ -185,6 +184,6 @@ def entries() -> list[Entry]:
                 tolerance=1e-4,
                 differentiable=False,
             )
-            for space in optimization.SPACES
+            for space in latents.SPACES
         ),
     ]

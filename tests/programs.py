@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from absl import flags
 
-from styleclip_jax.cli import flags as cli
+from styleclip_jax.cli import program
 
 
 def forget(values: flags.FlagValues) -> None:
@@ -19,5 +19,5 @@ def run(module: Any, argv: list[str]) -> int:
     """Exit code of a program; argv begins with its name."""
     forget(module.VALUES)
     with pytest.raises(SystemExit) as stop:
-        cli.run(module.main, module.VALUES, argv)
+        program.run(module.main, module.VALUES, argv)
     return stop.value.code

@@ -10,7 +10,7 @@ from PIL import Image
 from scipy import ndimage
 
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import align, photos
+from styleclip_jax.photos import align, photo_files
 from tests import golden_data
 
 PHOTO = golden_data.ROOT / "photo" / "face.jpg"
@@ -383,13 +383,13 @@ def test_a_photographed_face_is_found() -> None:
     centers = [expected[36:42], expected[42:48], expected[[48, 54]]]
     by_eye = [(93, 101), (137, 103), (113, 140)]
     assert np.abs([c.mean(0) for c in centers] - np.array(by_eye)).max() < 4
-    (found,) = align.detect(photos.read(PHOTO))
+    (found,) = align.detect(photo_files.read(PHOTO))
     assert np.abs(found - expected).max() <= 2
     assert align.detect(smooth_photo(240, 240)) == []
 
 
 def test_a_photographed_face_survives_crop_and_paste() -> None:
-    photo = photos.read(PHOTO)
+    photo = photo_files.read(PHOTO)
     (face,) = align.read_landmarks(PHOTO.parent / "landmarks.json")[PHOTO.name]
     quad = align.quad(face)
     result = align.paste(photo, align.crop(photo, quad, 256), quad)

@@ -8,8 +8,7 @@ import sys
 import pytest
 from absl import flags
 
-from styleclip_jax.cli import allocator
-from styleclip_jax.cli import flags as cli
+from styleclip_jax.cli import allocator, program
 
 # Pages that the system hands out, zeroed, while large blocks come and go.
 _COUNT_FAULTS = """
@@ -72,7 +71,7 @@ def test_programs_tell_it_before_they_work(monkeypatch: pytest.MonkeyPatch) -> N
     order = []
     monkeypatch.setattr(allocator, "keep_freed_memory", lambda: order.append("told"))
     with pytest.raises(SystemExit) as stop:
-        cli.run(lambda _: order.append("main"), flags.FlagValues(), ["program"])
+        program.run(lambda _: order.append("main"), flags.FlagValues(), ["program"])
     assert not stop.value.code
     assert order == ["told", "main"]
 

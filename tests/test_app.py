@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from styleclip_jax import losses, spaces
-from styleclip_jax.cli import app, studio, studio_edits
-from styleclip_jax.cli import flags as cli
-from styleclip_jax.cli import latents as cli_latents
-from styleclip_jax.cli.studio import Edited, Face, Studio
+from styleclip_jax import latents, losses, spaces
+from styleclip_jax.cli import app, program
+from styleclip_jax.editing import session, session_edits
+from styleclip_jax.editing.session import Edited, Face, Studio
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import directions, latents
+from styleclip_jax.io import clip_files, direction_files, latent_files
 from styleclip_jax.methods import global_directions, mapper, optimization
 from styleclip_jax.models import bpe, clip, stylegan2
+from styleclip_jax.models.network import Network
 from tests import programs, tiny
 
 LAYOUT = tiny.GENERATOR.style_layout
@@ -38,9 +38,9 @@ def room(networks: losses.Networks, models: dict[str, str]) -> Studio:
     std = random.rand(sum(layer.channels for layer in LAYOUT)) + 0.5
     return Studio(
         networks=networks,
-        tokenizer=clip.load_tokenizer(models["clip"]),
+        tokenizer=clip_files.load_tokenizer(models["clip"]),
         templates=["a {}", "the {}"],
-        origin=directions.Origin("tiny", "0" * 64),
+        origin=direction_files.Origin("tiny", "0" * 64),
         mappers={"a cat": tiny.mapper_network(MAPPER)},
         relevance=global_directions.expand(rows, std, layers, LAYOUT),
     )
@@ -48,23 +48,23 @@ def room(networks: losses.Networks, models: dict[str, str]) -> Studio:
 
 @pytest.fixture(scope="module")
 def face(room: Studio) -> Face:
-    return studio.draw(room, 3, 0.7)
+    return session.draw(room, 3, 0.7)
 
 
 @pytest.fixture(scope="module")
 def relevance(room: Studio) -> global_directions.TextRelevance:
-    return studio_edits.measure(room, "dog", "cat", lambda count: None)
+    return session_edits.measure(room, "dog", "cat", lambda count: None)
 
 
 def test_a_seed_is_the_face_of_the_other_programs(room: Studio, face: Face) -> None:
-    z = cli_latents.seeded_z(3, tiny.GENERATOR.z_dim)[None]
+    z = latents.seeded_z(3, tiny.GENERATOR.z_dim)[None]
     params = tiny.generator().params
-    w = stylegan2.map_latents(params, z, config=tiny.GENERATOR)
+    w = stylegan2.map_latents(Network(params, tiny.GENERATOR), z)
     w_plus = spaces.broadcast_w(w, tiny.GENERATOR.num_rows)
     w_plus = spaces.truncate(w_plus, params["mapping"]["w_avg"], 0.7)
     assert face.w_plus is not None
     np.testing.assert_allclose(face.w_plus, w_plus[0], atol=1e-5)
-    image = stylegan2.synthesize(params, w_plus, config=tiny.GENERATOR)[0]
+    image = stylegan2.synthesize(Network(params, tiny.GENERATOR), w_plus)[0]
     levels = np.clip((np.asarray(image) + 1) * 127.5, 0, 255)
     assert np.abs(face.image - levels).max() < 0.6
 
@@ -72,8 +72,8 @@ def test_a_seed_is_the_face_of_the_other_programs(room: Studio, face: Face) -> N
 def test_moving_is_alpha_times_the_direction(
     room: Studio, face: Face, relevance: global_directions.TextRelevance
 ) -> None:
-    beta = studio_edits.beta_for(relevance, 5)
-    edited, kept = studio_edits.move(room, face, relevance, 2.5, beta)
+    beta = session_edits.beta_for(relevance, 5)
+    edited, kept = session_edits.move(room, face, relevance, 2.5, beta)
     assert kept == 5
     direction = global_directions.make_direction(relevance, beta)
     expected = face.styles + 2.5 * np.asarray(direction.delta)
@@ -81,7 +81,7 @@ def test_moving_is_alpha_times_the_direction(
     assert edited.face.w_plus is None
     assert not np.array_equal(edited.face.image, face.image)
     # Without strength nothing moves, and W+ is kept.
-    still, _ = studio_edits.move(room, face, relevance, 0, beta)
+    still, _ = session_edits.move(room, face, relevance, 0, beta)
     np.testing.assert_array_equal(still.face.image, face.image)
     assert still.face.w_plus is face.w_plus
 
@@ -89,11 +89,11 @@ def test_moving_is_alpha_times_the_direction(
 def test_sliders_compile_nothing(
     room: Studio, face: Face, relevance: global_directions.TextRelevance
 ) -> None:
-    studio_edits.warm_up(room)
-    before = studio_edits._move._cache_size()
+    session_edits.warm_up(room)
+    before = session_edits._move._cache_size()
     for alpha, beta in ((1, 0.1), (-3.5, 0.2), (0, 0.0)):
-        studio_edits.move(room, face, relevance, alpha, beta)
-    assert studio_edits._move._cache_size() == before
+        session_edits.move(room, face, relevance, alpha, beta)
+    assert session_edits._move._cache_size() == before
 
 
 def test_relevance_is_measured_once_for_a_pair(
@@ -101,9 +101,9 @@ def test_relevance_is_measured_once_for_a_pair(
 ) -> None:
     asked = []
     monkeypatch.setattr(
-        studio_edits, "measure", lambda room, *pair: asked.append(pair[:2]) or pair
+        session_edits, "measure", lambda room, *pair: asked.append(pair[:2]) or pair
     )
-    known = studio_edits.Relevances(room, capacity=2)
+    known = session_edits.Relevances(room, capacity=2)
     for target in ("cat", " cat", "fox", "cat", "cow", "fox"):
         known.find("dog", target, print)
     # The fox was asked for longest ago when the cow came.
@@ -112,7 +112,7 @@ def test_relevance_is_measured_once_for_a_pair(
 
 def test_relevance_needs_no_file(room: Studio) -> None:
     bare, done = dataclasses.replace(room, relevance=None, num_samples=2), []
-    found = studio_edits.measure(bare, "dog", "cat", done.append)
+    found = session_edits.measure(bare, "dog", "cat", done.append)
     assert sum(done) == 2
     assert 0 < np.abs(np.asarray(found.value)).max() <= 1
 
@@ -120,17 +120,17 @@ def test_relevance_needs_no_file(room: Studio) -> None:
 def test_sheet_has_a_row_for_each_number_of_channels(
     room: Studio, face: Face, relevance: global_directions.TextRelevance
 ) -> None:
-    one = studio_edits.sheet(room, face, relevance, [0, 3], [2])
-    two = studio_edits.sheet(room, face, relevance, [0, 3], [2, 4])
+    one = session_edits.sheet(room, face, relevance, [0, 3], [2])
+    two = session_edits.sheet(room, face, relevance, [0, 3], [2, 4])
     assert two.width == one.width
     assert two.height > 1.5 * one.height
 
 
 @pytest.mark.parametrize("space", ["w_plus", "s"])
 def test_optimization_is_the_official_one(room: Studio, face: Face, space: str) -> None:
-    settings = studio_edits.Settings(4, 0.05, 0.01)
+    settings = session_edits.Settings(4, 0.05, 0.01)
     start = face if space == "w_plus" else face._replace(w_plus=None)
-    *_, (done, edited) = studio_edits.optimize(room, start, "cat", settings)
+    *_, (done, edited) = session_edits.optimize(room, start, "cat", settings)
     assert done == 4
     config = optimization.OptimizationConfig(
         space=space, steps=4, learning_rate=0.05, l2_lambda=0.01
@@ -144,21 +144,21 @@ def test_optimization_is_the_official_one(room: Studio, face: Face, space: str) 
     )(room.networks, latent, text)
     found = edited.face.w_plus if space == "w_plus" else edited.face.styles
     assert found is not None
-    np.testing.assert_allclose(found, cli_latents.pack(result.latent), atol=1e-4)
+    np.testing.assert_allclose(found, latents.pack(result.latent), atol=1e-4)
 
 
 def test_mapper_edits_in_w_plus_alone(room: Studio, face: Face) -> None:
-    edited = studio_edits.map_face(room, face, "a cat", 0.01)
+    edited = session_edits.map_face(room, face, "a cat", 0.01)
     network = room.mappers["a cat"]
     assert face.w_plus is not None
     expected = mapper.edit(
-        network.params, face.w_plus[None], config=MAPPER, strength=0.01
+        Network(network.params, MAPPER), face.w_plus[None], strength=0.01
     )[0]
     np.testing.assert_allclose(edited.face.w_plus, expected, atol=1e-5)
     with pytest.raises(UserError, match=r"edits in W\+"):
-        studio_edits.map_face(room, face._replace(w_plus=None), "a cat", 0.01)
+        session_edits.map_face(room, face._replace(w_plus=None), "a cat", 0.01)
     with pytest.raises(UserError, match="expected one of --mapper"):
-        studio_edits.map_face(room, face, "a dog", 0.01)
+        session_edits.map_face(room, face, "a dog", 0.01)
 
 
 def test_photo_becomes_a_face(room: Studio, tmp_path: pathlib.Path) -> None:
@@ -166,14 +166,14 @@ def test_photo_becomes_a_face(room: Studio, tmp_path: pathlib.Path) -> None:
     photo[:, 12:52] = (200, 120, 90)
     Image.fromarray(photo).save(tmp_path / "me.png")
     steps: list[int] = []
-    found, about = studio.invert_photo(
+    found, about = session.invert_photo(
         room, str(tmp_path / "me.png"), find_face=False, report=steps.append
     )
-    assert sum(steps) == studio.count_inversion_steps(room)
+    assert sum(steps) == session.count_inversion_steps(room)
     assert (found.name, about) == ("me.png", "used as it is")
     # The middle, whose colour the inversion comes nearer to than the average face is.
     colour = photo[20, 32].astype(int)
-    average = studio.draw(room, 0, 0.0)
+    average = session.draw(room, 0, 0.0)
     assert np.abs(found.image - colour).mean() < np.abs(average.image - colour).mean()
 
 
@@ -182,7 +182,7 @@ def test_where_an_upload_is_kept_is_not_told(
 ) -> None:
     (tmp_path / "me.png").write_text("no picture")
     with pytest.raises(UserError, match=r"me\.png: not a readable photo") as error:
-        studio.invert_photo(
+        session.invert_photo(
             room, str(tmp_path / "me.png"), find_face=True, report=print
         )
     assert str(tmp_path) not in str(error.value)
@@ -194,20 +194,20 @@ def test_files_can_be_read_again(
     relevance: global_directions.TextRelevance,
     tmp_path: pathlib.Path,
 ) -> None:
-    edited, _ = studio_edits.move(room, face, relevance, 2, 0.1)
-    paths = studio.save(room, edited, tmp_path)
+    edited, _ = session_edits.move(room, face, relevance, 2, 0.1)
+    paths = session.save(room, edited, tmp_path)
     names = ["edited.png", "edited.npz", "direction.safetensors"]
     assert [path.name for path in paths] == names
     np.testing.assert_array_equal(np.asarray(Image.open(paths[0])), edited.face.image)
-    found = latents.read(paths[1], cli_latents.dimensions(tiny.GENERATOR), None)
+    found = latent_files.read(paths[1], latent_files.dimensions(tiny.GENERATOR), None)
     np.testing.assert_array_equal(found.array[0], edited.face.styles)
-    delta, note = directions.read_direction(
+    delta, note = direction_files.read_direction(
         paths[2], layout=LAYOUT, generator=room.origin
     )
     np.testing.assert_array_equal(delta, edited.delta)
     assert note["alpha"] == 2
     # Without a direction, in W+.
-    paths = studio.save(room, Edited(face, ""), tmp_path / "start")
+    paths = session.save(room, Edited(face, ""), tmp_path / "start")
     assert [path.name for path in paths] == ["edited.png", "edited.npy"]
     np.testing.assert_array_equal(np.load(paths[1])[0], face.w_plus)
 
@@ -215,14 +215,14 @@ def test_files_can_be_read_again(
 @pytest.mark.parametrize(
     ("act", "expected"),
     [
-        (lambda r, f: studio.draw(r, -1, 1), "seed"),
-        (lambda r, f: studio_edits.measure(r, " ", "cat", print), "neutral text"),
-        (lambda r, f: studio_edits.measure(r, "cat", "cat", print), "must differ"),
-        (lambda r, f: [*studio_edits.optimize(r, f, "", _settings())], "prompt"),
-        (lambda r, f: [*studio_edits.optimize(r, f, "a", _settings(0))], "steps"),
-        (lambda r, f: [*studio_edits.optimize(r, f, "a", _settings(1, -1))], "rate"),
+        (lambda r, f: session.draw(r, -1, 1), "seed"),
+        (lambda r, f: session_edits.measure(r, " ", "cat", print), "neutral text"),
+        (lambda r, f: session_edits.measure(r, "cat", "cat", print), "must differ"),
+        (lambda r, f: [*session_edits.optimize(r, f, "", _settings())], "prompt"),
+        (lambda r, f: [*session_edits.optimize(r, f, "a", _settings(0))], "steps"),
+        (lambda r, f: [*session_edits.optimize(r, f, "a", _settings(1, -1))], "rate"),
         (
-            lambda r, f: [*studio_edits.optimize(r, f, "a", _settings(1, 0.1, 0, 1))],
+            lambda r, f: [*session_edits.optimize(r, f, "a", _settings(1, 0.1, 0, 1))],
             "--identity",
         ),
     ],
@@ -234,18 +234,18 @@ def test_bad_input_is_refused(
         act(room, face)
 
 
-def _settings(*values: float) -> studio_edits.Settings:
-    return studio_edits.Settings(*values)  # type: ignore[arg-type]
+def _settings(*values: float) -> session_edits.Settings:
+    return session_edits.Settings(*values)  # type: ignore[arg-type]
 
 
 def test_studio_of_flags_reads_their_files(models: dict[str, str]) -> None:
     values = _parse([f"--{name}={value}" for name, value in models.items()])
-    loaded = studio.load(values)
+    loaded = session.load(values)
     assert loaded.generator.config == tiny.GENERATOR
     assert loaded.networks.identity is None
     assert isinstance(loaded.tokenizer, bpe.Tokenizer)
     with pytest.raises(UserError, match="absent"):
-        studio.load(_parse(["--mapper=absent"]))
+        session.load(_parse(["--mapper=absent"]))
 
 
 def test_app_listens_to_this_machine_alone_unless_told() -> None:
@@ -267,7 +267,7 @@ def test_missing_gradio_names_the_extra(
     monkeypatch.delitem(sys.modules, "styleclip_jax.cli.app_page", raising=False)
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(SystemExit) as stop:
-        cli.run(app.main, app.VALUES, ["styleclip-app"])
+        program.run(app.main, app.VALUES, ["styleclip-app"])
     assert stop.value.code == 2
     error = capsys.readouterr().err
     assert "pip install 'styleclip-jax[app]'" in error

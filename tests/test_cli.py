@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from styleclip_jax.cli import edit, generate
-from styleclip_jax.cli import flags as cli
+from styleclip_jax.cli import edit, generate, program
 from styleclip_jax.io import images
 from styleclip_jax.models import stylegan2
 from tests import programs, tiny
@@ -71,7 +70,7 @@ def test_seeds_are_those_of_stylegan2_ada(run: Program, tmp_path) -> None:
     run(generate, seeds="7", truncation_psi=1, images="none", grid=0)
     z = np.random.RandomState(7).randn(1, 8).astype(np.float32)
     network = tiny.generator()
-    expected = stylegan2.map_latents(network.params, z, config=network.config)
+    expected = stylegan2.map_latents(network, z)
     found = np.load(tmp_path / "out" / "w_plus.npy")[0]
     np.testing.assert_allclose(found, np.tile(expected, (4, 1)), atol=1e-5)
 
@@ -82,7 +81,7 @@ def test_image_files_are_the_images(run: Program, tmp_path, image_format) -> Non
     picture = Image.open(tmp_path / "out" / "images" / f"000000.{image_format}")
     network = tiny.generator()
     w_plus = np.load(tmp_path / "out" / "w_plus.npy")
-    expected = stylegan2.synthesize(network.params, w_plus, config=network.config)
+    expected = stylegan2.synthesize(network, w_plus)
     error = np.abs(
         np.asarray(picture, int) - images.to_uint8(np.asarray(expected)[0]).astype(int)
     )
@@ -258,6 +257,6 @@ def test_help_ends_quietly_when_nobody_reads_it(
     with open(writer, "w") as unread:
         monkeypatch.setattr(sys, "stdout", unread)
         with pytest.raises(SystemExit) as stop:
-            cli.run(generate.main, generate.VALUES, ["program", "--help"])
-    assert stop.value.code == cli.EXIT_UNREAD
+            program.run(generate.main, generate.VALUES, ["program", "--help"])
+    assert stop.value.code == program.EXIT_UNREAD
     assert capfd.readouterr().err == ""

@@ -17,10 +17,12 @@ import pytest
 import safetensors.numpy
 import transformers
 
-from convert import clip as clip_table
+from convert import clip as convert_clip
 from convert import torch_files
 from styleclip_jax.errors import UserError
-from styleclip_jax.models import bpe, clip
+from styleclip_jax.io import clip_files
+from styleclip_jax.models import bpe, clip, clip_input
+from styleclip_jax.models.network import Network
 from tests import tiny
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
@@ -58,8 +60,8 @@ def golden():
 def golden_clip(tmp_path_factory):
     directory = tmp_path_factory.mktemp("golden") / "clip"
     file = torch_files.read(CHECKPOINT)
-    clip_table.write(clip_table.convert(file), directory)
-    return clip.load(directory)
+    convert_clip.write(convert_clip.convert(file), directory)
+    return clip_files.load(directory)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,7 @@ def preprocessed():
 @pytest.fixture(scope="module")
 def small_directory(tmp_path_factory):
     directory = tmp_path_factory.mktemp("small")
-    clip.save(tiny.clip_network(SMALL), directory)
+    clip_files.save(tiny.clip_network(SMALL), directory)
     bpe.write(bpe.OPENAI_MERGES, directory, NUM_MERGES)
     return directory
 
@@ -90,7 +92,7 @@ def directory(small_directory, tmp_path):
 def tokenizer(tmp_path_factory):
     directory = tmp_path_factory.mktemp("tokenizer")
     bpe.write(bpe.OPENAI_MERGES, directory)
-    return bpe.read(*(directory / name for name in clip.TOKENIZER_FILES))
+    return bpe.read(*(directory / name for name in clip_files.TOKENIZER_FILES))
 
 
 def assert_near(found, expected, relative=2e-5):
@@ -126,9 +128,7 @@ def test_features_and_logits_match_openai(golden, golden_clip, images):
 
 def test_image_gradient_matches_openai(golden, golden_clip, images):
     def weighted(image):
-        feature = clip.encode_image(
-            golden_clip.params, image, config=golden_clip.config
-        )
+        feature = clip.encode_image(golden_clip, image)
         return jnp.sum(feature * golden["grad_weight"])
 
     gradient = jax.jit(jax.grad(weighted))(images[:1])
@@ -149,12 +149,12 @@ def test_vmap_of_encoders_equals_their_batch(golden, golden_clip, images):
 
 def test_float32_multiplies_in_full_precision(small_directory):
     # Accelerators take less by default; on a CPU only the program tells.
-    params, config = (n := clip.load(small_directory)).params, n.config
+    params, config = (n := clip_files.load(small_directory)).params, n.config
 
     def score(params, image, tokens):
-        image = clip.preprocess_styleclip(image, config=config)
-        image_feature = clip.encode_image(params, image, config=config)
-        text_feature = clip.encode_text(params, tokens, config=config)
+        image = clip_input.preprocess_styleclip(Network({}, config), image)
+        image_feature = clip.encode_image(Network(params, config), image)
+        text_feature = clip.encode_text(Network(params, config), tokens)
         return clip.logits(params, image_feature, text_feature).sum()
 
     program = jax.jit(jax.grad(score, argnums=(0, 1))).lower(
@@ -196,7 +196,7 @@ def test_new_params_reuse_the_compiled_program_and_new_config_does_not(golden_cl
     @jax.jit
     def encode(network, image):
         traces.append(1)
-        return clip.encode_image(network.params, image, config=network.config)
+        return clip.encode_image(network, image)
 
     image = jnp.zeros((1, 64, 64, 3))
     encode(golden_clip, image)
@@ -209,16 +209,16 @@ def test_new_params_reuse_the_compiled_program_and_new_config_does_not(golden_cl
 
 @pytest.mark.parametrize("shape", [(1, 32, 32), (1, 3, 32, 32), (1, 64, 64, 3)])
 def test_encode_image_refuses_other_shapes(small_directory, shape):
-    params, config = (n := clip.load(small_directory)).params, n.config
+    params, config = (n := clip_files.load(small_directory)).params, n.config
     with pytest.raises(ValueError, match=r"\[B, 32, 32, 3\], found"):
-        clip.encode_image(params, jnp.zeros(shape), config=config)
+        clip.encode_image(Network(params, config), jnp.zeros(shape))
 
 
 @pytest.mark.parametrize("shape", [(16,), (1, 17)])
 def test_encode_text_refuses_other_shapes(small_directory, shape):
-    params, config = (n := clip.load(small_directory)).params, n.config
+    params, config = (n := clip_files.load(small_directory)).params, n.config
     with pytest.raises(ValueError, match="at most 16"):
-        clip.encode_text(params, jnp.zeros(shape, jnp.int32), config=config)
+        clip.encode_text(Network(params, config), jnp.zeros(shape, jnp.int32))
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_config_refuses_impossible_architectures(change, message):
 
 
 def test_transformers_reads_what_save_writes(golden, golden_clip, tmp_path):
-    clip.save(golden_clip, tmp_path)
+    clip_files.save(golden_clip, tmp_path)
     model, params = transformers.FlaxCLIPModel.from_pretrained(tmp_path, _do_init=False)
     found = model.get_image_features(golden["images"], params=params)
     assert_near(found, golden["image_features"])
@@ -250,17 +250,17 @@ def test_transformers_reads_what_save_writes(golden, golden_clip, tmp_path):
 
 
 def test_saved_clip_loads_as_it_was(golden_clip, tmp_path):
-    clip.save(golden_clip, tmp_path)
-    loaded = clip.load(str(tmp_path))
+    clip_files.save(golden_clip, tmp_path)
+    loaded = clip_files.load(str(tmp_path))
     assert loaded.config == golden_clip.config
     jax.tree.map(np.testing.assert_array_equal, loaded.params, golden_clip.params)
 
 
 def test_float16_storage_becomes_float32(golden_clip, tmp_path):
-    clip.save(golden_clip, tmp_path, dtype="float16")
+    clip_files.save(golden_clip, tmp_path, dtype="float16")
     stored = safetensors.numpy.load_file(tmp_path / "model.safetensors")
     assert {x.dtype for x in stored.values()} == {np.dtype("float16")}
-    loaded = clip.load(tmp_path)
+    loaded = clip_files.load(tmp_path)
     assert {x.dtype for x in jax.tree.leaves(loaded.params)} == {np.dtype("float32")}
     kernel = loaded.params["text_projection"]["kernel"]
     expected = golden_clip.params["text_projection"]["kernel"]
@@ -268,12 +268,12 @@ def test_float16_storage_becomes_float32(golden_clip, tmp_path):
 
 
 def test_msgpack_weights_load(directory):
-    expected = clip.load(directory)
+    expected = clip_files.load(directory)
     (directory / "model.safetensors").unlink()
     (directory / "flax_model.msgpack").write_bytes(
         flax.serialization.msgpack_serialize(jax.device_get(expected.params))
     )
-    loaded = clip.load(directory)
+    loaded = clip_files.load(directory)
     jax.tree.map(np.testing.assert_array_equal, loaded.params, expected.params)
 
 
@@ -285,9 +285,9 @@ def test_names_on_the_hub_are_downloaded(small_directory, monkeypatch):
         return str(small_directory / filename)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    assert clip.load("someone/small-clip").config == SMALL
+    assert clip_files.load("someone/small-clip").config == SMALL
     expected = bpe.NUM_TOKENS_BESIDE_MERGES + NUM_MERGES
-    assert clip.load_tokenizer("someone/small-clip").num_tokens == expected
+    assert clip_files.load_tokenizer("someone/small-clip").num_tokens == expected
 
 
 def entry_not_found(filename):
@@ -309,7 +309,7 @@ def test_trouble_with_the_hub_is_one_line(monkeypatch, error, message):
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     with pytest.raises(UserError, match=f"someone/small-clip: .*{message}"):
-        clip.load("someone/small-clip")
+        clip_files.load("someone/small-clip")
 
 
 def set_config(directory, **changes):
@@ -394,7 +394,7 @@ DAMAGES = {
 def test_load_refuses(directory, damage, message):
     damage(directory)
     with pytest.raises(UserError, match=message) as error:
-        clip.load(directory)
+        clip_files.load(directory)
     assert str(directory) in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -407,9 +407,9 @@ def test_load_refuses_what_is_no_directory(directory, monkeypatch):
     monkeypatch.chdir(directory.parent)
     for name in ("clip/mistyped", "mistyped", "a/b/mistyped", "/mistyped"):
         with pytest.raises(UserError, match=f"{name}: no such CLIP directory"):
-            clip.load(name)
+            clip_files.load(name)
     with pytest.raises(UserError, match=r"found a file; .*python -m convert"):
-        clip.load(directory / "config.json")
+        clip_files.load(directory / "config.json")
 
 
 def test_import_leaves_transformers_out_and_load_says_nothing(small_directory):
@@ -463,7 +463,7 @@ def test_text_of_full_length_fits_and_longer_text_is_refused(tokenizer):
 
 
 def test_shortened_vocabulary_matches_transformers(small_directory):
-    tokenizer = clip.load_tokenizer(small_directory)
+    tokenizer = clip_files.load_tokenizer(small_directory)
     assert tokenizer.num_tokens == SMALL.vocab_size
     reference = transformers.CLIPTokenizer.from_pretrained(small_directory)
     for text in (
@@ -519,7 +519,7 @@ TOKENIZER_DAMAGES = {
 def test_load_tokenizer_refuses(directory, damage, message):
     damage(directory)
     with pytest.raises(UserError, match=message) as error:
-        clip.load_tokenizer(directory)
+        clip_files.load_tokenizer(directory)
     assert "\n" not in str(error.value)
 
 
@@ -547,7 +547,9 @@ def test_styleclip_preprocessing_is_the_official_composition(size):
 
     @jax.jit
     def both(image):
-        ours, back = jax.vjp(lambda x: clip.preprocess_styleclip(x, config=B32), image)
+        ours, back = jax.vjp(
+            lambda x: clip_input.preprocess_styleclip(Network({}, B32), x), image
+        )
         theirs, their_back = jax.vjp(official_composition, image)
         return (ours, *back(cotangent)), (theirs, *their_back(cotangent))
 
@@ -561,21 +563,23 @@ def test_styleclip_preprocessing_matches_golden(preprocessed):
         1024: sine_image(preprocessed["sine_spec_1024"], 1024),
     }
     for size, image in images.items():
-        found = clip.preprocess_styleclip(jnp.asarray(image[None]), config=B32)
+        found = clip_input.preprocess_styleclip(
+            Network({}, B32), jnp.asarray(image[None])
+        )
         expected = preprocessed[f"clip_input_{size}"].transpose(0, 2, 3, 1)
         assert_near(found[:, ::2, ::2], expected)
 
 
 def test_styleclip_preprocessing_passes_images_of_the_right_size():
     image = tiny.normal(0, 2, 32, 32, 3)
-    found = clip.preprocess_styleclip(image, config=SMALL)
+    found = clip_input.preprocess_styleclip(Network({}, SMALL), image)
     np.testing.assert_array_equal(found, image)
 
 
 @pytest.mark.parametrize("size", [16, 24, 40, 64])
 def test_styleclip_preprocessing_keeps_the_mean_at_any_size(size):
     image = tiny.normal(0, 1, size, size, 3)
-    found = clip.preprocess_styleclip(image, config=SMALL)
+    found = clip_input.preprocess_styleclip(Network({}, SMALL), image)
     assert found.shape == (1, 32, 32, 3)
     np.testing.assert_allclose(found.mean((1, 2)), image.mean((1, 2)), atol=1e-5)
 
@@ -589,15 +593,19 @@ def test_8_bit_preprocessing_is_bit_for_bit_that_of_pil(preprocessed):
         "1024x1024": np.floor(levels).astype(np.uint8),
     }
     for name, image in images.items():
-        found = clip.preprocess_clip_uint8(jnp.asarray(image[None]), config=B32)[0]
-        found = (found * np.array(clip.PIXEL_STD) + np.array(clip.PIXEL_MEAN)) * 255
+        found = clip_input.preprocess_clip_uint8(
+            Network({}, B32), jnp.asarray(image[None])
+        )[0]
+        found = (
+            found * np.array(clip_input.PIXEL_STD) + np.array(clip_input.PIXEL_MEAN)
+        ) * 255
         expected = preprocessed[f"pil_resized_{name}"].astype(np.float32)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)
 
 
 def test_8_bit_preprocessing_matches_the_whole_transform(preprocessed):
     image = jnp.asarray(preprocessed["pil_64x64"][None])
-    found = clip.preprocess_clip_uint8(image, config=B32)[:, ::2, ::2]
+    found = clip_input.preprocess_clip_uint8(Network({}, B32), image)[:, ::2, ::2]
     expected = preprocessed["pil_preprocessed_64x64"].transpose(1, 2, 0)[None]
     assert_near(found, expected, 1e-6)
 
@@ -605,8 +613,10 @@ def test_8_bit_preprocessing_matches_the_whole_transform(preprocessed):
 @pytest.mark.parametrize("name", ["64x64", "300x200"])
 def test_differentiable_preprocessing_is_within_rounding_of_pil(preprocessed, name):
     image = preprocessed[f"pil_{name}"][None].astype(np.float32) / 127.5 - 1
-    found = clip.preprocess_clip(jnp.asarray(image), config=B32)[0]
-    found = (found * np.array(clip.PIXEL_STD) + np.array(clip.PIXEL_MEAN)) * 255
+    found = clip_input.preprocess_clip(Network({}, B32), jnp.asarray(image))[0]
+    found = (
+        found * np.array(clip_input.PIXEL_STD) + np.array(clip_input.PIXEL_MEAN)
+    ) * 255
     error = np.abs(found - preprocessed[f"pil_resized_{name}"])
     # Half a level from each of PIL's two roundings, the first amplified by overshoot.
     assert error.max() < 1.2
@@ -619,7 +629,7 @@ def test_gradient_of_differentiable_preprocessing_is_its_slope():
 
     @jax.jit
     def preprocess(x):
-        return clip.preprocess_clip(x, config=SMALL)
+        return clip_input.preprocess_clip(Network({}, SMALL), x)
 
     _, back = jax.vjp(preprocess, image)
     change = preprocess(image + step) - preprocess(image)
@@ -631,8 +641,8 @@ def test_gradient_of_differentiable_preprocessing_is_its_slope():
 def test_differentiable_preprocessing_clips_like_8_bit_images():
     image = jnp.full((1, 48, 48, 3), 1.5)
     np.testing.assert_array_equal(
-        clip.preprocess_clip(image, config=SMALL),
-        clip.preprocess_clip(jnp.clip(image, -1, 1), config=SMALL),
+        clip_input.preprocess_clip(Network({}, SMALL), image),
+        clip_input.preprocess_clip(Network({}, SMALL), jnp.clip(image, -1, 1)),
     )
 
 
@@ -642,7 +652,7 @@ def test_differentiable_preprocessing_clips_like_8_bit_images():
 )
 def test_uint8_rounding(rounding, expected):
     image = jnp.array([-2.0, -1.0, 0.0, 0.00393, 1.0, 2.0])
-    found = clip.to_uint8(image, rounding=rounding)
+    found = clip_input.to_uint8(image, rounding=rounding)
     assert found.dtype == jnp.uint8
     np.testing.assert_array_equal(found, expected)
 
@@ -650,7 +660,7 @@ def test_uint8_rounding(rounding, expected):
 def test_torch_rounding_is_half_a_level_darker_on_average():
     image = jnp.linspace(-0.99, 0.99, 10_001)
     torch, tf = (
-        clip.to_uint8(image, rounding=name).astype(jnp.float32).mean()
+        clip_input.to_uint8(image, rounding=name).astype(jnp.float32).mean()
         for name in ("torch", "tf")
     )
     np.testing.assert_allclose(tf - torch, 0.5, atol=0.01)
@@ -659,11 +669,23 @@ def test_torch_rounding_is_half_a_level_darker_on_average():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda x: clip.preprocess_styleclip(x[0], config=SMALL), r"\[B, H, W, 3\]"),
-        (lambda x: clip.preprocess_styleclip(x[:, :4], config=SMALL), "square"),
-        (lambda x: clip.preprocess_clip(x[..., :1], config=SMALL), r"\[B, H, W, 3\]"),
-        (lambda x: clip.preprocess_clip_uint8(x, config=SMALL), "expected uint8"),
-        (lambda x: clip.to_uint8(x, rounding="nearest"), "rounding must be"),
+        (
+            lambda x: clip_input.preprocess_styleclip(Network({}, SMALL), x[0]),
+            r"\[B, H, W, 3\]",
+        ),
+        (
+            lambda x: clip_input.preprocess_styleclip(Network({}, SMALL), x[:, :4]),
+            "square",
+        ),
+        (
+            lambda x: clip_input.preprocess_clip(Network({}, SMALL), x[..., :1]),
+            r"\[B, H, W, 3\]",
+        ),
+        (
+            lambda x: clip_input.preprocess_clip_uint8(Network({}, SMALL), x),
+            "expected uint8",
+        ),
+        (lambda x: clip_input.to_uint8(x, rounding="nearest"), "rounding must be"),
     ],
 )
 def test_preprocessing_refuses(call, message):

@@ -16,14 +16,15 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from convert import __main__ as program
-from convert import rules, stylegan2, torch_files
+from convert import __main__, rules, torch_files
+from convert import stylegan2 as convert_stylegan2
 from convert.rules import Rule
 from convert.torch_files import TorchFile
 from styleclip_jax import spaces
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints
-from styleclip_jax.models import stylegan2 as generator
+from styleclip_jax.models import stylegan2
+from styleclip_jax.models.network import Network
 
 ROOT = pathlib.Path(__file__).parents[1]
 GOLDEN = ROOT / "tests/golden"
@@ -36,7 +37,7 @@ TRAINING = (
 CONDITIONAL = GOLDEN / "stylegan2_ada_pkl/conditional/network-snapshot-cond.pkl"
 TENSORFLOW = GOLDEN / "stylegan2_ada_pkl/tf_legacy/stylegan2-tiny-config-f.pkl"
 
-Config = generator.GeneratorConfig
+Config = stylegan2.GeneratorConfig
 CONFIGS = {
     CONVERTED: Config(64, 64, 64, 0, 8, (32, 32, 32, 32, 16)),
     TRAINING: Config(32, 32, 32, 0, 8, (24, 24, 16, 16)),
@@ -48,7 +49,7 @@ CONFIGS = {
 @functools.cache
 def converted(path: pathlib.Path) -> rules.Conversion:
     """The conversion of an unchanged file; not to be changed itself."""
-    return stylegan2.convert(torch_files.read(path))
+    return convert_stylegan2.convert(torch_files.read(path))
 
 
 each_file = pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -142,12 +143,12 @@ def test_layout_transforms_move_the_named_axes():
 
 @each_file
 def test_architecture_is_read_off_the_shapes(path):
-    assert stylegan2.recognize(torch_files.read(path))
+    assert convert_stylegan2.recognize(torch_files.read(path))
     conversion = converted(path)
     assert conversion.kind == "stylegan2"
     assert conversion.config == CONFIGS[path]
     shapes = {name: tensor.shape for name, tensor in conversion.tensors.items()}
-    assert shapes == dict(generator.param_shapes(CONFIGS[path]))
+    assert shapes == dict(stylegan2.param_shapes(CONFIGS[path]))
 
 
 @each_file
@@ -165,9 +166,9 @@ def test_converted_generator_makes_the_official_image(path):
 
 @functools.partial(jax.jit, static_argnames="config")
 def _image(params: Any, z: Any, label: Any, config: Config) -> jax.Array:
-    w = generator.map_latents(params, z, label, config=config)
+    w = stylegan2.map_latents(Network(params, config), z, label)
     w_plus = spaces.broadcast_w(w, config.num_rows)
-    return generator.synthesize(params, w_plus, config=config)
+    return stylegan2.synthesize(Network(params, config), w_plus)
 
 
 def test_stored_average_of_w_is_kept():
@@ -182,7 +183,7 @@ def test_absent_average_of_w_is_computed_and_noted():
     assert any("average of w" in note for note in conversion.notes)
     config, params = conversion.config, checkpoints.unflatten(conversion.tensors)
     z = np.random.default_rng(1).standard_normal((4096, config.z_dim))
-    w = np.asarray(generator.map_latents(params, jnp.asarray(z), config=config))
+    w = np.asarray(stylegan2.map_latents(Network(params, config), jnp.asarray(z)))
     # Two independent means of 4096 differ by less than 6 deviations of the difference.
     bound = 6 * np.sqrt(2 / 4096) * w.std(axis=0)
     assert (np.abs(conversion.tensors["mapping/w_avg"] - w.mean(axis=0)) < bound).all()
@@ -191,7 +192,7 @@ def test_absent_average_of_w_is_computed_and_noted():
 def test_bare_state_dict_is_a_generator():
     file = torch_files.read(CONVERTED)
     bare = dataclasses.replace(file, content=file.content["g_ema"])
-    whole, alone = converted(CONVERTED), stylegan2.convert(bare)
+    whole, alone = converted(CONVERTED), convert_stylegan2.convert(bare)
     for name in whole.tensors.keys() - {"mapping/w_avg"}:
         np.testing.assert_array_equal(whole.tensors[name], alone.tensors[name])
 
@@ -200,7 +201,7 @@ def test_absent_noise_is_drawn_and_noted():
     file = torch_files.read(CONVERTED)
     for name in [name for name in file.content["g_ema"] if "noises" in name]:
         del file.content["g_ema"][name]
-    first, second = stylegan2.convert(file), stylegan2.convert(file)
+    first, second = convert_stylegan2.convert(file), convert_stylegan2.convert(file)
     assert any("noise" in note for note in first.notes)
     noise = first.tensors["synthesis/b64/conv1/noise_const"]
     np.testing.assert_array_equal(
@@ -213,7 +214,7 @@ def test_absent_noise_is_drawn_and_noted():
 def test_one_absent_noise_is_missing():
     file = torch_files.read(CONVERTED)
     del file.content["g_ema"]["noises.noise_3"]
-    message = refusal(stylegan2.convert, file)
+    message = refusal(convert_stylegan2.convert, file)
     assert "1 missing tensor (synthesis/b16/conv0/noise_const)" in message
 
 
@@ -240,7 +241,7 @@ def test_mixed_precision_snapshots_keep_their_clamp_and_layout():
         weight = layer.state["_parameters"]["weight"]
         channels_last = np.ascontiguousarray(weight.transpose(0, 2, 3, 1))
         layer.state["_parameters"]["weight"] = channels_last.transpose(0, 3, 1, 2)
-    clamped = stylegan2.convert(file)
+    clamped = convert_stylegan2.convert(file)
     assert clamped.config == dataclasses.replace(plain.config, conv_clamp=256.0)
     for name, tensor in plain.tensors.items():
         np.testing.assert_array_equal(tensor, clamped.tensors[name])
@@ -252,7 +253,7 @@ def test_any_mapping_depth_is_accepted(depth):
     modules = file.content["G_ema"].state["_modules"]["mapping"].state["_modules"]
     for index in range(depth, 8):
         del modules[f"fc{index}"]
-    assert stylegan2.convert(file).config.num_mapping_layers == depth
+    assert convert_stylegan2.convert(file).config.num_mapping_layers == depth
 
 
 def _set(path: str, name: str, value: Any) -> Callable[[TorchFile], None]:
@@ -302,7 +303,7 @@ def _no_mapping(file: TorchFile) -> None:
 def test_other_architectures_are_refused(change, expected):
     file = torch_files.read(CONDITIONAL)
     change(file)
-    message = refusal(stylegan2.convert, file)
+    message = refusal(convert_stylegan2.convert, file)
     assert message.startswith(f"{CONDITIONAL}: expected ")
     assert expected in message
 
@@ -319,7 +320,7 @@ def test_other_architectures_are_refused(change, expected):
 def test_other_tensorflow_architectures_are_refused(name, value):
     file = torch_files.read(TENSORFLOW)
     file.content[2].state["static_kwargs"][name] = value
-    assert f"with {name} " in refusal(stylegan2.convert, file)
+    assert f"with {name} " in refusal(convert_stylegan2.convert, file)
 
 
 def test_tensorflow_clamp_is_kept():
@@ -327,13 +328,13 @@ def test_tensorflow_clamp_is_kept():
     file.content[2].state["components"]["synthesis"].state["static_kwargs"] = {
         "conv_clamp": 256
     }
-    assert stylegan2.convert(file).config.conv_clamp == 256
+    assert convert_stylegan2.convert(file).config.conv_clamp == 256
 
 
 @pytest.mark.parametrize("path", [CONVERTED, CONDITIONAL, TENSORFLOW])
 def test_any_single_missing_or_surplus_tensor_is_named(path):
     file = torch_files.read(path)
-    source = stylegan2._open(file)
+    source = convert_stylegan2._open(file)
     rule_free = {"unheard.of": np.zeros(1, np.float32)}
     message = _convert_tensors(file, source, source.tensors | rule_free)
     assert "1 surplus tensor (unheard.of)" in message
@@ -349,15 +350,15 @@ def test_any_single_missing_or_surplus_tensor_is_named(path):
 def _convert_tensors(file: TorchFile, source: Any, tensors: dict[str, Any]) -> str:
     changed = copy.copy(source)._replace(tensors=tensors)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stylegan2, "_open", lambda _: changed)
-        return refusal(stylegan2.convert, file)
+        patch.setattr(convert_stylegan2, "_open", lambda _: changed)
+        return refusal(convert_stylegan2.convert, file)
 
 
 # The program
 
 
 def run(*args: Any) -> int:
-    return program.main(["convert", *map(str, args)])
+    return __main__.main(["convert", *map(str, args)])
 
 
 def fail(capsys: pytest.CaptureFixture[str], *args: Any) -> str:
@@ -390,7 +391,7 @@ def test_program_writes_a_model_directory(tmp_path, capsys, path):
         tmp_path / "model",
         kind="stylegan2",
         config_type=Config,
-        param_shapes=generator.param_shapes,
+        param_shapes=stylegan2.param_shapes,
     )
     assert config == CONFIGS[path]
     expected = converted(path).tensors

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from convert import clip as table
+from convert import clip as convert_clip
 from convert import torch_files
 from convert.torch_files import TorchFile
 from styleclip_jax.errors import UserError
+from styleclip_jax.io import clip_files
 from styleclip_jax.models import bpe, clip
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "clip_vit"
@@ -142,12 +143,12 @@ def assert_golden(network, golden):
 
 
 def test_openai_archive_converts_to_the_same_features(archive, golden, tmp_path):
-    assert table.recognize(archive)
-    conversion = table.convert(archive)
+    assert convert_clip.recognize(archive)
+    conversion = convert_clip.convert(archive)
     assert conversion.kind == "clip"
     assert conversion.config == CONFIG
-    table.write(conversion, tmp_path / "clip")
-    network = clip.load(tmp_path / "clip")
+    convert_clip.write(conversion, tmp_path / "clip")
+    network = clip_files.load(tmp_path / "clip")
     assert network.config == CONFIG
     assert_golden(network, golden)
 
@@ -155,14 +156,14 @@ def test_openai_archive_converts_to_the_same_features(archive, golden, tmp_path)
 def test_plain_state_dict_converts_like_the_archive(archive, state):
     for name in ("input_resolution", "context_length", "vocab_size"):
         del state[name]
-    found = table.convert(state_file(state)).tensors
-    expected = table.convert(archive).tensors
+    found = convert_clip.convert(state_file(state)).tensors
+    expected = convert_clip.convert(archive).tensors
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 def test_half_precision_becomes_float32_exactly(state):
     assert state["visual.proj"].dtype == np.float16
-    found = table.convert(state_file(state)).tensors
+    found = convert_clip.convert(state_file(state)).tensors
     assert {x.dtype for x in found.values()} == {np.dtype(np.float32)}
     np.testing.assert_array_equal(
         found["visual_projection/kernel"], state["visual.proj"].astype(np.float32)
@@ -173,11 +174,11 @@ def test_transformers_pytorch_files_convert_to_the_same_features(
     state, golden, tmp_path
 ):
     file = torch_files.read(write_transformers(state, tmp_path / "pt"))
-    assert table.recognize(file)
-    conversion = table.convert(file)
+    assert convert_clip.recognize(file)
+    conversion = convert_clip.convert(file)
     assert conversion.config.eos_token_id == 2
-    table.write(conversion, tmp_path / "clip")
-    assert_golden(clip.load(tmp_path / "clip"), golden)
+    convert_clip.write(conversion, tmp_path / "clip")
+    assert_golden(clip_files.load(tmp_path / "clip"), golden)
 
 
 def test_transformers_configuration_counts_where_it_is(state, tmp_path):
@@ -186,28 +187,28 @@ def test_transformers_configuration_counts_where_it_is(state, tmp_path):
     document["text_config"] |= {"num_attention_heads": 4, "hidden_act": "gelu"}
     document["vision_config"] |= {"hidden_act": "gelu"}
     (path.parent / "config.json").write_text(json.dumps(document))
-    config = table.convert(torch_files.read(path)).config
+    config = convert_clip.convert(torch_files.read(path)).config
     assert (config.text_heads, config.hidden_act) == (4, "gelu")
 
 
 def test_transformers_file_alone_is_taken_for_openai_s_architecture(state, tmp_path):
     path = write_transformers(state, tmp_path / "pt", config=False)
-    conversion = table.convert(torch_files.read(path))
+    conversion = convert_clip.convert(torch_files.read(path))
     assert conversion.config == CONFIG
     assert "no config.json" in conversion.notes[0]
 
 
 def test_other_files_are_not_recognized():
     for content in ({}, {"g_ema": {"a": np.zeros(1)}}, {"visual.proj": np.zeros(1)}):
-        assert not table.recognize(state_file(content))
+        assert not convert_clip.recognize(state_file(content))
         with pytest.raises(UserError, match=r"some/clip.pt: expected a CLIP"):
-            table.convert(state_file(content))
+            convert_clip.convert(state_file(content))
 
 
 def test_modified_resnet_is_refused(state):
     state["visual.layer1.0.conv1.weight"] = np.zeros((8, 8, 1, 1), np.float16)
     with pytest.raises(UserError, match=r"some/clip.pt: .* ModifiedResNet") as error:
-        table.convert(state_file(state))
+        convert_clip.convert(state_file(state))
     assert "\n" not in str(error.value)
 
 
@@ -257,32 +258,32 @@ DAMAGES = {
 def test_convert_refuses(state, damage, message):
     damage(state)
     with pytest.raises(UserError, match=rf"some/clip\.pt: .*{message}") as error:
-        table.convert(state_file(state))
+        convert_clip.convert(state_file(state))
     assert "\n" not in str(error.value)
 
 
 def test_openai_vocabulary_is_written_beside_a_clip_that_has_it(state, tmp_path):
     num_tokens = bpe.NUM_TOKENS_BESIDE_MERGES + bpe.NUM_MERGES
     state["token_embedding.weight"] = np.zeros((num_tokens, 128), np.float16)
-    conversion = table.convert(state_file(state))
+    conversion = convert_clip.convert(state_file(state))
     assert conversion.notes == []
-    table.write(conversion, tmp_path / "clip")
-    tokenizer = clip.load_tokenizer(tmp_path / "clip")
+    convert_clip.write(conversion, tmp_path / "clip")
+    tokenizer = clip_files.load_tokenizer(tmp_path / "clip")
     tokens = clip.tokenize(tokenizer, ["a face"], context_length=5)
     np.testing.assert_array_equal(tokens, [[49406, 320, 1710, 49407, 0]])
 
 
 def test_other_vocabulary_is_copied_or_missed(state, tmp_path):
     path = write_transformers(state, tmp_path / "pt")
-    conversion = table.convert(torch_files.read(path))
+    conversion = convert_clip.convert(torch_files.read(path))
     (note,) = conversion.notes
     assert "a vocabulary of 512 tokens is not OpenAI's" in note
-    for name in clip.TOKENIZER_FILES:
+    for name in clip_files.TOKENIZER_FILES:
         (path.parent / name).write_text(name)
-    conversion = table.convert(torch_files.read(path))
+    conversion = convert_clip.convert(torch_files.read(path))
     assert conversion.notes == []
-    table.write(conversion, tmp_path / "clip")
-    for name in clip.TOKENIZER_FILES:
+    convert_clip.write(conversion, tmp_path / "clip")
+    for name in clip_files.TOKENIZER_FILES:
         assert (tmp_path / "clip" / name).read_text() == name
 
 
@@ -293,5 +294,5 @@ def test_write_leaves_nothing_behind_when_it_fails(archive, tmp_path, monkeypatc
 
     monkeypatch.setattr(clip, "save", fail)
     with pytest.raises(UserError, match="disk full"):
-        table.write(table.convert(archive), tmp_path / "made" / "clip")
+        convert_clip.write(convert_clip.convert(archive), tmp_path / "made" / "clip")
     assert list(tmp_path.iterdir()) == []

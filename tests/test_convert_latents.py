@@ -5,19 +5,18 @@ import pathlib
 import numpy as np
 import pytest
 
-from convert import __main__ as program
-from styleclip_jax.cli import latents as cli_latents
+from convert import __main__
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import latents
+from styleclip_jax.io import latent_files
 from tests import tiny, torch_format
 
 GENERATOR = tiny.generator()
-DIMENSIONS = cli_latents.dimensions(GENERATOR.config)
+DIMENSIONS = latent_files.dimensions(GENERATOR.config)
 LAYOUT = GENERATOR.config.style_layout
 
 
 def convert(*arguments: object) -> int:
-    return program.main(["convert", *map(str, arguments)])
+    return __main__.main(["convert", *map(str, arguments)])
 
 
 @pytest.mark.parametrize("space", ["w_plus", "w"])
@@ -26,7 +25,7 @@ def test_tensors_become_latents(tmp_path: pathlib.Path, space: str) -> None:
     array = array if space == "w_plus" else array[:, 0]
     file = torch_format.save(tmp_path / "train_faces.pt", array)
     assert convert(file, "--output", tmp_path / "train") == 0
-    found = latents.read(tmp_path / "train" / "latents.npy", DIMENSIONS, None)
+    found = latent_files.read(tmp_path / "train" / "latents.npy", DIMENSIONS, None)
     assert found.space == space
     np.testing.assert_array_equal(found.array, array)
 
@@ -37,7 +36,7 @@ def test_a_list_of_style_vectors_becomes_s(tmp_path: pathlib.Path) -> None:
     styles = [random.normal(size=(2, 1, x.channels, 1, 1)) for x in LAYOUT]
     file = torch_format.save(tmp_path / "styles.pt", *styles)
     assert convert(file, "--output", tmp_path / "out") == 0
-    found = latents.read(tmp_path / "out" / "latents.npz", DIMENSIONS, None)
+    found = latent_files.read(tmp_path / "out" / "latents.npz", DIMENSIONS, None)
     assert found.space == "s"
     flat = np.concatenate([x.reshape(2, -1) for x in styles], axis=1)
     np.testing.assert_array_equal(found.array, flat.astype(np.float32))
@@ -70,7 +69,7 @@ def test_other_tensors_are_refused(
 def test_the_hint_for_torch_files_works(tmp_path: pathlib.Path) -> None:
     file = torch_format.save(tmp_path / "faces.pt", np.array(tiny.w_plus(2)))
     with pytest.raises(UserError) as refused:
-        latents.read(file, DIMENSIONS, None)
+        latent_files.read(file, DIMENSIONS, None)
     command = str(refused.value).partition("python -m convert ")[2].split()
     command[-1] = str(tmp_path / command[-1])
     assert convert(*command) == 0

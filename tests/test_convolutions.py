@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from styleclip_jax.models import convolutions, winograd
+from styleclip_jax.ops import convolutions, winograd
 from tests import tiny
 
 WINOGRAD = (winograd.conv3x3, winograd.conv3x3_by_rows)

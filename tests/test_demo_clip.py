@@ -5,12 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from styleclip_jax import assets
-from styleclip_jax.assets import world
+from styleclip_jax import loading
 from styleclip_jax.models import clip
+from styleclip_jax.toy import world
 from tests import tiny
-from train import demo_clip_losses as losses
-from train import demo_clip_pictures, demo_run
+from train.demo import clip_losses, clip_pictures, common
 
 
 def _faces(count: int) -> np.ndarray:
@@ -40,7 +39,7 @@ def test_attributes_are_shown_as_far_as_nothing_hides_them(
 
 def test_moves_change_what_they_say_and_nothing_else():
     count = 300
-    rows, shown = demo_clip_pictures.move(count, tiny.GENERATOR, seed=1)
+    rows, shown = clip_pictures.move(count, tiny.GENERATOR, seed=1)
     size = (count, 2, tiny.GENERATOR.num_rows, world.VECTOR_SIZE)
     assert rows.shape == size
     assert shown.shape == (count, 2, world.VECTOR_SIZE)
@@ -66,16 +65,16 @@ def test_moves_change_what_they_say_and_nothing_else():
 def test_disagreement_is_what_changes_otherwise():
     rng = np.random.default_rng(2)
     size = 16
-    frame = losses.frame(size)
+    frame = clip_losses.frame(size)
     codes = [rng.random((5, 9)).astype(np.float32) for _ in range(2)]
     # Features are normalised, as codes of pictures are by their constant length.
-    length = losses.CODE_LENGTH
+    length = clip_losses.CODE_LENGTH
     codes = [
         code / np.linalg.norm(code, axis=1, keepdims=True) * length for code in codes
     ]
     features = [3 * code @ frame[:9] for code in codes]
-    assert float(losses.disagreement(features, codes)) < 1e-6
-    still = float(losses.disagreement([features[0]] * 2, codes))
+    assert float(clip_losses.disagreement(features, codes)) < 1e-6
+    still = float(clip_losses.disagreement([features[0]] * 2, codes))
     wanted = np.sum((codes[1] - codes[0]) ** 2, axis=1) / length**2
     np.testing.assert_allclose(still, np.mean(wanted / (wanted + 0.004)), rtol=1e-4)
 
@@ -85,18 +84,20 @@ def test_disagreement_is_what_changes_otherwise():
         code[:, 3] = np.nan
     features[1] = features[1] + 0.7 * frame[3]
     features[1] = features[1] / np.linalg.norm(features[1], axis=1, keepdims=True)
-    known = jax.grad(lambda x: losses.disagreement([features[0], x], unknown))
+    known = jax.grad(lambda x: clip_losses.disagreement([features[0], x], unknown))
     assert np.all(np.isfinite(known(jnp.asarray(features[1]))))
 
 
 def test_the_clip_sees_small_moves_of_the_generator():
-    network = assets.load_generator()
-    model, _ = assets.load_clip()
-    rows, shown = demo_clip_pictures.move(200, network.config, seed=9)
-    images = [demo_clip_pictures.render(network, rows[:, side]) for side in range(2)]
-    encode = jax.jit(lambda x: clip.encode_image(model.params, x, config=model.config))
+    network = loading.load_generator()
+    model, _ = loading.load_clip()
+    rows, shown = clip_pictures.move(200, network.config, seed=9)
+    images = [clip_pictures.render(network, rows[:, side]) for side in range(2)]
+    encode = jax.jit(lambda x: clip.encode_image(model, x))
     known = np.isfinite(shown).all(axis=(1, 2))
-    features = [encode(demo_run.to_float(image[known])) for image in images]
-    codes = [losses.picture_code(jnp.asarray(shown[known, side])) for side in range(2)]
+    features = [encode(common.to_float(image[known])) for image in images]
+    codes = [
+        clip_losses.picture_code(jnp.asarray(shown[known, side])) for side in range(2)
+    ]
     # 1 is a feature that stays, and 0.84 a CLIP that was not trained on moves.
-    assert float(losses.disagreement(features, codes)) < 0.6
+    assert float(clip_losses.disagreement(features, codes)) < 0.6

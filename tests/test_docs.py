@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convert import __main__ as convert
+from convert import __main__
 from tests import golden_data, programs, tiny, torch_format
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -180,7 +180,7 @@ def test_commands_run(
     for command in commands(path):
         name, arguments = split(command)
         if name == "convert":
-            assert convert.main(["convert", *arguments]) == 0, command
+            assert __main__.main(["convert", *arguments]) == 0, command
             continue
         if name in ("make", "pip") or any(part in command for part in FLAGS_ALONE):
             continue
@@ -202,7 +202,7 @@ def test_every_kind_of_file_is_described() -> None:
             "fs3.npy",
         }
     kinds = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
-    assert {*kinds} == convert.KINDS.keys()
+    assert {*kinds} == __main__.KINDS.keys()
 
 
 def test_python_example_runs() -> None:

@@ -11,17 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convert import __main__ as program
+from convert import __main__, stylegan2, torch_files
 from convert import e4e as convert_e4e
-from convert import stylegan2 as convert_stylegan2
-from convert import torch_files
 from convert.pickles import Object
 from convert.rules import Conversion
-from styleclip_jax import assets
-from styleclip_jax.cli import faces
+from styleclip_jax import loading
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints
 from styleclip_jax.models import e4e
+from styleclip_jax.models.network import Network
+from styleclip_jax.photos import crops
 from tests import golden_data, tiny
 from tests.golden_data import to_nchw, to_nhwc
 
@@ -68,8 +67,8 @@ def test_latents() -> None:
 
 
 def test_photos_are_resized_as_officially() -> None:
-    photo = faces.resize(CASE["pil_image"], 256, Image.Resampling.BILINEAR)
-    image = to_nchw(faces.to_float(photo)[None])
+    photo = crops.resize(CASE["pil_image"], 256, Image.Resampling.BILINEAR)
+    image = to_nchw(crops.to_float(photo)[None])
     np.testing.assert_allclose(
         image[0, :, ::8, ::8], CASE["pil_preprocessed"], atol=1e-6
     )
@@ -96,7 +95,7 @@ def test_gradient_is_the_slope_and_stops_at_the_average_latent() -> None:
     @jax.jit
     @functools.partial(jax.value_and_grad, argnums=(0, 1))
     def loss(params: Any, image: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.sin(e4e.encode(params, image, config=TINY)))
+        return jnp.sum(jnp.sin(e4e.encode(Network(params, TINY), image)))
 
     image, params = tiny.image(2, 16), tiny_params()
     _, (of_params, of_image) = loss(params, image)
@@ -115,7 +114,7 @@ def test_batch_equals_its_examples_under_vmap() -> None:
     @jax.jit
     @functools.partial(jax.vmap, in_axes=(None, 0))
     def one(params: Any, image: jax.Array) -> jax.Array:
-        return e4e.encode(params, image[None], config=TINY)[0]
+        return e4e.encode(Network(params, TINY), image[None])[0]
 
     image = tiny.image(3, 16)
     found = one(tiny_params(), image)
@@ -146,11 +145,11 @@ def test_file_becomes_an_encoder_and_its_generator(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "e4e"
-    assert program.main(["convert", str(PATH), f"--output={out}"]) == 0
+    assert __main__.main(["convert", str(PATH), f"--output={out}"]) == 0
     printed = capsys.readouterr().out
     assert "zip file, e4e" in printed
     assert "generator: stylegan2" in printed
-    network = assets.load_encoder(out)
+    network = loading.load_encoder(out)
     assert network.config == converted().config
     flat = checkpoints.flatten(network.params)
     assert flat.keys() == converted().tensors.keys()
@@ -162,8 +161,8 @@ def test_file_becomes_an_encoder_and_its_generator(
         for name, tensor in read().content["state_dict"].items()
         if name.startswith("decoder.")
     }
-    alone = convert_stylegan2.convert(torch_files.TorchFile("x", "zip", state))
-    generator = assets.load_generator(out / assets.DECODER)
+    alone = stylegan2.convert(torch_files.TorchFile("x", "zip", state))
+    generator = loading.load_generator(out / loading.DECODER)
     assert generator.config == alone.config
     assert generator.config.num_rows == network.config.num_rows
     for name, leaf in checkpoints.flatten(generator.params).items():
@@ -178,9 +177,9 @@ def test_nothing_is_left_where_the_generator_cannot_be_written(
     def fail(*_: Any) -> None:
         raise UserError("no space")
 
-    kind = program.KINDS["stylegan2"]._replace(write=fail)
-    monkeypatch.setitem(program.KINDS, "stylegan2", kind)
-    assert program.main(["convert", str(PATH), f"--output={tmp_path / 'e4e'}"]) == 2
+    kind = __main__.KINDS["stylegan2"]._replace(write=fail)
+    monkeypatch.setitem(__main__.KINDS, "stylegan2", kind)
+    assert __main__.main(["convert", str(PATH), f"--output={tmp_path / 'e4e'}"]) == 2
     assert capsys.readouterr().err == "error: no space\n"
     assert not list(tmp_path.iterdir())
 
@@ -192,7 +191,7 @@ def test_one_average_of_all_rows_is_the_generators_too(shape: tuple[int, ...]) -
     file.content["latent_avg"] = np.broadcast_to(average, shape)
     found = convert_e4e.convert(file)
     np.testing.assert_array_equal(found.tensors["w_avg"], np.tile(average, (8, 1)))
-    generator = found.parts[assets.DECODER]
+    generator = found.parts[loading.DECODER]
     np.testing.assert_array_equal(generator.tensors["mapping/w_avg"], average)
     assert not any("average" in note for note in generator.notes)
 
@@ -201,7 +200,7 @@ def test_absent_average_is_that_of_the_generator() -> None:
     file = read()
     file.content["latent_avg"] = None
     found = convert_e4e.convert(file)
-    w_avg = found.parts[assets.DECODER].tensors["mapping/w_avg"]
+    w_avg = found.parts[loading.DECODER].tensors["mapping/w_avg"]
     np.testing.assert_array_equal(found.tensors["w_avg"], np.tile(w_avg, (8, 1)))
     assert any("no average latent" in note for note in found.notes)
     file = without_decoder()
@@ -277,7 +276,7 @@ def test_other_files_are_not_encoders() -> None:
 
 def test_wrong_shapes_are_refused_with_both() -> None:
     with pytest.raises(ValueError, match=r"\[B, 16, 16, 3\], found \[1, 16, 12, 3\]"):
-        e4e.encode(tiny_params(), jnp.zeros((1, 16, 12, 3)), config=TINY)
+        e4e.encode(Network(tiny_params(), TINY), jnp.zeros((1, 16, 12, 3)))
 
 
 @pytest.mark.parametrize(

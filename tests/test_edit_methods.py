@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from styleclip_jax import assets, losses
-from styleclip_jax.cli import directions as cli_directions
-from styleclip_jax.cli import edit, mappers
-from styleclip_jax.io import checkpoints, directions
+from styleclip_jax import loading, losses
+from styleclip_jax.cli import edit
+from styleclip_jax.io import checkpoints, direction_files
 from styleclip_jax.methods import global_directions, mapper
 from styleclip_jax.models import stylegan2
+from styleclip_jax.models.network import Network
 from tests import tiny
-from tests.test_cli import Program, run  # noqa: F401
+from tests.test_cli import Program
 
 LAYOUT = tiny.GENERATOR.style_layout
 MAPPER = mapper.MapperConfig(levels=("coarse",), w_dim=12, num_layers=1)
@@ -31,11 +31,11 @@ def relevance(models: dict[str, str], tmp_path: pathlib.Path) -> pathlib.Path:
     count = int(global_directions.channels_of(LAYOUT, layers).sum())
     rows = random.randn(count, tiny.CLIP.embed_dim)
     total = sum(layer.channels for layer in LAYOUT)
-    origins = cli_directions.origins(models["generator"], models["clip"])
+    origins = loading.origins(models["generator"], models["clip"])
     path = tmp_path / "relevance.safetensors"
-    directions.write_relevance(
+    direction_files.write_relevance(
         path,
-        directions.RelevanceFile(
+        direction_files.RelevanceFile(
             rows / np.linalg.norm(rows, axis=1, keepdims=True),
             np.zeros(total),
             random.rand(total) + 0.5,
@@ -55,7 +55,7 @@ def _styles(path: pathlib.Path) -> np.ndarray:
 
 
 def test_direction_makes_every_pair_of_strength_and_threshold(
-    run: Program,  # noqa: F811
+    run: Program,
     models: dict[str, str],
     relevance: pathlib.Path,
     tmp_path: pathlib.Path,
@@ -85,9 +85,9 @@ def test_direction_makes_every_pair_of_strength_and_threshold(
     assert [line["seed"] for line in lines] == [i for i in range(3) for _ in pairs]
     # The same from the library.
     networks = losses.Networks(tiny.generator(), tiny.clip_network())
-    origins = cli_directions.origins(models["generator"], models["clip"])
-    table, _ = cli_directions.read_relevance(relevance, networks, *origins)
-    network, words = assets.load_clip(models["clip"])
+    origins = loading.origins(models["generator"], models["clip"])
+    table, _ = loading.read_relevance(relevance, networks, *origins)
+    network, words = loading.load_clip(models["clip"])
     text = global_directions.text_direction(
         network, words, "dog", "cat", ["a {}", "the {}"]
     )
@@ -112,7 +112,7 @@ def test_direction_makes_every_pair_of_strength_and_threshold(
     assert not (tmp_path / "other").exists()
 
 
-def test_direction_needs_no_file(run: Program, tmp_path: pathlib.Path) -> None:  # noqa: F811
+def test_direction_needs_no_file(run: Program, tmp_path: pathlib.Path) -> None:
     (tmp_path / "templates.txt").write_text("a {}\n")
     code, out, _ = run(
         edit,
@@ -133,12 +133,12 @@ def test_direction_needs_no_file(run: Program, tmp_path: pathlib.Path) -> None: 
 
 
 def test_mapper_edits_as_the_library_does(
-    run: Program,  # noqa: F811
+    run: Program,
     models: dict[str, str],
     tmp_path: pathlib.Path,
 ) -> None:
     network = tiny.mapper_network(MAPPER)
-    mappers.save(
+    loading.save_mapper(
         tmp_path / "mapper",
         network.params,
         MAPPER,
@@ -163,12 +163,12 @@ def test_mapper_edits_as_the_library_does(
         np.load(tmp_path / "out" / f"{name}.npy") for name in ("original", "edited")
     )
     expected = mapper.edit(
-        network.params, jnp.asarray(original), config=MAPPER, strength=0.01
+        Network(network.params, MAPPER), jnp.asarray(original), strength=0.01
     )
     assert np.abs(original - edited).max() > 1e-3
     np.testing.assert_allclose(edited, expected, atol=1e-5)
     generator = tiny.generator()
-    wanted = stylegan2.synthesize(generator.params, edited, config=generator.config)
+    wanted = stylegan2.synthesize(generator, edited)
     found = np.load(tmp_path / "out/images/000002.npy")
     np.testing.assert_allclose(found, wanted[2], atol=1e-4)
 
@@ -179,16 +179,16 @@ def saved(models: dict[str, str], tmp_path: pathlib.Path) -> tuple[str, np.ndarr
     total = sum(layer.channels for layer in LAYOUT)
     delta = np.random.default_rng(0).normal(size=total).astype(np.float32)
     path = str(tmp_path / "direction.safetensors")
-    origin = cli_directions.generator_origin(models["generator"])
+    origin = loading.generator_origin(models["generator"])
     about = {"alpha": 2}
-    directions.write_direction(
+    direction_files.write_direction(
         path, delta, layout=LAYOUT, generator=origin, about=about
     )
     return path, delta
 
 
 def test_a_saved_direction_needs_no_text(
-    run: Program,  # noqa: F811
+    run: Program,
     saved: tuple[str, np.ndarray],
     tmp_path: pathlib.Path,
 ) -> None:
@@ -236,7 +236,7 @@ def test_a_saved_direction_needs_no_text(
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
 def test_bad_input_gets_one_line_and_leaves_nothing(
-    run: Program,  # noqa: F811
+    run: Program,
     relevance: pathlib.Path,
     tmp_path: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -255,7 +255,7 @@ def test_bad_input_gets_one_line_and_leaves_nothing(
 
 
 def test_edited_faces_return_into_their_photos(
-    run: Program,  # noqa: F811
+    run: Program,
     tmp_path: pathlib.Path,
 ) -> None:
     photo = np.full((40, 60, 3), 90, np.uint8)

@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from styleclip_jax import assets, metrics
-from styleclip_jax.assets import judge, world
-from styleclip_jax.cli import edit_sets, evaluate, mappers, measures
-from styleclip_jax.cli import latents as cli_latents
+from styleclip_jax import latents, loading
+from styleclip_jax.cli import evaluate
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import checkpoints, latents, plots, tables
+from styleclip_jax.evaluation import edit_sets, measure, metrics
+from styleclip_jax.io import checkpoints, latent_files, plots, tables
 from styleclip_jax.methods import mapper
-from styleclip_jax.models import clip
+from styleclip_jax.models import clip, clip_input
+from styleclip_jax.models.network import Network
+from styleclip_jax.toy import judge, world
 from tests import programs, tiny
 
 Program = Callable[..., tuple[int, str, str]]
@@ -60,7 +61,9 @@ def write_edits(
     space = "s" if original.ndim == 2 else "w_plus"
     suffix = ".npz" if space == "s" else ".npy"
     for name, array in (("original", original), ("edited", edited)):
-        latents.write(folder / (name + suffix), latents.Latents(array, space), layout)
+        latent_files.write(
+            folder / (name + suffix), latent_files.Latents(array, space), layout
+        )
     numbered = [{"index": i, "row": i, **line} for i, line in enumerate(lines)]
     (folder / "metrics.jsonl").write_text("".join(map(tables.json_line, numbered)))
     defaults = {"l2_lambda": 0.008, "neutral": "a dog", "prompt": "a cat"}
@@ -69,8 +72,10 @@ def write_edits(
         "program": "styleclip-edit",
         "flags": defaults | {"generator": generator, "clip": clip_name} | flags,
         "inputs": {
-            "generator": checkpoints.fingerprint(assets.generator_directory(generator)),
-            "clip": assets.clip_fingerprint(clip_name),
+            "generator": checkpoints.fingerprint(
+                loading.generator_directory(generator)
+            ),
+            "clip": loading.clip_fingerprint(clip_name),
         },
     }
     (folder / "run.json").write_text(json.dumps(record))
@@ -203,14 +208,14 @@ def test_metrics_are_those_of_the_library(
 ) -> None:
     assert run(edits=directed, neutral="a cow")[0] == 0
     row = rows_of(tmp_path / "out")[1]
-    network, words = assets.load_clip(models["clip"])
+    network, words = loading.load_clip(models["clip"])
     neutral, prompt = clip.encode_prompts(network, words, ["a cow", "a cat"])
     folder = pathlib.Path(directed)
     before, after = (
-        measures._render(tiny.generator(), np.load(path)["styles"][1::2], "s")
+        measure._render(tiny.generator(), np.load(path)["styles"][1::2], "s")
         for path in (folder / "original.npz", folder / "edited.npz")
     )
-    a, b = (measures.encode_images(network, image) for image in (before, after))
+    a, b = (measure.encode_images(network, image) for image in (before, after))
     for name, expected in (
         ("clip_score", metrics.clip_score(b, prompt)),
         ("clip_score_before", metrics.clip_score(a, prompt)),
@@ -244,18 +249,18 @@ def test_another_clip_is_not_the_one_that_was_optimised(
 def test_judge_finds_targets_in_edits_and_not_in_random_steps(
     run: Program, tmp_path
 ) -> None:
-    generator = assets.load_generator()
+    generator = loading.load_generator()
     config = generator.config
     random = np.random.RandomState(0)
     z = jnp.asarray(random.randn(6, config.z_dim), jnp.float32)
     w = np.asarray(
-        cli_latents.convert(
+        latents.convert(
             generator, z, space="z", truncation_psi=1.0, cutoff=None, to="w_plus"
         )
     )
     network, state = judge.load()
     found = judge.predict(
-        network, measures._render(generator, w, "w_plus"), config=state
+        Network(network, state), measure._render(generator, w, "w_plus")
     )
     glasses = np.asarray(found["glasses"])
     target = int(np.bincount(glasses).argmax())
@@ -303,7 +308,7 @@ def test_random_steps_are_as_long_and_in_the_same_rows() -> None:
     delta[:, 1] = 0
     mask = edit_sets.moved(delta, LAYOUT)
     assert mask.shape == (4, 6)
-    steps = measures._random_step(delta, np.arange(5), mask=mask, seed=0)
+    steps = measure._random_step(delta, np.arange(5), mask=mask, seed=0)
     np.testing.assert_allclose(
         metrics.latent_distance(steps, 0 * steps),
         metrics.latent_distance(delta, 0 * delta),
@@ -312,7 +317,7 @@ def test_random_steps_are_as_long_and_in_the_same_rows() -> None:
     assert (steps[:, 1] == 0).all()
     assert (steps[:, 0] != 0).all()
     # They belong to the row, not to the batch.
-    alone = measures._random_step(delta[3:4], np.array([3]), mask=mask, seed=0)
+    alone = measure._random_step(delta[3:4], np.array([3]), mask=mask, seed=0)
     np.testing.assert_array_equal(alone[0], steps[3])
     # In S whole style vectors count: a sparse edit still has all of its layer.
     sparse = np.zeros((2, CHANNELS), np.float32)
@@ -331,7 +336,7 @@ def test_mapper_similarity_is_table_2(
     names = []
     for i, network in enumerate(networks):
         names.append(str(tmp_path / f"mapper{i}"))
-        mappers.save(
+        loading.save_mapper(
             names[-1],
             network.params,
             config,
@@ -352,7 +357,7 @@ def test_mapper_similarity_is_table_2(
     found = json.loads((tmp_path / "out" / "mapper_similarity.json").read_text())
     steps = jnp.stack(
         [
-            mapper.flatten(mapper.apply(x.params, w_plus, config=config))
+            mapper.flatten(mapper.apply(Network(x.params, config), w_plus))
             for x in networks
         ]
     )
@@ -385,10 +390,12 @@ def test_images_are_classified_by_text(
     assert code == 0
     text = (tmp_path / "out" / "zero_shot.jsonl").read_text()
     lines = [json.loads(line) for line in text.splitlines()]
-    network, words = assets.load_clip(models["clip"])
+    network, words = loading.load_clip(models["clip"])
     config = network.config
-    prepared = clip.preprocess_clip_uint8(jnp.asarray(pixels), config=config)
-    feature = clip.encode_image(network.params, prepared, config=config)
+    prepared = clip_input.preprocess_clip_uint8(
+        Network({}, config), jnp.asarray(pixels)
+    )
+    feature = clip.encode_image(Network(network.params, config), prepared)
     expected = metrics.zero_shot(
         network, feature, clip.encode_prompts(network, words, labels)
     )

@@ -18,7 +18,7 @@ from examples import (
     several_clips,
     style_direction,
 )
-from styleclip_jax import assets, losses
+from styleclip_jax import loading, losses
 from styleclip_jax.methods import optimization
 from styleclip_jax.models import stylegan2
 from tests import tiny
@@ -64,7 +64,7 @@ def test_directional_loss_turns_the_step(networks: losses.Networks) -> None:
 def test_several_clips_have_equal_say(models: dict[str, str]) -> None:
     generator, one = tiny.generator(), tiny.clip_network()
     other = one.replace(params=jax.tree.map(lambda x: x * 1.3, one.params))
-    _, words = assets.load_clip(models["clip"])
+    _, words = loading.load_clip(models["clip"])
     clips = [(one, words), (other, words)]
     result = several_clips.edit(generator, clips, tiny.w_plus(BATCH), "a cat", CONFIG)
     assert (result.terms["total"] < result.history["total"][:, 0]).all()

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from convert import __main__ as program
-from styleclip_jax import assets, losses, parallel, spaces
-from styleclip_jax.cli import directions as cli_directions
+from convert import __main__
+from styleclip_jax import loading, losses, parallel, spaces
+from styleclip_jax.editing import estimation
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import checkpoints, directions
+from styleclip_jax.io import checkpoints, clip_files, direction_files
 from styleclip_jax.methods import channel_relevance, global_directions
 from styleclip_jax.methods.channel_relevance import RelevanceConfig
-from styleclip_jax.models import bpe, clip, stylegan2
+from styleclip_jax.models import bpe, clip, clip_input, stylegan2
 from styleclip_jax.models.network import Network
 from tests import golden_data, tiny
 
@@ -28,8 +28,8 @@ BETAS = [0, 0.05, 0.1, 0.15, 0.2, 0.3]
 LAYOUT = tiny.GENERATOR.style_layout
 LAYERS = (0, 2, 3)
 CHANNELS = sum(layer.channels for layer in LAYOUT)
-OURS = directions.Origin("ours", "a" * 64)
-OTHER = directions.Origin("another", "b" * 64)
+OURS = direction_files.Origin("ours", "a" * 64)
+OTHER = direction_files.Origin("another", "b" * 64)
 
 
 def text_of(value: Any, layers: tuple[int, ...] = LAYERS) -> Any:
@@ -129,12 +129,12 @@ def official_clip() -> clip.Clip:
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> bpe.Tokenizer:
     folder = tmp_path_factory.mktemp("tokenizer")
     bpe.write(bpe.OPENAI_MERGES, folder)
-    return bpe.read(*(folder / name for name in clip.TOKENIZER_FILES))
+    return bpe.read(*(folder / name for name in clip_files.TOKENIZER_FILES))
 
 
 def test_official_text_directions(tokenizer: bpe.Tokenizer) -> None:
     case = golden_data.Case("global_direction/text_direction")
-    templates = assets.load_templates()
+    templates = loading.load_templates()
     assert len(templates) == 79
     pairs = case.meta["config"]["pairs_target_neutral"]
     features = global_directions.encode_texts(
@@ -156,14 +156,14 @@ def test_official_text_directions(tokenizer: bpe.Tokenizer) -> None:
 
 @functools.cache
 def official_networks() -> losses.Networks:
-    generator = assets.load_generator(FOLDER / "generator")
+    generator = loading.load_generator(FOLDER / "generator")
     return losses.Networks(generator, official_clip())
 
 
 @functools.cache
-def official_samples() -> cli_directions.Samples:
+def official_samples() -> estimation.Samples:
     config = RelevanceConfig(num_samples=8, num_statistics=256)
-    return cli_directions.draw_samples(
+    return estimation.draw_samples(
         official_networks().generator, config, parallel.make_mesh()
     )
 
@@ -180,7 +180,7 @@ def test_official_statistics() -> None:
         case.check(f"code_std_{i:02d}", std[i])
     # The TensorFlow scripts truncate all rows.
     config = RelevanceConfig(num_samples=8, num_statistics=256, truncation_cutoff=99)
-    all_rows = cli_directions.draw_samples(
+    all_rows = estimation.draw_samples(
         official_networks().generator, config, parallel.make_mesh()
     )
     last = spaces.unflatten_styles(all_rows.std, layout)[-1]
@@ -237,9 +237,9 @@ def test_official_edit_of_measured_relevance() -> None:
 
 
 @functools.cache
-def tiny_samples() -> cli_directions.Samples:
+def tiny_samples() -> estimation.Samples:
     config = RelevanceConfig(num_samples=3, num_statistics=40)
-    return cli_directions.draw_samples(
+    return estimation.draw_samples(
         tiny.generator(), config, parallel.make_mesh(jax.devices()[:1])
     )
 
@@ -268,12 +268,11 @@ def test_exact_relevance_equals_a_double_loop(
     @jax.jit
     def render(flat: np.ndarray) -> jax.Array:
         image = stylegan2.synthesize_styles(
-            generator.params,
+            generator,
             spaces.unflatten_styles(flat, LAYOUT),
-            config=generator.config,
         )
-        image = clip.preprocess_clip(image, config=clip_network.config)
-        return clip.encode_image(clip_network.params, image, config=clip_network.config)
+        image = clip_input.preprocess_clip(clip_network, image)
+        return clip.encode_image(clip_network, image)
 
     @functools.partial(jax.jit, static_argnames=("layer", "cached"))
     def features(layer: int, cached: bool) -> jax.Array:
@@ -330,10 +329,9 @@ def test_parts_of_the_synthesis_that_do_not_fit(start, stop, given, message) -> 
     activations = stylegan2.Activations(jnp.zeros((3, 4, 4, 10)), None)
     with pytest.raises(ValueError, match=message):
         stylegan2.synthesize_layers(
-            network.params,
+            network,
             tiny_samples().styles,
             activations if given else None,
-            config=network.config,
             start=start,
             stop=stop,
         )
@@ -562,13 +560,13 @@ def test_layers_that_do_not_exist_are_refused(text: str) -> None:
 def test_templates_are_refused(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "templates.txt"
     path.write_text("a {}\n\na photo of {}.\n")
-    assert assets.load_templates(path) == ["a {}", "a photo of {}."]
+    assert loading.load_templates(path) == ["a {}", "a photo of {}."]
     for content, found in (("", "none"), ("a {}\nno place\n", "'no place'")):
         path.write_text(content)
         with pytest.raises(UserError, match=f"templates.txt: .* found {found}"):
-            assets.load_templates(path)
+            loading.load_templates(path)
     with pytest.raises(UserError, match="nowhere"):
-        assets.load_templates(tmp_path / "nowhere")
+        loading.load_templates(tmp_path / "nowhere")
 
 
 # Files
@@ -576,14 +574,14 @@ def test_templates_are_refused(tmp_path: pathlib.Path) -> None:
 
 def relevance_file(path: pathlib.Path, **changes: Any) -> pathlib.Path:
     rows = np.arange(28 * 4, dtype=np.float32).reshape(28, 4)
-    content = directions.RelevanceFile(
+    content = direction_files.RelevanceFile(
         rows,
         np.zeros(CHANNELS, np.float32),
         np.ones(CHANNELS, np.float32),
         LAYERS,
         {"num_samples": 3, "method": "exact", "b": 1, "a": 2},
     )
-    directions.write_relevance(
+    direction_files.write_relevance(
         path,
         content._replace(**changes),
         layout=LAYOUT,
@@ -593,9 +591,9 @@ def relevance_file(path: pathlib.Path, **changes: Any) -> pathlib.Path:
     return path
 
 
-def read_relevance(path: pathlib.Path, **changes: Any) -> directions.RelevanceFile:
+def read_relevance(path: pathlib.Path, **changes: Any) -> direction_files.RelevanceFile:
     options = {"layout": LAYOUT, "generator": OURS, "clip": OURS, "embed_dim": 4}
-    return directions.read_relevance(path, **(options | changes))
+    return direction_files.read_relevance(path, **(options | changes))
 
 
 def test_relevance_survives_its_file(tmp_path: pathlib.Path) -> None:
@@ -609,7 +607,7 @@ def test_relevance_survives_its_file(tmp_path: pathlib.Path) -> None:
     table = global_directions.expand(found.rows, found.std, found.layers, LAYOUT).table
     np.testing.assert_array_equal(table[20:38], found.rows[10:28])
     np.testing.assert_array_equal(table[10:20], 0)
-    unknown = directions.Origin("converted", None)
+    unknown = direction_files.Origin("converted", None)
     read_relevance(path, generator=unknown, clip=unknown)
 
 
@@ -639,7 +637,7 @@ def test_broken_files_are_refused(tmp_path: pathlib.Path) -> None:
     safetensors.numpy.save_file({"x": np.zeros(1, np.float32)}, plain)
     bad = relevance_file(tmp_path / "nan.safetensors", std=np.full(CHANNELS, np.nan))
     direction = tmp_path / "direction.safetensors"
-    directions.write_direction(
+    direction_files.write_direction(
         direction, np.zeros(CHANNELS), layout=LAYOUT, generator=OURS, about={}
     )
     for file, message in (
@@ -655,18 +653,18 @@ def test_broken_files_are_refused(tmp_path: pathlib.Path) -> None:
 
 def test_directions_survive_their_file(tmp_path: pathlib.Path) -> None:
     direction, path = random_direction(0), tmp_path / "smile.safetensors"
-    directions.write_direction(
+    direction_files.write_direction(
         path,
         np.asarray(direction.delta),
         layout=LAYOUT,
         generator=OURS,
         about={"prompt": "smiling face"},
     )
-    delta, about = directions.read_direction(path, layout=LAYOUT, generator=OURS)
+    delta, about = direction_files.read_direction(path, layout=LAYOUT, generator=OURS)
     np.testing.assert_array_equal(delta, direction.delta)
     assert about == {"prompt": "smiling face"}
     with pytest.raises(UserError, match=r"for the generator ours .* found another"):
-        directions.read_direction(path, layout=LAYOUT, generator=OTHER)
+        direction_files.read_direction(path, layout=LAYOUT, generator=OTHER)
 
 
 # Conversion
@@ -695,9 +693,9 @@ FFHQ = stylegan2.GeneratorConfig().channels
 def test_official_files_convert(tmp_path, rows, channels, layers) -> None:
     path, relevance, std = official_files(tmp_path / "npy", rows, channels)
     output = tmp_path / "out"
-    assert program.main(["convert", str(path), f"--output={output}"]) == 0
+    assert __main__.main(["convert", str(path), f"--output={output}"]) == 0
     layout = spaces.style_layout(channels)
-    found = directions.read_relevance(
+    found = direction_files.read_relevance(
         output / "relevance.safetensors",
         layout=layout,
         generator=OURS,
@@ -717,7 +715,7 @@ def test_official_files_that_do_not_fit_are_refused(tmp_path, capsys) -> None:
 
     def refusal() -> str:
         argv = ["convert", str(path), f"--output={tmp_path / 'out'}"]
-        assert program.main([*argv, "--kind=global_directions"]) == 2
+        assert __main__.main([*argv, "--kind=global_directions"]) == 2
         assert not (tmp_path / "out").exists()
         return capsys.readouterr().err
 

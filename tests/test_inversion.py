@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from styleclip_jax import assets, losses, spaces
-from styleclip_jax.cli import faces as faces_
-from styleclip_jax.cli import invert, outputs
+from styleclip_jax import loading, losses, spaces
+from styleclip_jax.batch import journal
+from styleclip_jax.cli import invert
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import align, checkpoints
+from styleclip_jax.io import checkpoints
 from styleclip_jax.methods import inversion, optimization
-from styleclip_jax.models import clip, e4e, irse50, stylegan2
+from styleclip_jax.models import clip, clip_input, e4e, irse50, stylegan2
+from styleclip_jax.photos import align
+from styleclip_jax.photos import crops as photo_crops
 from tests import programs, test_irse50, tiny
 
 CONFIG = inversion.InversionConfig(w_steps=15, refine_steps=30)
@@ -79,10 +81,8 @@ def test_terms_are_what_they_say(networks: losses.Networks) -> None:
 
     @jax.jit
     def encode(image: jax.Array) -> jax.Array:
-        seen = clip.preprocess_clip(image, config=network.config)
-        return clip.normalize(
-            clip.encode_image(network.params, seen, config=network.config)
-        )
+        seen = clip_input.preprocess_clip(network, image)
+        return clip.normalize(clip.encode_image(network, seen))
 
     features = [encode(image) for image in (found.image, photos)]
     scale = np.exp(network.params["logit_scale"]) / 100
@@ -297,19 +297,19 @@ def test_killed_run_goes_on_where_it_stopped(
     class Killed(BaseException):
         pass
 
-    append = outputs.Journal.append
+    append = journal.Journal.append
 
     def die_after_writing(*arguments: Any, **latent: Any) -> None:
         append(*arguments, **latent)
         raise Killed
 
     options = {"photos": folder, "outdir": tmp_path / "out"}
-    monkeypatch.setattr(outputs.Journal, "append", die_after_writing)
+    monkeypatch.setattr(journal.Journal, "append", die_after_writing)
     with pytest.raises(Killed):
         start(models, **options)
-    monkeypatch.setattr(outputs.Journal, "append", append)
+    monkeypatch.setattr(journal.Journal, "append", append)
     # Faces are not looked for again.
-    monkeypatch.setattr(faces_, "find", None)
+    monkeypatch.setattr(photo_crops, "find", None)
     assert start(models, **options) == 1
     assert "4 of 6 faces are done" in capsys.readouterr().out
     for name in ("w_plus.npy", "images/000005.npy", "grid.png", "aligned.json"):
@@ -398,25 +398,27 @@ def test_faces_are_cropped_by_their_landmarks(
     # Without refinement the latent is the encoder's of its own crop.
     photo = np.asarray(Image.open(group))
     crop = align.crop(photo, align.quad(large), 16, supersampling=1)
-    network = assets.load_encoder(models["encoder"])
+    network = loading.load_encoder(models["encoder"])
     expected = jax.jit(functools.partial(e4e.encode, config=network.config))(
         network.params, crop[None] / np.float32(127.5) - 1
     )
     found = np.load(tmp_path / "out" / "w_plus.npy")
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
-    both = faces_.quads_of(group, photo, align.read_landmarks(path), all_faces=True)
+    both = photo_crops.quads_of(
+        group, photo, align.read_landmarks(path), all_faces=True
+    )
     np.testing.assert_allclose(both, [align.quad(small), align.quad(large)])
 
 
 def test_the_encoders_own_generator_is_the_default(
     models: dict[str, str], tmp_path: pathlib.Path
 ) -> None:
-    (tmp_path / assets.DECODER).mkdir()
+    (tmp_path / loading.DECODER).mkdir()
     for argv, expected in (
-        ([], assets.generator_directory()),
-        ([f"--encoder={models['encoder']}"], assets.generator_directory()),
-        ([f"--encoder={tmp_path}"], tmp_path / assets.DECODER),
+        ([], loading.generator_directory()),
+        ([f"--encoder={models['encoder']}"], loading.generator_directory()),
+        ([f"--encoder={tmp_path}"], tmp_path / loading.DECODER),
         ([f"--encoder={tmp_path}", "--generator=mine"], pathlib.Path("mine")),
     ):
         programs.forget(invert.VALUES)

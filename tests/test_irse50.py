@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convert import __main__ as program
+from convert import __main__, torch_files
 from convert import irse50 as convert_irse50
-from convert import torch_files
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints
 from styleclip_jax.models import irse50
@@ -155,7 +154,7 @@ def test_other_sizes_see_the_same_part_of_the_photo(size: int, out: int) -> None
     image = np.random.default_rng(0).uniform(-1, 1, (1, size, size, 3))
     config = irse50.IrseConfig(input_size=out)
     expected = both(both(image[0], 256)[35:223, 32:220], out)
-    found = irse50.preprocess(jnp.asarray(image), config=config)
+    found = irse50.preprocess(Network({}, config), jnp.asarray(image))
     np.testing.assert_allclose(found[0], expected, atol=2e-6)
 
 
@@ -165,9 +164,9 @@ def test_batch_equals_its_examples_under_vmap() -> None:
     @jax.jit
     @functools.partial(jax.vmap, in_axes=(None, 0))
     def one(params: Any, photo: jax.Array) -> jax.Array:
-        return irse50.features(params, photo[None], config=TINY)[0]
+        return irse50.features(Network(params, TINY), photo[None])[0]
 
-    faces = irse50.preprocess(photos, config=TINY)
+    faces = irse50.preprocess(Network({}, TINY), photos)
     found, expected = one(tiny_params(), photos), embed_tiny(tiny_params(), faces)
     np.testing.assert_allclose(found, expected, atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(found, axis=-1), 1, atol=1e-6)
@@ -215,8 +214,8 @@ def test_running_statistics_carry_no_gradient() -> None:
     @jax.jit
     @jax.grad
     def gradient(params: Any) -> jax.Array:
-        found = irse50.embed(params, image, config=TINY)
-        updated = irse50.embed_in_training(params, image, config=TINY).params
+        found = irse50.embed(Network(params, TINY), image)
+        updated = irse50.embed_in_training(Network(params, TINY), image).params
         averages = {
             name: jnp.sum(leaf)
             for name, leaf in checkpoints.flatten(updated).items()
@@ -255,7 +254,7 @@ def test_converted_file_is_read_back(
 ) -> None:
     case, network = load()
     path, out = case.folder / case.meta["checkpoint"], tmp_path / "identity"
-    assert program.main(["convert", str(path), f"--output={out}"]) == 0
+    assert __main__.main(["convert", str(path), f"--output={out}"]) == 0
     assert "legacy file, irse50" in capsys.readouterr().out
     params, config = checkpoints.load_network(
         out,
@@ -299,10 +298,10 @@ def test_other_architectures_are_refused(name: str, value: Any, expected: str) -
 
 def test_wrong_shapes_are_refused_with_both() -> None:
     with pytest.raises(ValueError, match=r"\[B, 12, 12, 3\], found \[1, 16, 16, 3\]"):
-        irse50.embed(tiny_params(), jnp.zeros((1, 16, 16, 3)), config=TINY)
+        irse50.embed(Network(tiny_params(), TINY), jnp.zeros((1, 16, 16, 3)))
     for shape in ((1, 16, 12, 3), (16, 16, 3), (1, 16, 16, 4)):
         with pytest.raises(ValueError, match="image: expected"):
-            irse50.features(tiny_params(), jnp.zeros(shape), config=TINY)
+            irse50.features(Network(tiny_params(), TINY), jnp.zeros(shape))
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,8 @@ import numpy as np
 import optax
 import pytest
 
-from convert import __main__ as program
+from convert import __main__, torch_files
 from convert import mapper as convert_mapper
-from convert import torch_files
 from styleclip_jax import losses, optimizers, spaces
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints
@@ -153,7 +152,7 @@ def test_levels_and_strength_at_inference() -> None:
     moved = np.asarray(call(levels=("coarse", "fine")) != latent).any((0, 2))
     np.testing.assert_array_equal(moved, [True] * 4 + [False] * 4 + [True] * 2)
     with pytest.raises(ValueError, match="coarse, medium, fine, found coarse,thin"):
-        mapper.edit(params, latent, config=config, levels=["coarse", "thin"])
+        mapper.edit(Network(params, config), latent, levels=["coarse", "thin"])
 
 
 def test_levels_choose_style_vectors_by_their_row() -> None:
@@ -381,9 +380,7 @@ def test_a_loss_that_is_not_finite_stops_the_parameters(
 
 def test_any_optimizer_can_take_the_place(networks: losses.Networks) -> None:
     problem = tiny_problem("s")._replace(optimizer=optax.sgd(1e3, momentum=0.9))
-    styles = stylegan2.to_styles(
-        networks.generator.params, tiny.w_plus(4), config=networks.generator.config
-    )
+    styles = stylegan2.to_styles(networks.generator, tiny.w_plus(4))
     params = jax.tree.map(lambda x: x[None], tiny.mapper_network(problem.config).params)
     state = jax.vmap(functools.partial(mapper_training.start, problem=problem))(params)
     step = jax.jit(functools.partial(mapper_training.train_together, problem=problem))
@@ -427,7 +424,7 @@ def test_converted_checkpoint_and_its_decoder_are_read_back(
 ) -> None:
     folder = golden_data.ROOT / "mapper_trajectory" / name
     argv = ["convert", str(folder / "init_mapper.pt"), f"--output={tmp_path / 'm'}"]
-    assert program.main(argv) == 0
+    assert __main__.main(argv) == 0
     out = capsys.readouterr().out
     assert "zip file, mapper" in out
     assert "generator: stylegan2" in out
@@ -507,7 +504,7 @@ def test_mappers_of_other_generators_are_refused() -> None:
         mapper.check_generator(config, generator)
     config = mapper.MapperConfig(w_dim=13)
     with pytest.raises(ValueError, match=r"\[B, L, 13\], found \[2, 4, 12\]"):
-        mapper.apply({}, tiny.w_plus(2), config=config)
+        mapper.apply(Network({}, config), tiny.w_plus(2))
 
 
 def test_training_settings_are_checked() -> None:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from styleclip_jax import metrics
+from styleclip_jax.evaluation import metrics
 from styleclip_jax.methods import mapper
 from styleclip_jax.models import clip
 from tests import tiny

@@ -77,9 +77,7 @@ def test_first_step_has_rate_zero() -> None:
 
 def test_torgb_vectors_stay_in_s(networks: losses.Networks) -> None:
     generator = networks.generator
-    styles = stylegan2.to_styles(
-        generator.params, tiny.w_plus(2), config=generator.config
-    )
+    styles = stylegan2.to_styles(generator, tiny.w_plus(2))
     # An optimizer that also moves leaves without a gradient must not move these.
     problem = official(space="s")._replace(
         optimizer=optax.chain(optax.add_decayed_weights(0.1), optax.sgd(0.1))

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from examples.paper import __main__ as paper
-from styleclip_jax.cli import mappers
+from examples.paper import __main__
+from styleclip_jax import loading
 from styleclip_jax.io import checkpoints
 from styleclip_jax.methods import mapper
 from tests import programs, tiny
@@ -28,7 +28,7 @@ def options(
     network = tiny.mapper_network(
         mapper.MapperConfig(levels=("coarse",), w_dim=12, num_layers=1)
     )
-    mappers.save(
+    loading.save_mapper(
         folder / "mapper",
         network.params,
         network.config,
@@ -60,7 +60,7 @@ def run(
     def call(**changes: Any) -> tuple[int, str, str]:
         given = options | {"outdir": tmp_path / "out"} | changes
         argv = ["examples.paper", *(f"--{n}={x}" for n, x in given.items())]
-        code = programs.run(paper, argv)
+        code = programs.run(__main__, argv)
         out, err = capsys.readouterr()
         return code, out, err
 
@@ -71,7 +71,9 @@ def test_all_tables_and_figures_are_made_and_kept(run: Program, tmp_path) -> Non
     code, out, err = run()
     assert code == 0, err
     folder = tmp_path / "out"
-    names = [f"{n}{'.md' if n.startswith('table') else '.jpg'}" for n in paper.MAKERS]
+    names = [
+        f"{n}{'.md' if n.startswith('table') else '.jpg'}" for n in __main__.MAKERS
+    ]
     assert out.split() == [str(folder / name) for name in names]
     sizes = {n: Image.open(folder / n).size for n in names if n.endswith(".jpg")}
     step = 128 + 8
@@ -85,7 +87,7 @@ def test_all_tables_and_figures_are_made_and_kept(run: Program, tmp_path) -> Non
     for method in ("optimization", "mapper", "direction"):
         (row,) = (x for x in rows if x.startswith(f"| {method} |"))
         assert any(unit in row for unit in (" ms ", " s ", " min ")), row
-    assert paper.tables.describe_device() in (folder / "table1.md").read_text()
+    assert __main__.tables.describe_device() in (folder / "table1.md").read_text()
     # One face's edit of the other prompt has no mapper.
     table2 = (folder / "table2.md").read_text()
     assert "| dog | " in table2
@@ -106,7 +108,7 @@ def test_similarity_is_that_of_the_steps(models: dict[str, str]) -> None:
     network = tiny.mapper_network(config)
     w_plus = tiny.w_plus(3)
     setup: Any = _Faces(w_plus, {"dog": network})
-    row = paper.tables.table2(setup).splitlines()[-1]
+    row = __main__.tables.table2(setup).splitlines()[-1]
     delta = jax.jit(mapper.apply, static_argnames="config")(
         network.params, w_plus, config=config
     )

@@ -168,7 +168,7 @@ def test_ada_images_styles_and_gradients(name: str) -> None:
     @jax.jit
     @functools.partial(jax.grad, argnums=1)
     def gradient(params: Any, w_plus: jax.Array) -> jax.Array:
-        image = stylegan2.synthesize(params, w_plus, config=config)
+        image = stylegan2.synthesize(Network(params, config), w_plus)
         return jnp.sum(image * to_nhwc(case["grad_weight"]))
 
     case.check("grad_wplus", gradient(params, w_plus[:1]))

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import photos
+from styleclip_jax.photos import photo_files
 
 HEIGHT, WIDTH = 20, 30
 
@@ -29,7 +29,7 @@ def save(path: pathlib.Path, image: Image.Image, **options: Any) -> pathlib.Path
 
 def refusal(path: pathlib.Path) -> str:
     with pytest.raises(UserError, match=re.escape(str(path))) as caught:
-        photos.read(path)
+        photo_files.read(path)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -46,19 +46,19 @@ def test_formats_without_loss_are_read_exactly(
 ) -> None:
     options = {"lossless": True} if suffix == "webp" else {}
     path = save(tmp_path / f"a.{suffix}", Image.fromarray(picture()), **options)
-    np.testing.assert_array_equal(photos.read(path), picture())
+    np.testing.assert_array_equal(photo_files.read(path), picture())
 
 
 def test_jpeg_is_read(tmp_path: pathlib.Path) -> None:
     plain = np.full((HEIGHT, WIDTH, 3), (200, 100, 50), np.uint8)
     path = save(tmp_path / "a.jpg", Image.fromarray(plain), quality=95)
-    assert np.abs(photos.read(path).astype(int) - plain).max() <= 2
+    assert np.abs(photo_files.read(path).astype(int) - plain).max() <= 2
 
 
 @pytest.mark.parametrize("mode", ["L", "1"])
 def test_grey_is_repeated(tmp_path: pathlib.Path, mode: str) -> None:
     gray = Image.fromarray(picture()).convert(mode)
-    found = photos.read(save(tmp_path / "a.png", gray))
+    found = photo_files.read(save(tmp_path / "a.png", gray))
     expected = np.asarray(gray.convert("L"))
     np.testing.assert_array_equal(found, np.repeat(expected[..., None], 3, -1))
 
@@ -72,7 +72,7 @@ def test_16_bits_are_scaled_not_clipped(tmp_path: pathlib.Path, suffix: str) -> 
         path.write_bytes(b"P5 30 20 65535\n" + gray.astype(">u2").tobytes())
     else:
         save(path, Image.fromarray(gray))
-    found = photos.read(path)
+    found = photo_files.read(path)
     np.testing.assert_array_equal(found[..., 0], np.rint(gray / 257).astype(np.uint8))
     assert found.min() == 0
     assert found.max() == 255
@@ -82,7 +82,7 @@ def test_16_bits_of_colour_are_scaled(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "a.ppm"
     wide = picture().astype(">u2") * 257
     path.write_bytes(b"P6 30 20 65535\n" + wide.tobytes())
-    np.testing.assert_array_equal(photos.read(path), picture())
+    np.testing.assert_array_equal(photo_files.read(path), picture())
 
 
 def test_floats_are_refused(tmp_path: pathlib.Path) -> None:
@@ -96,14 +96,14 @@ def test_cmyk_gives_its_colour(tmp_path: pathlib.Path, suffix: str) -> None:
     ink = Image.new("CMYK", (WIDTH, HEIGHT), (204, 0, 51, 64))
     path = save(tmp_path / f"a.{suffix}", ink)
     expected = [(255 - c) * (255 - 64) / 255 for c in (204, 0, 51)]
-    assert np.abs(photos.read(path) - np.array(expected)).max() <= 3
+    assert np.abs(photo_files.read(path) - np.array(expected)).max() <= 3
 
 
 def test_palette_gives_its_colours(tmp_path: pathlib.Path) -> None:
     image = Image.new("P", (WIDTH, HEIGHT), 1)
     image.putpalette([0, 0, 0, 10, 200, 30])
     for name in ("a.png", "a.gif"):
-        found = photos.read(save(tmp_path / name, image))
+        found = photo_files.read(save(tmp_path / name, image))
         np.testing.assert_array_equal(
             found, np.broadcast_to((10, 200, 30), found.shape)
         )
@@ -112,7 +112,7 @@ def test_palette_gives_its_colours(tmp_path: pathlib.Path) -> None:
 def test_transparency_lies_over_white(tmp_path: pathlib.Path) -> None:
     rgba = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
     rgba[..., :3], rgba[:, :10, 3], rgba[:, 10:20, 3] = (200, 0, 100), 255, 51
-    found = photos.read(save(tmp_path / "a.png", Image.fromarray(rgba)))
+    found = photo_files.read(save(tmp_path / "a.png", Image.fromarray(rgba)))
     np.testing.assert_array_equal(found[0, 0], (200, 0, 100))
     np.testing.assert_array_equal(found[0, 15], (244, 204, 224))
     np.testing.assert_array_equal(found[0, 25], (255, 255, 255))
@@ -122,7 +122,7 @@ def test_transparent_palette_lies_over_white(tmp_path: pathlib.Path) -> None:
     image = Image.new("P", (WIDTH, HEIGHT), 1)
     image.putpalette([0, 0, 0, 10, 200, 30])
     image.putpixel((3, 2), 0)
-    found = photos.read(save(tmp_path / "a.png", image, transparency=0))
+    found = photo_files.read(save(tmp_path / "a.png", image, transparency=0))
     np.testing.assert_array_equal(found[2, 3], (255, 255, 255))
     np.testing.assert_array_equal(found[0, 0], (10, 200, 30))
 
@@ -149,14 +149,14 @@ def test_orientation_is_honoured(
     options = {"lossless": True} if suffix == "webp" else {}
     path = tmp_path / f"a.{suffix}"
     save(path, stored, exif=oriented(orientation), **options)
-    np.testing.assert_array_equal(photos.read(path), picture())
+    np.testing.assert_array_equal(photo_files.read(path), picture())
 
 
 def test_a_turned_jpeg_is_upright(tmp_path: pathlib.Path) -> None:
     upright = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     upright[: HEIGHT // 2] = 255
     stored = Image.fromarray(np.ascontiguousarray(STORED[6](upright)))
-    found = photos.read(save(tmp_path / "a.jpg", stored, exif=oriented(6)))
+    found = photo_files.read(save(tmp_path / "a.jpg", stored, exif=oriented(6)))
     assert found.shape == upright.shape
     assert np.abs(found.astype(int) - upright).mean() < 5
 
@@ -165,7 +165,7 @@ def test_the_first_frame_of_an_animation_counts(tmp_path: pathlib.Path) -> None:
     frames = [Image.new("RGB", (WIDTH, HEIGHT), c) for c in ("red", "blue")]
     path = tmp_path / "a.gif"
     save(path, frames[0], save_all=True, append_images=frames[1:])
-    assert tuple(photos.read(path)[0, 0]) == (255, 0, 0)
+    assert tuple(photo_files.read(path)[0, 0]) == (255, 0, 0)
 
 
 def test_a_missing_photo_is_refused(tmp_path: pathlib.Path) -> None:
@@ -222,7 +222,7 @@ def test_broken_files_never_end_in_another_error(tmp_path: pathlib.Path) -> None
                 broken[position] = rng.integers(256)
             path.write_bytes(broken)
             with contextlib.suppress(UserError):
-                assert photos.read(path).shape[2] == 3
+                assert photo_files.read(path).shape[2] == 3
                 read += 1
     assert 0 < read < 600
 
@@ -234,14 +234,14 @@ def test_find_takes_files_and_sorted_folders(tmp_path: pathlib.Path) -> None:
         (folder / name).touch()
     single = tmp_path / "photo.dat"
     single.touch()
-    found = photos.find([str(single), str(folder), str(folder / "a.png")])
+    found = photo_files.find([str(single), str(folder), str(folder / "a.png")])
     assert found == [single, folder / "a.png", folder / "b.JPG"]
 
 
 def test_find_says_what_is_missing(tmp_path: pathlib.Path) -> None:
     with pytest.raises(UserError, match=r"x\.png: no such photo"):
-        photos.find([str(tmp_path / "x.png")])
+        photo_files.find([str(tmp_path / "x.png")])
     with pytest.raises(UserError, match="no photos in this folder"):
-        photos.find([str(tmp_path)])
+        photo_files.find([str(tmp_path)])
     with pytest.raises(UserError, match="expected photos"):
-        photos.find([])
+        photo_files.find([])

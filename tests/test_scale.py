@@ -20,16 +20,18 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from styleclip_jax import parallel
-from styleclip_jax.cli import edit, editors, mappers, outputs, stream
-from styleclip_jax.cli import latents as cli_latents
+from styleclip_jax import loading, parallel
+from styleclip_jax.batch import journal as batch_journal
+from styleclip_jax.batch import source as batch_source
+from styleclip_jax.batch import stream
+from styleclip_jax.cli import edit
+from styleclip_jax.editing import editors
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import checkpoints, files, images, latents
+from styleclip_jax.io import checkpoints, files, images, latent_files
 from styleclip_jax.methods import mapper
 from styleclip_jax.models import stylegan2
 from tests import programs, tiny
-from tests.test_cli import Program, run  # noqa: F401
-from tests.test_edit_methods import relevance  # noqa: F401
+from tests.test_cli import Program
 
 COUNT, SIZE = 21, 2
 ROOT = pathlib.Path(__file__).parent.parent
@@ -70,22 +72,22 @@ def fake_task(variants: int = 2) -> stream.Task:
     )
 
 
-def fake_source(broken: int | None = None) -> cli_latents.Source:
+def fake_source(broken: int | None = None) -> batch_source.Source:
     array = np.random.RandomState(0).randn(COUNT, 4, 12).astype(np.float32)
     if broken is not None:
         array[broken] = np.nan
     config = tiny.GENERATOR
     layout = config.style_layout
-    return cli_latents.Source("w_plus", range(COUNT), array, layout, config.z_dim)
+    return batch_source.Source("w_plus", range(COUNT), array, layout, config.z_dim)
 
 
 def stream_into(
-    outdir: pathlib.Path, devices: int = 1, source: cli_latents.Source | None = None
+    outdir: pathlib.Path, devices: int = 1, source: batch_source.Source | None = None
 ) -> tuple[bool, stream.Failures]:
     outdir.mkdir(exist_ok=True)
     task, source = fake_task(), source or fake_source()
     count = len(source) * task.variants
-    journal = outputs.Journal(outdir, count, "w_plus", tiny.GENERATOR)
+    journal = batch_journal.Journal(outdir, count, "w_plus", tiny.GENERATOR)
     mesh = parallel.make_mesh(jax.devices()[:devices])
     failures = stream.run(task, source, journal, SIZE, mesh, lambda count: None)
     return stream.finish(journal), failures
@@ -159,7 +161,9 @@ def test_nothing_is_done_twice_but_the_batches_under_way(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kill_at(60, tmp_path / "out", monkeypatch)
-    done = outputs.Journal(tmp_path / "out", 2 * COUNT, "w_plus", tiny.GENERATOR).done
+    done = batch_journal.Journal(
+        tmp_path / "out", 2 * COUNT, "w_plus", tiny.GENERATOR
+    ).done
     assert 8 <= done.sum() < 2 * COUNT
     written: list[str] = []
     write = images.write
@@ -186,7 +190,9 @@ def test_full_disk_costs_what_could_not_be_written(
     assert not complete
     assert 1 <= failures.count <= 20
     assert "No space left on device" in failures.first[0]
-    journal = outputs.Journal(tmp_path / "full", 2 * COUNT, "w_plus", tiny.GENERATOR)
+    journal = batch_journal.Journal(
+        tmp_path / "full", 2 * COUNT, "w_plus", tiny.GENERATOR
+    )
     assert journal.done.sum() == 2 * COUNT - failures.count
     assert not (tmp_path / "full" / "edited.npy").exists()
     # Once there is space again.
@@ -215,9 +221,11 @@ def test_broken_latent_is_reported_and_the_rest_is_done(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert stream_into(tmp_path / "out", source=fake_source(broken=5))[0]
-    journal = outputs.Journal(tmp_path / "out", 2 * COUNT, "w_plus", tiny.GENERATOR)
+    journal = batch_journal.Journal(
+        tmp_path / "out", 2 * COUNT, "w_plus", tiny.GENERATOR
+    )
     assert [x["row"] for x in journal.lines() if "failed_at" in x] == [5, 5]
-    assert outputs.report_failures(journal, "edit", shown=True) == 1
+    assert batch_journal.report_failures(journal, "edit", shown=True) == 1
     assert "edit 10 of row 5" in capsys.readouterr().out
 
 
@@ -251,20 +259,22 @@ def test_host_memory_holds_a_few_batches(
 ) -> None:
     """Batches are loaded at most a few ahead of those that are written."""
     loaded, ahead = [], []
-    source, append = fake_source(), outputs.Journal.append
-    take = latents.take
+    source, append = fake_source(), batch_journal.Journal.append
+    take = latent_files.take
 
     def load(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
         loaded.append(len(rows))
         return take(array, rows)
 
-    def slowly(self: outputs.Journal, indices: list[int], *arguments: Any, **options):
+    def slowly(
+        self: batch_journal.Journal, indices: list[int], *arguments: Any, **options
+    ):
         time.sleep(0.02)
         append(self, indices, *arguments, **options)
         ahead.append(sum(loaded) - self.done.sum() / 2)
 
-    monkeypatch.setattr(latents, "take", load)
-    monkeypatch.setattr(outputs.Journal, "append", slowly)
+    monkeypatch.setattr(latent_files, "take", load)
+    monkeypatch.setattr(batch_journal.Journal, "append", slowly)
     stream_into(tmp_path / "out", source=source)
     assert max(ahead[:-2]) <= 5 * SIZE
 
@@ -301,13 +311,13 @@ def test_archives_are_mapped_where_they_can_be(
         np.savez_compressed(path, styles=flat)
     else:
         chunks = [flat[:3], flat[3:]]
-        latents.write_chunks(path, "s", flat.shape, chunks, layout)
+        latent_files.write_chunks(path, "s", flat.shape, chunks, layout)
         with np.load(path) as archive:
             np.testing.assert_array_equal(archive["styles"], flat.astype(np.float32))
             assert archive["channels"].tolist() == [x.channels for x in layout]
-    found = latents.read_array(path)
+    found = latent_files.read_array(path)
     assert isinstance(found, np.memmap) != compressed
-    rows = latents.take(found, np.array([4, 1, 4]))
+    rows = latent_files.take(found, np.array([4, 1, 4]))
     assert type(rows) is np.ndarray
     np.testing.assert_array_equal(rows, flat[[4, 1, 4]].astype(np.float32))
 
@@ -335,7 +345,7 @@ def test_new_file_is_readable_by_whom_others_are(tmp_path: pathlib.Path) -> None
 
 @pytest.fixture
 def direction(
-    relevance: pathlib.Path,  # noqa: F811
+    relevance: pathlib.Path,
     models: dict[str, str],
     tmp_path: pathlib.Path,
 ) -> dict[str, Any]:
@@ -374,7 +384,7 @@ def launch(options: dict[str, Any], cache: pathlib.Path) -> subprocess.Popen[str
 
 
 def test_four_devices_two_processes_and_a_kill_end_the_same(
-    run: Program,  # noqa: F811
+    run: Program,
     direction: dict[str, Any],
     tmp_path: pathlib.Path,
 ) -> None:
@@ -413,7 +423,7 @@ def test_four_devices_two_processes_and_a_kill_end_the_same(
 
 
 def test_several_prompts_equal_single_ones_and_compile_nothing_new(
-    run: Program,  # noqa: F811
+    run: Program,
     models: dict[str, str],
     tmp_path: pathlib.Path,
 ) -> None:
@@ -462,7 +472,7 @@ def _mappers(models: dict[str, str], folder: pathlib.Path) -> list[str]:
     config = mapper.MapperConfig(levels=("coarse",), w_dim=12, num_layers=1)
     for i, name in enumerate("ab"):
         params = jax.tree.map(lambda x, i=i: (i + 1) * x, tiny.mapper_network(config))
-        mappers.save(
+        loading.save_mapper(
             folder / name,
             params.params,
             config,
@@ -475,7 +485,7 @@ def _mappers(models: dict[str, str], folder: pathlib.Path) -> list[str]:
 
 
 def test_several_mappers_edit_every_latent(
-    run: Program,  # noqa: F811
+    run: Program,
     models: dict[str, str],
     tmp_path: pathlib.Path,
 ) -> None:
@@ -499,11 +509,11 @@ def edited_by_program(folder: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
     """Latents and images of a run of three edits."""
     (path,) = folder.glob("edited.np*")
     pictures = [np.load(folder / f"images/{i:06d}.npy") for i in range(3)]
-    return np.array(latents.read_array(path)), np.stack(pictures)
+    return np.array(latent_files.read_array(path)), np.stack(pictures)
 
 
 def test_exported_edit_runs_by_itself(
-    run: Program,  # noqa: F811
+    run: Program,
     direction: dict[str, Any],
     tmp_path: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -534,7 +544,7 @@ def test_exported_edit_runs_by_itself(
 
 @pytest.mark.parametrize("method", ["optimization", "mapper"])
 def test_exported_edit_takes_its_weights_from_beside(
-    run: Program,  # noqa: F811
+    run: Program,
     models: dict[str, str],
     tmp_path: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -570,9 +580,7 @@ def test_sharded_edit_needs_no_communication(
     mesh = parallel.make_mesh()
     generator = parallel.replicate(tiny.generator(), mesh)
     apply, weights = editors.prepare(edit.VALUES, generator, mesh).freeze()
-    styles = stylegan2.to_styles(
-        generator.params, tiny.w_plus(8), config=generator.config
-    )
+    styles = stylegan2.to_styles(generator, tiny.w_plus(8))
     inputs = (
         generator,
         parallel.replicate(weights, mesh),
@@ -598,7 +606,7 @@ def test_sharded_edit_needs_no_communication(
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
 def test_bad_input_gets_one_line_and_leaves_nothing(
-    run: Program,  # noqa: F811
+    run: Program,
     tmp_path: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
     options: dict[str, Any],

@@ -6,14 +6,13 @@ import pytest
 import safetensors.numpy
 
 from styleclip_jax import spaces
-from styleclip_jax.cli import latents as cli_latents
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import latents
+from styleclip_jax.io import latent_files
 from styleclip_jax.models import stylegan2
 from tests import tiny
 
 FULL = stylegan2.GeneratorConfig()
-DIMENSIONS = cli_latents.dimensions(FULL)
+DIMENSIONS = latent_files.dimensions(FULL)
 
 
 def test_official_style_space_at_1024() -> None:
@@ -62,7 +61,7 @@ def test_truncation_cutoff_leaves_later_rows() -> None:
     ],
 )
 def test_shape_says_the_space(shape: tuple[int, ...], space: str, count: int) -> None:
-    found = latents.interpret(
+    found = latent_files.interpret(
         np.zeros(shape, np.float32), DIMENSIONS, None, name="latents.npy"
     )
     assert (found.space, len(found.array)) == (space, count)
@@ -70,14 +69,14 @@ def test_shape_says_the_space(shape: tuple[int, ...], space: str, count: int) ->
 
 def test_space_overrides_the_shape() -> None:
     array = np.zeros((18, 512), np.float32)
-    found = latents.interpret(array, DIMENSIONS, "w", name="latents.npy")
+    found = latent_files.interpret(array, DIMENSIONS, "w", name="latents.npy")
     assert (found.space, len(found.array)) == ("w", 18)
 
 
 def test_misfit_names_both_shapes_and_the_likely_generator() -> None:
     array = np.zeros((5, 14, 512), np.float32)
     with pytest.raises(UserError) as error:
-        latents.interpret(array, DIMENSIONS, None, name="latents.npy")
+        latent_files.interpret(array, DIMENSIONS, None, name="latents.npy")
     message = str(error.value)
     assert "[N, 18, 512]" in message
     assert "[5, 14, 512]" in message
@@ -86,25 +85,25 @@ def test_misfit_names_both_shapes_and_the_likely_generator() -> None:
 
 
 def test_files_keep_latents(tmp_path) -> None:
-    dimensions = cli_latents.dimensions(tiny.GENERATOR)
+    dimensions = latent_files.dimensions(tiny.GENERATOR)
     w_plus = np.asarray(tiny.w_plus(3))
     np.save(tmp_path / "a.npy", w_plus)
     np.savez(tmp_path / "a.npz", w_plus)
     safetensors.numpy.save_file({"w_plus": w_plus}, tmp_path / "a.safetensors")
     for suffix in ("npy", "npz", "safetensors"):
-        found = latents.read(tmp_path / f"a.{suffix}", dimensions, None)
+        found = latent_files.read(tmp_path / f"a.{suffix}", dimensions, None)
         assert found.space == "w_plus"
         np.testing.assert_array_equal(found.array, w_plus)
     layout = tiny.GENERATOR.style_layout
     flat = np.ones((2, sum(layer.channels for layer in layout)), np.float32)
-    latents.write(tmp_path / "s.npz", latents.Latents(flat, "s"), layout)
-    found = latents.read(tmp_path / "s.npz", dimensions, None)
+    latent_files.write(tmp_path / "s.npz", latent_files.Latents(flat, "s"), layout)
+    found = latent_files.read(tmp_path / "s.npz", dimensions, None)
     assert found.space == "s"
     np.testing.assert_array_equal(found.array, flat)
 
 
 def test_unreadable_files_are_named(tmp_path) -> None:
-    dimensions = cli_latents.dimensions(tiny.GENERATOR)
+    dimensions = latent_files.dimensions(tiny.GENERATOR)
     (tmp_path / "text.npy").write_text("not an array")
     (tmp_path / "zip.npz").write_bytes(b"PK\x03\x04")
     (tmp_path / "tensor.safetensors").write_bytes(b"\x00" * 4)
@@ -116,6 +115,6 @@ def test_unreadable_files_are_named(tmp_path) -> None:
     names = [path.name for path in tmp_path.iterdir()]
     for name in [*names, "absent.npy"]:
         with pytest.raises(UserError, match=name):
-            latents.read(tmp_path / name, dimensions, None)
+            latent_files.read(tmp_path / name, dimensions, None)
     with pytest.raises(UserError, match="found a folder"):
-        latents.read(tmp_path, dimensions, None)
+        latent_files.read(tmp_path, dimensions, None)

@@ -10,7 +10,9 @@ import pytest
 from jax import lax
 
 from styleclip_jax import spaces
-from styleclip_jax.models import convolutions, stylegan2
+from styleclip_jax.models import stylegan2
+from styleclip_jax.models.network import Network
+from styleclip_jax.ops import convolutions
 from tests import tiny
 
 GENERATOR = tiny.GENERATOR
@@ -61,8 +63,8 @@ def test_rgb_upsampling_keeps_a_constant_inside() -> None:
 def test_styles_equal_w_plus() -> None:
     @jax.jit
     def through_styles(params: object) -> jax.Array:
-        styles = stylegan2.to_styles(params, tiny.w_plus(2), config=GENERATOR)
-        return stylegan2.synthesize_styles(params, styles, config=GENERATOR)
+        styles = stylegan2.to_styles(Network(params, GENERATOR), tiny.w_plus(2))
+        return stylegan2.synthesize_styles(Network(params, GENERATOR), styles)
 
     found = through_styles(tiny.generator().params)
     np.testing.assert_allclose(found, render(GENERATOR), atol=1e-6)
@@ -111,7 +113,7 @@ def test_any_resolution_and_depth_has_shapes(resolution: int) -> None:
     assert shapes["mapping/fc4/kernel"] == (6, 6)
     assert shapes[f"synthesis/b{resolution}/torgb/kernel"][-1] == 3
     image = jax.eval_shape(
-        lambda params, w: stylegan2.synthesize(params, w, config=config),
+        lambda params, w: stylegan2.synthesize(Network(params, config), w),
         jax.eval_shape(lambda: stylegan2.init(jax.random.key(0), config)),
         jax.ShapeDtypeStruct((2, config.num_rows, 6), jnp.float32),
     )
@@ -122,15 +124,15 @@ def test_class_changes_w() -> None:
     config = dataclasses.replace(GENERATOR, c_dim=2)
     params = tiny.generator(config).params
     z, labels = jnp.ones((2, 8)), jnp.eye(2)
-    w = stylegan2.map_latents(params, z, labels, config=config)
+    w = stylegan2.map_latents(Network(params, config), z, labels)
     assert jnp.abs(w[0] - w[1]).max() > 1e-3
     with pytest.raises(ValueError, match="needs a label"):
-        stylegan2.map_latents(params, z, config=config)
+        stylegan2.map_latents(Network(params, config), z)
 
 
 def test_training_moves_no_stored_noise() -> None:
     def loss(params: object) -> jax.Array:
-        image = stylegan2.synthesize(params, tiny.w_plus(1), config=GENERATOR)
+        image = stylegan2.synthesize(Network(params, GENERATOR), tiny.w_plus(1))
         return jnp.sum(image**2)
 
     gradient = jax.jit(jax.grad(loss))(tiny.generator().params)
@@ -143,11 +145,11 @@ def test_training_moves_no_stored_noise() -> None:
 def test_wrong_shapes_are_refused_with_both() -> None:
     params = tiny.generator().params
     with pytest.raises(ValueError, match=r"expected \[N, 4, 12\], found \[2, 5, 12\]"):
-        stylegan2.to_styles(params, jnp.zeros((2, 5, 12)), config=GENERATOR)
+        stylegan2.to_styles(Network(params, GENERATOR), jnp.zeros((2, 5, 12)))
     with pytest.raises(ValueError, match=r"expected \[N, 8\]"):
-        stylegan2.map_latents(params, jnp.zeros((2, 9)), config=GENERATOR)
+        stylegan2.map_latents(Network(params, GENERATOR), jnp.zeros((2, 9)))
     with pytest.raises(ValueError, match="5 style vectors"):
-        stylegan2.synthesize_styles(params, (jnp.zeros((1, 10)),), config=GENERATOR)
+        stylegan2.synthesize_styles(Network(params, GENERATOR), (jnp.zeros((1, 10)),))
     with pytest.raises(ValueError, match="noise must be one of"):
         render(GENERATOR, noise="loud")
     with pytest.raises(ValueError, match="needs a PRNG key"):

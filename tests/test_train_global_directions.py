@@ -17,12 +17,11 @@ import safetensors
 import safetensors.numpy
 
 from styleclip_jax import losses, parallel
-from styleclip_jax.cli import directions as cli_directions
+from styleclip_jax.editing import estimation
 from styleclip_jax.methods import channel_relevance
 from styleclip_jax.methods.channel_relevance import RelevanceConfig
 from tests import programs, tiny
-from train import global_directions as program
-from train import relevance
+from train import global_directions, relevance_run
 
 CONFIG = RelevanceConfig(num_samples=3, num_statistics=20, rounding="none")
 LAYOUT = tiny.GENERATOR.style_layout
@@ -33,7 +32,7 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.fixture(autouse=True)
 def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two groups in a layer of eight channels."""
-    monkeypatch.setattr(relevance, "_GROUP", 4)
+    monkeypatch.setattr(relevance_run, "_GROUP", 4)
 
 
 @pytest.fixture
@@ -53,7 +52,7 @@ def run(
         argv = ["program"]
         for name, value in (models | defaults | options).items():
             argv += [] if value is None else [f"--{name}={value}"]
-        code = programs.run(program, argv)
+        code = programs.run(global_directions, argv)
         return code, *capsys.readouterr()
 
     return call
@@ -76,9 +75,9 @@ def measure(
     devices: int = 4,
     stop_after: int | None = None,
     layers: tuple[int, ...] = (3,),
-) -> relevance.Measured:
+) -> relevance_run.Measured:
     mesh = parallel.make_mesh(jax.devices()[:devices])
-    samples = cli_directions.draw_samples(networks.generator, config, mesh)
+    samples = estimation.draw_samples(networks.generator, config, mesh)
     reports: list[int] = []
 
     def report(count: int) -> None:
@@ -86,14 +85,14 @@ def measure(
         if stop_after is not None and len(reports) > stop_after:
             raise StoppedError
 
-    return relevance.measure(
+    return relevance_run.measure(
         networks,
         samples,
         config,
         layers,
         mesh=mesh,
         batch_size=16,
-        work=relevance.Work(folder, {"seed": config.seed}),
+        work=relevance_run.Work(folder, {"seed": config.seed}),
         report=report,
         save_every=0,
     )
@@ -130,7 +129,7 @@ def test_exact_rows_are_those_of_the_method(
 ) -> None:
     """Batches, padding and groups put every channel into its own row."""
     mesh = parallel.make_mesh(jax.devices()[:1])
-    samples = cli_directions.draw_samples(networks.generator, CONFIG, mesh)
+    samples = estimation.draw_samples(networks.generator, CONFIG, mesh)
     found = measure(networks, tmp_path / "work", CONFIG, layers=(3,)).rows
 
     @jax.jit
@@ -187,7 +186,7 @@ def test_interrupted_program_ends_in_the_same_bytes(
 ) -> None:
     path, whole = tmp_path / "out.safetensors", tmp_path / "whole.safetensors"
     assert run(output=whole)[0] == 0
-    add, calls = relevance.Mean.add, []
+    add, calls = relevance_run.Mean.add, []
 
     def interrupted(self: Any, differences: np.ndarray) -> None:
         calls.append(1)
@@ -196,7 +195,7 @@ def test_interrupted_program_ends_in_the_same_bytes(
         add(self, differences)
 
     with monkeypatch.context() as patch:
-        patch.setattr(relevance.Mean, "add", interrupted)
+        patch.setattr(relevance_run.Mean, "add", interrupted)
         assert run()[0] == 130
     assert not path.exists()
     code, _, err = run(seed=6)

@@ -15,13 +15,12 @@ import jax
 import numpy as np
 import pytest
 
-from styleclip_jax import losses
-from styleclip_jax.cli import mappers
+from styleclip_jax import loading, losses
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import checkpoints, latents
+from styleclip_jax.io import checkpoints, latent_files
 from styleclip_jax.methods import mapper, mapper_training
 from tests import programs, tiny
-from train import mapper as program
+from train import mapper as train_mapper
 from train import mapper_run
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -57,7 +56,7 @@ def command(options: dict[str, Any]) -> list[str]:
 
 def run(capsys: Any, options: dict[str, Any]) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of the program, in this process."""
-    code = programs.run(program, command(options))
+    code = programs.run(train_mapper, command(options))
     out, err = capsys.readouterr()
     return code, out, err
 
@@ -122,8 +121,10 @@ def test_run_writes_everything_that_it_promises(
     for index, folder in enumerate(("a-cat", "a-dog")):
         for kind in ("best", "last"):
             directory = finished / kind / folder
-            assert mappers.prompt_of(directory) == PROMPTS[index]
-            network = mappers.load(directory, models["generator"], tiny.GENERATOR)
+            assert loading.mapper_prompt(directory) == PROMPTS[index]
+            network = loading.load_mapper(
+                directory, models["generator"], tiny.GENERATOR
+            )
             assert network.config == mapper.of_generator(tiny.GENERATOR)
             assert network.config.levels == ("coarse",)
     validation = [
@@ -150,10 +151,12 @@ def test_a_mapper_for_another_generator_is_refused(
         source={},
     )
     with pytest.raises(UserError, match="was trained on"):
-        mappers.load(finished / "best" / "a-cat", tmp_path / "other", network.config)
+        loading.load_mapper(
+            finished / "best" / "a-cat", tmp_path / "other", network.config
+        )
     wider = dataclasses.replace(network.config, w_dim=13)
     with pytest.raises(UserError, match="rows of 13, found one for 12"):
-        mappers.load(finished / "best" / "a-cat", tmp_path / "other", wider)
+        loading.load_mapper(finished / "best" / "a-cat", tmp_path / "other", wider)
 
 
 def test_killed_in_the_middle_a_run_goes_on_to_the_same_result(
@@ -209,7 +212,7 @@ def test_the_number_of_devices_does_not_matter(networks: losses.Networks) -> Non
     config = mapper.of_generator(tiny.GENERATOR)
     training = mapper_training.TrainingConfig(id_lambda=0.0, learning_rate=5.0)
     problem = mapper_training.official(config, training)
-    file = latents.Latents(np.asarray(tiny.w_plus(12)), "w_plus")
+    file = latent_files.Latents(np.asarray(tiny.w_plus(12)), "w_plus")
     data = mapper_run.Data(file, file, 8, batch_size=4, seed=0)
     text = tiny.text_features(2)
     curves = []
@@ -241,7 +244,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_step_and_checkpoint(
     flat = np.random.default_rng(0).standard_normal((16, channels)) + 1
     flat[3] = np.nan
     path = tmp_path / "styles.npz"
-    latents.write(path, latents.Latents(np.float32(flat), "s"), layout)
+    latent_files.write(path, latent_files.Latents(np.float32(flat), "s"), layout)
     options = models | {"workdir": tmp_path / "run", "latents": path, "space": "s"}
     code, _, err = run(capsys, options | {"save_interval": "1", "val_interval": "1"})
     assert code == 1
@@ -314,7 +317,7 @@ def test_a_workdir_of_another_run_is_refused_by_the_difference(
 def test_batches_are_a_function_of_the_step() -> None:
     array = np.arange(10, dtype=np.float32)[:, None]
     data = mapper_run.Data(
-        latents.Latents(array, "w"), latents.Latents(array, "w"), 5, 3, 7
+        latent_files.Latents(array, "w"), latent_files.Latents(array, "w"), 5, 3, 7
     )
     steps = [x for _, x in zip(range(9), data.batches(0), strict=False)]
     for start in (1, 4):
@@ -340,7 +343,7 @@ def test_latents_held_out_are_not_trained_on(tmp_path: pathlib.Path) -> None:
     array = np.random.default_rng(0).standard_normal((9, 4, 12)).astype(np.float32)
     np.save(tmp_path / "all.npy", array)
     np.save(tmp_path / "other.npy", array[:4] + 1)
-    dimensions = latents.Dimensions(
+    dimensions = latent_files.Dimensions(
         generator.resolution, generator.z_dim, generator.w_dim, generator.style_layout
     )
 
@@ -388,7 +391,7 @@ def test_metrics_of_steps_to_do_again_are_dropped(tmp_path: pathlib.Path) -> Non
 
 
 def test_names_of_folders_differ() -> None:
-    names = program._folder_names(["A cat!", "a cat", "???", "Frühling"])
+    names = train_mapper._folder_names(["A cat!", "a cat", "???", "Frühling"])
     assert names == ["a-cat", "a-cat-1", "prompt", "frühling"]
 
 

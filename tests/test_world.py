@@ -8,21 +8,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from styleclip_jax import assets, losses
-from styleclip_jax.assets import judge, world
+from styleclip_jax import loading, losses
 from styleclip_jax.methods import optimization
-from styleclip_jax.models import clip, convolutions, stylegan2
+from styleclip_jax.models import clip, stylegan2
+from styleclip_jax.models.network import Network
+from styleclip_jax.ops import convolutions
+from styleclip_jax.toy import judge, world
 from tests import tiny
-from train import (
+from train.demo import (
+    clip_stage,
     convolution,
-    demo_clip,
-    demo_generator,
-    demo_identity,
-    demo_judge,
-    demo_report,
+    generator_stage,
+    identity_stage,
+    judge_stage,
+    report_stage,
 )
 
-ASSETS = pathlib.Path(assets.__file__).parent
+ASSETS = pathlib.Path(loading.__file__).parent
 
 
 @pytest.fixture(scope="module")
@@ -139,13 +141,13 @@ def test_checks_see_what_is_drawn(
 
 def test_the_judge_recognises_drawings():
     params, config = judge.load(ASSETS / "judge")
-    shares = demo_judge.accuracies(params, *_held_out(600), config)
+    shares = judge_stage.accuracies(params, *_held_out(600), config)
     assert min(shares.values()) > 0.97, shares
 
 
 def test_the_clip_names_what_drawings_show():
-    model, words = assets.load_clip()
-    shares = demo_clip.zero_shot(
+    model, words = loading.load_clip()
+    shares = clip_stage.zero_shot(
         model.params, *_held_out(400), config=model.config, words=words
     )
     assert min(shares.values()) > 0.98, shares
@@ -154,7 +156,7 @@ def test_the_clip_names_what_drawings_show():
 def test_similarity_rises_from_the_first_step_of_the_way_to_a_prompt(
     faces: list[world.Face],
 ):
-    model, words = assets.load_clip()
+    model, words = loading.load_clip()
     others = [face for face in faces if face.mouth != "smile"][:40]
     smiling = [dataclasses.replace(face, mouth="smile") for face in others]
     source, target = (
@@ -162,11 +164,7 @@ def test_similarity_rises_from_the_first_step_of_the_way_to_a_prompt(
         for part in (others, smiling)
     )
     text = clip.encode_prompts(model, words, ["a smiling face"])[0]
-    encode = jax.jit(
-        lambda x: clip.normalize(
-            clip.encode_image(model.params, x, config=model.config)
-        )
-    )
+    encode = jax.jit(lambda x: clip.normalize(clip.encode_image(model, x)))
     shares = np.linspace(0, 1, 11)
     pictures = [source + share * (target - source) for share in shares]
     rise = np.diff([float(np.mean(encode(x) @ text)) for x in pictures])
@@ -175,9 +173,9 @@ def test_similarity_rises_from_the_first_step_of_the_way_to_a_prompt(
 
 def test_optimization_does_what_the_prompt_says_and_little_else():
     network, config = judge.load()
-    generator = assets.load_generator()
-    model, words = assets.load_clip()
-    w_plus = demo_report.sample_latents(generator, 8, seed=5, truncation_psi=0.7)
+    generator = loading.load_generator()
+    model, words = loading.load_clip()
+    w_plus = report_stage.sample_latents(generator, 8, seed=5, truncation_psi=0.7)
     text = clip.encode_prompts(model, words, ["a person wearing sunglasses"])[0]
     problem = optimization.official(
         optimization.OptimizationConfig(steps=80, l2_lambda=0.0045)
@@ -188,10 +186,11 @@ def test_optimization_does_what_the_prompt_says_and_little_else():
     for _ in range(problem.steps):
         state = compiled.step(networks, state)
     images = [
-        demo_report.pictures(generator, latents) for latents in (w_plus, state.latent)
+        report_stage.pictures(generator, latents) for latents in (w_plus, state.latent)
     ]
     before, after = (
-        jax.device_get(judge.predict(network, image, config=config)) for image in images
+        jax.device_get(judge.predict(Network(network, config), image))
+        for image in images
     )
     sunglasses = list(world.ATTRIBUTES["glasses"]).index("sunglasses")
     assert np.mean(before["glasses"] == sunglasses) < 0.5
@@ -200,9 +199,9 @@ def test_optimization_does_what_the_prompt_says_and_little_else():
 
 
 def test_the_identity_network_tells_persons_apart(tmp_path: pathlib.Path):
-    network = assets.load_identity()
-    images = demo_identity.persons(tmp_path, 120, 3, seed=77)
-    scores = demo_identity.verification(network.params, images, network.config)
+    network = loading.load_identity()
+    images = identity_stage.persons(tmp_path, 120, 3, seed=77)
+    scores = identity_stage.verification(network.params, images, network.config)
     assert scores["accuracy"] > 0.9, scores
 
 
@@ -210,7 +209,7 @@ def test_a_person_keeps_face_skin_and_hair_style(faces: list[world.Face]):
     rng = np.random.default_rng(0)
     person, others = (
         faces[0],
-        [demo_identity.another_picture(faces[0], rng) for _ in range(50)],
+        [identity_stage.another_picture(faces[0], rng) for _ in range(50)],
     )
     for name in ("skin", "hair_style", "eyes"):
         assert {getattr(face, name) for face in others} == {getattr(person, name)}
@@ -231,7 +230,7 @@ def test_arcface_adds_its_margin_to_the_right_angle():
         widened[label] = np.cos(min(row[label] + 0.2, np.pi))
         logits = 10 * widened
         expected = np.log(np.exp(logits).sum()) - logits[label]
-        found = demo_identity.arcface(
+        found = identity_stage.arcface(
             jnp.asarray(feature),
             jnp.asarray(centers),
             jnp.array([label]),
@@ -242,11 +241,11 @@ def test_arcface_adds_its_margin_to_the_right_angle():
 
 
 def test_samples_are_as_varied_as_drawings():
-    generator = assets.load_generator()
-    latents = demo_report.sample_latents(generator, 300, seed=0, truncation_psi=1.0)
+    generator = loading.load_generator()
+    latents = report_stage.sample_latents(generator, 300, seed=0, truncation_psi=1.0)
     params, config = judge.load(ASSETS / "judge")
-    images = demo_report.pictures(generator, latents)
-    scores = judge.logits(params, images, config=config)
+    images = report_stage.pictures(generator, latents)
+    scores = judge.logits(Network(params, config), images)
     sunglasses = list(world.ATTRIBUTES["glasses"]).index("sunglasses")
     seen = {"eyes": np.argmax(scores["glasses"], axis=1) != sunglasses}
     for name, score in scores.items():
@@ -257,20 +256,20 @@ def test_samples_are_as_varied_as_drawings():
 
 
 def test_the_mapping_network_makes_the_codes_of_faces():
-    config = demo_generator.GeneratorTraining().network
-    params = {"mapping": demo_generator.mapping_params(config)}
+    config = generator_stage.GeneratorTraining().network
+    params = {"mapping": generator_stage.mapping_params(config)}
     params = jax.tree.map(jnp.asarray, params)
     z = tiny.normal(0, 500, config.z_dim)
-    w = stylegan2.map_latents(params, z, config=config)
+    w = stylegan2.map_latents(Network(params, config), z)
     vectors = np.asarray(w - params["mapping"]["w_avg"]) @ np.linalg.pinv(
-        demo_generator.embedding(config.w_dim)
+        generator_stage.embedding(config.w_dim)
     )
-    vectors += demo_generator.mean_vector()
+    vectors += generator_stage.mean_vector()
     attributes = vectors[:, : world.NUM_VALUES]
     # All but the few latents on a ramp have one value of each attribute.
     assert np.mean(np.minimum(abs(attributes), abs(1 - attributes)) < 1e-2) > 0.99
     np.testing.assert_allclose(
-        w, params["mapping"]["w_avg"] + demo_generator.to_w(vectors, 128), atol=1e-3
+        w, params["mapping"]["w_avg"] + generator_stage.to_w(vectors, 128), atol=1e-3
     )
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from styleclip_jax.io import checkpoints
+from styleclip_jax.io import checkpoints, clip_files
 from styleclip_jax.methods import mapper
 from styleclip_jax.models import bpe, clip, stylegan2
 from styleclip_jax.models.network import Network
@@ -78,7 +78,7 @@ def save(folder: pathlib.Path, clip_network: clip.Clip) -> dict[str, str]:
         config=network.config,
         source={"note": "random"},
     )
-    clip.save(clip_network, folder / "clip")
+    clip_files.save(clip_network, folder / "clip")
     bpe.write(bpe.OPENAI_MERGES, folder / "clip", 100)
     return {name: str(folder / name) for name in ("generator", "clip")}
 

@@ -22,19 +22,17 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from styleclip_jax import assets, losses, parallel, spaces
-from styleclip_jax.cli import directions as cli_directions
-from styleclip_jax.cli import flags as cli
-from styleclip_jax.cli import latents as cli_latents
-from styleclip_jax.cli import processes
+from styleclip_jax import loading, losses, parallel, progress, spaces
+from styleclip_jax.cli import latent_flags, processes, program
+from styleclip_jax.editing import estimation
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import directions
+from styleclip_jax.io import direction_files
 from styleclip_jax.methods import global_directions
 from styleclip_jax.methods.channel_relevance import RelevanceConfig
-from train import relevance
+from train import relevance_run
 
 VALUES = flags.FlagValues()
-cli.define(RelevanceConfig, VALUES)
+program.define(RelevanceConfig, VALUES)
 processes.define(VALUES)
 flags.DEFINE_string("output", None, "File to write, .safetensors.", flag_values=VALUES)
 flags.DEFINE_string(
@@ -90,7 +88,7 @@ _QUANTILES = (0.05, 0.25, 0.5)
 
 def main(values: flags.FlagValues) -> int:
     """Measures what is not measured yet, writes it and reports."""
-    config = cli.build(RelevanceConfig, values)
+    config = program.build(RelevanceConfig, values)
     processes.connect(values)
     primary = jax.process_index() == 0
     if config.method != "exact" and jax.process_count() > 1:
@@ -98,11 +96,11 @@ def main(values: flags.FlagValues) -> int:
             f"--method: {config.method} takes one process, found {jax.process_count()}"
         )
     output = _output(values.output)
-    generator = assets.load_generator(values.generator)
-    clip, tokenizer = assets.load_clip(values.clip)
+    generator = loading.load_generator(values.generator)
+    clip, tokenizer = loading.load_clip(values.clip)
     networks = losses.Networks(generator, clip)
-    origins = cli_directions.origins(values.generator, values.clip)
-    label = cli_latents.one_hot_label(values, generator.config)
+    origins = loading.origins(values.generator, values.clip)
+    label = latent_flags.one_hot_label(values, generator.config)
     layers = _layers(generator.config.style_layout, config)
     settings = dataclasses.asdict(config) | {"class": values["class"].value}
     if primary:
@@ -115,22 +113,22 @@ def main(values: flags.FlagValues) -> int:
     expected = None
     texts: dict[str, jax.Array] = {}
     if values.compare is not None:
-        expected, _ = cli_directions.read_relevance(values.compare, networks, *origins)
+        expected, _ = loading.read_relevance(values.compare, networks, *origins)
         texts = _text_directions(values, clip, tokenizer)
     if not parallel.agree(output.exists()):
         mesh = parallel.make_mesh(jax.local_devices())
         run = {"settings": settings, "generator": origins[0], "clip": origins[1]}
-        with processes.first_alone():
-            work = relevance.Work(output.with_name(f"{output.name}.partial"), run)
+        with parallel.first_alone():
+            work = relevance_run.Work(output.with_name(f"{output.name}.partial"), run)
             samples = _draw(networks, config, mesh, label, work)
         measured = _measure(
             networks, samples, config, layers, mesh, values.batch_size, work
         )
         if not primary:
             return 0
-        directions.write_relevance(
+        direction_files.write_relevance(
             output,
-            directions.RelevanceFile(
+            direction_files.RelevanceFile(
                 measured.rows,
                 samples.mean,
                 samples.std,
@@ -144,8 +142,8 @@ def main(values: flags.FlagValues) -> int:
         work.remove()
     if not primary:
         return 0
-    found, about = cli_directions.read_relevance(output, networks, *origins)
-    difference = relevance.difference(about.get("settings", {}), settings)
+    found, about = loading.read_relevance(output, networks, *origins)
+    difference = relevance_run.difference(about.get("settings", {}), settings)
     if difference:
         raise UserError(
             f"--output: {output} is of a run with {difference}; use another name"
@@ -162,38 +160,38 @@ def _draw(
     config: RelevanceConfig,
     mesh: jax.sharding.Mesh,
     label: jax.Array | None,
-    work: relevance.Work,
-) -> cli_directions.Samples:
+    work: relevance_run.Work,
+) -> estimation.Samples:
     """Samples and statistics, kept for a run that goes on."""
     generator = networks.generator
     kept = work.load("samples")
     if kept is None:
-        with cli.progress(config.num_statistics, "sample") as progress:
-            samples = cli_directions.draw_samples(
-                generator, config, mesh, label=label, report=progress.update
+        with progress.bar(config.num_statistics, "sample") as bar:
+            samples = estimation.draw_samples(
+                generator, config, mesh, label=label, report=bar.update
             )
         flat = np.asarray(spaces.flatten_styles(samples.styles))
         kept = {"styles": flat, "mean": samples.mean, "std": samples.std}
         work.save("samples", kept)
     layout = generator.config.style_layout
     styles = spaces.unflatten_styles(jnp.asarray(kept["styles"]), layout)
-    return cli_directions.Samples(styles, kept["mean"], kept["std"])
+    return estimation.Samples(styles, kept["mean"], kept["std"])
 
 
 def _measure(
     networks: losses.Networks,
-    samples: cli_directions.Samples,
+    samples: estimation.Samples,
     config: RelevanceConfig,
     layers: tuple[int, ...],
     mesh: jax.sharding.Mesh,
     batch_size: int,
-    work: relevance.Work,
-) -> relevance.Measured:
+    work: relevance_run.Work,
+) -> relevance_run.Measured:
     started = time.monotonic()
     total = _num_channels(networks, layers) * config.num_samples
     shown = jax.process_index() == 0
-    with cli.progress(total, "channel·sample", shown=shown) as progress:
-        measured = relevance.measure(
+    with progress.bar(total, "channel·sample", shown=shown) as bar:
+        measured = relevance_run.measure(
             networks,
             samples,
             config,
@@ -201,7 +199,7 @@ def _measure(
             mesh=mesh,
             batch_size=batch_size,
             work=work,
-            report=progress.update,
+            report=bar.update,
         )
     if shown:
         print(f"measured in {time.monotonic() - started:.1f} s")
@@ -209,7 +207,7 @@ def _measure(
 
 
 def _summary(
-    measured: relevance.Measured,
+    measured: relevance_run.Measured,
     networks: losses.Networks,
     config: RelevanceConfig,
     layers: tuple[int, ...],
@@ -222,7 +220,9 @@ def _summary(
         passes = min(embed_dim, _num_channels(networks, layers))
         cost = {"derivative_passes": passes * config.num_samples}
     steps = zip(
-        relevance.checkpoints_of(config.num_samples), measured.convergence, strict=True
+        relevance_run.checkpoints_of(config.num_samples),
+        measured.convergence,
+        strict=True,
     )
     summary: dict[str, Any] = {
         "cost": cost,
@@ -282,7 +282,7 @@ def _text_directions(
     values: flags.FlagValues, clip: Any, tokenizer: Any
 ) -> dict[str, jax.Array]:
     """Text direction of each of --pairs."""
-    templates = assets.load_templates(values.templates)
+    templates = loading.load_templates(values.templates)
     found = {}
     for pair in values.pairs:
         neutral, colon, prompt = (part.strip() for part in pair.partition(":"))
@@ -319,7 +319,7 @@ def _num_channels(networks: losses.Networks, layers: tuple[int, ...]) -> int:
 
 def entry() -> None:
     """The program."""
-    cli.run(main, VALUES)
+    program.run(main, VALUES)
 
 
 if __name__ == "__main__":

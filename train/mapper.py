@@ -25,12 +25,11 @@ import jax
 import numpy as np
 from absl import flags
 
-from styleclip_jax import assets, losses, parallel, spaces
-from styleclip_jax.cli import edit_flags, mappers, outputs, processes
-from styleclip_jax.cli import flags as cli
-from styleclip_jax.cli import latents as cli_latents
+from styleclip_jax import latents, loading, losses, parallel, progress, spaces
+from styleclip_jax.batch import journal
+from styleclip_jax.cli import edit_flags, latent_flags, processes, program
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import checkpoints, files, images
+from styleclip_jax.io import checkpoints, files, images, latent_files
 from styleclip_jax.methods import mapper, mapper_training
 from styleclip_jax.models import clip, stylegan2
 from styleclip_jax.models.network import Network
@@ -82,8 +81,8 @@ _NEUTRAL_FLAGS = (
 _REPORT_EVERY = 1.0
 
 VALUES = flags.FlagValues()
-cli.define(mapper_training.TrainingConfig, VALUES)
-cli.define(RunConfig, VALUES)
+program.define(mapper_training.TrainingConfig, VALUES)
+program.define(RunConfig, VALUES)
 for _name, _default, _help in (
     ("prompt", None, "Text to edit towards."),
     ("prompts_file", None, "File of prompts, one a line, trained side by side."),
@@ -131,28 +130,28 @@ flags.DEFINE_float("truncation_psi", 0.7, "Truncation of z and w.", flag_values=
 
 def main(values: flags.FlagValues) -> int:
     """Trains from the last checkpoint on."""
-    config = cli.build(RunConfig, values)
-    training = cli.build(mapper_training.TrainingConfig, values)
+    config = program.build(RunConfig, values)
+    training = program.build(mapper_training.TrainingConfig, values)
     prompts = edit_flags.prompts(values)
     processes.connect(values)
-    generator = assets.load_generator(values.generator)
-    clip_network, tokenizer = assets.load_clip(values.clip)
+    generator = loading.load_generator(values.generator)
+    clip_network, tokenizer = loading.load_clip(values.clip)
     identity_directory, training = _identity(values, training)
     identity = None
     if identity_directory is not None:
-        identity = assets.load_identity(identity_directory)
+        identity = loading.load_identity(identity_directory)
     problem = mapper_training.official(
         _architecture(values, generator.config), training
     )
     data = _open_data(values, config, generator.config)
     text = clip.encode_prompts(clip_network, tokenizer, prompts)
-    label = cli_latents.one_hot_label(values, generator.config)
+    label = latent_flags.one_hot_label(values, generator.config)
     inputs = _inputs(values, identity_directory)
     workdir = pathlib.Path(values.workdir)
     folder = Folder(workdir, prompts, problem.config, inputs, config.batch_size)
     if folder.primary:
         _print_header(values, problem, data, generator.config, prompts)
-        outputs.begin(
+        journal.begin(
             "train.mapper", values, inputs, folder="workdir", neutral=_NEUTRAL_FLAGS
         )
     convert = functools.partial(
@@ -203,7 +202,7 @@ class Folder:
             training: dict[str, float] = {"step": int(best.step[i])}
             if np.isfinite(best.loss[i]):
                 training["validation_loss"] = float(best.loss[i])
-            mappers.save(
+            loading.save_mapper(
                 self._path / name / self._names[i],
                 jax.tree.map(lambda x, i=i: x[i], best.params),
                 self._architecture,
@@ -235,7 +234,7 @@ class Folder:
                     f"{int(step) + 1}; last good checkpoint: {checkpoint}",
                     file=sys.stderr,
                 )
-        return cli.EXIT_FAILED_ITEMS
+        return program.EXIT_FAILED_ITEMS
 
     def finish(
         self,
@@ -287,7 +286,7 @@ def _train(
     total = config.train_steps
     began = since = time.monotonic()
     reported = start
-    with cli.progress(total - start, "step", shown=folder.primary) as progress:
+    with progress.bar(total - start, "step", shown=folder.primary) as bar:
         batches = trainer.batches(start)
         for done, batch in zip(range(start + 1, total + 1), batches, strict=False):
             state, terms = trainer.step(state, batch)
@@ -298,7 +297,7 @@ def _train(
             due = {n for n, k in intervals.items() if done % k == 0 or done == total}
             if due or time.monotonic() - since > _REPORT_EVERY:
                 jax.block_until_ready(terms)
-                progress.update(done - reported)
+                bar.update(done - reported)
                 since, reported = time.monotonic(), done
             if due and (np.asarray(state.failed_at) >= 0).any():
                 break
@@ -329,7 +328,7 @@ def _identity(
     if not training.id_lambda:
         return None, training
     if values.identity is not None or values.generator is None:
-        return assets.identity_directory(values.identity), training
+        return loading.identity_directory(values.identity), training
     if values["id_lambda"].present:
         raise UserError(
             f"--id_lambda: {training.id_lambda} with another generator needs a face "
@@ -362,7 +361,7 @@ def _open_data(
     data = mapper_run.open_data(
         values.latents,
         values.validation_latents,
-        cli_latents.dimensions(generator),
+        latent_files.dimensions(generator),
         num_validation=config.num_validation,
         batch_size=config.batch_size,
         seed=config.seed,
@@ -385,7 +384,7 @@ def _convert(
     latent: Any = batch
     if space == "s":
         latent = spaces.unflatten_styles(batch, generator.config.style_layout)
-    return cli_latents.convert(
+    return latents.convert(
         generator,
         latent,
         space=space,
@@ -398,10 +397,10 @@ def _convert(
 
 def _inputs(values: flags.FlagValues, identity: pathlib.Path | None) -> dict[str, str]:
     """Hashes of what the run reads; a CLIP from the hub goes by its name."""
-    generator = assets.generator_directory(values.generator)
+    generator = loading.generator_directory(values.generator)
     inputs = {
         "generator": checkpoints.fingerprint(generator),
-        "clip": assets.clip_fingerprint(values.clip) or values.clip,
+        "clip": loading.clip_fingerprint(values.clip) or values.clip,
     }
     if identity is not None:
         inputs["identity"] = checkpoints.fingerprint(identity)
@@ -433,7 +432,7 @@ def _print_header(
     terms = ", ".join(f"{weight:g} {n}" for n, (weight, _) in problem.objective.items())
     count = "sampled" if data.training is None else len(data.training.array)
     print(
-        f"generator: {assets.generator_directory(values.generator)}, "
+        f"generator: {loading.generator_directory(values.generator)}, "
         f"{generator.resolution}², {generator.num_rows} rows of W+\n"
         f"clip: {values.clip or 'embedded'}\n"
         f"latents: {count} in {data.space}, "
@@ -453,7 +452,7 @@ def _print_header(
 
 def entry() -> None:
     """The program."""
-    cli.run(main, VALUES)
+    program.run(main, VALUES)
 
 
 if __name__ == "__main__":

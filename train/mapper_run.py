@@ -18,8 +18,9 @@ import orbax.checkpoint as ocp
 
 from styleclip_jax import losses, parallel
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import files, latents
+from styleclip_jax.io import files, latent_files
 from styleclip_jax.methods import mapper, mapper_training
+from styleclip_jax.models.network import Network
 
 # Distinguish what is drawn from one seed.
 _TRAINING, _VALIDATION = 0, 1
@@ -37,8 +38,8 @@ class Data(NamedTuple):
       seed: of shuffling and drawing.
     """
 
-    training: latents.Latents | None
-    validation: latents.Latents
+    training: latent_files.Latents | None
+    validation: latent_files.Latents
     z_dim: int
     batch_size: int
     seed: int
@@ -81,7 +82,7 @@ class Data(NamedTuple):
 def open_data(
     path: str | None,
     validation_path: str | None,
-    dimensions: latents.Dimensions,
+    dimensions: latent_files.Dimensions,
     *,
     num_validation: int,
     batch_size: int,
@@ -102,18 +103,18 @@ def open_data(
       UserError: a file that cannot be read, does not fit the generator, or has fewer
         latents than a batch.
     """
-    training = None if path is None else latents.read(path, dimensions, None)
+    training = None if path is None else latent_files.read(path, dimensions, None)
     if validation_path is not None:
-        validation = latents.read(validation_path, dimensions, None)
+        validation = latent_files.read(validation_path, dimensions, None)
     elif training is not None:
         array, space = training
         held_out = min(num_validation, len(array))
-        training = latents.Latents(array[: len(array) - held_out], space)
-        validation = latents.Latents(array[len(array) - held_out :], space)
+        training = latent_files.Latents(array[: len(array) - held_out], space)
+        validation = latent_files.Latents(array[len(array) - held_out :], space)
     else:
         rng = np.random.default_rng((seed, _VALIDATION))
         z = rng.standard_normal((num_validation, dimensions.z_dim), np.float32)
-        validation = latents.Latents(z, "z")
+        validation = latent_files.Latents(z, "z")
     for name, source in (("training", training), ("validation", validation)):
         if source is not None and len(source.array) < batch_size:
             raise UserError(
@@ -166,7 +167,9 @@ class Trainer:
         self._validate = parallel.map_devices(validate, 3, devices=devices)
         self._convert = jax.jit(functools.partial(convert, space=data.validation.space))
         self._synthesize = jax.jit(problem.space.synthesize)
-        self._edit = jax.jit(functools.partial(mapper.edit, config=problem.config))
+        self._edit = jax.jit(
+            lambda params, latent: mapper.edit(Network(params, problem.config), latent)
+        )
 
     def start(self, seed: int) -> mapper_training.State:
         """The first state, every leaf [M, …]; all mappers start from the same weights.

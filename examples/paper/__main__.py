@@ -23,28 +23,26 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from examples.paper import figures, tables
+from examples.paper import paper_figures, paper_tables
 from examples.paper.setup import ESTIMATE, Prompt, Setup
-from styleclip_jax import assets, losses, parallel
-from styleclip_jax.cli import directions as cli_directions
-from styleclip_jax.cli import edit_flags, mappers, outputs
-from styleclip_jax.cli import flags as cli
-from styleclip_jax.cli import latents as cli_latents
+from styleclip_jax import latents, loading, losses, parallel
+from styleclip_jax.batch import journal
+from styleclip_jax.cli import edit_flags, latent_flags, program
+from styleclip_jax.editing import estimation
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import checkpoints, files, images
-from styleclip_jax.io import tables as io_tables
+from styleclip_jax.io import checkpoints, files, images, tables
 
 MAKERS: dict[str, Callable[[Setup], Image.Image | str]] = {
-    "figure3": figures.figure3,
-    "figure6": figures.figure6,
-    "figure9": figures.figure9,
-    "figure24": figures.figure24,
-    "table1": tables.table1,
-    "table2": tables.table2,
+    "figure3": paper_figures.figure3,
+    "figure6": paper_figures.figure6,
+    "figure9": paper_figures.figure9,
+    "figure24": paper_figures.figure24,
+    "table1": paper_tables.table1,
+    "table2": paper_tables.table2,
 }
 
 VALUES = flags.FlagValues()
-cli_latents.define(VALUES)
+latent_flags.define(VALUES)
 for _name, _default, _help in (
     ("figures", ",".join(MAKERS), f"What to make, of {', '.join(MAKERS)}."),
     (
@@ -104,7 +102,7 @@ def main(values: flags.FlagValues) -> None:
             f"found {', '.join(values.figures) or 'none'}"
         )
     setup = _prepare(values)
-    outdir = outputs.begin(
+    outdir = journal.begin(
         "examples.paper", values, _inputs(values), neutral=("figures", "outdir")
     )
     for name in values.figures:
@@ -114,7 +112,7 @@ def main(values: flags.FlagValues) -> None:
             continue
         made = _make(name, setup)
         if isinstance(made, str):
-            io_tables.write_text(path, made)
+            tables.write_text(path, made)
         else:
             images.save_sheet(path, made)
         print(path, flush=True)
@@ -143,36 +141,34 @@ def _prepare(values: flags.FlagValues) -> Setup:
             "--num_channels: expected whole numbers from 1 up, "
             f"found {','.join(values.num_channels) or 'none'}"
         )
-    directory = assets.generator_directory(values.generator)
-    generator = assets.load_generator(directory)
-    model, tokenizer = assets.load_clip(values.clip)
+    directory = loading.generator_directory(values.generator)
+    generator = loading.load_generator(directory)
+    model, tokenizer = loading.load_clip(values.clip)
     identity = None
     if any(prompt.id_lambda for prompt in prompts):
         if values.generator is not None and values.identity is None:
             raise UserError("--id_lambda: needs --identity beside --generator")
-        identity = assets.load_identity(values.identity)
+        identity = loading.load_identity(values.identity)
     networks = losses.Networks(generator, model, identity)
     relevance = None
     if values.directions is not None:
-        origins = cli_directions.origins(values.generator, values.clip)
-        relevance, _ = cli_directions.read_relevance(
-            values.directions, networks, *origins
-        )
+        origins = loading.origins(values.generator, values.clip)
+        relevance, _ = loading.read_relevance(values.directions, networks, *origins)
     mesh = parallel.make_mesh(jax.local_devices()[:1])
-    label = cli_latents.one_hot_label(values, generator.config)
+    label = latent_flags.one_hot_label(values, generator.config)
 
     @functools.cache
-    def samples() -> cli_directions.Samples:
-        return cli_directions.draw_samples(generator, ESTIMATE, mesh, label=label)
+    def samples() -> estimation.Samples:
+        return estimation.draw_samples(generator, ESTIMATE, mesh, label=label)
 
-    source = cli_latents.read(values, generator, default_seeds="20,10,3,4")
+    source = latent_flags.read(values, generator, default_seeds="20,10,3,4")
     if source.space == "s":
         raise UserError(f"--latents: expected z, w or W+, found S in {values.latents}")
     return Setup(
         networks=networks,
         tokenizer=tokenizer,
-        templates=assets.load_templates(values.templates),
-        w_plus=cli_latents.convert(
+        templates=loading.load_templates(values.templates),
+        w_plus=latents.convert(
             generator,
             jnp.asarray(source.load(np.arange(len(source)))),
             space=source.space,
@@ -191,8 +187,8 @@ def _prepare(values: flags.FlagValues) -> Setup:
         betas=numbers["betas"],
         num_channels=[int(count) for count in counts],
         mappers={
-            mappers.prompt_of(path) or pathlib.Path(path).name.replace("-", " "): (
-                mappers.load(path, directory, generator.config)
+            loading.mapper_prompt(path) or pathlib.Path(path).name.replace("-", " "): (
+                loading.load_mapper(path, directory, generator.config)
             )
             for path in values.mapper
         },
@@ -220,10 +216,10 @@ def _prompts(values: flags.FlagValues) -> list[Prompt]:
 
 def _inputs(values: flags.FlagValues) -> dict[str, str]:
     """Hashes of what is read."""
-    directory = assets.generator_directory(values.generator)
+    directory = loading.generator_directory(values.generator)
     found = {
         "generator": checkpoints.fingerprint(directory),
-        "clip": assets.clip_fingerprint(values.clip) or values.clip,
+        "clip": loading.clip_fingerprint(values.clip) or values.clip,
     }
     for name in ("latents", "directions", "templates"):
         if values[name].value is not None:
@@ -235,7 +231,7 @@ def _inputs(values: flags.FlagValues) -> dict[str, str]:
 
 def entry() -> None:
     """The program."""
-    cli.run(main, VALUES)
+    program.run(main, VALUES)
 
 
 if __name__ == "__main__":

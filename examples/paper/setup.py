@@ -12,21 +12,17 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
-from styleclip_jax import losses, metrics
-from styleclip_jax.cli import directions as cli_directions
-from styleclip_jax.cli import measures
-from styleclip_jax.methods import (
-    global_directions,
-    mapper,
-    optimization,
-)
+from styleclip_jax import latents, losses
+from styleclip_jax.editing import estimation
+from styleclip_jax.evaluation import measure, metrics
+from styleclip_jax.methods import global_directions, mapper, optimization
 from styleclip_jax.models import bpe, clip, stylegan2
 from styleclip_jax.models.network import Network
 
 Result = TypeVar("Result")
 
 # Samples that a direction's relevance is averaged over, without a file of it.
-ESTIMATE = cli_directions.estimate_config(num_samples=16)
+ESTIMATE = estimation.estimate_config(num_samples=16)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +77,7 @@ class Setup:
     betas: list[float]
     num_channels: list[int]
     mappers: Mapping[str, Network]
-    samples: Callable[[], cli_directions.Samples]
+    samples: Callable[[], estimation.Samples]
     relevance: global_directions.Relevance | None
 
     def face(self, index: int) -> jax.Array:
@@ -138,7 +134,7 @@ def text_relevance(setup: Setup, text: str) -> global_directions.TextRelevance:
 def estimate(setup: Setup, direction: jax.Array) -> global_directions.TextRelevance:
     """Relevance for a direction [E] between texts, to first order."""
     networks = losses.Networks(setup.networks.generator, setup.networks.clip)
-    return cli_directions.estimate(networks, setup.samples(), direction, ESTIMATE)
+    return estimation.estimate(networks, setup.samples(), direction, ESTIMATE)
 
 
 def direct(setup: Setup, index: int, text: str, beta: float, alpha: float) -> Any:
@@ -177,17 +173,17 @@ def _compiled(config: optimization.OptimizationConfig) -> optimization.Compiled:
 
 @functools.cache
 def _renderer(space: str) -> Callable[[Network, Any], jax.Array]:
-    return jax.jit(optimization.SPACES[space].synthesize)
+    return jax.jit(latents.SPACES[space].synthesize)
 
 
 @jax.jit
 def _to_styles(generator: Network, w_plus: jax.Array) -> Any:
-    return stylegan2.to_styles(generator.params, w_plus, config=generator.config)
+    return stylegan2.to_styles(generator, w_plus)
 
 
 @jax.jit
 def _map(network: Network, latent: Any) -> Any:
-    return mapper.edit(network.params, latent, config=network.config)
+    return mapper.edit(network, latent)
 
 
 _direct = jax.jit(global_directions.edit)
@@ -195,4 +191,4 @@ _direct = jax.jit(global_directions.edit)
 
 @jax.jit
 def _score(network: clip.Clip, image: jax.Array, text: jax.Array) -> jax.Array:
-    return metrics.clip_score(measures.encode_images(network, image), text)
+    return metrics.clip_score(measure.encode_images(network, image), text)

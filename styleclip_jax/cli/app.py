@@ -17,9 +17,8 @@ from collections.abc import Iterable
 
 from absl import flags
 
-from styleclip_jax.cli import edit_flags, studio, studio_edits
-from styleclip_jax.cli import flags as cli
-from styleclip_jax.cli import latents as cli_latents
+from styleclip_jax.cli import edit_flags, latent_flags, program
+from styleclip_jax.editing import session, session_edits
 from styleclip_jax.errors import UserError
 
 _LOOPBACK = "127.0.0.1"
@@ -62,7 +61,7 @@ def _define(values: flags.FlagValues) -> None:
 def _borrow(values: flags.FlagValues, names: Iterable[str]) -> None:
     """Defines flags of styleclip-edit as they are there."""
     source = flags.FlagValues()
-    cli_latents.define(source)
+    latent_flags.define(source)
     edit_flags.define(source)
     for name in names:
         values[name] = source[name]
@@ -77,14 +76,14 @@ def main(values: flags.FlagValues) -> int:
     # Before gradio is imported: it reports nothing to anybody.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
-        from styleclip_jax.cli import app_page
+        from styleclip_jax.app import page
     except ModuleNotFoundError as error:
         if error.name != "gradio":
             raise
         raise UserError(
             "styleclip-app needs gradio: pip install 'styleclip-jax[app]'"
         ) from None
-    loaded = studio.load(values)
+    loaded = session.load(values)
     config = loaded.generator.config
     print(
         f"generator: {loaded.origin.name}, {config.resolution}²\n"
@@ -93,16 +92,16 @@ def main(values: flags.FlagValues) -> int:
         "preparing …",
         flush=True,
     )
-    studio_edits.warm_up(loaded)
+    session_edits.warm_up(loaded)
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="styleclip-"))
         # Uploads and pictures of the page: gone when the program ends.
         os.environ["GRADIO_TEMP_DIR"] = folder
-        page = app_page.build(loaded, folder)
-        stack.callback(page.close, verbose=False)
+        built = page.build(loaded, folder)
+        stack.callback(built.close, verbose=False)
         try:
-            app_page.launch(
-                page,
+            page.launch(
+                built,
                 host=values.host,
                 port=values.port,
                 max_upload_mb=values.max_upload_mb,
@@ -113,7 +112,7 @@ def main(values: flags.FlagValues) -> int:
             ) from None
         host = _LOOPBACK if values.host == "0.0.0.0" else values.host
         print(f"ready: http://{host}:{values.port}", flush=True)
-        page.block_thread()
+        built.block_thread()
     return 0
 
 
@@ -133,7 +132,7 @@ def _check_address(host: str, port: int) -> None:
 
 def entry() -> None:
     """The console script."""
-    cli.run(main, VALUES)
+    program.run(main, VALUES)
 
 
 if __name__ == "__main__":

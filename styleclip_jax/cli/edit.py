@@ -25,26 +25,20 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from styleclip_jax import assets, parallel
-from styleclip_jax.cli import (
-    edit_flags,
-    editors,
-    export,
-    outputs,
-    pasting,
-    processes,
-    stream,
-)
-from styleclip_jax.cli import flags as cli
-from styleclip_jax.cli import latents as cli_latents
+from styleclip_jax import latents, loading, parallel, progress
+from styleclip_jax.batch import journal, source, stream
+from styleclip_jax.batch.journal import Journal
+from styleclip_jax.batch.source import LatentSource
+from styleclip_jax.cli import edit_flags, export, latent_flags, processes, program
+from styleclip_jax.editing import editors
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, files, films, images
-from styleclip_jax.methods import optimization
 from styleclip_jax.models.network import Network
+from styleclip_jax.photos import pasting
 
 VALUES = flags.FlagValues()
-cli_latents.define(VALUES)
-outputs.define(VALUES, outdir="outputs/edit", grid=8)
+latent_flags.define(VALUES)
+journal.define(VALUES, outdir="outputs/edit", grid=8)
 stream.define(VALUES)
 edit_flags.define(VALUES)
 export.define(VALUES)
@@ -67,10 +61,10 @@ def main(values: flags.FlagValues) -> int:
     """Makes every edit that is not made yet."""
     stream.check_batch_size(values)
     processes.connect(values)
-    directory = assets.generator_directory(values.generator)
+    directory = loading.generator_directory(values.generator)
     mesh = parallel.make_mesh(jax.local_devices())
-    generator = parallel.replicate(assets.load_generator(directory), mesh)
-    label = cli_latents.one_hot_label(values, generator.config)
+    generator = parallel.replicate(loading.load_generator(directory), mesh)
+    label = latent_flags.one_hot_label(values, generator.config)
     editor = editors.prepare(values, generator, mesh)
     if values.export is not None:
         export.write(values, editor, generator)
@@ -92,7 +86,7 @@ def main(values: flags.FlagValues) -> int:
         functools.partial(_inputs, values, directory, editor),
         functools.partial(stream.find_batch_size, source, task, mesh),
     )
-    journal = outputs.Journal(
+    journal = Journal(
         outdir,
         len(source) * len(editor.settings),
         editor.space,
@@ -104,13 +98,13 @@ def main(values: flags.FlagValues) -> int:
         print(f"resumed: {done} of {len(source)} latents are done")
     open_edits = stream.count_open(len(source), size, journal.done)
     started = time.monotonic()
-    with cli.progress(open_edits * editor.steps, editor.unit, shown=primary) as bar:
+    with progress.bar(open_edits * editor.steps, editor.unit, shown=primary) as bar:
         failures = stream.run(task, source, journal, size, mesh, bar.update)
     seconds = time.monotonic() - started
     complete = stream.finish(journal)
     if not complete:
         stream.report_unwritten(failures, journal)
-        return cli.EXIT_FAILED_ITEMS
+        return program.EXIT_FAILED_ITEMS
     if primary:
         if open_edits:
             print(
@@ -120,7 +114,7 @@ def main(values: flags.FlagValues) -> int:
         if values.grid:
             print(f"sheet: {_write_sheet(journal, generator, editor, values.grid)}")
         print(f"latents: {journal.paths['edited']}")
-    return outputs.report_failures(journal, "edit", shown=primary)
+    return journal.report_failures(journal, "edit", shown=primary)
 
 
 def _inputs(
@@ -135,7 +129,7 @@ def _inputs(
 
 def _task(
     values: flags.FlagValues,
-    source: cli_latents.Source,
+    source: source.Source,
     editor: editors.Editor,
     generator: Network,
     label: jax.Array | None,
@@ -143,7 +137,7 @@ def _task(
 ) -> stream.Task:
     """What is done with each latent."""
     convert = functools.partial(
-        cli_latents.convert,
+        latents.convert,
         generator,
         space=source.space,
         truncation_psi=source.truncation_psi,
@@ -153,7 +147,7 @@ def _task(
     )
 
     def compute(
-        latent: Any, rows: np.ndarray, variant: int, report: cli.Report
+        latent: Any, rows: np.ndarray, variant: int, report: progress.Report
     ) -> stream.Outcome:
         made = editor.edit(latent, variant, report)
         packed = _pack({"original": made.original, "edited": made.latent})
@@ -187,7 +181,7 @@ def _task(
     )
 
 
-_pack = jax.jit(lambda tree: {n: cli_latents.pack(x) for n, x in tree.items()})
+_pack = jax.jit(lambda tree: {n: latents.pack(x) for n, x in tree.items()})
 
 
 def _film(made: editors.Edits, num_frames: int) -> Any:
@@ -211,7 +205,7 @@ def _film(made: editors.Edits, num_frames: int) -> Any:
 
 def _read_source(
     values: flags.FlagValues, generator: Network, editor: editors.Editor
-) -> cli_latents.Source:
+) -> source.Source:
     if values.mode == "free_generation":
         if values.latents is not None or values.seeds is not None:
             raise UserError(
@@ -221,8 +215,8 @@ def _read_source(
         config = generator.config
         w_avg = np.asarray(generator.params["mapping"]["w_avg"])[None]
         layout = config.style_layout
-        return cli_latents.Source("w", range(1), w_avg, layout, config.z_dim)
-    source = cli_latents.read(values, generator, default_seeds="0-7")
+        return LatentSource("w", range(1), w_avg, layout, config.z_dim)
+    source = latent_flags.read(values, generator, default_seeds="0-7")
     if source.space == "s" and editor.space != "s":
         wanted = "--space=s with it"
         if values.method != "optimization":
@@ -248,7 +242,7 @@ def _write_film(
 
 @functools.cache
 def _renderer(space: str) -> Callable[[Network, Any], jax.Array]:
-    return jax.jit(optimization.SPACES[space].synthesize)
+    return jax.jit(latents.SPACES[space].synthesize)
 
 
 def _paste(
@@ -262,7 +256,7 @@ def _paste(
 
 
 def _write_sheet(
-    journal: outputs.Journal, generator: Network, editor: editors.Editor, count: int
+    journal: journal.Journal, generator: Network, editor: editors.Editor, count: int
 ) -> pathlib.Path:
     """Sheet of the first latents, from the files of the run.
 
@@ -273,7 +267,7 @@ def _write_sheet(
     render, variants = _renderer(editor.space), len(editor.settings)
     count = min(count, len(journal.done) // variants)
     lines = list(itertools.islice(journal.lines(), count * variants))
-    labels = [outputs.name(line) for line in lines[::variants]]
+    labels = [journal.name(line) for line in lines[::variants]]
     before, after = (
         [
             np.asarray(render(generator, part))
@@ -333,7 +327,7 @@ def _split(tree: Any, parts: int) -> list[Any]:
 
 def entry() -> None:
     """The console script."""
-    cli.run(main, VALUES)
+    program.run(main, VALUES)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from styleclip_jax.cli import flags as cli
+from styleclip_jax.cli import program
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files
 from styleclip_jax.methods.optimization import OptimizationConfig
@@ -22,7 +22,7 @@ _NUM_SHOWN = 8
 
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of all methods."""
-    cli.define(OptimizationConfig, values)
+    program.define(OptimizationConfig, values)
     define_string = functools.partial(flags.DEFINE_string, flag_values=values)
     define_string("method", "optimization", f"How to edit: {', '.join(_OWN_FLAGS)}.")
     define_string("prompt", None, "Text to edit towards.")

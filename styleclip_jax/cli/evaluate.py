@@ -22,22 +22,22 @@ import numpy as np
 from absl import flags
 from PIL import Image, UnidentifiedImageError
 
-from styleclip_jax import assets, metrics
-from styleclip_jax.assets import judge
-from styleclip_jax.cli import edit_sets, mappers, measures, outputs, reports
-from styleclip_jax.cli import flags as cli
-from styleclip_jax.cli import latents as cli_latents
+from styleclip_jax import latents, loading, progress
+from styleclip_jax.batch import journal, source
+from styleclip_jax.cli import latent_flags, program
 from styleclip_jax.errors import UserError
+from styleclip_jax.evaluation import edit_sets, measure, metrics, report
 from styleclip_jax.io import checkpoints, files
 from styleclip_jax.methods import mapper
-from styleclip_jax.models import bpe, clip
+from styleclip_jax.models import bpe, clip, clip_input
 from styleclip_jax.models.network import Network
+from styleclip_jax.toy import judge
 
 TABLES = ("edits", "mapper_similarity")
 _IMAGES = (".png", ".jpg", ".jpeg", ".webp")
 
 VALUES = flags.FlagValues()
-cli_latents.define(VALUES)
+latent_flags.define(VALUES)
 flags.DEFINE_list(
     "edits", [], "Folders of styleclip-edit, with commas between.", flag_values=VALUES
 )
@@ -117,10 +117,10 @@ def main(values: flags.FlagValues) -> int:
     plans = _plan(values, others, labels) if "edits" in wanted else []
     found_mappers = _load_mappers(values) if "mapper_similarity" in wanted else None
     paths = _find_images(values.images)
-    outdir = outputs.begin("styleclip-evaluate", values, _inputs(values))
+    outdir = journal.begin("styleclip-evaluate", values, _inputs(values))
     if plans:
         rows = _measure_all(values, plans)
-        _print(reports.write(outdir, rows, labels))
+        _print(report.write(outdir, rows, labels))
     if found_mappers:
         _print(_compare_mappers(values, outdir, found_mappers))
     if paths:
@@ -179,10 +179,10 @@ class _Plan(NamedTuple):
     """
 
     edits: edit_sets.EditSet
-    target: measures.Target | None
+    target: measure.Target | None
     generator: Network
     clip: Network | None
-    texts: measures.Texts | None
+    texts: measure.Texts | None
     identity: Network | None
     about: dict[str, Any]
 
@@ -195,8 +195,8 @@ def _plan(
     """Reads all that is needed, so that what is wrong is told before work starts."""
     folders = [edit_sets.read(directory) for directory in values.edits]
     targets = _targets(values, folders)
-    load_clip = functools.cache(assets.load_clip)
-    load_identity = functools.cache(assets.load_identity)
+    load_clip = functools.cache(loading.load_clip)
+    load_identity = functools.cache(loading.load_identity)
 
     @functools.cache
     def load_generator(index: int) -> Network:
@@ -230,9 +230,9 @@ def _plan(
 
 def _targets(
     values: flags.FlagValues, folders: Sequence[Sequence[edit_sets.EditSet]]
-) -> list[measures.Target | None]:
+) -> list[measure.Target | None]:
     """The target of each set, of all folders one after the other."""
-    found = [measures.parse_target(text) for text in values.target] or [None]
+    found = [measure.parse_target(text) for text in values.target] or [None]
     folder_of = [i for i, sets in enumerate(folders) for _ in sets]
     prompts = [(i, edits.goal) for i, sets in enumerate(folders) for edits in sets]
     in_order = list(dict.fromkeys(prompts))
@@ -250,7 +250,7 @@ def _targets(
 
 def _is_embedded(edits: edit_sets.EditSet) -> bool:
     """Whether the edits are of the embedded generator."""
-    embedded = checkpoints.fingerprint(assets.generator_directory())
+    embedded = checkpoints.fingerprint(loading.generator_directory())
     return edits.record["inputs"].get("generator") == embedded
 
 
@@ -282,10 +282,10 @@ def _describe(values: flags.FlagValues, edits: edit_sets.EditSet) -> dict[str, A
     }
     optimized = edits.optimized_clip
     if has_clip and optimized is not None:
-        found = assets.clip_fingerprint(clip_name) or clip_name
+        found = loading.clip_fingerprint(clip_name) or clip_name
         about["clip_was_optimized"] = optimized == found
     if "identity" in inputs:
-        directory = assets.identity_directory(values.identity)
+        directory = loading.identity_directory(values.identity)
         found = checkpoints.fingerprint(directory)
         about["identity_was_optimized"] = inputs["identity"] == found
     return about
@@ -297,37 +297,37 @@ def _encode(
     pair: tuple[str, str],
     others: Sequence[tuple[str, str]],
     labels: Sequence[str],
-) -> measures.Texts:
+) -> measure.Texts:
     """Features of all texts at once."""
     texts = [*pair, *(text for other in others for text in other), *labels]
     features = clip.encode_prompts(network, words, texts)
     stop = 2 + 2 * len(others)
-    return measures.Texts(
+    return measure.Texts(
         features[:2],
         features[2:stop].reshape(len(others), 2, features.shape[-1]),
         features[stop:],
     )
 
 
-def _measure_all(values: flags.FlagValues, plans: Sequence[_Plan]) -> list[reports.Row]:
+def _measure_all(values: flags.FlagValues, plans: Sequence[_Plan]) -> list[report.Row]:
     """The rows of the table."""
     network = None
     if any(plan.target for plan in plans):
         network = Network(*judge.load())
     total, rows = sum(len(plan.edits.rows) for plan in plans), []
-    with cli.progress(total, "edit") as bar:
+    with progress.bar(total, "edit") as bar:
         for plan in plans:
-            found = measures.measure(
+            found = measure.measure(
                 plan.edits,
                 plan.generator,
-                measures.Instruments(plan.clip, plan.identity, network),
+                measure.Instruments(plan.clip, plan.identity, network),
                 plan.texts,
                 plan.target,
                 batch_size=values.batch_size,
                 seed=values.seed,
                 report=bar.update,
             )
-            rows.append(reports.Row(plan.about, found))
+            rows.append(report.Row(plan.about, found))
     return rows
 
 
@@ -335,36 +335,32 @@ class _Mappers(NamedTuple):
     """Mappers to compare, and where."""
 
     generator: Network
-    source: cli_latents.Source
+    source: source.Source
     networks: list[Network]
     prompts: list[str]
 
 
 def _load_mappers(values: flags.FlagValues) -> _Mappers:
-    directory = assets.generator_directory(values.generator)
-    generator = assets.load_generator(directory)
+    directory = loading.generator_directory(values.generator)
+    generator = loading.load_generator(directory)
     networks = [
-        mappers.load(path, directory, generator.config) for path in values.mapper
+        loading.load_mapper(path, directory, generator.config) for path in values.mapper
     ]
     spaces = {network.config.space for network in networks}
     if len(spaces) > 1:
         raise UserError(f"--mapper: expected mappers of one space, found {spaces}")
-    source = cli_latents.read(values, generator, default_seeds="0-63")
+    source = latent_flags.read(values, generator, default_seeds="0-63")
     if source.space == "s" and spaces != {"s"}:
         raise UserError(f"--latents: {values.latents} is in s, expected w_plus")
     if len(source) < 2:
         raise UserError(
             f"--seeds or --latents: expected at least 2 latents, found {len(source)}"
         )
-    prompts = [mappers.prompt_of(path) or str(path) for path in values.mapper]
+    prompts = [loading.mapper_prompt(path) or str(path) for path in values.mapper]
     return _Mappers(generator, source, networks, prompts)
 
 
-_step = jax.jit(
-    lambda network, latent: mapper.flatten(
-        mapper.apply(network.params, latent, config=network.config)
-    )
-)
+_step = jax.jit(lambda network, latent: mapper.flatten(mapper.apply(network, latent)))
 _similarity = jax.jit(mapper.similarity)
 
 
@@ -373,18 +369,18 @@ def _compare_mappers(
 ) -> list[pathlib.Path]:
     """Table 2 of the paper: how much the steps of mappers depend on the latent."""
     source = found.source
-    latent = cli_latents.convert(
+    latent = latents.convert(
         found.generator,
         source.load(np.arange(len(source))),
         space=source.space,
         truncation_psi=source.truncation_psi,
         cutoff=source.truncation_cutoff,
         to=found.networks[0].config.space,
-        label=cli_latents.one_hot_label(values, found.generator.config),
+        label=latent_flags.one_hot_label(values, found.generator.config),
     )
     delta = jnp.stack([_step(network, latent) for network in found.networks])
     similarity = jax.tree.map(np.asarray, _similarity(delta))
-    return reports.write_similarity(
+    return report.write_similarity(
         outdir, found.prompts, list(map(str, values.mapper)), len(source), similarity
     )
 
@@ -392,7 +388,7 @@ def _compare_mappers(
 _classify_batch = jax.jit(
     lambda network, image, text: metrics.zero_shot(
         network,
-        clip.encode_image(network.params, image, config=network.config),
+        clip.encode_image(network, image),
         text,
     )
 )
@@ -405,28 +401,28 @@ def _classify(
     labels: Sequence[str],
 ) -> list[pathlib.Path]:
     """Zero-shot classification of image files."""
-    network, tokenizer = assets.load_clip(values.clip)
+    network, tokenizer = loading.load_clip(values.clip)
     text = clip.encode_prompts(network, tokenizer, labels)
     shares = []
-    with cli.progress(len(paths), "image") as bar:
+    with progress.bar(len(paths), "image") as bar:
         for start in range(0, len(paths), values.batch_size):
             part = paths[start : start + values.batch_size]
-            batch = np.concatenate([_prepare(path, network.config) for path in part])
+            batch = np.concatenate([_prepare(path, network) for path in part])
             padded = np.resize(batch, (values.batch_size, *batch.shape[1:]))
             found = _classify_batch(network, padded, text)
             shares.append(np.asarray(found)[: len(part)])
             bar.update(len(part))
-    return reports.write_zero_shot(outdir, paths, labels, np.concatenate(shares))
+    return report.write_zero_shot(outdir, paths, labels, np.concatenate(shares))
 
 
-def _prepare(path: pathlib.Path, config: clip.ClipConfig) -> np.ndarray:
+def _prepare(path: pathlib.Path, network: clip.Clip) -> np.ndarray:
     """CLIP's input [1, S, S, 3] of an image file."""
     try:
         with Image.open(path) as image:
             pixels = np.asarray(image.convert("RGB"))[None]
     except (OSError, UnidentifiedImageError) as error:
         raise UserError(f"{path}: expected an image ({error})") from None
-    return np.asarray(clip.preprocess_clip_uint8(jnp.asarray(pixels), config=config))
+    return np.asarray(clip_input.preprocess_clip_uint8(network, jnp.asarray(pixels)))
 
 
 def _find_images(names: Sequence[str]) -> list[pathlib.Path]:
@@ -476,7 +472,7 @@ def _print(paths: Sequence[pathlib.Path]) -> None:
 
 def entry() -> None:
     """The console script."""
-    cli.run(main, VALUES)
+    program.run(main, VALUES)
 
 
 if __name__ == "__main__":

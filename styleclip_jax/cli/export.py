@@ -17,8 +17,8 @@ import numpy as np
 from absl import flags
 from jax import export
 
-from styleclip_jax.cli import editors
-from styleclip_jax.cli import latents as cli_latents
+from styleclip_jax import latents
+from styleclip_jax.editing import editors
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files
 from styleclip_jax.models import stylegan2
@@ -70,11 +70,9 @@ def write(values: flags.FlagValues, editor: editors.Editor, generator: Network) 
         generator, rest = jax.tree.unflatten(structure, [every[n] for n in weights])
         batch: Any = w_plus
         if editor.space == "s":
-            batch = stylegan2.to_styles(
-                generator.params, w_plus, config=generator.config
-            )
+            batch = stylegan2.to_styles(generator, w_plus)
         made = frozen.apply(generator, rest, batch)
-        return {"image": made.image, "latent": cli_latents.pack(made.latent)}
+        return {"image": made.image, "latent": latents.pack(made.latent)}
 
     (count,) = export.symbolic_shape("n")
     shape = (count, generator.config.num_rows, generator.config.w_dim)

@@ -18,22 +18,22 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from styleclip_jax import assets, parallel
-from styleclip_jax.cli import flags as cli
-from styleclip_jax.cli import latents as cli_latents
-from styleclip_jax.cli import outputs, processes, stream
-from styleclip_jax.io import checkpoints, files, images, latents
+from styleclip_jax import latents, loading, parallel, progress
+from styleclip_jax.batch import journal, stream
+from styleclip_jax.batch.journal import Journal
+from styleclip_jax.cli import latent_flags, processes, program
+from styleclip_jax.io import checkpoints, files, images, latent_files
 from styleclip_jax.models import stylegan2
 from styleclip_jax.models.network import Network
 
 VALUES = flags.FlagValues()
-cli_latents.define(VALUES)
-outputs.define(VALUES, outdir="outputs/generate", grid=16)
+latent_flags.define(VALUES)
+journal.define(VALUES, outdir="outputs/generate", grid=16)
 stream.define(VALUES)
 flags.DEFINE_enum(
     "space",
     None,
-    latents.SPACES,
+    latent_files.SPACES,
     "Space of --latents; told by their shape if absent.",
     flag_values=VALUES,
 )
@@ -47,7 +47,7 @@ flags.DEFINE_enum(
 flags.DEFINE_integer("seed", 0, "Seed of --noise=random.", flag_values=VALUES)
 
 
-_pack = jax.jit(cli_latents.pack)
+_pack = jax.jit(latents.pack)
 
 
 @functools.partial(jax.jit, static_argnames=("noise",))
@@ -74,11 +74,11 @@ def main(values: flags.FlagValues) -> int:
     """Renders every latent that is not rendered yet."""
     stream.check_batch_size(values)
     processes.connect(values)
-    directory = assets.generator_directory(values.generator)
+    directory = loading.generator_directory(values.generator)
     mesh = parallel.make_mesh(jax.local_devices())
-    generator = parallel.replicate(assets.load_generator(directory), mesh)
+    generator = parallel.replicate(loading.load_generator(directory), mesh)
     config = generator.config
-    source = cli_latents.read(
+    source = latent_flags.read(
         values, generator, default_seeds="0-15", space=values.space
     )
     space = "s" if source.space == "s" else "w_plus"
@@ -89,12 +89,12 @@ def main(values: flags.FlagValues) -> int:
             f"W+\nlatents: {len(source)} in {source.space}"
         )
     name = "styles" if space == "s" else "w_plus"
-    label = cli_latents.one_hot_label(values, config)
+    label = latent_flags.one_hot_label(values, config)
     keys = jax.random.split(jax.random.key(values.seed), len(source))
     render = functools.partial(_render, generator, noise=values.noise)
 
     def compute(
-        latent: Any, rows: np.ndarray, variant: int, report: cli.Report
+        latent: Any, rows: np.ndarray, variant: int, report: progress.Report
     ) -> stream.Outcome:
         image = render(latent, parallel.shard(keys[rows], mesh))
         finite = jnp.all(jnp.isfinite(image), axis=(1, 2, 3))
@@ -105,7 +105,7 @@ def main(values: flags.FlagValues) -> int:
     task = stream.Task(
         variants=1,
         prepare=functools.partial(
-            cli_latents.convert,
+            latents.convert,
             generator,
             space=source.space,
             truncation_psi=source.truncation_psi,
@@ -124,22 +124,20 @@ def main(values: flags.FlagValues) -> int:
         functools.partial(_inputs, values, directory),
         functools.partial(stream.find_batch_size, source, task, mesh),
     )
-    journal = outputs.Journal(
-        outdir, len(source), space, config, [name], jax.process_index()
-    )
+    journal = Journal(outdir, len(source), space, config, [name], jax.process_index())
     total = stream.count_open(len(source), size, journal.done)
-    with cli.progress(total, "image", shown=primary) as progress:
-        failures = stream.run(task, source, journal, size, mesh, progress.update)
+    with progress.bar(total, "image", shown=primary) as bar:
+        failures = stream.run(task, source, journal, size, mesh, bar.update)
     if not stream.finish(journal):
         stream.report_unwritten(failures, journal)
-        return cli.EXIT_FAILED_ITEMS
+        return program.EXIT_FAILED_ITEMS
     if primary:
         print(f"latents: {journal.paths[name]}")
     if primary and values.grid:
         shown = min(values.grid, len(source))
         pictures = np.asarray(render(journal.read(name, shown), keys[:shown]))
         print(f"sheet: {_write_sheet(outdir, pictures)}")
-    return outputs.report_failures(journal, "image", shown=primary)
+    return journal.report_failures(journal, "image", shown=primary)
 
 
 def _inputs(values: flags.FlagValues, directory: pathlib.Path) -> dict[str, str]:
@@ -158,7 +156,7 @@ def _write_sheet(outdir: pathlib.Path, pictures: np.ndarray) -> pathlib.Path:
 
 def entry() -> None:
     """The console script."""
-    cli.run(main, VALUES)
+    program.run(main, VALUES)
 
 
 if __name__ == "__main__":

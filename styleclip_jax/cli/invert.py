@@ -27,22 +27,23 @@ import jax
 import numpy as np
 from absl import flags
 
-from styleclip_jax import assets, losses, parallel
-from styleclip_jax.cli import faces as faces_
-from styleclip_jax.cli import flags as cli
-from styleclip_jax.cli import outputs, pasting
+from styleclip_jax import loading, losses, parallel, progress
+from styleclip_jax.batch import journal
+from styleclip_jax.batch.journal import Journal
+from styleclip_jax.cli import program
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import checkpoints, files, images, photos
+from styleclip_jax.io import checkpoints, files, images
 from styleclip_jax.methods import inversion, optimization
 from styleclip_jax.models import e4e, stylegan2
 from styleclip_jax.models.network import Network
+from styleclip_jax.photos import crops, pasting, photo_files
 
 VALUES = flags.FlagValues()
-outputs.define(VALUES, outdir="outputs/invert", grid=8)
+journal.define(VALUES, outdir="outputs/invert", grid=8)
 flags.DEFINE_integer(
     "batch_size", 8, "Photos at a time.", lower_bound=1, flag_values=VALUES
 )
-cli.define(inversion.InversionConfig, VALUES)
+program.define(inversion.InversionConfig, VALUES)
 flags.DEFINE_list(
     "photos", [], "Photos and folders of photos, with commas.", flag_values=VALUES
 )
@@ -93,18 +94,18 @@ _MAX_LABEL = 16
 
 
 # Inverts a batch of faces and reports the steps that it has taken.
-Inverter = Callable[[faces_.Crops, cli.Report], optimization.Result]
+Inverter = Callable[[crops.Crops, progress.Report], optimization.Result]
 
 
 def main(values: flags.FlagValues) -> int:
     """Inverts every face that is not done yet."""
-    config = cli.build(inversion.InversionConfig, values)
-    paths = photos.find(values.photos)
-    encoder = None if values.encoder is None else assets.load_encoder(values.encoder)
+    config = program.build(inversion.InversionConfig, values)
+    paths = photo_files.find(values.photos)
+    encoder = None if values.encoder is None else loading.load_encoder(values.encoder)
     directory = _generator_directory(values)
     networks = losses.Networks(
-        assets.load_generator(directory),
-        assets.load_clip(values.clip)[0],
+        loading.load_generator(directory),
+        loading.load_clip(values.clip)[0],
         _load_identity(values, config),
     )
     steps = _count_steps(config, networks.generator, encoder)
@@ -120,22 +121,22 @@ def main(values: flags.FlagValues) -> int:
     networks, encoder = parallel.replicate((networks, encoder), mesh)
     invert = inverter(networks, encoder, config, parallel.over_batch(mesh))
     crop = functools.partial(
-        faces_.crop,
+        photo_crops.crop,
         resolution=resolution,
         encoded_size=encoder and encoder.config.input_size,
         is_aligned=not values.align,
     )
     config_of = networks.generator.config
-    journal = outputs.Journal(outdir, len(faces), "w_plus", config_of, ["w_plus"])
+    journal = Journal(outdir, len(faces), "w_plus", config_of, ["w_plus"])
     todo = np.flatnonzero(~journal.done).tolist()
     if len(todo) < len(faces):
         print(f"resumed: {len(faces) - len(todo)} of {len(faces)} faces are done")
-    with cli.progress(len(todo) * steps, "step") as progress:
+    with progress.bar(len(todo) * steps, "step") as bar:
         for rows, size in _batches(todo, values.batch_size, mesh.size):
             started = time.monotonic()
             crops = crop([faces[row] for row in rows])
             batch = parallel.shard(parallel.pad(crops, size), mesh)
-            report = functools.partial(_advance, progress, len(rows))
+            report = functools.partial(_advance, bar, len(rows))
             result = _to_host(invert(batch, report), len(rows))
             seconds = (time.monotonic() - started) / len(rows)
             if values.images != "none":
@@ -171,17 +172,17 @@ def _to_host(result: optimization.Result, count: int) -> Any:
 
 def _generator_directory(values: flags.FlagValues) -> pathlib.Path:
     if values.generator is None and values.encoder is not None:
-        decoder = pathlib.Path(values.encoder) / assets.DECODER
+        decoder = pathlib.Path(values.encoder) / loading.DECODER
         if decoder.is_dir():
             return decoder
-    return assets.generator_directory(values.generator)
+    return loading.generator_directory(values.generator)
 
 
 def _load_identity(
     values: flags.FlagValues, config: inversion.InversionConfig
 ) -> Network | None:
     if values.identity is not None:
-        return assets.load_identity(values.identity)
+        return loading.load_identity(values.identity)
     if config.id_lambda:
         raise UserError(
             f"--id_lambda: {config.id_lambda} needs a face recognition network, "
@@ -222,7 +223,7 @@ def _inputs(
 ) -> dict[str, str]:
     """Hashes of what the run reads; a CLIP from the hub goes by its name."""
     inputs = {"generator": checkpoints.fingerprint(generator)}
-    inputs["clip"] = assets.clip_fingerprint(values.clip) or values.clip
+    inputs["clip"] = loading.clip_fingerprint(values.clip) or values.clip
     for name in ("encoder", "identity"):
         folder = values[name].value
         if folder is not None:
@@ -253,13 +254,13 @@ def _open(
     path = pathlib.Path(values.outdir) / pasting.RECORD
     found = None
     if not path.exists():
-        found = faces_.find(
+        found = crops.find(
             paths,
             is_aligned=not values.align,
             landmarks_file=values.landmarks,
             all_faces=values.all_faces,
         )
-    outdir = outputs.begin("styleclip-invert", values, inputs)
+    outdir = journal.begin("styleclip-invert", values, inputs)
     if found is not None:
         files.write_json(path, found)
     document = files.read_json(path)
@@ -294,21 +295,20 @@ def inverter(
     start = over_batch(inversion.start, second, None, 0, 0)
     encode = None
     if encoder is not None:
-        encode = jax.jit(
-            functools.partial(e4e.encode, config=encoder.config),
-            out_shardings=sharding,
-        )
+        encode = jax.jit(e4e.encode, out_shardings=sharding)
 
-    def invert(crops: faces_.Crops, report: cli.Report) -> optimization.Result:
+    def invert(crops: crops.Crops, report: progress.Report) -> optimization.Result:
         if encoder is None or encode is None:
             average = inversion.average(networks.generator)
             state = start_in_w(networks, crops.target, average)
-            state = cli.take_steps(in_w.step, networks, state, first.steps, report)
+            state = progress.take_steps(in_w.step, networks, state, first.steps, report)
             state = widen(networks, state)
         else:
-            w_plus = encode(encoder.params, crops.encoded)
+            w_plus = encode(encoder, crops.encoded)
             state = start(networks, crops.target, w_plus)
-        state = cli.take_steps(in_w_plus.step, networks, state, second.steps, report)
+        state = progress.take_steps(
+            in_w_plus.step, networks, state, second.steps, report
+        )
         return in_w_plus.finish(networks, state)
 
     return invert
@@ -354,14 +354,14 @@ def _levels(image: np.ndarray, target: np.ndarray) -> float:
 
 
 def _write_sheet(
-    journal: outputs.Journal,
+    journal: journal.Journal,
     generator: Network,
     faces: list[dict[str, Any]],
     target: np.ndarray,
 ) -> pathlib.Path:
     """Sheet of the first faces and their inversions, from the files of the run."""
-    render = jax.jit(functools.partial(stylegan2.synthesize, config=generator.config))
-    image = render(generator.params, journal.read("w_plus", len(target)))
+    render = jax.jit(stylegan2.synthesize)
+    image = render(generator, journal.read("w_plus", len(target)))
     labels = [pathlib.Path(face["file"]).stem[:_MAX_LABEL] for face in faces]
     sheet = images.grid(
         [target, np.asarray(image)],
@@ -371,7 +371,7 @@ def _write_sheet(
     return images.save_sheet(journal.outdir / "grid.png", sheet)
 
 
-def _report_failures(journal: outputs.Journal, skipped: list[str]) -> int:
+def _report_failures(journal: journal.Journal, skipped: list[str]) -> int:
     lines = list(journal.lines())
     failed = [
         f"{line['file']}: the loss was not finite at step {line['failed_at']}"
@@ -385,12 +385,12 @@ def _report_failures(journal: outputs.Journal, skipped: list[str]) -> int:
         print(f"failed: {line}")
     for line in skipped:
         print(f"skipped: {line}")
-    return cli.EXIT_FAILED_ITEMS if failed or skipped else 0
+    return program.EXIT_FAILED_ITEMS if failed or skipped else 0
 
 
 def entry() -> None:
     """The console script."""
-    cli.run(main, VALUES)
+    program.run(main, VALUES)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,5 @@
 """Flags of several processes that share a work, and how they find each other."""
 
-import contextlib
-from collections.abc import Iterator
-
-import jax
 from absl import flags
 
 from styleclip_jax import parallel
@@ -57,23 +53,3 @@ def connect(values: flags.FlagValues) -> None:
                 "--distributed: expected a TPU pod, SLURM or Open MPI, found none; "
                 f"give --{', --'.join(names)} ({error})"
             ) from None
-
-
-@contextlib.contextmanager
-def first_alone() -> Iterator[None]:
-    """What process 0 does before the others do it, which then find its files.
-
-    Raises:
-      UserError: process 0 has raised something.
-    """
-    if jax.process_index():
-        if not parallel.agree(0):
-            raise UserError("--process_id: process 0 refused the run and says why")
-        yield
-        return
-    succeeded = False
-    try:
-        yield
-        succeeded = True
-    finally:
-        parallel.agree(succeeded)

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from styleclip_jax import losses, spaces
-from styleclip_jax.models import clip, stylegan2
+from styleclip_jax.models import clip, clip_input, stylegan2
 
 METHODS = ("exact", "jacobian")
 ROUNDINGS = ("torch", "tf", "none")
@@ -196,9 +196,7 @@ def prepare(
     )
     if layer == 0:
         return Prepared(styles, None)
-    activations = stylegan2.synthesize_layers(
-        generator.params, styles, config=generator.config, stop=layer
-    )
+    activations = stylegan2.synthesize_layers(generator, styles, stop=layer)
     return Prepared(styles, activations)
 
 
@@ -249,10 +247,9 @@ def channel_features(
             ]
         )
         made = stylegan2.synthesize_layers(
-            generator.params,
+            generator,
             (*both.styles[:layer], ends, *both.styles[layer + 1 :]),
             both.activations,
-            config=generator.config,
             start=0 if activations is None else layer,
             stop=last_layer(layout, layer, config.clip_resolution),
         )
@@ -382,19 +379,16 @@ def probe_basis(text: jax.Array, key: jax.Array, num_probes: int) -> jax.Array:
 def _image_feature(networks: losses.Networks, styles: spaces.Styles) -> jax.Array:
     """E(s), [B, E], differentiable."""
     generator = networks.generator
-    image = stylegan2.synthesize_styles(
-        generator.params, styles, config=generator.config
-    )
+    image = stylegan2.synthesize_styles(generator, styles)
     return unit(_encode(networks.clip, image, "none"))
 
 
 def _encode(network: clip.Clip, image: jax.Array, rounding: Any) -> jax.Array:
     """CLIP features [B, E] of images, preprocessed as CLIP was trained."""
-    config = network.config
     if rounding == "none":
-        image = clip.preprocess_clip(image, config=config)
+        image = clip_input.preprocess_clip(network, image)
     else:
-        image = clip.preprocess_clip_uint8(
-            clip.to_uint8(image, rounding=rounding), config=config
+        image = clip_input.preprocess_clip_uint8(
+            network, clip_input.to_uint8(image, rounding=rounding)
         )
-    return clip.encode_image(network.params, image, config=config)
+    return clip.encode_image(network, image)

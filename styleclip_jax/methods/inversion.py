@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from styleclip_jax import losses, optimizers, spaces
+from styleclip_jax import latents, losses, optimizers, spaces
 from styleclip_jax.methods import optimization
-from styleclip_jax.models import clip, stylegan2
+from styleclip_jax.models import clip, clip_input, stylegan2
 from styleclip_jax.models.network import Network
 
 
@@ -72,10 +72,10 @@ class Phases(NamedTuple):
 
 def _synthesize_w(generator: Network, w: jax.Array) -> jax.Array:
     w_plus = spaces.broadcast_w(w, generator.config.num_rows)
-    return stylegan2.synthesize(generator.params, w_plus, config=generator.config)
+    return stylegan2.synthesize(generator, w_plus)
 
 
-_W = optimization.Space(synthesize=_synthesize_w, movable=lambda generator: True)
+_W = latents.Space(synthesize=_synthesize_w, movable=lambda generator: True)
 
 
 def phases(config: InversionConfig) -> Phases:
@@ -84,13 +84,15 @@ def phases(config: InversionConfig) -> Phases:
         "pixel": (config.pixel_lambda, losses.pixel_distance),
         "clip": (
             config.clip_lambda,
-            functools.partial(losses.clip_distance, preprocess=clip.preprocess_clip),
+            functools.partial(
+                losses.clip_distance, preprocess=clip_input.preprocess_clip
+            ),
         ),
         "identity": (config.id_lambda, losses.identity_distance),
         "l2": (config.l2_lambda, losses.latent_mean_squares),
     }
 
-    def problem(space: optimization.Space, steps: int) -> optimization.Problem:
+    def problem(space: latents.Space, steps: int) -> optimization.Problem:
         return optimization.Problem(
             space=space,
             objective={name: term for name, term in terms.items() if term[0]},
@@ -100,7 +102,7 @@ def phases(config: InversionConfig) -> Phases:
 
     return Phases(
         problem(_W, config.w_steps),
-        problem(optimization.SPACES["w_plus"], config.refine_steps),
+        problem(latents.SPACES["w_plus"], config.refine_steps),
     )
 
 
@@ -173,10 +175,8 @@ def start(
             f"photo: expected [{size}, {size}, 3], found {list(photo.shape)}"
         )
     target = losses.describe_source(networks, latent[None], photo[None])
-    params, config = networks.clip.params, networks.clip.config
-    features = clip.encode_image(
-        params, clip.preprocess_clip(target.image, config=config), config=config
-    )
+    seen = clip_input.preprocess_clip(networks.clip, target.image)
+    features = clip.encode_image(networks.clip, seen)
     state = optimization.start(
         networks, latent, clip.normalize(features)[0], problem=problem
     )

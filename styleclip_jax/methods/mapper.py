@@ -17,6 +17,7 @@ from jax import lax
 
 from styleclip_jax import spaces
 from styleclip_jax.models import stylegan2
+from styleclip_jax.models.network import Network
 
 # Kind of network in model directories.
 KIND = "mapper"
@@ -160,13 +161,12 @@ def param_shapes(config: MapperConfig) -> dict[str, tuple[int, ...]]:
     return {"/".join(k.key for k in path): leaf.shape for path, leaf in leaves}
 
 
-def apply(params: Any, latent: Any, *, config: MapperConfig) -> Any:
+def apply(network: Network, latent: Any) -> Any:
     """The step M(w), before its strength.
 
     Args:
-      params: parameters of the mapper.
+      network: the mapper.
       latent: [B, L, D] W+ with any number of rows, or a tuple of [B, C] styles.
-      config: static architecture.
 
     Returns:
       Like `latent`; zero where the mapper has no network.
@@ -178,6 +178,7 @@ def apply(params: Any, latent: Any, *, config: MapperConfig) -> Any:
     pixel norm divides by the root mean square over axis 1, which in W+ are the rows of
     a level, not the features; `normalize_over` has both.
     """
+    config = network.config
     expected = _empty_latent(config)
     if jax.tree.map(_width, latent) != jax.tree.map(_width, expected):
         shape = f"[B, L, {config.w_dim}]"
@@ -185,23 +186,21 @@ def apply(params: Any, latent: Any, *, config: MapperConfig) -> Any:
             shape = f"style vectors of {[s.shape[-1] for s in expected]} channels"
         found = jax.tree.map(lambda x: list(x.shape), latent)
         raise ValueError(f"latent: expected {shape}, found {found}")
-    return _Mapper(config).apply({"params": params}, latent)
+    return _Mapper(config).apply({"params": network.params}, latent)
 
 
 def edit(
-    params: Any,
+    network: Network,
     latent: Any,
     *,
-    config: MapperConfig,
     strength: float | jax.Array | None = None,
     levels: Sequence[str] | None = None,
 ) -> Any:
     """The edited latent w + strength · M(w).
 
     Args:
-      params: parameters of the mapper.
+      network: the mapper.
       latent: [B, L, D] W+, or a tuple of [B, C] styles.
-      config: static architecture.
       strength: any number, 0 for no edit; None for that of the training.
       levels: coarse, medium and fine rows to move (in S, vectors made from them); None
         for all.
@@ -212,10 +211,10 @@ def edit(
     Raises:
       ValueError: the latent does not fit the mapper, or no such level.
     """
-    delta = apply(params, latent, config=config)
+    delta = apply(network, latent)
     if levels is not None:
-        delta = _keep_levels(delta, levels, config)
-    factor = config.strength if strength is None else strength
+        delta = _keep_levels(delta, levels, network.config)
+    factor = network.config.strength if strength is None else strength
     return jax.tree.map(lambda w, d: w + factor * d, latent, delta)
 
 

@@ -20,8 +20,9 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from styleclip_jax import losses, optimizers
+from styleclip_jax import latents, losses, optimizers
 from styleclip_jax.methods import mapper, optimization
+from styleclip_jax.models.network import Network
 
 OPTIMIZERS = {"ranger": optimizers.ranger, "adam": optax.adam}
 
@@ -76,7 +77,7 @@ class Problem(NamedTuple):
     """
 
     config: mapper.MapperConfig
-    space: optimization.Space
+    space: latents.Space
     objective: losses.Objective
     optimizer: optax.GradientTransformation
 
@@ -93,7 +94,7 @@ def official(config: mapper.MapperConfig, training: TrainingConfig) -> Problem:
         objective["identity"] = (training.id_lambda, losses.identity_distance)
     return Problem(
         config=config,
-        space=optimization.SPACES[config.space],
+        space=latents.SPACES[config.space],
         objective=objective,
         optimizer=OPTIMIZERS[training.optimizer](training.learning_rate),
     )
@@ -154,7 +155,7 @@ def evaluate(
     Returns:
       The weighted sum, [], and each term by name, [], with the sum as "total".
     """
-    latent = mapper.edit(params, source.latent, config=problem.config)
+    latent = mapper.edit(Network(params, problem.config), source.latent)
     image = problem.space.synthesize(networks.generator, latent)
     text = jnp.broadcast_to(text, (len(image), *text.shape))
     total, terms = losses.evaluate(

@@ -20,51 +20,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from styleclip_jax import losses, optimizers
-from styleclip_jax.models import clip, stylegan2
-from styleclip_jax.models.network import Network
+from styleclip_jax import latents, losses, optimizers
+from styleclip_jax.models import clip_input
 
 MODES = ("edit", "free_generation")
 PREPROCESSINGS = {
-    "styleclip": clip.preprocess_styleclip,
-    "clip": clip.preprocess_clip,
-}
-
-
-class Space(NamedTuple):
-    """Where the optimization moves.
-
-    Attributes:
-      synthesize: (generator, latents) → images [B, H, W, 3].
-      movable: (generator) → per leaf of a latent, whether it may move.
-    """
-
-    synthesize: Callable[[Network, Any], jax.Array]
-    movable: Callable[[Network], Any]
-
-
-def _synthesize_w_plus(generator: Network, w_plus: jax.Array) -> jax.Array:
-    return stylegan2.synthesize(generator.params, w_plus, config=generator.config)
-
-
-def _synthesize_styles(generator: Network, styles: Any) -> jax.Array:
-    return stylegan2.synthesize_styles(
-        generator.params, styles, config=generator.config
-    )
-
-
-SPACES = {
-    "w_plus": Space(
-        synthesize=_synthesize_w_plus,
-        movable=lambda generator: True,
-    ),
-    # Parity: the toRGB vectors stay, as in the official code.
-    "s": Space(
-        synthesize=_synthesize_styles,
-        movable=lambda generator: tuple(
-            not layer.is_torgb for layer in generator.config.style_layout
-        ),
-    ),
+    "styleclip": clip_input.preprocess_styleclip,
+    "clip": clip_input.preprocess_clip,
 }
 
 
@@ -99,7 +61,7 @@ class OptimizationConfig:
 
     def __post_init__(self) -> None:
         for name, choices in (
-            ("space", SPACES),
+            ("space", latents.SPACES),
             ("mode", MODES),
             ("clip_preprocess", PREPROCESSINGS),
         ):
@@ -134,7 +96,7 @@ class Problem(NamedTuple):
       film_frames: number of intermediate latents to keep.
     """
 
-    space: Space
+    space: latents.Space
     objective: losses.Objective
     optimizer: optax.GradientTransformation
     steps: int
@@ -157,7 +119,7 @@ def official(config: OptimizationConfig) -> Problem:
         if config.id_lambda:
             objective["identity"] = (config.id_lambda, losses.identity_distance)
     return Problem(
-        space=SPACES[config.space],
+        space=latents.SPACES[config.space],
         objective=objective,
         optimizer=optax.adam(optimizers.ramped(config.learning_rate, config.steps)),
         steps=config.steps,
@@ -248,9 +210,9 @@ def start(
     networks: losses.Networks, latent: Any, text: jax.Array, *, problem: Problem
 ) -> State:
     """The state before the first step; arguments as of `optimize`."""
-    latents = _batch(latent)
-    image = problem.space.synthesize(networks.generator, latents)
-    source = losses.describe_source(networks, latents, image)
+    batch = _batch(latent)
+    image = problem.space.synthesize(networks.generator, batch)
+    source = losses.describe_source(networks, batch, image)
     return State(
         step=jnp.zeros((), jnp.int32),
         latent=latent,
@@ -368,9 +330,9 @@ def _loss(
     latent: Any, networks: losses.Networks, state: State, problem: Problem
 ) -> tuple[jax.Array, tuple[dict[str, jax.Array], jax.Array]]:
     """Total loss of a latent, then each term (with "total") and the image."""
-    latents = _batch(latent)
-    image = problem.space.synthesize(networks.generator, latents)
-    edit = losses.Edit(image, latents, _batch(state.source), state.text[None])
+    batch = _batch(latent)
+    image = problem.space.synthesize(networks.generator, batch)
+    edit = losses.Edit(image, batch, _batch(state.source), state.text[None])
     total, terms = losses.evaluate(problem.objective, networks, edit)
     return total[0], (_first({"total": total, **terms}), image[0])
 

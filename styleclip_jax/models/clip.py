@@ -8,35 +8,20 @@ that need it.
 import contextlib
 import dataclasses
 import functools
-import json
-import pathlib
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import flax.serialization
 import flax.traverse_util
-import huggingface_hub
-import huggingface_hub.errors
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from styleclip_jax.errors import UserError
-from styleclip_jax.models import bpe, resampling
+from styleclip_jax.models import bpe
 from styleclip_jax.models.network import Network
 
 ACTIVATIONS = ("quick_gelu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu")
-PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
-PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
-
-TOKENIZER_FILES = ("vocab.json", "merges.txt")
-
-_FLAX_WEIGHTS, _SAFE_WEIGHTS = "flax_model.msgpack", "model.safetensors"
-_CONVERT = "PyTorch weights are converted by `python -m convert {} --output OUT`"
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,14 +115,13 @@ def param_shapes(config: ClipConfig) -> dict[str, tuple[int, ...]]:
     return {name: leaf.shape for name, leaf in flat.items()}
 
 
-def encode_image(params: Any, image: jax.Array, *, config: ClipConfig) -> jax.Array:
+def encode_image(network: Clip, image: jax.Array) -> jax.Array:
     """Image features, not normalised.
 
     Args:
-      params: parameters of the CLIP.
-      image: [B, S, S, 3] with S = config.image_size, preprocessed by one of the
+      network: the CLIP.
+      image: [B, S, S, 3] with S = network.config.image_size, preprocessed by one of the
         functions below.
-      config: static architecture.
 
     Returns:
       [B, embed_dim] float32.
@@ -145,11 +129,11 @@ def encode_image(params: Any, image: jax.Array, *, config: ClipConfig) -> jax.Ar
     Raises:
       ValueError: the image has another shape.
     """
-    return encode_image_and_patches(params, image, config=config)[0]
+    return encode_image_and_patches(network, image)[0]
 
 
 def encode_image_and_patches(
-    params: Any, image: jax.Array, *, config: ClipConfig
+    network: Clip, image: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Image features as `encode_image` gives them, and what each patch holds.
 
@@ -160,7 +144,7 @@ def encode_image_and_patches(
     Raises:
       ValueError: the image has another shape.
     """
-    size = config.image_size
+    size = network.config.image_size
     if image.ndim != 4 or image.shape[1:] != (size, size, 3):
         raise ValueError(
             f"expected images [B, {size}, {size}, 3], found {list(image.shape)}"
@@ -171,20 +155,19 @@ def encode_image_and_patches(
         feature = module.visual_projection(output.pooler_output)
         return feature, output.last_hidden_state[:, 1:]
 
-    with _matmul_precision(config):
-        feature, patches = _module(config).apply(
-            {"params": params}, image, method=features
+    with _matmul_precision(network.config):
+        feature, patches = _module(network.config).apply(
+            {"params": network.params}, image, method=features
         )
     return feature.astype(jnp.float32), patches.astype(jnp.float32)
 
 
-def encode_text(params: Any, tokens: jax.Array, *, config: ClipConfig) -> jax.Array:
+def encode_text(network: Clip, tokens: jax.Array) -> jax.Array:
     """Text features, not normalised.
 
     Args:
-      params: parameters of the CLIP.
-      tokens: [B, T] integers from `tokenize`, T at most config.context_length.
-      config: static architecture.
+      network: the CLIP.
+      tokens: [B, T] integers from `tokenize`, T at most network.config.context_length.
 
     Returns:
       [B, embed_dim] float32.
@@ -192,10 +175,10 @@ def encode_text(params: Any, tokens: jax.Array, *, config: ClipConfig) -> jax.Ar
     Raises:
       ValueError: the tokens have another shape.
     """
-    if tokens.ndim != 2 or tokens.shape[1] > config.context_length:
+    length = network.config.context_length
+    if tokens.ndim != 2 or tokens.shape[1] > length:
         raise ValueError(
-            f"expected tokens [B, at most {config.context_length}], "
-            f"found {list(tokens.shape)}"
+            f"expected tokens [B, at most {length}], found {list(tokens.shape)}"
         )
 
     def features(module: Any, tokens: jax.Array) -> jax.Array:
@@ -207,8 +190,10 @@ def encode_text(params: Any, tokens: jax.Array, *, config: ClipConfig) -> jax.Ar
         ).pooler_output
         return module.text_projection(pooled)
 
-    with _matmul_precision(config):
-        feature = _module(config).apply({"params": params}, tokens, method=features)
+    with _matmul_precision(network.config):
+        feature = _module(network.config).apply(
+            {"params": network.params}, tokens, method=features
+        )
     return feature.astype(jnp.float32)
 
 
@@ -217,11 +202,13 @@ def normalize(feature: jax.Array) -> jax.Array:
     return feature / jnp.linalg.norm(feature, axis=-1, keepdims=True)
 
 
-def logits(params: Any, image_feature: jax.Array, text_feature: jax.Array) -> jax.Array:
+def logits(
+    network: Clip, image_feature: jax.Array, text_feature: jax.Array
+) -> jax.Array:
     """exp(logit_scale) · cosine of every image with every text.
 
     Args:
-      params: parameters of the CLIP.
+      network: the CLIP.
       image_feature: [B, D], need not be normalised.
       text_feature: [N, D], need not be normalised.
 
@@ -231,250 +218,20 @@ def logits(params: Any, image_feature: jax.Array, text_feature: jax.Array) -> ja
     cosine = jnp.matmul(
         normalize(image_feature), normalize(text_feature).T, precision="highest"
     )
-    return jnp.exp(params["logit_scale"]) * cosine
+    return jnp.exp(network.params["logit_scale"]) * cosine
 
 
 def encode_prompts(
-    clip: Clip, tokenizer: bpe.Tokenizer, prompts: Sequence[str]
+    network: Clip, tokenizer: bpe.Tokenizer, prompts: Sequence[str]
 ) -> jax.Array:
     """Normalised features [B, embed_dim] of prompts.
 
     Raises:
       UserError: a prompt is too long.
     """
-    length = clip.config.context_length
+    length = network.config.context_length
     tokens = jnp.asarray(tokenize(tokenizer, prompts, context_length=length))
-    encode = jax.jit(functools.partial(encode_text, config=clip.config))
-    return normalize(encode(clip.params, tokens))
-
-
-def preprocess_styleclip(image: jax.Array, *, config: ClipConfig) -> jax.Array:
-    """CLIP's input as the losses of StyleCLIP make it: area average, nothing else.
-
-    Parity: generated images go into CLIP in [-1, 1], without the scaling to [0, 1] and
-    the mean and standard deviation that CLIP was trained with, and without clipping.
-
-    Args:
-      image: [B, H, H, 3] float.
-      config: static architecture; its image_size is S.
-
-    Returns:
-      [B, S, S, 3] float32; the image itself when H = S.
-
-    Raises:
-      ValueError: the image is not square.
-
-    Source: criteria/clip_loss.py, nearest upsampling ×7, then average pooling H / 32.
-    """
-    _expect_image(image)
-    size, out = image.shape[1], config.image_size
-    if image.shape[2] != size:
-        raise ValueError(f"expected square images, found {list(image.shape)}")
-    image = image.astype(jnp.float32)
-    if size == out:
-        return image
-    # Upsampling ×7 splits a pixel into 7 equal ones, and pooling over k of them
-    # averages [j, j + 1)·k/7 of the source. With k = size/32 that is the area
-    # [j, j + 1)·size/224 under output pixel j of 224. (For a size that is no multiple
-    # of 32 the official code gives another size than 224, or drops a border.)
-    matrix = resampling.area_matrix(size, out)
-    return resampling.resize_columns(resampling.resize_rows(image, matrix), matrix)
-
-
-def preprocess_clip(image: jax.Array, *, config: ClipConfig) -> jax.Array:
-    """CLIP's input as CLIP was trained with it, differentiable.
-
-    `preprocess_clip_uint8` without its rounding: it differs by at most about one level
-    of 8 bits. Clipped values, as in 8-bit images, have no gradient.
-
-    Args:
-      image: [B, H, W, 3] float in [-1, 1].
-      config: static architecture; its image_size is S.
-
-    Returns:
-      [B, S, S, 3] float32.
-
-    Raises:
-      ValueError: the image has another number of axes or channels.
-    """
-    _expect_image(image)
-    rows, columns = _clip_matrices(image, config.image_size)
-    x = jnp.clip(image.astype(jnp.float32), -1, 1)
-    # Bicubic weights overshoot at edges, and PIL clips after each pass.
-    x = jnp.clip(resampling.resize_columns(x, columns.astype(np.float32)), -1, 1)
-    x = jnp.clip(resampling.resize_rows(x, rows.astype(np.float32)), -1, 1)
-    return _standardize((x + 1) / 2)
-
-
-def preprocess_clip_uint8(image: jax.Array, *, config: ClipConfig) -> jax.Array:
-    """CLIP's input from 8-bit images, bit for bit as PIL and torchvision make it.
-
-    Args:
-      image: [B, H, W, 3] uint8, such as `to_uint8` gives.
-      config: static architecture; its image_size is S.
-
-    Returns:
-      [B, S, S, 3] float32.
-
-    Raises:
-      ValueError: the image has another type, number of axes or channels.
-
-    Source: clip.load's transform; PIL's resampling of 8-bit images.
-    """
-    _expect_image(image)
-    if image.dtype != jnp.uint8:
-        raise ValueError(f"expected uint8 images, found {image.dtype}")
-    rows, columns = _clip_matrices(image, config.image_size)
-    x = resampling.resize_uint8(image, rows, columns)
-    return _standardize(x.astype(jnp.float32) / 255)
-
-
-def to_uint8(
-    image: jax.Array, *, rounding: Literal["torch", "tf"] = "torch"
-) -> jax.Array:
-    """8-bit image of one in [-1, 1], as the official code rounds it.
-
-    Parity: both truncate. TensorFlow's code adds half a level before, torch's does not,
-    so its images are darker by half a level on average.
-
-    Args:
-      image: float, any shape; values outside [-1, 1] are clipped.
-      rounding: "torch" for floor((x + 1) · 127.5), "tf" for floor(x · 127.5 + 128).
-
-    Returns:
-      uint8, same shape.
-
-    Raises:
-      ValueError: another rounding.
-    """
-    if rounding not in ("torch", "tf"):
-        raise ValueError(f"rounding must be torch or tf, found {rounding!r}")
-    x = image * 127.5 + 128 if rounding == "tf" else (image + 1) * 127.5
-    return jnp.clip(x, 0, 255).astype(jnp.uint8)
-
-
-def load(name_or_directory: str | pathlib.Path) -> Clip:
-    """Reads a CLIP in transformers' Flax format.
-
-    Args:
-      name_or_directory: folder with config.json and model.safetensors (Flax) or
-        flax_model.msgpack, or the name of one on the Hugging Face hub, such as
-        "openai/clip-vit-base-patch32".
-
-    Returns:
-      The network, float32 whatever type the file stores.
-
-    Raises:
-      UserError: no such model, PyTorch weights, broken files, or tensors that do not
-        belong to the configuration.
-    """
-    config_path = _require(name_or_directory, "config.json")
-    config = read_config(config_path)
-    path = _find(name_or_directory, _FLAX_WEIGHTS)
-    if path is not None:
-        tensors = _read_msgpack(path)
-    else:
-        path = _find(name_or_directory, _SAFE_WEIGHTS)
-        if path is None:
-            raise UserError(
-                f"{name_or_directory}: expected {_SAFE_WEIGHTS} or {_FLAX_WEIGHTS}, "
-                "found neither; " + _CONVERT.format("FILE")
-            )
-        tensors = _read_safetensors(path)
-    _check(path, tensors, param_shapes(config))
-    params = {
-        name: jnp.asarray(tensor, jnp.float32) for name, tensor in tensors.items()
-    }
-    return Clip(flax.traverse_util.unflatten_dict(params, sep="/"), config)
-
-
-def save(clip: Clip, directory: str | pathlib.Path, *, dtype: str = "float32") -> None:
-    """Writes a CLIP in transformers' Flax format, without a tokenizer.
-
-    Args:
-      clip: the network.
-      directory: folder to write into, made if need be.
-      dtype: type to store parameters in; float16 halves the size.
-    """
-    import transformers
-
-    config = _transformers_config(clip.config)
-    size = clip.config.image_size
-    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), clip.params)
-    with _quiet_transformers():
-        model = transformers.FlaxCLIPModel(config, _do_init=False)
-        model.save_pretrained(directory, params=params, safe_serialization=True)
-        processor = transformers.CLIPImageProcessor(
-            size={"shortest_edge": size}, crop_size={"height": size, "width": size}
-        )
-        processor.save_pretrained(directory)
-
-
-def read_config(path: pathlib.Path) -> ClipConfig:
-    """Architecture that transformers' config.json describes.
-
-    Raises:
-      UserError: no such file, or not of a CLIP that we can build.
-    """
-    import transformers
-
-    document = _read_json(path)
-    if document.get("model_type") != "clip":
-        raise UserError(
-            f"{path}: expected model_type 'clip', found {document.get('model_type')!r}"
-        )
-    try:
-        with _quiet_transformers():
-            config: Any = transformers.CLIPConfig.from_dict(document)
-        text, vision = config.text_config, config.vision_config
-        for name in ("hidden_act", "layer_norm_eps"):
-            if getattr(text, name) != getattr(vision, name):
-                raise ValueError(f"{name} differs between text and vision")
-        return ClipConfig(
-            image_size=vision.image_size,
-            patch_size=vision.patch_size,
-            vision_width=vision.hidden_size,
-            vision_layers=vision.num_hidden_layers,
-            vision_heads=vision.num_attention_heads,
-            vision_mlp_width=vision.intermediate_size,
-            vocab_size=text.vocab_size,
-            context_length=text.max_position_embeddings,
-            eos_token_id=text.eos_token_id,
-            text_width=text.hidden_size,
-            text_layers=text.num_hidden_layers,
-            text_heads=text.num_attention_heads,
-            text_mlp_width=text.intermediate_size,
-            embed_dim=config.projection_dim,
-            hidden_act=text.hidden_act,
-            layer_norm_eps=text.layer_norm_eps,
-        )
-    except (AttributeError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: not a valid CLIP configuration ({error})") from None
-
-
-def load_tokenizer(name_or_directory: str | pathlib.Path) -> bpe.Tokenizer:
-    """Reads vocab.json and merges.txt of a CLIP, of any number of merges.
-
-    Args:
-      name_or_directory: as for `load`.
-
-    Returns:
-      The tokenizer.
-
-    Raises:
-      UserError: no such files, broken ones, or more tokens than config.json says.
-    """
-    vocab_path, merges_path = (
-        _require(name_or_directory, name) for name in TOKENIZER_FILES
-    )
-    tokenizer = bpe.read(vocab_path, merges_path)
-    size = read_config(_require(name_or_directory, "config.json")).vocab_size
-    if tokenizer.num_tokens > size:
-        raise UserError(
-            f"{vocab_path}: has {tokenizer.num_tokens} tokens, but vocab_size in "
-            f"config.json is {size}: these files belong to different models"
-        )
-    return tokenizer
+    return normalize(jax.jit(encode_text)(network, tokens))
 
 
 def tokenize(
@@ -514,35 +271,13 @@ def tokenize(
     return tokens
 
 
-def _clip_matrices(image: jax.Array, out: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row and column matrices [out, H], [out, W]: shorter side to out, centre crop."""
-    height, width = image.shape[1:3]
-    short = min(height, width)
-
-    def matrix(size: int) -> np.ndarray:
-        resized = out * size // short
-        start = round((resized - out) / 2)
-        return resampling.bicubic_matrix(size, resized)[start : start + out]
-
-    return matrix(height), matrix(width)
-
-
-def _standardize(image: jax.Array) -> jax.Array:
-    return (image - jnp.array(PIXEL_MEAN)) / jnp.array(PIXEL_STD)
-
-
-def _expect_image(image: jax.Array) -> None:
-    if image.ndim != 4 or image.shape[3] != 3:
-        raise ValueError(f"expected images [B, H, W, 3], found {list(image.shape)}")
-
-
 @functools.cache
 def _module(config: ClipConfig) -> Any:
     """The Linen module inside FlaxCLIPModel."""
     import transformers
 
     return transformers.FlaxCLIPModel.module_class(
-        config=_transformers_config(config), dtype=jnp.dtype(config.dtype)
+        config=transformers_config(config), dtype=jnp.dtype(config.dtype)
     )
 
 
@@ -553,7 +288,7 @@ def _matmul_precision(config: ClipConfig) -> contextlib.AbstractContextManager[A
     )
 
 
-def _transformers_config(config: ClipConfig) -> Any:
+def transformers_config(config: ClipConfig) -> Any:
     import transformers
 
     both = {
@@ -586,101 +321,8 @@ def _transformers_config(config: ClipConfig) -> Any:
     )
 
 
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: expected JSON ({error})") from None
-    if not isinstance(document, dict):
-        raise UserError(f"{path}: expected a JSON object")
-    return document
-
-
-def _read_msgpack(path: pathlib.Path) -> dict[str, np.ndarray]:
-    try:
-        tree = flax.serialization.msgpack_restore(path.read_bytes())
-        return flax.traverse_util.flatten_dict(tree, sep="/")
-    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
-        raise UserError(f"{path}: not a readable msgpack file ({error})") from None
-
-
-def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
-    try:
-        with safetensors.safe_open(path, "numpy") as file:
-            found = (file.metadata() or {}).get("format")
-        if found != "flax":
-            raise UserError(
-                f"{path}: expected weights in Flax format, found {found!r}; "
-                + _CONVERT.format(path)
-            )
-        tensors = safetensors.numpy.load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a readable safetensors file ({error})") from None
-    return {name.replace(".", "/"): tensor for name, tensor in tensors.items()}
-
-
-def _check(
-    path: pathlib.Path,
-    tensors: Mapping[str, Any],
-    shapes: Mapping[str, tuple[int, ...]],
-) -> None:
-    faults = [f"missing {name}" for name in shapes if name not in tensors]
-    faults += [f"surplus {name}" for name in tensors if name not in shapes]
-    faults += [
-        f"{name}: expected {list(shape)}, found {list(np.shape(tensors[name]))}"
-        for name, shape in shapes.items()
-        if name in tensors and np.shape(tensors[name]) != shape
-    ]
-    if faults:
-        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
-        raise UserError(f"{path}: {'; '.join(faults[:3])}{more}")
-
-
-def _require(name_or_directory: str | pathlib.Path, filename: str) -> pathlib.Path:
-    path = _find(name_or_directory, filename)
-    if path is None:
-        raise UserError(f"{name_or_directory}: has no {filename}")
-    return path
-
-
-def _find(name_or_directory: str | pathlib.Path, filename: str) -> pathlib.Path | None:
-    """Path of a model's file, from the hub if need be; None if it has no such file."""
-    directory, name = pathlib.Path(name_or_directory), str(name_or_directory)
-    if directory.is_dir():
-        path = directory / filename
-        return path if path.is_file() else None
-    if directory.exists():
-        raise UserError(
-            f"{name}: expected a CLIP directory, found a file; " + _CONVERT.format(name)
-        )
-    # A first part that is a folder here tells a mistyped path from a hub name.
-    if not _HUB_NAME.fullmatch(name) or directory.parent.is_dir():
-        raise UserError(f"{name}: no such CLIP directory")
-    verbosity = huggingface_hub.logging.get_verbosity()
-    # It reports every failed attempt to connect.
-    huggingface_hub.logging.set_verbosity_error()
-    try:
-        return pathlib.Path(huggingface_hub.hf_hub_download(name, filename))
-    except huggingface_hub.errors.LocalEntryNotFoundError:
-        raise UserError(
-            f"{name}: no such directory, and the Hugging Face hub cannot be reached "
-            f"for {filename}"
-        ) from None
-    except huggingface_hub.errors.RepositoryNotFoundError:
-        raise UserError(
-            f"{name}: no such directory, and no such model on the Hugging Face hub"
-        ) from None
-    except huggingface_hub.errors.EntryNotFoundError:
-        return None
-    except OSError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{name}: cannot download {filename} ({reason})") from None
-    finally:
-        huggingface_hub.logging.set_verbosity(verbosity)
-
-
 @contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Hides warnings, such as that Flax classes will be removed from version 5."""
     import transformers
 

@@ -20,7 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from styleclip_jax.models import irse50, resampling
+from styleclip_jax.models import irse50
+from styleclip_jax.models.network import Network
+from styleclip_jax.ops import resampling
 
 # Rows of W+ from here on read the middle and the fine level of the pyramid. They are
 # not the levels of the mapper.
@@ -89,13 +91,12 @@ def param_shapes(config: E4eConfig) -> dict[str, tuple[int, ...]]:
     return {"/".join(k.key for k in path): leaf.shape for path, leaf in leaves}
 
 
-def encode(params: Any, image: jax.Array, *, config: E4eConfig) -> jax.Array:
+def encode(network: Network, image: jax.Array) -> jax.Array:
     """The latent of each photo, the average latent included.
 
     Args:
-      params: parameters of the encoder.
+      network: the encoder.
       image: [B, input_size, input_size, 3] in [-1, 1], aligned as FFHQ is.
-      config: static architecture.
 
     Returns:
       [B, num_rows, w_dim] float32 W+.
@@ -106,12 +107,12 @@ def encode(params: Any, image: jax.Array, *, config: E4eConfig) -> jax.Array:
     Source: `pSp.forward` of encoder4editing with `Encoder4Editing` at its last
     progressive stage, and of pixel2style2pixel with `GradualStyleEncoder`.
     """
-    size = config.input_size
+    size = network.config.input_size
     if image.ndim != 4 or image.shape[1:] != (size, size, 3):
         raise ValueError(
             f"image: expected [B, {size}, {size}, 3], found {list(image.shape)}"
         )
-    w_plus: Any = _Encoder(config).apply({"params": params}, image)
+    w_plus: Any = _Encoder(network.config).apply({"params": network.params}, image)
     return w_plus
 
 

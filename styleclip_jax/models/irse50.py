@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from styleclip_jax.models import resampling
+from styleclip_jax.models.network import Network
+from styleclip_jax.ops import resampling
 
 _BATCH_NORM_EPSILON = 1e-5
 _BATCH_NORM_MOMENTUM = 0.9
@@ -81,7 +82,7 @@ class Embedded(NamedTuple):
 def init(key: jax.Array, config: IrseConfig) -> Any:
     """Random parameters as a nested dict; variances 1, means and shifts 0."""
     image = jnp.zeros((1, config.input_size, config.input_size, 3))
-    return _Network(config).init(key, image)["params"]
+    return _Module(config).init(key, image)["params"]
 
 
 @functools.cache
@@ -92,13 +93,12 @@ def param_shapes(config: IrseConfig) -> dict[str, tuple[int, ...]]:
     return {"/".join(k.key for k in path): leaf.shape for path, leaf in leaves}
 
 
-def features(params: Any, image: jax.Array, *, config: IrseConfig) -> jax.Array:
+def features(network: Network, image: jax.Array) -> jax.Array:
     """Identity features of aligned photos: `embed` of `preprocess`.
 
     Args:
-      params: parameters of the network.
+      network: the identity network.
       image: [B, H, H, 3] in [-1, 1], aligned as FFHQ is.
-      config: static architecture.
 
     Returns:
       [B, E] float32, of length 1.
@@ -106,10 +106,10 @@ def features(params: Any, image: jax.Array, *, config: IrseConfig) -> jax.Array:
     Raises:
       ValueError: the image is not square or not RGB.
     """
-    return embed(params, preprocess(image, config=config), config=config)
+    return embed(network, preprocess(network, image))
 
 
-def preprocess(image: jax.Array, *, config: IrseConfig) -> jax.Array:
+def preprocess(network: Network, image: jax.Array) -> jax.Array:
     """The face of aligned photos, in the network's resolution.
 
     The official code pools an image of another size adaptively to 256², crops rows 35
@@ -118,8 +118,8 @@ def preprocess(image: jax.Array, *, config: IrseConfig) -> jax.Array:
     another input size see the same part of the photo: only the last pooling differs.
 
     Args:
+      network: the identity network.
       image: [B, H, H, 3] in [-1, 1].
-      config: static architecture.
 
     Returns:
       [B, input_size, input_size, 3] in [-1, 1].
@@ -129,18 +129,17 @@ def preprocess(image: jax.Array, *, config: IrseConfig) -> jax.Array:
     """
     size = image.shape[1] if image.ndim == 4 else 0
     _expect_image(image, size)
-    rows = _crop_matrix(size, _FACE_ROWS, config.input_size)
-    columns = _crop_matrix(size, _FACE_COLUMNS, config.input_size)
+    rows = _crop_matrix(size, _FACE_ROWS, network.config.input_size)
+    columns = _crop_matrix(size, _FACE_COLUMNS, network.config.input_size)
     return resampling.resize_columns(resampling.resize_rows(image, rows), columns)
 
 
-def embed(params: Any, image: jax.Array, *, config: IrseConfig) -> jax.Array:
+def embed(network: Network, image: jax.Array) -> jax.Array:
     """Identity features of faces that are already cropped.
 
     Args:
-      params: parameters of the network.
+      network: the identity network.
       image: [B, input_size, input_size, 3] in [-1, 1].
-      config: static architecture.
 
     Returns:
       [B, E] float32, of length 1.
@@ -148,31 +147,29 @@ def embed(params: Any, image: jax.Array, *, config: IrseConfig) -> jax.Array:
     Raises:
       ValueError: the image does not fit the network.
     """
-    _expect_image(image, config.input_size)
-    return _apply(config, params, image)
+    _expect_image(image, network.config.input_size)
+    return _apply(network, image)
 
 
-def embed_in_training(params: Any, image: jax.Array, *, config: IrseConfig) -> Embedded:
+def embed_in_training(network: Network, image: jax.Array) -> Embedded:
     """As `embed`, but batch normalisation uses the statistics of the batch.
 
     Running statistics move a tenth of the way to those of the batch. They carry no
     gradient, so that an optimizer's update of the returned parameters leaves them as
     they are, unless it decays weights without a mask.
     """
-    _expect_image(image, config.input_size)
-    found, updated = _apply(config, params, image, train=True, mutable=["params"])
+    _expect_image(image, network.config.input_size)
+    found, updated = _apply(network, image, train=True, mutable=["params"])
     return Embedded(found, updated["params"])
 
 
-def feature_maps(
-    params: Any, image: jax.Array, *, config: IrseConfig
-) -> tuple[jax.Array, ...]:
+def feature_maps(network: Network, image: jax.Array) -> tuple[jax.Array, ...]:
     """Output [B, h, w, C] of every block of the body, for images of any size."""
-    return _apply(config, params, image, method=_Network.feature_maps)
+    return _apply(network, image, method=_Module.feature_maps)
 
 
-def _apply(config: IrseConfig, params: Any, image: jax.Array, **options: Any) -> Any:
-    return _Network(config).apply({"params": params}, image, **options)
+def _apply(network: Network, image: jax.Array, **options: Any) -> Any:
+    return _Module(network.config).apply({"params": network.params}, image, **options)
 
 
 def _expect_image(image: jax.Array, size: int) -> None:
@@ -355,7 +352,7 @@ class _Head(nn.Module):
         return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
 
 
-class _Network(nn.Module):
+class _Module(nn.Module):
     """Body and head."""
 
     config: IrseConfig

@@ -22,7 +22,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from styleclip_jax import spaces
-from styleclip_jax.models import convolutions, mapping
+from styleclip_jax.models import mapping
+from styleclip_jax.models.network import Network
+from styleclip_jax.ops import convolutions
 
 Noise = Literal["const", "random", "none"]
 NOISES: tuple[Noise, ...] = ("const", "random", "none")
@@ -110,20 +112,17 @@ def param_shapes(config: GeneratorConfig) -> dict[str, tuple[int, ...]]:
 
 
 def map_latents(
-    params: Any,
+    generator: Network,
     z: jax.Array,
     label: jax.Array | None = None,
-    *,
-    config: GeneratorConfig,
 ) -> jax.Array:
     """w of each z, without truncation.
 
     Args:
-      params: parameters of the generator.
+      generator: the generator.
       z: [B, z_dim], standard normal.
       label: [B, c_dim] one-hot classes; given exactly when the generator is
         class-conditional.
-      config: static architecture.
 
     Returns:
       [B, w_dim] float32.
@@ -131,17 +130,16 @@ def map_latents(
     Raises:
       ValueError: z or the label does not fit the generator.
     """
+    config = generator.config
     _expect("z", z, (config.z_dim,))
     if config.c_dim and label is None:
         raise ValueError(f"this generator has {config.c_dim} classes and needs a label")
     if label is not None:
         _expect("label", label, (config.c_dim,))
-    return _apply(config, _Generator.map_latents, params, z, label)
+    return _apply(generator, _Generator.map_latents, z, label)
 
 
-def to_styles(
-    params: Any, w_plus: jax.Array, *, config: GeneratorConfig
-) -> spaces.Styles:
+def to_styles(generator: Network, w_plus: jax.Array) -> spaces.Styles:
     """Style vectors of W+ latents [B, L, D]: the layers' affine outputs, in order.
 
     The vectors of toRGB layers are those before stylegan2-ada-pytorch's factor of
@@ -150,24 +148,23 @@ def to_styles(
     Raises:
       ValueError: the latents do not fit the generator.
     """
+    config = generator.config
     _expect("w_plus", w_plus, (config.num_rows, config.w_dim))
-    return _apply(config, _Generator.to_styles, params, w_plus)
+    return _apply(generator, _Generator.to_styles, w_plus)
 
 
 def synthesize_styles(
-    params: Any,
+    generator: Network,
     styles: spaces.Styles,
     *,
-    config: GeneratorConfig,
     noise: Noise = "const",
     key: jax.Array | None = None,
 ) -> jax.Array:
     """Images of style vectors.
 
     Args:
-      params: parameters of the generator.
-      styles: tuple of [B, channels] in the order of `config.style_layout`.
-      config: static architecture.
+      generator: the generator.
+      styles: tuple of [B, channels] in the order of `generator.config.style_layout`.
       noise: "const" adds the stored noise (what StyleCLIP edits with), "random" draws
         it from `key`, "none" adds none.
       key: PRNG key for random noise.
@@ -179,17 +176,16 @@ def synthesize_styles(
       ValueError: the styles do not fit the generator, or the noise is not one of the
         three, or is random and has no key.
     """
-    done = synthesize_layers(params, styles, config=config, noise=noise, key=key)
+    done = synthesize_layers(generator, styles, noise=noise, key=key)
     assert done.rgb is not None
     return done.rgb
 
 
 def synthesize_layers(
-    params: Any,
+    generator: Network,
     styles: spaces.Styles,
     activations: Activations | None = None,
     *,
-    config: GeneratorConfig,
     start: int = 0,
     stop: int | None = None,
     noise: Noise = "const",
@@ -200,11 +196,10 @@ def synthesize_layers(
     Whatever only changes late layers thus needs the early ones once.
 
     Args:
-      params: parameters of the generator.
+      generator: the generator.
       styles: tuple of all style vectors; those from `start` to `stop` are used.
       activations: result for the layers before `start`; None when `start` is 0.
-      config: static architecture.
-      start: index in `config.style_layout` of the first layer to run.
+      start: index in `generator.config.style_layout` of the first layer to run.
       stop: index after the last layer to run, None for all. After a toRGB layer, the
         result's `rgb` is the image at that layer's resolution.
       noise: as of `synthesize_styles`.
@@ -214,7 +209,7 @@ def synthesize_layers(
       ValueError: as of `synthesize_styles`, or the layers do not exist, or a later
         start has no activations or a start of 0 has some.
     """
-    layout = config.style_layout
+    layout = generator.config.style_layout
     stop = len(layout) if stop is None else stop
     if not 0 <= start <= stop <= len(layout):
         raise ValueError(
@@ -231,26 +226,24 @@ def synthesize_layers(
     if noise == "random" and key is None:
         raise ValueError("random noise needs a PRNG key")
     inputs = (styles, activations, noise, key, start, stop)
-    return _apply(config, _Generator.synthesize, params, *inputs)
+    return _apply(generator, _Generator.synthesize, *inputs)
 
 
 def synthesize(
-    params: Any,
+    generator: Network,
     w_plus: jax.Array,
     *,
-    config: GeneratorConfig,
     noise: Noise = "const",
     key: jax.Array | None = None,
 ) -> jax.Array:
     """Images of W+ latents [B, L, D]; see `synthesize_styles`."""
-    styles = to_styles(params, w_plus, config=config)
-    return synthesize_styles(params, styles, config=config, noise=noise, key=key)
+    styles = to_styles(generator, w_plus)
+    return synthesize_styles(generator, styles, noise=noise, key=key)
 
 
-def _apply(
-    config: GeneratorConfig, method: Callable[..., Any], params: Any, *inputs: Any
-) -> Any:
-    return _Generator(config).apply({"params": params}, *inputs, method=method)
+def _apply(generator: Network, method: Callable[..., Any], *inputs: Any) -> Any:
+    params = {"params": generator.params}
+    return _Generator(generator.config).apply(params, *inputs, method=method)
 
 
 def _expect(name: str, array: jax.Array, shape: tuple[int, ...]) -> None:

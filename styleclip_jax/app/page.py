@@ -1,0 +1,458 @@
+"""The page of styleclip-app: its layout, and what its controls call.
+
+Nothing is computed here. What belongs to a visitor is in `gr.State`: the face to start
+from, the last edit, and the relevance of the direction; networks are in the studio.
+"""
+
+import base64
+import contextlib
+import io
+import pathlib
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+
+from styleclip_jax.editing import session, session_edits
+from styleclip_jax.editing.session import Edited, Face, Studio
+from styleclip_jax.errors import UserError
+from styleclip_jax.methods.global_directions import TextRelevance, automatic_beta
+
+_TITLE = "StyleCLIP"
+_MAX_ALPHA = 10.0
+_SHEET_ALPHAS = (-6, -3, 0, 3, 6)
+# Of the fields that count steps, λ and the like, where models are the embedded ones.
+_EMBEDDED = session_edits.Settings(80, 0.1, 0.0045, 0.0)
+# Width of the largest picture that is shown without loss.
+_MAX_PNG = 256
+# Uploads, pictures and files are deleted after a day; looked for every hour, in s.
+_KEEP = (3600, 86400)
+
+_CSS = """
+.gradio-container {
+  width: 100% !important; max-width: 1120px !important; margin: 0 auto !important;
+}
+#heading h1 { margin: 0; }
+#status { min-height: 1.6em; }
+#status, #status * { overflow: hidden !important; }
+#upload { align-self: stretch; height: auto; }
+figure { margin: 0; }
+figure img { width: 100%; aspect-ratio: 1; border-radius: 8px; display: block; }
+figcaption { padding: 0 0 .3em .1em; font-weight: 600; }
+footer { display: none !important; }
+"""
+
+# Arguments of events that are too quick for a spinner, or to wait for others.
+_LIVE: dict[str, Any] = {
+    "show_progress": "hidden",
+    "trigger_mode": "always_last",
+    "queue": False,
+    "api_visibility": "private",
+}
+# Of those that keep the processor busy: one at a time, whoever asked.
+_HEAVY: dict[str, Any] = {
+    "concurrency_id": "heavy",
+    "concurrency_limit": 1,
+    "api_visibility": "private",
+}
+
+
+def launch(page: gr.Blocks, *, host: str, port: int, max_upload_mb: int) -> None:
+    """Starts to serve a page, in the background.
+
+    Raises:
+      OSError: the address is taken or not of this machine.
+    """
+    theme = gr.themes.Default(
+        primary_hue="indigo",
+        spacing_size="sm",
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    )
+    # Of gradio's own, at every event.
+    warnings.filterwarnings("ignore", module=r"gradio\.routes")
+    page.queue(default_concurrency_limit=1).launch(
+        server_name=host,
+        server_port=port,
+        max_file_size=f"{max_upload_mb}mb",
+        share=False,
+        quiet=True,
+        prevent_thread_lock=True,
+        ssr_mode=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        pwa=False,
+        footer_links=[],
+        state_session_capacity=100,
+        theme=theme,
+        css=_CSS,
+    )
+
+
+class Handlers:
+    """What the controls call; each gives the values of its outputs."""
+
+    def __init__(self, studio: Studio, folder: str) -> None:
+        self.studio = studio
+        self.folder = pathlib.Path(folder)
+        self.relevances = session_edits.Relevances(studio)
+
+    def draw(self, seed: float, psi: float) -> Face:
+        """A random face."""
+        with _told():
+            return session.draw(self.studio, int(seed or 0), psi)
+
+    def show(self, face: Face | None) -> str:
+        """The picture of a start."""
+        return "" if face is None else _figure("Start", face.image)
+
+    def upload(
+        self,
+        path: str,
+        find_face: bool,
+        progress: Any = gr.Progress(),  # noqa: B008
+    ) -> tuple[Face, str]:
+        """The face of a photo, and a line on how it was found."""
+        total = session.count_inversion_steps(self.studio)
+        report = _reporter(progress, total, "Inverting the photo")
+        with _told():
+            face, found = session.invert_photo(
+                self.studio, path, find_face=find_face, report=report
+            )
+        return face, f"{face.name}: {found}"
+
+    def measure(
+        self,
+        neutral: str,
+        target: str,
+        progress: Any = gr.Progress(),  # noqa: B008
+    ) -> tuple[TextRelevance, str, Any]:
+        """Relevance for the texts, what they are, and the slider of β for it."""
+        report = _reporter(progress, self.studio.num_samples, "Measuring channels")
+        with _told():
+            relevance = self.relevances.find(neutral, target, report)
+        largest = float(np.abs(np.asarray(relevance.value)).max())
+        slider = gr.update(
+            value=round(automatic_beta(relevance), 4),
+            maximum=float(np.ceil(largest * 100) / 100),
+            interactive=True,
+        )
+        return relevance, f"{neutral.strip()} → {target.strip()}", slider
+
+    def move(
+        self,
+        face: Face | None,
+        relevance: TextRelevance | None,
+        texts: str,
+        alpha: float,
+        beta: float,
+    ) -> tuple[Any, ...]:
+        """Edit, its image, the number of channels, and a line on it."""
+        if face is None:
+            return None, None, gr.skip(), ""
+        if relevance is None:
+            hint = "Measure a direction to move along it."
+            return Edited(face, ""), _figure("Edit", face.image), gr.skip(), hint
+        started = time.perf_counter()
+        edited, kept = session_edits.move(self.studio, face, relevance, alpha, beta)
+        note = (edited.note or {}) | {"texts": texts}
+        milliseconds = 1000 * (time.perf_counter() - started)
+        about = f"{texts}: {edited.about} ({milliseconds:.0f} ms)"
+        picture = _figure("Edit", edited.face.image)
+        return edited._replace(note=note), picture, kept, about
+
+    def choose_channels(self, relevance: TextRelevance | None, count: float) -> Any:
+        """β that keeps so many channels."""
+        if relevance is None or not count:
+            return gr.skip()
+        with _told():
+            return session_edits.beta_for(relevance, int(count))
+
+    def sheet(
+        self, face: Face | None, relevance: TextRelevance | None, count: float
+    ) -> Any:
+        """A sheet of strengths by numbers of channels."""
+        with _told():
+            if face is None or relevance is None:
+                raise UserError("Measure a direction first")
+            half, count = max(1, int(count) // 2), max(1, int(count))
+            counts = dict.fromkeys((half, count, 2 * count))
+            made = session_edits.sheet(
+                self.studio, face, relevance, _SHEET_ALPHAS, list(counts)
+            )
+        return gr.update(value=made, visible=True)
+
+    def optimize(
+        self, face: Face | None, prompt: str, *settings: float
+    ) -> Iterator[tuple[Any, ...]]:
+        """Edit, image and line again and again."""
+        if face is None:
+            return
+        steps, *others = (float(x or 0) for x in settings)
+        chosen = session_edits.Settings(int(steps), *others)
+        with _told():
+            run = session_edits.optimize(self.studio, face, prompt, chosen)
+        about = "Preparing the optimization; the first takes longest …"
+        yield Edited(face, ""), _figure("Edit", face.image), about
+        with _told():
+            for _, edited in run:
+                yield edited, _figure("Edit", edited.face.image), edited.about
+
+    def map_face(
+        self, face: Face | None, name: str, strength: float
+    ) -> tuple[Any, ...]:
+        """Edit, image and line of a mapper."""
+        if face is None:
+            return gr.skip(), gr.skip(), gr.skip()
+        with _told():
+            edited = session_edits.map_face(self.studio, face, name, strength)
+        return edited, _figure("Edit", edited.face.image), edited.about
+
+    def use(self, edited: Edited | None) -> tuple[Any, ...]:
+        """The edit as the face to start from, at α 0."""
+        if edited is None:
+            return gr.skip(), gr.skip(), gr.skip()
+        return edited.face, _figure("Start", edited.face.image), 0
+
+    def save(self, edited: Edited | None) -> Any:
+        """Files of the edit, as links."""
+        if edited is None:
+            return gr.skip()
+        folder = pathlib.Path(tempfile.mkdtemp(dir=self.folder))
+        with _told():
+            paths = session.save(self.studio, edited, folder)
+        return gr.update(value=[str(path) for path in paths], visible=True)
+
+
+def build(studio: Studio, folder: str) -> gr.Blocks:
+    """The page.
+
+    Args:
+      studio: networks of all visitors.
+      folder: where files to download are made.
+    """
+    do = Handlers(studio, folder)
+    size = studio.generator.config.resolution
+    with gr.Blocks(
+        title=_TITLE, analytics_enabled=False, delete_cache=_KEEP, fill_width=True
+    ) as page:
+        start, edit = gr.State(), gr.State()
+        relevance, texts = gr.State(), gr.State("")
+        gr.Markdown(
+            f"# {_TITLE}\nGenerator {studio.origin.name}, {size}². Choose a face, say "
+            "what it should become, and move the sliders.",
+            elem_id="heading",
+        )
+        with gr.Row():
+            with gr.Column(scale=2, min_width=340):
+                with gr.Group():
+                    with gr.Row():
+                        seed = gr.Number(
+                            0, label="Seed", precision=0, minimum=0, elem_id="seed"
+                        )
+                        psi = gr.Slider(0, 1, 0.7, step=0.05, label="Truncation ψ")
+                    with gr.Row():
+                        upload = gr.UploadButton(
+                            "Upload a photo",
+                            size="sm",
+                            file_types=["image"],
+                            elem_id="upload",
+                        )
+                        find_face = gr.Checkbox(True, label="Align the face")
+                with gr.Tabs():
+                    with gr.Tab("Direction"):
+                        direction = _direction_tab()
+                    with gr.Tab("Optimization"):
+                        optimization = _optimization_tab(studio)
+                    if studio.mappers:
+                        with gr.Tab("Mapper"):
+                            mapper = _mapper_tab(studio)
+            with gr.Column(scale=3, min_width=460):
+                with gr.Row():
+                    before = _picture("before")
+                    after = _picture("after")
+                status = gr.Markdown(elem_id="status")
+                with gr.Row():
+                    use = gr.Button("Use as new start", elem_id="use")
+                    save = gr.Button("Save as files", elem_id="save")
+                files = gr.File(
+                    label="Files", visible=False, interactive=False, elem_id="files"
+                )
+                sheet = gr.Image(
+                    show_label=False,
+                    visible=False,
+                    format="png",
+                    buttons=["download"],
+                    elem_id="sheet",
+                )
+
+        alpha, beta, channels = direction["alpha"], direction["beta"], direction["n"]
+        moved = {
+            "fn": do.move,
+            "inputs": [start, relevance, texts, alpha, beta],
+            "outputs": [edit, after, channels, status],
+        }
+        shown = [edit, after, status]
+
+        def restart(event: Any) -> None:
+            """Shows a new start, and the direction's edit of it."""
+            event.then(do.show, start, before, **_LIVE).then(**moved, **_LIVE)
+
+        for event in (page.load, seed.input, psi.input):
+            restart(event(do.draw, [seed, psi], start, **_LIVE))
+        restart(
+            upload.upload(
+                do.upload,
+                [upload, find_face],
+                [start, status],
+                show_progress_on=before,
+                **_HEAVY,
+            )
+        )
+        for event in (direction["measure"].click, direction["target"].submit):
+            event(
+                do.measure,
+                [direction["neutral"], direction["target"]],
+                [relevance, texts, beta],
+                show_progress_on=after,
+                **_HEAVY,
+            ).then(**moved, **_LIVE)
+        for slider in (alpha, beta):
+            slider.input(**moved, **_LIVE)
+        channels.submit(do.choose_channels, [relevance, channels], beta, **_LIVE).then(
+            **moved, **_LIVE
+        )
+        direction["sheet"].click(
+            do.sheet, [start, relevance, channels], sheet, **_HEAVY
+        )
+        running = optimization["start"].click(
+            do.optimize,
+            [start, optimization["prompt"], *optimization["settings"]],
+            shown,
+            show_progress="hidden",
+            **_HEAVY,
+        )
+        optimization["stop"].click(None, cancels=running)
+        if studio.mappers:
+            inputs = [start, mapper["name"], mapper["strength"]]
+            for event in (
+                mapper["name"].input,
+                mapper["strength"].input,
+                mapper["apply"].click,
+            ):
+                event(do.map_face, inputs, shown, **_LIVE)
+        use.click(do.use, edit, [start, before, alpha], **_LIVE).then(**moved, **_LIVE)
+        save.click(do.save, edit, files, **_HEAVY)
+    return page
+
+
+def _direction_tab() -> dict[str, Any]:
+    with gr.Row():
+        neutral = gr.Textbox("a face", label="From", min_width=120)
+        target = gr.Textbox("a smiling face", label="To", elem_id="target")
+    measure = gr.Button("Measure this direction", variant="primary", elem_id="measure")
+    alpha = gr.Slider(
+        -_MAX_ALPHA, _MAX_ALPHA, 5, step=0.1, label="α, strength", elem_id="alpha"
+    )
+    with gr.Row():
+        beta = gr.Slider(
+            0,
+            0.3,
+            0.1,
+            step=0.0001,
+            label="β, least relevance",
+            elem_id="beta",
+            scale=3,
+        )
+        number = gr.Number(
+            label="Channels", precision=0, minimum=1, min_width=80, elem_id="channels"
+        )
+    sheet = gr.Button("Sheet of strengths", size="sm", elem_id="make_sheet")
+    return {
+        "neutral": neutral,
+        "target": target,
+        "measure": measure,
+        "alpha": alpha,
+        "beta": beta,
+        "n": number,
+        "sheet": sheet,
+    }
+
+
+def _optimization_tab(studio: Studio) -> dict[str, Any]:
+    embedded = studio.origin.name == "embedded"
+    values = _EMBEDDED if embedded else session_edits.Settings()
+    prompt = gr.Textbox("a smiling face", label="Towards", elem_id="prompt")
+    steps = gr.Slider(10, 500, values.steps, step=10, label="Steps")
+    with gr.Row():
+        rate = gr.Number(
+            values.learning_rate, label="Learning rate", step=0.01, min_width=90
+        )
+        l2 = gr.Number(values.l2_lambda, label="λ latent", step=0.0005, min_width=90)
+        identity = gr.Number(
+            values.id_lambda,
+            label="λ identity",
+            step=0.001,
+            min_width=90,
+            interactive=studio.networks.identity is not None,
+        )
+    with gr.Row():
+        start = gr.Button("Optimize", variant="primary", elem_id="optimize")
+        stop = gr.Button("Stop", elem_id="stop")
+    settings = [steps, rate, l2, identity]
+    return {"prompt": prompt, "settings": settings, "start": start, "stop": stop}
+
+
+def _mapper_tab(studio: Studio) -> dict[str, Any]:
+    names = list(studio.mappers)
+    strength = studio.mappers[names[0]].config.strength
+    # Three times 0.1 would be shown with all of its digits.
+    most = float(f"{3 * strength:.6g}")
+    name = gr.Dropdown(names, value=names[0], label="Mapper", elem_id="mapper")
+    slider = gr.Slider(-most, most, strength, step=most / 150, label="Strength")
+    apply = gr.Button("Apply", variant="primary", elem_id="map")
+    return {"name": name, "strength": slider, "apply": apply}
+
+
+def _figure(caption: str, image: np.ndarray) -> str:
+    """A picture inside the page itself, which is sooner there than a file would be."""
+    kind = "png" if len(image) <= _MAX_PNG else "jpeg"
+    content = io.BytesIO()
+    Image.fromarray(image).save(content, kind, quality=92)
+    data = base64.b64encode(content.getvalue()).decode()
+    source = f"data:image/{kind};base64,{data}"
+    return (
+        f"<figure><figcaption>{caption}</figcaption>"
+        f'<img src="{source}" alt="{caption}"></figure>'
+    )
+
+
+def _picture(name: str) -> gr.HTML:
+    return gr.HTML(elem_id=name, padding=False, min_height=200)
+
+
+def _reporter(progress: Any, total: int, what: str) -> Callable[[int], None]:
+    """Adds up what is reported, for a bar on the page."""
+    done = 0
+    progress((0, total), desc=what)
+
+    def report(count: int) -> None:
+        nonlocal done
+        done += count
+        progress((done, total), desc=what)
+
+    return report
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Shows on the page what is wrong with its input."""
+    try:
+        yield
+    except UserError as error:
+        raise gr.Error(str(error), print_exception=False) from None

@@ -1,0 +1,1 @@
+"""Many latents through the devices into files, resumable."""

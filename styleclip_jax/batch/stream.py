@@ -1,0 +1,465 @@
+"""A stream of work: latents of any number, through the devices, into files.
+
+Batches are placed on the devices ahead of time and work on them is queued there without
+waiting; results are fetched and written by threads while the next ones are computed.
+So memory is that of a few batches, however many latents there are.
+
+Latents are taken in batches of --batch_size, one for each device at a time. Which
+latents share a batch depends on their order and on --batch_size alone: neither on the
+number of devices and processes, nor on what an interrupted run has done. A result thus
+is the same to the last bit however many there are.
+"""
+
+import collections
+import concurrent.futures
+import functools
+import itertools
+import math
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from styleclip_jax import parallel, progress
+from styleclip_jax.batch import journal, source
+from styleclip_jax.cli import processes
+from styleclip_jax.errors import UserError
+from styleclip_jax.io import files, images
+
+AUTO = "auto"
+
+# Batches whose work is queued on the devices behind the one that is written.
+_AHEAD = 2
+# Files are written side by side, since each waits for the disk.
+_WRITERS = 8
+# A larger batch must be faster by this factor on a CPU, whose memory is not tried out.
+_GAIN = 1.05
+_LARGEST_BATCH = 1024
+_NUM_SHOWN = 10
+_WAIT_SECONDS = 0.2
+
+
+class Outcome(NamedTuple):
+    """Results for a batch of latents.
+
+    Attributes:
+      image: [B, H, W, 3] in [-1, 1].
+      latent: {name: [B, …]}, W+ or flat S.
+      terms: {name: [B]} for metrics.jsonl.
+      failed_at: [B] step at which something was not finite, -1 for none.
+      film: latents on the way with an axis of frames after that of the batch, or None.
+    """
+
+    image: Any
+    latent: dict[str, Any]
+    terms: dict[str, Any]
+    failed_at: Any
+    film: Any = None
+
+
+class Task(NamedTuple):
+    """What is to be done with every latent.
+
+    Attributes:
+      variants: number of results per latent; the index of a result is that of its
+        latent times this number, plus its variant.
+      prepare: (batch as the source has it) → latents.
+      compute: (latents, rows [B] in the source, variant, report) → `Outcome` on the
+        devices, which may still be under way.
+      describe: (row, variant) → what metrics.jsonl says beside index and terms.
+      image_format: one of `images.FORMATS`.
+      probe: (latents, rows) → something on the devices that takes the memory of
+        `compute`, to try batch sizes.
+      folders: of further files, beside images/.
+      write: (index, row, `Outcome` of this one on the host) writes further files.
+    """
+
+    variants: int
+    prepare: Callable[[Any], Any]
+    compute: Callable[[Any, np.ndarray, int, progress.Report], Outcome]
+    describe: Callable[[int, int], dict[str, Any]]
+    image_format: str
+    probe: Callable[[Any, np.ndarray], Any]
+    folders: Sequence[str] = ()
+    write: Callable[[int, int, Outcome], None] | None = None
+
+
+class Step(NamedTuple):
+    """What the devices work on at a time.
+
+    Attributes:
+      rows: [devices · B] latents, a batch for each device in turn. What is missing in
+        the last ones is filled up by repetition.
+      wanted: [devices · B] bool, False for repetitions.
+    """
+
+    rows: np.ndarray
+    wanted: np.ndarray
+
+
+class Failures:
+    """Results that could not be written."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first: list[str] = []
+
+    def add(self, index: int, error: UserError) -> None:
+        self.count += 1
+        if len(self.first) < _NUM_SHOWN:
+            self.first.append(f"{index}: {error}")
+
+
+def define(values: flags.FlagValues) -> None:
+    """Defines the flags of devices and processes."""
+    flags.DEFINE_string(
+        "batch_size",
+        "8",
+        "Latents per device at a time; auto finds by trying how many fit, or on a CPU "
+        "how many are fastest.",
+        flag_values=values,
+    )
+    processes.define(values)
+
+
+def check_batch_size(values: flags.FlagValues) -> None:
+    """Raises a UserError unless --batch_size is a number or auto."""
+    text = values.batch_size
+    if text != AUTO and not (text.isdecimal() and 1 <= int(text) <= 2**20):
+        raise UserError(f"--batch_size: expected 1 or more, or {AUTO}, found {text!r}")
+
+
+def begin(
+    program: str,
+    values: flags.FlagValues,
+    inputs: Callable[[], dict[str, str]],
+    find_size: Callable[[], int],
+) -> tuple[pathlib.Path, int]:
+    """Opens the folder of a run; process 0 decides, and the others follow.
+
+    Args:
+      program: name of the program.
+      values: parsed flags.
+      inputs: hash (or name) of each input.
+      find_size: finds a batch size, for auto.
+
+    Returns:
+      The folder and the number of latents per device at a time.
+
+    Raises:
+      UserError: as of `outputs.begin`, or process 0 has raised one.
+    """
+    size, primary = 0, jax.process_index() == 0
+    path = pathlib.Path(values.outdir) / journal.RECORD
+    with parallel.first_alone():
+        hashes = inputs() if primary else files.read_json(path)["inputs"]
+        outdir = journal.begin(program, values, hashes)
+        if primary:
+            for marker in outdir.glob(_marker("*")):
+                marker.unlink()
+            size = _batch_size(path, values.batch_size, find_size)
+    return outdir, parallel.agree(size)
+
+
+def find_batch_size(source: source.Source, task: Task, mesh: jax.sharding.Mesh) -> int:
+    """Number of latents per device at a time, found by trying.
+
+    Doubles it until the memory of an accelerator is full, or until a CPU gets no
+    faster, or until there are no more latents.
+    """
+    limit = min(_LARGEST_BATCH, math.ceil(len(source) / mesh.size))
+
+    def seconds(size: int) -> float:
+        rows = np.arange(size * mesh.size) % len(source)
+        batch = parallel.shard(source.load(rows), mesh)
+
+        def run() -> list[Any]:
+            latent = task.prepare(batch)
+            # As many at a time as there will be.
+            return [task.probe(latent, rows) for _ in range(_AHEAD)]
+
+        jax.block_until_ready(run())
+        started = time.monotonic()
+        jax.block_until_ready(run())
+        return time.monotonic() - started
+
+    return largest(seconds, limit, by_speed=mesh.devices.flat[0].platform == "cpu")
+
+
+def largest(seconds: Callable[[int], float], limit: int, *, by_speed: bool) -> int:
+    """The largest of 1, 2, 4, … that fits, or the fastest per item.
+
+    Args:
+      seconds: time that a batch of this size takes; may run out of memory.
+      limit: number that need not be exceeded.
+      by_speed: whether to stop where a larger one gains little.
+
+    Raises:
+      UserError: not even one fits.
+    """
+    best, size, rate = 0, 1, 0.0
+    while size < 2 * limit:
+        try:
+            found = size / seconds(size)
+        except jax.errors.JaxRuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            break
+        if by_speed and found < _GAIN * rate:
+            break
+        best, rate, size = size, found, 2 * size
+    if not best:
+        raise UserError("--batch_size: not even one latent fits into the memory")
+    return best
+
+
+def steps(count: int, size: int, devices: int, done: np.ndarray) -> Iterator[Step]:
+    """The work of this process.
+
+    Args:
+      count: number of latents, N.
+      size: latents per device at a time.
+      devices: of this process.
+      done: [N · variants] bool; batches that are done are left out.
+    """
+    size = min(size, count)
+    numbers = parallel.share(math.ceil(count / size))
+    variants = len(done) // count
+
+    def is_open(number: int) -> bool:
+        rows = slice(number * size * variants, (number + 1) * size * variants)
+        return not done[rows].all()
+
+    todo = filter(is_open, numbers)
+    while group := list(itertools.islice(todo, devices)):
+        batches = np.array(group + group[-1:] * (devices - len(group)))
+        rows = (batches[:, None] * size + np.arange(size)).reshape(-1)
+        wanted = (rows < count) & (np.arange(len(rows)) < len(group) * size)
+        yield Step(np.minimum(rows, count - 1), wanted)
+
+
+def count_open(count: int, size: int, done: np.ndarray) -> int:
+    """Number of results that this process has to make; arguments as of `steps`."""
+    numbers, variants = parallel.share(math.ceil(count / size)), len(done) // count
+    rows = slice(numbers.start * size * variants, numbers.stop * size * variants)
+    return int((~done[rows]).sum())
+
+
+def run(
+    task: Task,
+    source: source.Source,
+    journal: journal.Journal,
+    size: int,
+    mesh: jax.sharding.Mesh,
+    report: progress.Report,
+) -> Failures:
+    """Makes all results that the journal does not have; those of this process.
+
+    Args:
+      task: what to do.
+      source: with which latents.
+      journal: where results go.
+      size: latents per device at a time.
+      mesh: devices of this process.
+      report: is called with the units of work that are done, over all latents.
+
+    Returns:
+      What could not be written.
+
+    Raises:
+      UserError: a batch does not fit into the memory of a device.
+    """
+    failures = Failures()
+    if journal.finished:
+        return failures
+    for folder in _folders(task):
+        (journal.outdir / folder).mkdir(exist_ok=True)
+    todo, ahead = itertools.tee(steps(len(source), size, mesh.size, journal.done))
+    batches = parallel.prefetch((source.load(s.rows) for s in ahead), mesh, size=1)
+    with (
+        concurrent.futures.ThreadPoolExecutor(_WRITERS) as writers,
+        concurrent.futures.ThreadPoolExecutor(1) as keeper,
+    ):
+        pending: collections.deque[concurrent.futures.Future] = collections.deque()
+
+        def keep_up(queued: int) -> None:
+            while len(pending) > queued:
+                pending.popleft().result()
+
+        try:
+            for step, batch in zip(todo, batches, strict=True):
+                latent = task.prepare(batch)
+                for variant in range(task.variants):
+                    index = step.rows * task.variants + variant
+                    wanted = step.wanted & ~journal.done[index]
+                    places = np.flatnonzero(wanted).tolist()
+                    if not places:
+                        continue
+                    report_all = functools.partial(_advance, report, len(places))
+                    outcome = task.compute(latent, step.rows, variant, report_all)
+                    work = (task, journal, index, step.rows, places)
+                    pending.append(
+                        keeper.submit(
+                            _keep, *work, _shrink(task, outcome), writers, failures
+                        )
+                    )
+                    keep_up(_AHEAD)
+            keep_up(0)
+        except jax.errors.JaxRuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise UserError(
+                f"--batch_size: {size} latents do not fit into the memory of a device; "
+                f"give fewer, or {AUTO}"
+            ) from None
+    return failures
+
+
+def finish(journal: journal.Journal) -> bool:
+    """Puts the results of all processes in order; process 0 does it, others wait.
+
+    Returns:
+      Whether every result is there.
+
+    Raises:
+      UserError: the folder is full or gone.
+    """
+    outdir = journal.outdir
+    if index := jax.process_index():
+        marker = outdir / _marker(index)
+        # If the folder is gone, so is what could be waited for.
+        if outdir.is_dir():
+            marker.touch()
+        _wait_while(marker.exists)
+        return bool(journal.finished or journal.metrics.exists())
+    markers = [outdir / _marker(i) for i in range(1, jax.process_count())]
+    _wait_while(lambda: outdir.is_dir() and not all(m.exists() for m in markers))
+    try:
+        return journal.finish()
+    finally:
+        for marker in markers:
+            marker.unlink(missing_ok=True)
+
+
+def report_unwritten(failures: Failures, journal: journal.Journal) -> None:
+    """Says what is missing."""
+    for message in failures.first:
+        print(f"failed: {message}")
+    missing = int((~journal.done).sum())
+    if jax.process_index():
+        return
+    print(
+        f"failed: {missing} of {len(journal.done)} results could not be written; start "
+        "again with the same flags to make them"
+    )
+
+
+def _keep(
+    task: Task,
+    journal: journal.Journal,
+    index: np.ndarray,
+    rows: np.ndarray,
+    places: list[int],
+    outcome: Outcome,
+    writers: concurrent.futures.Executor,
+    failures: Failures,
+) -> None:
+    """Fetches and writes a batch; the journal comes last, it says that all is there."""
+    host = jax.device_get(outcome)
+    indices = {i: int(index[i]) for i in places}
+    jobs = {
+        i: writers.submit(_write_files, task, journal.outdir, index, rows[i], host, i)
+        for i, index in indices.items()
+    }
+    written = []
+    for i, job in jobs.items():
+        try:
+            job.result()
+            written.append(i)
+        except UserError as error:
+            failures.add(indices[i], error)
+    try:
+        for folder in _folders(task):
+            files.sync_folder(journal.outdir / folder)
+        if written:
+            lines = [_line(task, indices[i], int(rows[i]), host, i) for i in written]
+            latent = {name: x[written] for name, x in host.latent.items()}
+            journal.append([indices[i] for i in written], lines, **latent)
+    except UserError as error:
+        for i in written:
+            failures.add(indices[i], error)
+
+
+def _advance(report: progress.Report, latents: int, steps: int) -> None:
+    """Reports steps that a batch of latents has taken."""
+    report(latents * steps)
+
+
+def _line(task: Task, index: int, row: int, host: Outcome, i: int) -> dict[str, Any]:
+    failed_at = int(host.failed_at[i])
+    terms = {name: float(value[i]) for name, value in host.terms.items()}
+    return {
+        "index": index,
+        **task.describe(row, index % task.variants),
+        **({"failed_at": failed_at} if failed_at >= 0 else terms),
+    }
+
+
+def _write_files(
+    task: Task, outdir: pathlib.Path, index: int, row: int, host: Outcome, i: int
+) -> None:
+    if task.image_format != "none":
+        path = outdir / "images" / f"{index:06d}.{task.image_format}"
+        images.write(path, host.image[i], make_folder=False)
+    if task.write is not None:
+        task.write(index, int(row), jax.tree.map(lambda x: x[i], host))
+
+
+def _folders(task: Task) -> list[str]:
+    return [*(["images"] if task.image_format != "none" else []), *task.folders]
+
+
+def _shrink(task: Task, outcome: Outcome) -> Outcome:
+    """Images with 8 bits unless float32 is asked for: a fourth to fetch."""
+    if task.image_format == "npy":
+        return outcome
+    if task.image_format == "none" and task.write is None:
+        return outcome._replace(image=None)
+    return outcome._replace(image=_to_uint8(outcome.image))
+
+
+@jax.jit
+def _to_uint8(image: jax.Array) -> jax.Array:
+    """`images.to_uint8` on the devices."""
+    return jnp.clip(jnp.rint((image + 1) * 127.5), 0, 255).astype(jnp.uint8)
+
+
+def _batch_size(record: pathlib.Path, text: str, find: Callable[[], int]) -> int:
+    """--batch_size; what auto has found is kept with the run, which may be resumed."""
+    if text != AUTO:
+        return int(text)
+    document, kind = files.read_json(record), jax.local_devices()[0].device_kind
+    found = document.setdefault("batch_size", {})
+    if kind not in found:
+        found[kind] = find()
+        files.write_json(record, document)
+    return int(found[kind])
+
+
+def _marker(process: Any) -> str:
+    """Name of the file that says that a process has done its share."""
+    return f".ended{process}"
+
+
+def _wait_while(condition: Callable[[], bool]) -> None:
+    while condition():
+        time.sleep(_WAIT_SECONDS)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return "RESOURCE_EXHAUSTED" in str(error)

@@ -1,0 +1,1 @@
+"""Edits of loaded networks, for programs and for people."""

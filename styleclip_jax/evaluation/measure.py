@@ -1,0 +1,352 @@
+"""Sets of edits measured: every metric of `metrics`, and the judge's verdict."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from styleclip_jax import latents, spaces
+from styleclip_jax.errors import UserError
+from styleclip_jax.evaluation import edit_sets, metrics
+from styleclip_jax.models import clip, clip_input, irse50
+from styleclip_jax.models.network import Network
+from styleclip_jax.toy import judge, world
+
+# Steps that are compared with each other in pairs.
+MAX_PAIRED = 1024
+
+# What the judge looks at: the sources, the edits, and random steps as long as these.
+_STAGES = ("before", "after", "random")
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """What a set of edits was to reach, in the embedded world.
+
+    Attributes:
+      attribute: one of `world.ATTRIBUTES`.
+      value: one of its values.
+    """
+
+    attribute: str
+    value: str
+
+    def __str__(self) -> str:
+        return f"{self.attribute}:{self.value}"
+
+    @property
+    def index(self) -> int:
+        """Of the value among those of its attribute."""
+        return list(world.ATTRIBUTES[self.attribute]).index(self.value)
+
+
+def parse_target(text: str) -> Target | None:
+    """The target of "hair_color:blonde", None of an empty text.
+
+    Raises:
+      UserError: no such attribute or value.
+    """
+    if not text.strip():
+        return None
+    attribute, _, value = text.strip().partition(":")
+    if attribute not in world.ATTRIBUTES:
+        raise UserError(
+            f"--target: expected ATTRIBUTE:VALUE with one of "
+            f"{', '.join(world.ATTRIBUTES)}, found {text!r}"
+        )
+    if value not in world.ATTRIBUTES[attribute]:
+        raise UserError(
+            f"--target: expected {attribute}: with one of "
+            f"{', '.join(world.ATTRIBUTES[attribute])}, found {value!r}"
+        )
+    return Target(attribute, value)
+
+
+class Instruments(NamedTuple):
+    """The networks that measure; None where there is none.
+
+    Attributes:
+      clip: scores texts.
+      identity: recognises faces.
+      judge: names attributes.
+    """
+
+    clip: Network | None = None
+    identity: Network | None = None
+    judge: Network | None = None
+
+
+class Texts(NamedTuple):
+    """Normalised CLIP features of texts.
+
+    Attributes:
+      pair: [2, E], neutral and target.
+      others: [P, 2, E], pairs that the edit should leave alone.
+      labels: [C, E], classes for zero-shot classification.
+    """
+
+    pair: jax.Array
+    others: jax.Array
+    labels: jax.Array
+
+
+class Summary(NamedTuple):
+    """A metric over a set; the interval is a 95 % bootstrap interval of the mean.
+
+    Attributes:
+      mean, std, low, high: NaN where they are not defined.
+      n: number of edits, or of steps that were compared in pairs.
+    """
+
+    mean: float
+    std: float
+    n: int
+    low: float
+    high: float
+
+
+def measure(
+    edits: edit_sets.EditSet,
+    generator: Network,
+    instruments: Instruments,
+    texts: Texts | None,
+    target: Target | None,
+    *,
+    batch_size: int,
+    seed: int,
+    report: Callable[[int], None],
+) -> dict[str, Summary]:
+    """Every metric that the instruments allow.
+
+    Args:
+      edits: what to measure.
+      generator: that the edits were made with.
+      instruments: networks; the judge is used if there is a target.
+      texts: of the prompt; needed with a CLIP.
+      target: what the judge looks for.
+      batch_size: edits at a time.
+      seed: of the control and the bootstrap.
+      report: is called with the number of edits that are done.
+    """
+    layout = generator.config.style_layout
+    original, edited = edits.load(edits.rows[:MAX_PAIRED])
+    delta = edited - original
+    control = functools.partial(
+        _random_step, mask=edit_sets.moved(delta, layout), seed=seed
+    )
+    parts = []
+    for start in range(0, len(edits.rows), batch_size):
+        rows = edits.rows[start : start + batch_size]
+        # The last batch is filled up, so that one program does for all.
+        padded = np.resize(rows, min(batch_size, len(edits.rows)))
+        found = _measure_batch(edits, padded, generator, instruments, target, control)
+        parts.append(_first(found, len(rows)))
+        report(len(rows))
+    found = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+    values: dict[str, np.ndarray] = found["values"]
+    before, after = found["features"][:2]
+    if instruments.clip is not None and texts is not None:
+        values |= _score(instruments.clip, before["clip"], after["clip"], texts)
+    if instruments.identity is not None:
+        identity = metrics.identity_similarity(before["identity"], after["identity"])
+        values["identity_similarity"] = np.asarray(identity)
+    if target is not None:
+        values |= _judge(target, [x["judge"] for x in found["features"]])
+    return summarize(values, seed) | _consistency(delta)
+
+
+def _first(tree: Any, count: int) -> Any:
+    """The first examples of each array, on the host."""
+    return jax.tree.map(lambda x: np.asarray(x)[:count], tree)
+
+
+def summarize(values: dict[str, np.ndarray], seed: int) -> dict[str, Summary]:
+    """Mean, deviation and interval of each metric, and of what follows from them."""
+    values = {name: np.asarray(x, np.float32) for name, x in values.items()}
+    stacked = np.stack(list(values.values()), axis=1)
+    key = jax.random.key(seed)
+    low, high = np.asarray(metrics.bootstrap_interval(key, stacked))
+    summaries = {
+        name: Summary(
+            float(stacked[:, i].mean()),
+            float(stacked[:, i].std(ddof=1)) if len(stacked) > 1 else float("nan"),
+            len(stacked),
+            float(low[i]),
+            float(high[i]),
+        )
+        for i, name in enumerate(values)
+    }
+    for name, gain, change in (
+        ("disentanglement", "target_gain", "change_elsewhere"),
+        ("judge_disentanglement", "judge_gain", "judge_change"),
+    ):
+        if gain in values and change in values:
+            pair = (values[gain], values[change])
+            summaries[name] = _summarize_ratio(key, pair)
+    return summaries
+
+
+def _ratio(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
+    return metrics.disentanglement(*pair)
+
+
+def _summarize_ratio(key: jax.Array, pair: tuple[np.ndarray, np.ndarray]) -> Summary:
+    """Of a ratio of means, which single edits do not have."""
+    low, high = metrics.bootstrap_interval(key, pair, statistic=_ratio)
+    mean = metrics.disentanglement(*map(jnp.asarray, pair))
+    return Summary(float(mean), float("nan"), len(pair[0]), float(low), float(high))
+
+
+def _consistency(delta: np.ndarray) -> dict[str, Summary]:
+    """Of the first steps; pairs share steps, so there is no bootstrap interval."""
+    if len(delta) < 2:
+        return {}
+    found = _direction_consistency(delta.reshape(len(delta), -1))
+    nan = float("nan")
+    return {
+        "direction_consistency": Summary(
+            float(found.mean), float(found.std), len(delta), nan, nan
+        )
+    }
+
+
+_direction_consistency = jax.jit(metrics.direction_consistency)
+
+
+def _measure_batch(
+    edits: edit_sets.EditSet,
+    rows: np.ndarray,
+    generator: Network,
+    instruments: Instruments,
+    target: Target | None,
+    control: Callable[..., np.ndarray],
+) -> dict[str, Any]:
+    """Features of the images, and what needs the images themselves."""
+    original, edited = edits.load(rows)
+    latents = [original, edited]
+    if target is None:
+        instruments = instruments._replace(judge=None)
+    else:
+        latents.append(original + control(edited - original, rows))
+    images = [_render(generator, latent, edits.space) for latent in latents]
+    values = _compare(original, edited, *images[:2])
+    if target is not None:
+        values |= _check(target, images)
+    return {
+        "values": values,
+        "features": [_look(instruments, image) for image in images],
+    }
+
+
+def _random_step(
+    delta: np.ndarray, rows: np.ndarray, *, mask: np.ndarray, seed: int
+) -> np.ndarray:
+    """Random steps as long as those of the edits, in the rows that these move."""
+    noise = np.stack(
+        [
+            np.random.default_rng((seed, int(row))).standard_normal(mask.shape)
+            for row in rows
+        ]
+    )
+    noise *= mask
+    axes = tuple(range(1, delta.ndim))
+    length = np.sqrt(np.sum(noise**2, axis=axes, keepdims=True))
+    wanted = np.sqrt(np.sum(np.square(delta), axis=axes, keepdims=True))
+    return (noise * (wanted / np.maximum(length, 1e-12))).astype(np.float32)
+
+
+@functools.partial(jax.jit, static_argnames=("space",))
+def _render(generator: Network, latent: jax.Array, space: str) -> jax.Array:
+    """Images as they are shown, [B, H, W, 3] in [-1, 1]."""
+    found: Any = latent
+    if space == "s":
+        found = spaces.unflatten_styles(latent, generator.config.style_layout)
+    return jnp.clip(latents.SPACES[space].synthesize(generator, found), -1, 1)
+
+
+@jax.jit
+def _look(instruments: Instruments, image: jax.Array) -> dict[str, Any]:
+    """What each network says of images."""
+    found: dict[str, Any] = {}
+    if (network := instruments.clip) is not None:
+        found["clip"] = encode_images(network, image)
+    if (network := instruments.identity) is not None:
+        found["identity"] = irse50.features(network, image)
+    if (network := instruments.judge) is not None:
+        found["judge"] = judge.predict(network, image)
+    return found
+
+
+def encode_images(network: clip.Clip, image: jax.Array) -> jax.Array:
+    """CLIP features [B, E] of images in [-1, 1], preprocessed as CLIP was trained."""
+    return clip.encode_image(network, clip_input.preprocess_clip(network, image))
+
+
+@jax.jit
+def _compare(
+    original: jax.Array, edited: jax.Array, before: jax.Array, after: jax.Array
+) -> dict[str, jax.Array]:
+    """Metrics of latents and of pixels."""
+    found = {
+        "pixel_l1": metrics.pixel_l1(before, after),
+        "pixel_l2": metrics.pixel_l2(before, after),
+        "latent_distance": metrics.latent_distance(original, edited),
+    }
+    if metrics.num_scales(*before.shape[1:3]):
+        found["ms_ssim"] = metrics.ms_ssim(before, after)
+    return found
+
+
+@jax.jit
+def _score(
+    network: Network, before: jax.Array, after: jax.Array, texts: Texts
+) -> dict[str, jax.Array]:
+    """Metrics of CLIP features."""
+    neutral, prompt = texts.pair
+    gain = functools.partial(metrics.zero_shot_gain, network, before, after)
+    found = {
+        "clip_score_before": metrics.clip_score(before, prompt),
+        "clip_score": metrics.clip_score(after, prompt),
+        "directional_similarity": metrics.directional_similarity(
+            before, after, neutral, prompt
+        ),
+        "target_gain": gain(texts.pair),
+    }
+    if len(texts.others):
+        changes = jnp.abs(jax.vmap(gain)(texts.others))
+        found["change_elsewhere"] = jnp.mean(changes, axis=0)
+    for stage, feature in (("before", before), ("after", after)):
+        for i, share in enumerate(metrics.zero_shot(network, feature, texts.labels).T):
+            found[f"label{i}_{stage}"] = share
+    return found
+
+
+def _check(target: Target, images: Sequence[jax.Array]) -> dict[str, np.ndarray]:
+    """The verdict on pixels, 0 or 1, where there is a check for the target."""
+    check = judge.CHECKS.get((target.attribute, target.value))
+    if check is None:
+        return {}
+    return {
+        f"check_{stage}": np.array([check(x) for x in np.asarray(image)], np.float32)
+        for stage, image in zip(_STAGES, images, strict=True)
+    }
+
+
+def _judge(
+    target: Target, found: Sequence[dict[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """The judge's verdict on sources, edits and random steps."""
+    values = {
+        f"judge_{stage}": (x[target.attribute] == target.index).astype(np.float32)
+        for stage, x in zip(_STAGES, found, strict=True)
+    }
+    before, after, random = found
+    values["kept"] = judge.kept(before, after, target.attribute)
+    values["kept_random"] = judge.kept(before, random, target.attribute)
+    values["judge_gain"] = values["judge_after"] - values["judge_before"]
+    values["judge_change"] = 1 - values["kept"]
+    return values

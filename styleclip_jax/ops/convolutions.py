@@ -1,0 +1,210 @@
+"""The convolutions of a generator: 1×1, 3×3, upsampling 3×3, and doubling of an image.
+
+Each has one value and several ways to compute it. The two of 3×3 choose by shape and
+device, and their derivatives are computed in another way than they are: reverse mode
+transposes what `_tangent` of each says. Measured: BUILD_NOTES.md.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+
+from styleclip_jax.ops import winograd
+
+# From here on matrix products outweigh the traffic that Winograd adds: along one axis,
+# and along both.
+_ROWS_CHANNELS = 128
+_WINOGRAD_CHANNELS = 256
+_WINOGRAD_PIXELS = 32 * 32
+# From this width of the result on, a strided convolution is the quicker gradient.
+_STRIDED_GRADIENT = 256
+
+_Bilinear = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def convolve(x: jax.Array, kernel: jax.Array, padding: Any) -> jax.Array:
+    """Convolution of stride 1 of [B, H, W, I] with [h, w, I, O]."""
+    return _convolve(x, kernel, padding)
+
+
+def _convolve(
+    x: jax.Array, kernel: jax.Array, padding: Any, spread: int = 1
+) -> jax.Array:
+    """With `spread` - 1 zeros inserted between pixels."""
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(1, 1),
+        padding=padding,
+        lhs_dilation=(spread, spread),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=_precision(x),
+    )
+
+
+def _precision(x: jax.Array) -> lax.Precision:
+    """Accelerators multiply float32 in lower precision unless they are told not to."""
+    exact = x.dtype == jnp.float32
+    return lax.Precision.HIGHEST if exact else lax.Precision.DEFAULT
+
+
+def convolve_pixels(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """1×1 convolution of [B, H, W, I] with a kernel for each example, [B, I, O]."""
+    return jnp.einsum("bhwi,bio->bhwo", x, kernel, precision=_precision(x))
+
+
+def kernel_power(kernel: jax.Array) -> jax.Array:
+    """Sum of squares over the taps of [h, w, I, O], [I, O].
+
+    Tap by tap, then row by row: XLA's sum over leading axes takes sixty times as long
+    on CPUs.
+    """
+    total = functools.partial(functools.reduce, jnp.add)
+    return total([total([jnp.square(tap) for tap in row]) for row in kernel])
+
+
+def _with_tangent(tangent: _Bilinear) -> Callable[[_Bilinear], _Bilinear]:
+    """Gives f(x, kernel), linear in each, the derivatives of another form of it."""
+
+    def decorate(function: _Bilinear) -> _Bilinear:
+        wrapped = jax.custom_jvp(function)
+
+        def jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+            (x, kernel), (dx, dkernel) = primals, tangents
+            y = wrapped(x, kernel)
+            parts = []
+            # Frozen weights, or a constant input, have no part in it.
+            if not isinstance(dx, SymbolicZero):
+                parts.append(tangent(dx, kernel))
+            if not isinstance(dkernel, SymbolicZero):
+                parts.append(tangent(x, dkernel))
+            return y, sum(parts, start=jnp.zeros((), y.dtype))
+
+        wrapped.defjvp(jvp, symbolic_zeros=True)
+        return functools.wraps(function)(wrapped)
+
+    return decorate
+
+
+def direct_conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`conv3x3` as XLA computes it."""
+    return convolve(x, kernel, ((1, 1), (1, 1)))
+
+
+@_with_tangent(direct_conv3x3)
+def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolution of [B, H, W, I] with [3, 3, I, O], zero padding, same size."""
+    height, width, inputs = x.shape[1:]
+    channels = min(inputs, kernel.shape[3])
+    if (
+        x.dtype == jnp.float32
+        and channels >= _ROWS_CHANNELS
+        and height * width >= _WINOGRAD_PIXELS
+        and height % winograd.TILE == width % winograd.TILE == 0
+    ):
+        both = channels >= _WINOGRAD_CHANNELS
+        quick = winograd.conv3x3 if both else winograd.conv3x3_by_rows
+        return lax.platform_dependent(x, kernel, cpu=quick, default=direct_conv3x3)
+    return direct_conv3x3(x, kernel)
+
+
+def upsample_conv3x3_by_phases(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`upsample_conv3x3` without multiplications by inserted zeros.
+
+    Along one axis, with taps w0, w1, w2, the transposed convolution has an even and
+    an odd phase:
+
+      e[i] = w0 x[i] + w2 x[i-1]   (i = 0…n),     o[i] = w1 x[i]   (i = 0…n-1).
+
+    The FIR (with the gain of 2 that makes up for the zeros) then gives
+
+      y[2i]   = (o[i-1] + 3 e[i] + 3 o[i] + e[i+1]) / 4
+      y[2i+1] = (e[i] + 3 o[i] + 3 e[i+1] + o[i+1]) / 4.
+
+    In two dimensions these are four convolutions with 2×2, 2×1, 1×2 and 1×1 taps. A
+    padding of one gives o the zeros at -1 and n that the FIR reads.
+    """
+    even, odd = slice(None, None, -2), slice(1, 2)
+
+    def phase(rows: slice, columns: slice) -> jax.Array:
+        return convolve(x, kernel[rows, columns], ((1, 1), (1, 1)))
+
+    even_columns, odd_columns = (
+        _interleave_fir(phase(even, column), phase(odd, column), axis=1)
+        for column in (even, odd)
+    )
+    return _interleave_fir(even_columns, odd_columns, axis=2)
+
+
+def _upsample_tangent(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`upsample_conv3x3` in a form whose transpose is quick.
+
+    For a large result that is the FIR, then a convolution of stride 2: so here a
+    convolution of the spread pixels, then the FIR written as a sum of shifted images,
+    which transposes into one of slices.
+    """
+    size = 2 * x.shape[2]
+    if size < _STRIDED_GRADIENT:
+        return upsample_conv3x3_by_phases(x, kernel)
+    y = _convolve(x, kernel[::-1, ::-1], ((2, 2), (2, 2)), spread=2)
+    for axis in (1, 2):
+        shifted = [_pad(y, axis, by, 3 - by) for by in range(4)]
+        y = (shifted[0] + shifted[3]) / 4 + (shifted[1] + shifted[2]) * 0.75
+        y = lax.slice_in_dim(y, 2, y.shape[axis] - 2, axis=axis)
+    return y
+
+
+@_with_tangent(_upsample_tangent)
+def upsample_conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Transposed convolution of stride 2, then the FIR [1, 3, 3, 1] per axis.
+
+    Args:
+      x: [B, H, W, I].
+      kernel: [3, 3, I, O], as the official PyTorch code stores it.
+
+    Returns:
+      [B, 2H, 2W, O].
+    """
+    return upsample_conv3x3_by_phases(x, kernel)
+
+
+def upsample_rgb(x: jax.Array) -> jax.Array:
+    """Doubles [B, H, W, C] with the FIR [1, 3, 3, 1] per axis.
+
+    Zero insertion and the FIR with a gain of 2 give, along one axis,
+    y[2i] = (x[i-1] + 3 x[i]) / 4 and y[2i+1] = (3 x[i] + x[i+1]) / 4.
+    """
+    for axis in (1, 2):
+        before, after = _pad(x, axis, 1, -1), _pad(x, axis, -1, 1)
+        x = _interleave((before + 3 * x) / 4, (3 * x + after) / 4, axis)
+    return x
+
+
+def _pad(x: jax.Array, axis: int, low: int, high: int) -> jax.Array:
+    """Zeros at the ends of an axis; negative numbers take pixels away."""
+    padding = [(0, 0, 0)] * x.ndim
+    padding[axis] = (low, high, 0)
+    return lax.pad(x, jnp.zeros((), x.dtype), padding)
+
+
+def _interleave(even: jax.Array, odd: jax.Array, axis: int) -> jax.Array:
+    shape = list(even.shape)
+    shape[axis] *= 2
+    return jnp.stack([even, odd], axis=axis + 1).reshape(shape)
+
+
+def _interleave_fir(even: jax.Array, odd: jax.Array, axis: int) -> jax.Array:
+    """FIR over the phases e[0…n] and o[-1…n] of a transposed convolution."""
+    n = even.shape[axis] - 1
+    first, last = (lax.slice_in_dim(even, i, i + n, axis=axis) for i in range(2))
+    before, here, after = (lax.slice_in_dim(odd, i, i + n, axis=axis) for i in range(3))
+    return _interleave(
+        (before + last) / 4 + (first + here) * 0.75,
+        (first + after) / 4 + (here + last) * 0.75,
+        axis,
+    )

@@ -1,0 +1,1 @@
+"""Photos: reading, alignment, crops, and pasting back."""

@@ -1,0 +1,176 @@
+"""Faces in photos: found, or taken from landmarks, and cut out as in FFHQ."""
+
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from PIL import Image
+
+from styleclip_jax.errors import UserError
+from styleclip_jax.photos import align, photo_files
+
+
+class Crops(NamedTuple):
+    """Faces cut out of their photos.
+
+    Attributes:
+      target: [B, R, R, 3] in [-1, 1] and the generator's resolution.
+      encoded: [B, S, S, 3] in [-1, 1], as the encoder takes them; None without one.
+    """
+
+    target: Any
+    encoded: Any
+
+
+def find(
+    paths: list[pathlib.Path],
+    *,
+    is_aligned: bool,
+    landmarks_file: str | None,
+    all_faces: bool,
+) -> dict[str, list[Any]]:
+    """The faces of photos, and the photos that have none.
+
+    Args:
+      paths: the photos.
+      is_aligned: photos are square crops, each of one face.
+      landmarks_file: file of landmarks by name of the photo; None to detect faces.
+      all_faces: all faces of a photo, not the largest.
+
+    Returns:
+      "faces", each with its "file" and as "quad" the corners of its square, and
+      "skipped", a line for each photo that cannot be used.
+
+    Raises:
+      UserError: no photo has a face, there is no detector, or the landmarks cannot be
+        read.
+    """
+    landmarks = None
+    if is_aligned:
+        if landmarks_file is not None:
+            raise UserError("--landmarks: expected --align with it, found --noalign")
+    elif landmarks_file is not None:
+        landmarks = align.read_landmarks(landmarks_file)
+    else:
+        # Says at once if there is no detector.
+        align.detect(np.zeros((16, 16, 3), np.uint8))
+    faces: list[dict[str, Any]] = []
+    skipped = []
+    for path in paths:
+        try:
+            photo = photo_files.read(path)
+            if is_aligned:
+                quads = [_whole(photo)]
+            else:
+                quads = quads_of(path, photo, landmarks, all_faces=all_faces)
+        except UserError as error:
+            skipped.append(f"{path}: {str(error).removeprefix(f'{path}: ')}")
+            print(f"skipped: {skipped[-1]}")
+            continue
+        absolute = str(path.resolve())
+        faces += [{"file": absolute, "quad": quad.tolist()} for quad in quads]
+    if not faces:
+        raise UserError(f"--photos: expected faces, found none in {len(paths)} photos")
+    return {"faces": faces, "skipped": skipped}
+
+
+def quads_of(
+    path: pathlib.Path,
+    photo: np.ndarray,
+    landmarks: dict[str, list[np.ndarray]] | None,
+    *,
+    all_faces: bool,
+) -> list[np.ndarray]:
+    """Squares [4, 2] of the faces of a photo.
+
+    Args:
+      path: names the photo in the landmarks.
+      photo: [H, W, 3] uint8.
+      landmarks: of each face by name of the photo; None to detect faces.
+      all_faces: all of them, not the largest.
+
+    Raises:
+      UserError: no face, or one that does not lie in the photo.
+    """
+    if landmarks is None:
+        found, where = align.detect(photo), "in the photo"
+    else:
+        found, where = landmarks.get(path.name, []), "in --landmarks"
+    if not found:
+        raise UserError(f"expected a face, found none {where}")
+    quads = [align.quad(x) for x in (found if all_faces else [align.largest(found)])]
+    for quad in quads:
+        # Refuses squares that do not lie in the photo.
+        align.crop(photo, quad, 8, supersampling=1)
+    return quads
+
+
+def _whole(photo: np.ndarray) -> np.ndarray:
+    """The square [4, 2] of a whole photo; pixels have their centres at integers."""
+    height, width, _ = photo.shape
+    if height != width:
+        raise UserError(
+            f"expected a square crop with --noalign, found {width}×{height} pixels"
+        )
+    return np.array([(0, 0), (0, height), (width, height), (width, 0)]) - 0.5
+
+
+def crop(
+    faces: list[dict[str, Any]],
+    *,
+    resolution: int,
+    encoded_size: int | None,
+    is_aligned: bool,
+) -> Crops:
+    """The faces that `find` found, as float32 [B, …]; see `cut`."""
+    crops = []
+    for face in faces:
+        quad = None if is_aligned else np.array(face["quad"])
+        photo = photo_files.read(face["file"])
+        crops.append(cut(photo, quad, resolution=resolution, encoded_size=encoded_size))
+    return jax.tree.map(lambda *one: np.stack(one), *crops)
+
+
+def cut(
+    photo: np.ndarray,
+    quad: np.ndarray | None,
+    *,
+    resolution: int,
+    encoded_size: int | None,
+) -> Crops:
+    """One face of a photo.
+
+    Parity: encoders get what the official e4e makes: the crop of its own alignment,
+    without supersampling, or the whole photo by bilinear resizing.
+
+    Args:
+      photo: [H, W, 3] uint8.
+      quad: [4, 2] square of the face; None for the whole photo.
+      resolution: of the generator.
+      encoded_size: of what the encoder takes; None without one.
+
+    Returns:
+      Crops without the axis of the batch.
+    """
+    if quad is None:
+        target = resize(photo, resolution, Image.Resampling.LANCZOS)
+    else:
+        target = align.crop(photo, quad, resolution)
+    if not encoded_size:
+        return Crops(to_float(target), None)
+    if quad is None:
+        encoded = resize(photo, encoded_size, Image.Resampling.BILINEAR)
+    else:
+        encoded = align.crop(photo, quad, encoded_size, supersampling=1)
+    return Crops(to_float(target), to_float(encoded))
+
+
+def resize(photo: np.ndarray, size: int, filter_: Image.Resampling) -> np.ndarray:
+    """A photo [H, W, 3] uint8 as [size, size, 3] uint8."""
+    return np.asarray(Image.fromarray(photo).resize((size, size), filter_))
+
+
+def to_float(crop: np.ndarray) -> np.ndarray:
+    """uint8 as float32 in [-1, 1]."""
+    return crop.astype(np.float32) / 127.5 - 1

@@ -1,0 +1,50 @@
+"""Putting edited faces back into the photos that styleclip-invert took them from."""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from styleclip_jax.errors import UserError
+from styleclip_jax.io import files, images
+from styleclip_jax.photos import align, photo_files
+
+# Written by styleclip-invert beside its latents.
+RECORD = "aligned.json"
+
+
+def read_faces(latents: str | None, count: int) -> list[dict[str, Any]]:
+    """Photo and square of each latent of a file that styleclip-invert wrote.
+
+    Args:
+      latents: value of --latents.
+      count: number of its latents.
+
+    Raises:
+      UserError: the file is not of styleclip-invert, or a photo is gone.
+    """
+    path = pathlib.Path(latents or "").parent / RECORD
+    if latents is None or not path.is_file():
+        raise UserError(
+            f"--paste: expected --latents of styleclip-invert with {RECORD} beside it, "
+            f"found {latents or 'none'}"
+        )
+    faces: list[dict[str, Any]] = files.read_json(path).get("faces", [])
+    if len(faces) != count:
+        raise UserError(
+            f"--paste: expected {count} faces in {path}, one for each latent, "
+            f"found {len(faces)}"
+        )
+    for face in faces:
+        if not pathlib.Path(face["file"]).is_file():
+            raise UserError(f"--paste: {face['file']}: no such photo")
+    return faces
+
+
+def paste(path: files.Path, face: dict[str, Any], image: np.ndarray) -> None:
+    """Writes the photo of a face with its edited image [H, W, 3] in [-1, 1]."""
+    photo = photo_files.read(pathlib.Path(face["file"]))
+    edited = align.paste(photo, images.to_uint8(image), np.array(face["quad"]))
+    with files.new_file(path) as temporary:
+        Image.fromarray(edited).save(temporary)

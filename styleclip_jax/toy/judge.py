@@ -1,0 +1,249 @@
+"""The attribute judge: a small classifier of faces, and checks that need no network.
+
+The judge says which value of each attribute a picture shows. It serves tests and
+evaluation alone: no network is ever trained against it. The checks beside it look at
+colours in known places, since a network can be fooled.
+"""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from styleclip_jax.io import checkpoints
+from styleclip_jax.models.network import Network
+from styleclip_jax.toy import world
+
+KIND = "judge"
+
+
+@dataclasses.dataclass(frozen=True)
+class JudgeConfig:
+    """Static architecture.
+
+    Attributes:
+      resolution: width and height of the pictures.
+      widths: channels after each halving of the resolution.
+      num_features: length of the feature vector before the heads.
+    """
+
+    resolution: int = 64
+    widths: tuple[int, ...] = (24, 48, 64, 96)
+    num_features: int = 128
+
+    def __post_init__(self) -> None:
+        if self.resolution % (1 << len(self.widths)):
+            raise ValueError(
+                f"resolution {self.resolution} cannot be halved "
+                f"{len(self.widths)} times"
+            )
+
+
+class _Module(nn.Module):
+    config: JudgeConfig
+
+    def setup(self) -> None:
+        self.convs = [
+            nn.Conv(width, (5, 5) if index == 0 else (3, 3), strides=2)
+            for index, width in enumerate(self.config.widths)
+        ]
+        self.hidden = nn.Dense(self.config.num_features)
+        self.heads = {
+            name: nn.Dense(len(values)) for name, values in world.ATTRIBUTES.items()
+        }
+
+    def maps(self, image: jax.Array) -> list[jax.Array]:
+        maps = []
+        x = image
+        for conv in self.convs:
+            x = nn.leaky_relu(conv(x), 0.1)
+            maps.append(x)
+        return maps
+
+    def features(self, image: jax.Array) -> jax.Array:
+        x = self.maps(image)[-1]
+        return nn.leaky_relu(self.hidden(x.reshape(x.shape[0], -1)), 0.1)
+
+    def __call__(self, image: jax.Array) -> dict[str, jax.Array]:
+        features = self.features(image)
+        return {name: head(features) for name, head in self.heads.items()}
+
+
+def init(key: jax.Array, config: JudgeConfig) -> Any:
+    """Random parameters, as a nested dict."""
+    size = config.resolution
+    return _Module(config).init(key, jnp.zeros((1, size, size, 3)))["params"]
+
+
+def param_shapes(config: JudgeConfig) -> dict[str, tuple[int, ...]]:
+    """Shape of every parameter by its flat name."""
+    tree = jax.eval_shape(functools.partial(init, config=config), jax.random.key(0))
+    return {name: leaf.shape for name, leaf in checkpoints.flatten(tree).items()}
+
+
+def load(
+    directory: checkpoints.files.Path | None = None,
+) -> tuple[Any, JudgeConfig]:
+    """Parameters and configuration of a judge; the embedded one by default."""
+    directory = directory or pathlib.Path(__file__).parent / "judge"
+    return checkpoints.load_network(
+        directory, kind=KIND, config_type=JudgeConfig, param_shapes=param_shapes
+    )
+
+
+def logits(network: Network, image: jax.Array) -> dict[str, jax.Array]:
+    """Scores of each attribute's values.
+
+    Args:
+      network: the judge.
+      image: [B, H, W, 3] float32 in [-1, 1].
+
+    Returns:
+      For each attribute [B, number of values] float32.
+    """
+    return _apply(network, image, _Module.__call__)
+
+
+def predict(network: Network, image: jax.Array) -> dict[str, jax.Array]:
+    """For each attribute the index of its value, [B]; arguments as of `logits`."""
+    scores = logits(network, image)
+    return {name: jnp.argmax(score, axis=1) for name, score in scores.items()}
+
+
+def kept(
+    before: dict[str, np.ndarray], after: dict[str, np.ndarray], target: str
+) -> np.ndarray:
+    """Share of the attributes beside the target that stayed, [N].
+
+    The hair colour of a head that is or becomes bald does not count, nor do eyes behind
+    sunglasses.
+
+    Args:
+      before, after: indices that `predict` found, [N] each.
+      target: the attribute that may change.
+    """
+    same = counted = np.zeros(len(before[target]))
+    for name in world.ATTRIBUTES:
+        if name == target:
+            continue
+        seen = np.ones(len(before[name]), bool)
+        if name in world.HIDDEN_BY:
+            other, value = world.HIDDEN_BY[name]
+            index = list(world.ATTRIBUTES[other]).index(value)
+            seen = (before[other] != index) & (after[other] != index)
+        same = same + ((before[name] == after[name]) & seen)
+        counted = counted + seen
+    return same / counted
+
+
+def feature_maps(network: Network, image: jax.Array) -> list[jax.Array]:
+    """Activations after each convolution, for images [B, H, W, 3] in [-1, 1]."""
+    return _apply(network, image, _Module.maps)
+
+
+def features(network: Network, image: jax.Array) -> jax.Array:
+    """Features before the heads, [B, num_features], for images in [-1, 1]."""
+    return _apply(network, image, _Module.features)
+
+
+def _apply(network: Network, image: jax.Array, method: Callable[..., Any]) -> Any:
+    params = {"params": network.params}
+    return _Module(network.config).apply(params, image, method=method)
+
+
+# The checks. Each takes one picture, [H, W, 3] float in [-1, 1], and reads patches
+# given in the drawing's canvas of 128 × 128.
+
+Box = tuple[float, float, float, float]
+
+_HAIR = (56, 27, 72, 32)
+_FOREHEAD = (61, 30.5, 74, 33)
+_CHEEKS = ((54, 72, 59, 74.5), (69, 72, 74, 74.5))  # between nose and blush
+_CHIN = (58, 90.5, 70, 93)
+_EYES = (44, 54, 84, 68)
+_MOUTH = (50, 76, 78, 92)
+_OPEN_MOUTH = (62, 78.5, 66, 88.5)
+
+
+def _patch(image: np.ndarray, box: Box) -> np.ndarray:
+    """Pixels of a box (x0, y0, x1, y1) of the canvas, [N, 3] in [0, 255]."""
+    size = image.shape[0]
+    x0, y0 = np.round(world.to_pixels(*box[:2], size)).astype(int)
+    x1, y1 = np.round(world.to_pixels(*box[2:], size)).astype(int)
+    pixels = image[y0 : y1 + 1, x0 : x1 + 1].reshape(-1, 3)
+    return (np.clip(pixels, -1, 1) + 1) * 127.5
+
+
+def _color(image: np.ndarray, *boxes: Box) -> np.ndarray:
+    """Median colour of some boxes."""
+    return np.median(np.concatenate([_patch(image, box) for box in boxes]), axis=0)
+
+
+def _to_hair(color: np.ndarray) -> dict[str, float]:
+    """Distance of a colour to each hair colour."""
+    return {
+        name: float(np.linalg.norm(color - np.array(hair)))
+        for name, hair in world.HAIR_COLORS.items()
+    }
+
+
+def _to_cheeks(image: np.ndarray, color: np.ndarray) -> float:
+    """Distance of a colour to that of the cheeks."""
+    return float(np.linalg.norm(color - _color(image, *_CHEEKS)))
+
+
+def hair_color(image: np.ndarray) -> str:
+    """Name of the hair colour nearest to the pixels at the top of the head."""
+    distances = _to_hair(_color(image, _HAIR))
+    return min(distances, key=distances.__getitem__)
+
+
+def is_bald(image: np.ndarray) -> bool:
+    """Whether the top of the forehead is more like the cheeks than like any hair."""
+    color = _color(image, _FOREHEAD)
+    return _to_cheeks(image, color) < min(_to_hair(color).values())
+
+
+def has_sunglasses(image: np.ndarray) -> bool:
+    """Whether most of the band over the eyes is dark."""
+    return bool(np.mean(_patch(image, _EYES).max(axis=1) < 90) > 0.4)
+
+
+def has_beard(image: np.ndarray) -> bool:
+    """Whether the chin has another colour than the cheeks."""
+    return _to_cheeks(image, _color(image, _CHIN)) >= 30
+
+
+def is_smiling(image: np.ndarray) -> bool:
+    """Whether white teeth lie over a dark mouth."""
+    pixels = _patch(image, _MOUTH)
+    teeth = np.mean(pixels.min(axis=1) > 190)
+    return bool(teeth > 0.05 and np.mean(pixels[:, 1] < 90) > 0.05)
+
+
+def is_surprised(image: np.ndarray) -> bool:
+    """Whether half of a column as high as an open mouth is red, as beards are not."""
+    red, green, blue = _patch(image, _OPEN_MOUTH).T
+    return bool(np.mean((green < 0.5 * red) & (blue > 0.75 * green)) > 0.5)
+
+
+# What the checks can say of an attribute's value.
+CHECKS: dict[tuple[str, str], Callable[[np.ndarray], bool]] = {
+    **{
+        ("hair_color", name): functools.partial(
+            lambda image, name: hair_color(image) == name, name=name
+        )
+        for name in world.HAIR_COLORS
+    },
+    ("hair_style", "bald"): is_bald,
+    ("glasses", "sunglasses"): has_sunglasses,
+    ("facial_hair", "beard"): has_beard,
+    ("mouth", "smile"): is_smiling,
+    ("mouth", "surprised"): is_surprised,
+}

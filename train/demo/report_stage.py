@@ -1,0 +1,91 @@
+"""Stage "report": what the embedded models can do, in numbers and a sheet.
+
+It measures the judge, the CLIP and the generator on held-out drawings and writes the
+contact sheet of random samples.
+"""
+
+import json
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+from styleclip_jax import loading, spaces
+from styleclip_jax.models import stylegan2
+from styleclip_jax.models.network import Network
+from styleclip_jax.toy import judge
+from train.demo import clip_stage, common, judge_stage
+
+
+def sample_latents(
+    generator: Network, count: int, *, seed: int, truncation_psi: float
+) -> jax.Array:
+    """Random W+ latents, [count, L, D]."""
+    config = generator.config
+    z = jax.random.normal(jax.random.key(seed), (count, config.z_dim))
+    w = stylegan2.map_latents(generator, z)
+    w_plus = spaces.broadcast_w(w, config.num_rows)
+    return spaces.truncate(w_plus, generator.params["mapping"]["w_avg"], truncation_psi)
+
+
+def pictures(generator: Network, w_plus: jax.Array | np.ndarray) -> np.ndarray:
+    """Pictures of W+ latents, [N, H, W, 3] in [-1, 1]."""
+    render = jax.jit(stylegan2.synthesize)
+    parts = np.array_split(np.asarray(w_plus), -(-len(w_plus) // 50))
+    made = [np.asarray(render(generator, part)) for part in parts]
+    return np.clip(np.concatenate(made), -1, 1)
+
+
+def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Fréchet distance of the Gaussians fitted to two sets of features [N, D].
+
+    |μa - μb|² + tr(A + B - 2 (A½ B A½)½), the last root by eigenvalues.
+    """
+    cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    values, vectors = np.linalg.eigh(cov_a)
+    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    cross = np.linalg.eigvalsh(root @ cov_b @ root)
+    mean = np.sum((a.mean(axis=0) - b.mean(axis=0)) ** 2)
+    trace = np.trace(cov_a) + np.trace(cov_b)
+    return float(mean + trace - 2 * np.sum(np.sqrt(np.maximum(cross, 0))))
+
+
+def _features(network: Network, images: np.ndarray) -> np.ndarray:
+    encode = jax.jit(lambda x: judge.features(network, x))
+    parts = np.array_split(images, max(1, len(images) // 500))
+    return np.concatenate(
+        [encode(common.to_float(x) if x.dtype == np.uint8 else x) for x in parts]
+    ).astype(np.float64)
+
+
+def run(workdir: pathlib.Path, assets: pathlib.Path) -> None:
+    """Measures the embedded models; writes samples.png and report.json."""
+    generator = loading.load_generator(assets / "generator")
+    network = Network(*judge.load(assets / "judge"))
+    size = generator.config.resolution
+    held_out = common.drawn_faces(workdir, 5000, seed=1000, resolution=size)
+    report: dict[str, Any] = {
+        "judge": judge_stage.accuracies(network.params, *held_out, network.config)
+    }
+    model, words = loading.load_clip(assets / "clip")
+    report["zero_shot"] = clip_stage.zero_shot(
+        model.params, *held_out, config=model.config, words=words
+    )
+    drawn, _ = common.drawn_faces(workdir, 20_000, seed=1001, resolution=size)
+    real = _features(network, drawn)
+    report["frechet"] = {"halves": frechet_distance(real[:10_000], real[10_000:])}
+    sheets = []
+    for psi in (0.7, 1.0):
+        w_plus = sample_latents(generator, 10_000, seed=100, truncation_psi=psi)
+        made = pictures(generator, w_plus)
+        distance = frechet_distance(_features(network, made), real[:10_000])
+        report["frechet"][f"psi_{psi}"] = distance
+        sheets.append(made[:64])
+    common.save_sheet(assets / "samples.png", np.concatenate(sheets), 16)
+    for name, value in report.items():
+        logging.info("report: %s %s", name, json.dumps(value))
+    common.write_atomically(
+        workdir / "report.json", lambda p: p.write_text(json.dumps(report, indent=1))
+    )

@@ -1,0 +1,424 @@
+"""Measuring channel relevance in pieces: spread over devices, kept, resumed.
+
+Channels come in groups. The mean over samples of a group is kept while it is under way,
+its result once it is done, so an interrupted run loses little and ends in the same
+bytes as one that is not interrupted. Several processes take the groups in turn, and
+read each other's results from the folder that they share.
+"""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+from styleclip_jax import losses, parallel, spaces
+from styleclip_jax.editing.estimation import Samples
+from styleclip_jax.errors import UserError
+from styleclip_jax.io import files
+from styleclip_jax.methods import channel_relevance, global_directions
+from styleclip_jax.methods.channel_relevance import RelevanceConfig
+
+# Channels whose result is kept together. Everything before them is computed once per
+# group and sample, so one pass for the early layers goes with 128 for the later ones.
+_GROUP = 64
+_SAVE_EVERY = 30.0
+
+Report = Callable[[int], None]
+
+
+class Group(NamedTuple):
+    """Channels that are measured and kept together.
+
+    Attributes:
+      name: of its file.
+      layer: index of their layer, None for channels of several.
+      channels: indices in their layer, or flat ones into S.
+    """
+
+    name: str
+    layer: int | None
+    channels: np.ndarray
+
+
+class Measured(NamedTuple):
+    """The result for some channels.
+
+    Attributes:
+      rows: [C, E] relevance.
+      convergence: [P, C] cosine of the mean over the first 1, 2, 4, … samples to rows.
+      lower: [C] cosine of what the lower --clip_resolution gives to what the whole
+        image does, over the first batch of samples; empty without that flag.
+    """
+
+    rows: np.ndarray
+    convergence: np.ndarray
+    lower: np.ndarray
+
+
+class Work:
+    """Results on the way to the output, one file each, in a folder beside it."""
+
+    def __init__(self, folder: pathlib.Path, record: dict[str, Any]) -> None:
+        """Opens the folder, new or left by an interrupted run of the same settings.
+
+        Raises:
+          UserError: the folder is of another run, or cannot be written.
+        """
+        self.folder = folder
+        path = folder / "run.json"
+        if not path.exists():
+            files.write_json(path, record)
+        # Through JSON, which has no tuples.
+        now = json.loads(json.dumps(record))
+        changed = difference(files.read_json(path), now)
+        if changed:
+            raise UserError(
+                f"{folder}: is of a run with {changed}; use the same flags to go "
+                "on with it, or remove it"
+            )
+
+    def save(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+        """Keeps arrays under a name."""
+        with files.new_file(self._path(name)) as temporary:
+            np.savez(temporary, **arrays)  # type: ignore[arg-type]
+
+    def has(self, name: str) -> bool:
+        """Whether something is kept under a name."""
+        return self._path(name).exists()
+
+    def load(self, name: str) -> dict[str, np.ndarray] | None:
+        """The arrays kept under a name, if any."""
+        if not self.has(name):
+            return None
+        with np.load(self._path(name)) as arrays:
+            return dict(arrays)
+
+    def drop(self, name: str) -> None:
+        """Forgets what is kept under a name."""
+        self._path(name).unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Removes the folder."""
+        shutil.rmtree(self.folder)
+
+    def _path(self, name: str) -> pathlib.Path:
+        return self.folder / f"{name}.npz"
+
+
+class Mean:
+    """Mean of unit differences over samples, with the means on the way."""
+
+    def __init__(self, num_channels: int, embed_dim: int, num_samples: int) -> None:
+        self.marks = checkpoints_of(num_samples)
+        self.state: dict[str, np.ndarray] = {
+            "count": np.zeros((), np.int64),
+            "total": np.zeros((num_channels, embed_dim), np.float32),
+            "earlier": np.zeros((len(self.marks), num_channels, embed_dim), np.float32),
+            "lower": np.zeros(0, np.float32),
+        }
+
+    def add(self, differences: np.ndarray) -> None:
+        """Takes differences [B, C, E] of more samples."""
+        state = self.state
+        for difference in differences:
+            state["total"] += difference
+            state["count"] += 1
+            if state["count"] in self.marks:
+                index = self.marks.index(int(state["count"]))
+                state["earlier"][index] = state["total"]
+
+    def result(self) -> Measured:
+        rows = unit(self.state["total"])
+        cosines = np.sum(unit(self.state["earlier"]) * rows, axis=-1)
+        return Measured(rows, cosines, self.state["lower"])
+
+
+def checkpoints_of(num_samples: int) -> list[int]:
+    """Numbers of samples below all of them at which the mean is looked at."""
+    return [1 << i for i in range(num_samples.bit_length()) if 1 << i < num_samples]
+
+
+def measure(
+    networks: losses.Networks,
+    samples: Samples,
+    config: RelevanceConfig,
+    layers: tuple[int, ...],
+    *,
+    mesh: jax.sharding.Mesh,
+    batch_size: int,
+    work: Work,
+    report: Report = lambda count: None,
+    save_every: float = _SAVE_EVERY,
+) -> Measured:
+    """Relevance of all channels of some layers.
+
+    Args:
+      networks: generator and CLIP.
+      samples: with mean and deviation of S.
+      config: how to measure.
+      layers: indices of the layers.
+      mesh: devices to spread the work over.
+      batch_size: images at a time.
+      work: where results are kept on the way; what it holds is not computed again.
+      report: is called with the number of channels times samples that are done.
+      save_every: seconds between two copies of the unfinished group.
+    """
+    make: Callable[..., _Evaluator]
+    make = _Exact if config.method == "exact" else _Jacobian
+    evaluator = make(networks, samples, config, layers, mesh)
+    groups = list(evaluator.groups())
+    for i, group in enumerate(groups):
+        own = i % jax.process_count() == jax.process_index()
+        if own and not work.has(group.name):
+            measured = _measure_group(
+                evaluator, group, samples, config, batch_size, work, report, save_every
+            )
+            work.save(group.name, measured._asdict())
+            work.drop(f"{group.name}.unfinished")
+        else:
+            report(len(group.channels) * config.num_samples)
+    parallel.agree(True)
+    done = []
+    for group in groups:
+        kept = work.load(group.name)
+        if kept is None:
+            raise UserError(
+                f"{work.folder}: expected the results of all processes, found none of "
+                f"{group.name}; they need one folder"
+            )
+        done.append(Measured(**kept))
+    # No process removes the folder before all have read it.
+    parallel.agree(True)
+    rows, cosines, lower = zip(*done, strict=True)
+    return Measured(
+        np.concatenate(rows), np.concatenate(cosines, axis=1), np.concatenate(lower)
+    )
+
+
+def _measure_group(
+    evaluator: "_Evaluator",
+    group: Group,
+    samples: Samples,
+    config: RelevanceConfig,
+    batch_size: int,
+    work: Work,
+    report: Report,
+    save_every: float,
+) -> Measured:
+    mean = Mean(
+        len(group.channels),
+        evaluator.networks.clip.config.embed_dim,
+        config.num_samples,
+    )
+    unfinished = f"{group.name}.unfinished"
+    mean.state = work.load(unfinished) or mean.state
+    done, saved = int(mean.state["count"]), time.monotonic()
+    report(done * len(group.channels))
+    size = evaluator.num_samples(batch_size)
+    for start in range(done, config.num_samples, size):
+        count = min(size, config.num_samples - start)
+        batch = tuple(np.asarray(x[start : start + count]) for x in samples.styles)
+        batch = parallel.pad(batch, size)
+        found = evaluator.evaluate(group, batch, batch_size)[:count]
+        if config.clip_resolution and start == 0:
+            whole = evaluator.evaluate(group, batch, batch_size, 0)[:count]
+            mean.state["lower"] = np.mean(np.sum(found * whole, axis=-1), axis=0)
+        mean.add(found)
+        if time.monotonic() - saved >= save_every:
+            work.save(unfinished, mean.state)
+            saved = time.monotonic()
+        report(count * len(group.channels))
+    return mean.result()
+
+
+_prepare = jax.jit(
+    channel_relevance.prepare, static_argnames=("layer", "layers", "config")
+)
+_jacobian_rows = jax.jit(channel_relevance.jacobian_rows)
+_jacobian_columns = jax.jit(channel_relevance.jacobian_columns)
+
+
+@functools.partial(jax.jit, static_argnames=("layer", "config"))
+def _differences(*inputs: Any, layer: int, config: RelevanceConfig) -> jax.Array:
+    """Unit differences [K, B, E]; arguments as of `channel_features`."""
+    features = channel_relevance.channel_features(*inputs, layer=layer, config=config)
+    return channel_relevance.differences(features)
+
+
+class _Evaluator(Protocol):
+    """A way to measure.
+
+    Attributes:
+      networks: generator and CLIP, on the devices.
+    """
+
+    networks: losses.Networks
+
+    def groups(self) -> Iterator[Group]:
+        """All channels, in the order in which they are measured."""
+
+    def num_samples(self, batch_size: int) -> int:
+        """Samples to evaluate at a time."""
+
+    def evaluate(
+        self,
+        group: Group,
+        batch: spaces.Styles,
+        batch_size: int,
+        clip_resolution: int | None = None,
+    ) -> np.ndarray:
+        """Unit differences [B, C, E] of a group for samples.
+
+        The result is a number for each sample, so padding of the batch is cut off by
+        the caller. `clip_resolution` overrides the setting.
+        """
+
+
+class _Exact:
+    """Both ends of every channel; channels are spread over the devices."""
+
+    def __init__(
+        self,
+        networks: losses.Networks,
+        samples: Samples,
+        config: RelevanceConfig,
+        layers: tuple[int, ...],
+        mesh: jax.sharding.Mesh,
+    ) -> None:
+        self.networks = parallel.replicate(networks, mesh)
+        self._mean, self._std = parallel.replicate((samples.mean, samples.std), mesh)
+        self._config, self._layers, self._mesh = config, layers, mesh
+
+    def groups(self) -> Iterator[Group]:
+        for layer in self._layers:
+            about = self.networks.generator.config.style_layout[layer]
+            for start in range(0, about.channels, _GROUP):
+                channels = np.arange(start, min(start + _GROUP, about.channels))
+                name = f"{about.name.replace('/', '-')}-{start:06d}"
+                yield Group(name, layer, channels)
+
+    def num_samples(self, batch_size: int) -> int:
+        """Samples at a time."""
+        return max(1, batch_size // (2 * _GROUP))
+
+    def evaluate(
+        self,
+        group: Group,
+        batch: spaces.Styles,
+        batch_size: int,
+        clip_resolution: int | None = None,
+    ) -> np.ndarray:
+        """Unit differences [B, C, E] of a group for samples."""
+        config = self._config
+        if clip_resolution is not None:
+            config = dataclasses.replace(config, clip_resolution=clip_resolution)
+        devices = self._mesh.size
+        size = max(1, min(batch_size // 2, _GROUP))
+        size = -(-size // devices) * devices
+        prepared = _prepare(
+            self.networks,
+            parallel.replicate(batch, self._mesh),
+            self._mean,
+            layer=group.layer,
+            layers=self._layers,
+            config=config,
+        )
+        found = []
+        for start in range(0, len(group.channels), size):
+            channels = parallel.pad(group.channels[start : start + size], size)
+            found.append(
+                _differences(
+                    self.networks,
+                    prepared,
+                    self._mean,
+                    self._std,
+                    parallel.shard(channels, self._mesh),
+                    layer=group.layer,
+                    config=config,
+                )
+            )
+        # Gathered at the end, so that the devices need not wait.
+        by_channel = np.concatenate([np.asarray(x) for x in found])
+        return by_channel[: len(group.channels)].swapaxes(0, 1)
+
+
+class _Jacobian:
+    """The derivative by all channels at once; samples are spread over the devices.
+
+    A pass through the transposed derivative gives one coordinate for all channels, one
+    through the derivative itself all coordinates for one channel. Both multiply as
+    often as each other, so the fewer passes are the cheaper ones.
+    """
+
+    def __init__(
+        self,
+        networks: losses.Networks,
+        samples: Samples,
+        config: RelevanceConfig,
+        layers: tuple[int, ...],
+        mesh: jax.sharding.Mesh,
+    ) -> None:
+        del samples, config
+        self.networks, self._mesh = parallel.replicate(networks, mesh), mesh
+        layout = networks.generator.config.style_layout
+        measured = global_directions.channels_of(layout, layers)
+        self._channels = np.flatnonzero(measured)
+        self._by_rows = networks.clip.config.embed_dim <= len(self._channels)
+
+    def groups(self) -> Iterator[Group]:
+        yield Group("jacobian", None, self._channels)
+
+    def num_samples(self, batch_size: int) -> int:
+        """Samples at a time."""
+        return self._mesh.size
+
+    def evaluate(
+        self,
+        group: Group,
+        batch: spaces.Styles,
+        batch_size: int,
+        clip_resolution: int | None = None,
+    ) -> np.ndarray:
+        """Unit derivatives [B, C, E] of a group for samples."""
+        embed_dim = self.networks.clip.config.embed_dim
+        passes: np.ndarray = (
+            np.eye(embed_dim, dtype=np.float32) if self._by_rows else group.channels
+        )
+        size = max(1, min(batch_size // self._mesh.size, len(passes)))
+        derivative = _jacobian_rows if self._by_rows else _jacobian_columns
+        styles = parallel.shard(batch, self._mesh)
+        found = []
+        for start in range(0, len(passes), size):
+            chunk = parallel.pad(passes[start : start + size], size)
+            found.append(
+                derivative(self.networks, styles, parallel.replicate(chunk, self._mesh))
+            )
+        axis = 2 if self._by_rows else 1
+        whole = np.concatenate([np.asarray(x) for x in found], axis=axis)
+        if self._by_rows:
+            return unit(whole[:, group.channels, :embed_dim])
+        return unit(whole[:, : len(passes)])
+
+
+def difference(before: Any, now: Any, name: str = "") -> str:
+    """The first difference of two records, as "num_samples=2, found 3"."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted(before.keys() | now.keys()):
+            found = difference(before.get(key), now.get(key), f"--{key}")
+            if found:
+                return found
+        return ""
+    return "" if before == now else f"{name}={before}, found {now}"
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    """`channel_relevance.unit` on the host."""
+    length = np.linalg.norm(x, axis=-1, keepdims=True)
+    return np.where(length > 0, x / np.where(length > 0, length, 1), 0)

@@ -1,13 +1,14 @@
-"""The embedded models, and loading networks from a directory or from here."""
+"""Loading of networks and their files: from directories, from the hub, or embedded."""
 
+import dataclasses
 import pathlib
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from styleclip_jax import loading, losses
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, clip_files, direction_files, files
 from styleclip_jax.methods import global_directions, mapper
@@ -17,10 +18,99 @@ from styleclip_jax.models.network import Network
 # Folder of the generator that an encoder was trained for, in that of the encoder.
 DECODER = "generator"
 
-_HERE = pathlib.Path(__file__).parent
+_ASSETS = pathlib.Path(__file__).parent / "assets"
 
 
-def load_generator(directory: str | pathlib.Path | None = None) -> Network:
+@dataclasses.dataclass(frozen=True)
+class Models:
+    """Models that a work uses.
+
+    Attributes:
+      generator: Model directory; the embedded one if absent.
+      clip: CLIP by directory or hub name (openai/clip-vit-base-patch32); the embedded
+        one if absent.
+      identity: Model directory of a face recognition network, for identity losses;
+        the embedded one if absent, for the embedded generator.
+      encoder: Model directory of an e4e or pSp encoder that photos are inverted from.
+      class_: Class, for class-conditional generators.
+      templates: File of templates with {} for a direction's texts; the official ones
+        if absent.
+    """
+
+    generator: str | None = None
+    clip: str | None = None
+    identity: str | None = None
+    encoder: str | None = None
+    class_: int | None = None
+    templates: str | None = None
+
+    @property
+    def generator_directory(self) -> pathlib.Path:
+        """Directory that the generator is read from."""
+        return generator_directory(self.generator)
+
+    @property
+    def has_identity(self) -> bool:
+        """Whether there is a face recognition network for this generator.
+
+        The embedded one knows the faces of the embedded generator alone.
+        """
+        return self.identity is not None or self.generator is None
+
+    def one_hot_label(self, config: stylegan2.GeneratorConfig) -> jax.Array | None:
+        """The class as a one-hot vector [c_dim], None for an unconditional generator.
+
+        Raises:
+          UserError: the class is missing, surplus or out of range.
+        """
+        if not config.c_dim:
+            if self.class_ is not None:
+                raise UserError(
+                    "class: this generator is not class-conditional", field="class"
+                )
+            return None
+        if self.class_ is None or not 0 <= self.class_ < config.c_dim:
+            raise UserError(
+                f"class: expected 0 to {config.c_dim - 1} for this class-conditional "
+                f"generator, found {self.class_}",
+                field="class",
+            )
+        return jnp.zeros(config.c_dim).at[self.class_].set(1.0)
+
+    def fingerprints(self, *names: str) -> dict[str, str]:
+        """SHA-256 of the weights of some models; a CLIP from the hub goes by its name.
+
+        Args:
+          names: of generator, clip, identity and encoder.
+        """
+        found: dict[str, str] = {}
+        for name in names:
+            if name == "clip":
+                found[name] = clip_fingerprint(self.clip) or str(self.clip)
+            elif name == "encoder":
+                found[name] = checkpoints.fingerprint(str(self.encoder))
+            else:
+                where = {"generator": generator_directory, "identity": identity_directory}
+                directory = where[name](getattr(self, name))
+                found[name] = checkpoints.fingerprint(directory)
+        return found
+
+    def generator_origin(self) -> direction_files.Origin:
+        """Identity of the generator, for files that hold numbers of it."""
+        directory = self.generator_directory
+        return direction_files.Origin(
+            directory.resolve().name if self.generator else "embedded",
+            checkpoints.fingerprint(directory),
+        )
+
+    def clip_origin(self) -> direction_files.Origin:
+        """Identity of the CLIP, likewise."""
+        # A name on the hub, or the last part of a path.
+        name = "/".join(self.clip.rsplit("/", 2)[-2:]) if self.clip else "embedded"
+        return direction_files.Origin(name, clip_fingerprint(self.clip))
+
+
+def load_generator(directory: files.Path | None = None) -> Network:
     """A generator from a model directory; the embedded one without an argument.
 
     Raises:
@@ -30,13 +120,13 @@ def load_generator(directory: str | pathlib.Path | None = None) -> Network:
     return _load(directory, "stylegan2", stylegan2.GeneratorConfig, stylegan2)
 
 
-def generator_directory(directory: str | pathlib.Path | None = None) -> pathlib.Path:
-    """Where `load_generator` reads from."""
-    return pathlib.Path(directory or _HERE / "generator")
+def generator_directory(directory: files.Path | None = None) -> pathlib.Path:
+    """Directory that `load_generator` reads from."""
+    return pathlib.Path(directory or _ASSETS / "generator")
 
 
 def load_clip(
-    name_or_directory: str | pathlib.Path | None = None,
+    name_or_directory: files.Path | None = None,
 ) -> tuple[clip.Clip, bpe.Tokenizer]:
     """A CLIP and its tokenizer, by directory or hub name; by default the embedded one.
 
@@ -47,57 +137,63 @@ def load_clip(
     return clip_files.load(source), clip_files.load_tokenizer(source)
 
 
-def clip_source(
-    name_or_directory: str | pathlib.Path | None = None,
-) -> str | pathlib.Path:
-    """Where `load_clip` reads from."""
-    return name_or_directory or _HERE / "clip"
+def clip_source(name_or_directory: files.Path | None = None) -> str | pathlib.Path:
+    """Directory or hub name that `load_clip` reads from."""
+    return _ASSETS / "clip" if not name_or_directory else str(name_or_directory)
 
 
-def clip_fingerprint(name_or_directory: str | pathlib.Path | None = None) -> str | None:
+def clip_fingerprint(name_or_directory: files.Path | None = None) -> str | None:
     """SHA-256 of the weights that `load_clip` reads; None for one from the hub."""
     weights = pathlib.Path(clip_source(name_or_directory)) / "model.safetensors"
     return files.hash_file(weights) if weights.is_file() else None
 
 
-def load_identity(directory: str | pathlib.Path | None = None) -> Network:
+def load_identity(directory: files.Path | None = None) -> Network:
     """A face recognition network from a model directory, or the embedded one.
 
     Raises:
       UserError: the directory holds no valid one.
     """
-    directory = identity_directory(directory)
-    return _load(directory, "irse50", irse50.IrseConfig, irse50)
+    return _load(identity_directory(directory), "irse50", irse50.IrseConfig, irse50)
 
 
-def identity_directory(directory: str | pathlib.Path | None = None) -> pathlib.Path:
-    """Where `load_identity` reads from."""
-    return pathlib.Path(directory or _HERE / "identity")
+def identity_directory(directory: files.Path | None = None) -> pathlib.Path:
+    """Directory that `load_identity` reads from."""
+    return pathlib.Path(directory or _ASSETS / "identity")
 
 
-def load_encoder(directory: str | pathlib.Path) -> Network:
+def load_encoder(
+    directory: files.Path, generator: stylegan2.GeneratorConfig
+) -> Network:
     """An encoder of photos from a model directory.
 
+    Args:
+      directory: where it is.
+      generator: that its latents are for.
+
     Raises:
-      UserError: the directory holds no valid one.
+      UserError: the directory holds no valid one, or one of another generator.
     """
-    return _load(directory, "e4e", e4e.E4eConfig, e4e)
+    encoder = _load(directory, "e4e", e4e.E4eConfig, e4e)
+    expected = [generator.num_rows, generator.w_dim]
+    found = [encoder.config.num_rows, encoder.config.w_dim]
+    if found != expected:
+        raise UserError(
+            f"encoder: expected one to W+ of {expected}, as the generator of "
+            f"{generator.resolution}² has it, found {found}",
+            field="encoder",
+        )
+    return encoder
 
 
-def load_templates(path: str | pathlib.Path | None = None) -> list[str]:
+def load_templates(path: files.Path | None = None) -> list[str]:
     """Prompt templates, one a line with {} for the text; by default the official 79.
 
     Raises:
       UserError: no such file, no template in it, or a line without {}.
     """
-    path = pathlib.Path(path or _HERE / "templates.txt")
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path}: expected a text file of templates ({error})"
-        ) from None
-    templates = [line.strip() for line in lines if line.strip()]
+    path = pathlib.Path(path or _ASSETS / "templates.txt")
+    templates = files.read_lines(path, "templates")
     wrong = [line for line in templates if line.count("{}") != 1]
     if wrong or not templates:
         found = repr(wrong[0]) if wrong else "none"
@@ -107,63 +203,37 @@ def load_templates(path: str | pathlib.Path | None = None) -> list[str]:
     return templates
 
 
-def _load(
-    directory: str | pathlib.Path, kind: str, config_type: type, module: ModuleType
-) -> Network:
-    """A network of a kind, whose module knows the shapes of its parameters."""
-    params, config = checkpoints.load_network(
-        directory,
-        kind=kind,
-        config_type=config_type,
-        param_shapes=module.param_shapes,
-    )
-    return Network(jax.tree.map(jnp.asarray, params), config)
+def load_mapper(
+    directory: files.Path,
+    generator_directory: files.Path,
+    generator: stylegan2.GeneratorConfig,
+) -> Network[mapper.MapperConfig]:
+    """A mapper for a generator, from a model directory.
 
-
-def origins(
-    generator: str | None, clip: str | None
-) -> tuple[direction_files.Origin, direction_files.Origin]:
-    """Which generator and CLIP the flags --generator and --clip name."""
-    return (
-        generator_origin(generator),
-        direction_files.Origin(
-            # A name on the hub, or the last part of a path.
-            ("/".join(str(clip).rsplit("/", 2)[-2:]) if clip else "embedded"),
-            loading.clip_fingerprint(clip),
-        ),
-    )
-
-
-def generator_origin(generator: str | None) -> direction_files.Origin:
-    """Which generator the flag --generator names."""
-    directory = loading.generator_directory(generator)
-    return direction_files.Origin(
-        directory.resolve().name if generator else "embedded",
-        checkpoints.fingerprint(directory),
-    )
-
-
-def read_relevance(
-    path: files.Path,
-    networks: losses.Networks,
-    generator: direction_files.Origin,
-    clip: direction_files.Origin,
-) -> tuple[global_directions.Relevance, dict[str, Any]]:
-    """Channel relevance from a file, and how it was measured.
+    Args:
+      directory: written by `save_mapper`, or converted from an official checkpoint.
+      generator_directory: of the generator to use it with.
+      generator: its configuration.
 
     Raises:
-      UserError: no such file, a broken one, or one of other networks.
+      UserError: no mapper, or one of another generator. One that was converted does
+        not say of which it is, so that its shapes alone are checked.
     """
-    layout = networks.generator.config.style_layout
-    found = direction_files.read_relevance(
-        path,
-        layout=layout,
-        generator=generator,
-        clip=clip,
-        embed_dim=networks.clip.config.embed_dim,
-    )
-    relevance = global_directions.expand(found.rows, found.std, found.layers, layout)
-    return relevance, found.about
+    network = _load(directory, mapper.KIND, mapper.MapperConfig, mapper)
+    try:
+        mapper.check_generator(network.config, generator)
+    except ValueError as error:
+        raise UserError(f"{directory}: {error}") from None
+    trained_on = mapper_source(directory).get("generator")
+    found = checkpoints.fingerprint(generator_directory)
+    if trained_on not in (None, found):
+        raise UserError(
+            f"{directory}: expected generator to be the one that this mapper was "
+            f"trained on (SHA-256 {trained_on[:12]}…), found {generator_directory} "
+            f"({found[:12]}…)",
+            also=["generator"],
+        )
+    return network
 
 
 def save_mapper(
@@ -187,64 +257,68 @@ def save_mapper(
       clip: fingerprint or name of the CLIP.
       training: steps, losses and the like, for people.
     """
+    source = {
+        "prompt": prompt,
+        "generator": generator,
+        "clip": clip,
+        "training": training,
+    }
     checkpoints.save_network(
         directory,
         kind=mapper.KIND,
         params=jax.device_get(params),
         config=config,
-        source={
-            "prompt": prompt,
-            "generator": generator,
-            "clip": clip,
-            "training": training,
-        },
+        source=source,
         overwrite=True,
     )
 
 
-def load_mapper(
-    directory: files.Path,
-    generator_directory: files.Path,
-    generator: stylegan2.GeneratorConfig,
-) -> Network[mapper.MapperConfig]:
-    """Reads a mapper for a generator.
-
-    Args:
-      directory: written by `save`, or converted from an official checkpoint.
-      generator_directory: of the generator to use it with.
-      generator: its configuration.
-
-    Raises:
-      UserError: no mapper, or one of another generator. One that was converted does
-        not say of which it is, so that its shapes alone are checked.
-    """
-    params, config = checkpoints.load_network(
-        directory,
-        kind=mapper.KIND,
-        config_type=mapper.MapperConfig,
-        param_shapes=mapper.param_shapes,
-    )
-    try:
-        mapper.check_generator(config, generator)
-    except ValueError as error:
-        raise UserError(f"{directory}: {error}") from None
-    trained_on = _mapper_source(directory).get("generator")
-    found = checkpoints.fingerprint(generator_directory)
-    if trained_on not in (None, found):
-        raise UserError(
-            f"{directory}: expected --generator to be the one that this mapper was "
-            f"trained on (SHA-256 {trained_on[:12]}…), found {generator_directory} "
-            f"({found[:12]}…)"
-        )
-    return Network(jax.tree.map(jnp.asarray, params), config)
+def mapper_source(directory: files.Path) -> Mapping[str, Any]:
+    """Origin of a mapper: prompt, generator and CLIP, as far as it says so."""
+    document = files.read_json(pathlib.Path(directory) / "config.json")
+    source = document.get("source")
+    return source if isinstance(source, dict) else {}
 
 
 def mapper_prompt(directory: files.Path) -> str | None:
     """The prompt that a mapper was trained for, None if it does not say."""
-    return _mapper_source(directory).get("prompt")
+    return mapper_source(directory).get("prompt")
 
 
-def _mapper_source(directory: files.Path) -> dict[str, Any]:
-    document = files.read_json(pathlib.Path(directory) / "config.json")
-    source = document.get("source")
-    return source if isinstance(source, dict) else {}
+def read_relevance(
+    path: files.Path, models: Models, generator: Network, clip_network: clip.Clip
+) -> tuple[global_directions.Relevance, dict[str, Any]]:
+    """Channel relevance from a file, and how it was measured.
+
+    Args:
+      path: the file.
+      models: which the file must have been measured with.
+      generator: of these.
+      clip_network: of these.
+
+    Raises:
+      UserError: no such file, a broken one, or one of other networks.
+    """
+    layout = generator.config.style_layout
+    found = direction_files.read_relevance(
+        path,
+        layout=layout,
+        generator=models.generator_origin(),
+        clip=models.clip_origin(),
+        embed_dim=clip_network.config.embed_dim,
+    )
+    relevance = global_directions.expand(found.rows, found.std, found.layers, layout)
+    return relevance, found.about
+
+
+def _load(
+    directory: files.Path, kind: str, config_type: type, module: ModuleType
+) -> Network:
+    """A network of a kind, whose module knows the shapes of its parameters."""
+    params, config = checkpoints.load_network(
+        directory,
+        kind=kind,
+        config_type=config_type,
+        param_shapes=module.param_shapes,
+    )
+    return Network(jax.tree.map(jnp.asarray, params), config)

@@ -1,8 +1,9 @@
 """Progress of long work: reports, bars with the time left, the loop over steps."""
 
+import contextlib
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import tqdm
@@ -10,14 +11,50 @@ import tqdm
 # Is told how many steps were taken since it was last called.
 Report = Callable[[int], None]
 
-
 # Seconds of work between two reports of progress.
 _REPORT_EVERY = 1.0
 
 
-def bar(total: int, unit: str, *, shown: bool = True) -> tqdm.tqdm:
+class Listener(NamedTuple):
+    """Receiver of what long work says of itself.
+
+    Attributes:
+      tell: takes a line for people.
+      bar: (number of steps, name of a step) → context whose value takes reports.
+    """
+
+    tell: Callable[[str], None]
+    bar: Callable[[int, str], contextlib.AbstractContextManager[Report]]
+
+
+@contextlib.contextmanager
+def _no_bar(total: int, unit: str) -> Iterator[Report]:
+    yield ignore
+
+
+@contextlib.contextmanager
+def _bar(total: int, unit: str) -> Iterator[Report]:
     """A progress bar on stderr with rate and time left."""
-    return tqdm.tqdm(total=total, unit=unit, dynamic_ncols=True, disable=not shown)
+    with tqdm.tqdm(total=total, unit=unit, dynamic_ncols=True) as shown:
+        yield shown.update
+
+
+def ignore(what: Any) -> None:
+    """Takes a report or a line, and tells nobody."""
+
+
+SILENT = Listener(tell=ignore, bar=_no_bar)
+# Bars on stderr, without lines: for notebooks and scripts.
+BARS = Listener(tell=ignore, bar=_bar)
+
+
+def terminal(*, shown: bool = True) -> Listener:
+    """The listener of a program: lines on stdout, bars on stderr.
+
+    Args:
+      shown: whether this process is the one that speaks.
+    """
+    return Listener(tell=print, bar=_bar) if shown else SILENT
 
 
 def take_steps(

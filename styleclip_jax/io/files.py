@@ -157,6 +157,23 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: expected JSON ({error})") from None
 
 
+def read_lines(path: Path, what: str) -> list[str]:
+    """Lines of a text file without blanks around them; empty ones are left out.
+
+    Args:
+      path: file in UTF-8.
+      what: its lines are, such as "prompts", for the message.
+
+    Raises:
+      UserError: no such file, or not a text.
+    """
+    try:
+        lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: expected a text file of {what} ({error})") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
 def hash_file(path: Path) -> str:
     """SHA-256 of a file, hexadecimal.
 

@@ -64,24 +64,23 @@ class Space(NamedTuple):
     movable: Callable[[Network], Any]
 
 
-def _synthesize_w_plus(generator: Network, w_plus: jax.Array) -> jax.Array:
-    return stylegan2.synthesize(generator, w_plus)
-
-
-def _synthesize_styles(generator: Network, styles: Any) -> jax.Array:
-    return stylegan2.synthesize_styles(generator, styles)
-
-
 SPACES = {
     "w_plus": Space(
-        synthesize=_synthesize_w_plus,
+        synthesize=stylegan2.synthesize,
         movable=lambda generator: True,
     ),
     # Parity: the toRGB vectors stay, as in the official code.
     "s": Space(
-        synthesize=_synthesize_styles,
+        synthesize=stylegan2.synthesize_styles,
         movable=lambda generator: tuple(
             not layer.is_torgb for layer in generator.config.style_layout
         ),
     ),
 }
+
+
+@jax.jit
+def render(generator: Network, latent: Any) -> jax.Array:
+    """Images [B, H, W, 3] of W+ [B, L, D], or of a tuple of styles [B, C]; jitted."""
+    space = "s" if isinstance(latent, tuple) else "w_plus"
+    return SPACES[space].synthesize(generator, latent)

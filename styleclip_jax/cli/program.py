@@ -1,25 +1,28 @@
-"""What all programs share: flags from dataclasses, one-line errors, progress."""
+"""Programs: flags from dataclasses, help and version, one-line errors, caches."""
 
 import contextlib
 import dataclasses
 import hashlib
 import inspect
+import math
 import os
 import pathlib
 import platform
 import re
 import sys
+import types
+import typing
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import jax
 from absl import flags
 
+import styleclip_jax
 from styleclip_jax.cli import allocator
 from styleclip_jax.errors import UserError
 
 Config = TypeVar("Config")
-
 
 EXIT_FAILED_ITEMS = 1
 EXIT_USER_ERROR = 2
@@ -31,37 +34,80 @@ CACHE = "compilation_cache"
 # Seconds from which on compiling counts as slow.
 _MIN_COMPILE_TIME = 0.1
 
+_DEFINERS: dict[type, Callable[..., Any]] = {
+    str: flags.DEFINE_string,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    bool: flags.DEFINE_bool,
+    tuple: flags.DEFINE_list,
+}
 
-def define(config_type: type, values: flags.FlagValues) -> None:
-    """Defines a flag for every field of a configuration.
+
+def define(
+    config_type: type, values: flags.FlagValues, names: Sequence[str] | None = None
+) -> None:
+    """Defines a flag for every field of a dataclass.
 
     The field is the sole home of the default, and its entry under "Attributes:" in the
-    dataclass's docstring is the help.
+    docstring is the help. Its metadata may hold `choices` and `lower_bound`. A tuple is
+    a list with commas. The field `class_` has the flag `class`.
+
+    Args:
+      config_type: the dataclass; fields are str, int, float, bool, tuples of these, or
+        None.
+      values: where the flags are defined.
+      names: fields that get a flag; None for all.
     """
     helps = _attribute_docs(config_type)
-    definers: dict[type, Callable[..., Any]] = {
-        str: flags.DEFINE_string,
-        int: flags.DEFINE_integer,
-        float: flags.DEFINE_float,
-        bool: flags.DEFINE_bool,
-    }
-    for field in dataclasses.fields(config_type):
-        define_flag = definers[type(field.default)]
-        define_flag(field.name, field.default, helps[field.name], flag_values=values)
+    for field, kind, element in _fields(config_type, names):
+        flag, text = _flag_of(field.name), helps[field.name]
+        default: Any = None if field.default is dataclasses.MISSING else field.default
+        if kind is tuple and default is not None:
+            default = [f"{x:g}" if element is float else str(x) for x in default]
+        options: dict[str, Any] = {"flag_values": values}
+        if "choices" in field.metadata:
+            choices = list(field.metadata["choices"])
+            flags.DEFINE_enum(flag, default, choices, text, **options)
+            continue
+        if "lower_bound" in field.metadata:
+            options["lower_bound"] = field.metadata["lower_bound"]
+        _DEFINERS[kind](flag, default, text, **options)
 
 
-def build(config_type: type[Config], values: flags.FlagValues) -> Config:
-    """The configuration that the flags say.
+def build(
+    config_type: type[Config],
+    values: flags.FlagValues,
+    names: Sequence[str] | None = None,
+) -> Config:
+    """The dataclass that the flags say; fields without a flag have their defaults.
+
+    Args:
+      config_type: as given to `define`.
+      values: parsed flags.
+      names: as given to `define`.
 
     Raises:
-      UserError: the configuration refuses a value.
+      UserError: the dataclass refuses a value.
     """
-    fields = dataclasses.fields(config_type)  # type: ignore[arg-type]
-    try:
-        return config_type(**{field.name: values[field.name].value for field in fields})
-    except ValueError as error:
-        # Configurations name the field first.
-        raise UserError(f"--{error}") from None
+    found: dict[str, Any] = {}
+    for field, kind, element in _fields(config_type, names):
+        flag = _flag_of(field.name)
+        value = values[flag].value
+        if kind is tuple and value is not None:
+            value = tuple(_parse(flag, element, text) for text in value)
+        found[field.name] = value
+    return config_type(**found)
+
+
+def settings(values: flags.FlagValues, without: Sequence[str] = ()) -> dict[str, Any]:
+    """Values of all flags by name, for the record of a run.
+
+    Args:
+      values: parsed flags.
+      without: flags that say where, how long or how fast, not what.
+    """
+    left_out = {CACHE, *without}
+    return {name: values[name].value for name in values if name not in left_out}
 
 
 @contextlib.contextmanager
@@ -73,7 +119,7 @@ def end_if_unread() -> Iterator[None]:
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        # What is left would raise again when the interpreter ends.
+        # Lines left in the buffer would raise again when the interpreter ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_UNREAD)
 
@@ -89,7 +135,8 @@ def run(
     Exits with 0, with what `main` returns, or with 2 after one line on what is wrong.
 
     Args:
-      main: the program; its module's docstring is the help.
+      main: the program; the docstring of its module is the help, and begins with the
+        name of the program and a colon.
       values: the flags that it defines.
       argv: command line; None for the process's own.
     """
@@ -105,8 +152,7 @@ def run(
             flag_values=values,
         )
     try:
-        if {"--help", "-h", "-help"} & set(argv):
-            print(f"{module.__doc__ if module else ''}\n{values.get_help()}")
+        if answer(argv, (module and module.__doc__) or "", values):
             sys.exit(0)
         surplus = values(argv)[1:]
         if surplus:
@@ -116,13 +162,44 @@ def run(
         _keep_compiled(values[CACHE].value)
         code = main(values)
     except (UserError, flags.Error) as error:
-        message = " ".join(str(error).split())
-        print(f"error: {message.removeprefix('flag ')}", file=sys.stderr)
+        print(describe(error), file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     sys.exit(code or 0)
+
+
+def answer(argv: Sequence[str], document: str, values: flags.FlagValues) -> bool:
+    """Prints the help or the version, if the command line asks for one of them.
+
+    Args:
+      argv: command line.
+      document: docstring of the program's module.
+      values: flags of the program.
+
+    Returns:
+      Whether it did.
+    """
+    if {"--help", "-h", "-help"} & set(argv):
+        print(f"{document}\n{values.get_help()}")
+        return True
+    if "--version" in argv:
+        name = document.partition(":")[0].removeprefix("python -m ")
+        print(f"{name} {styleclip_jax.__version__}")
+        return True
+    return False
+
+
+def describe(error: Exception) -> str:
+    """Line on an error, in which the fields that it names have the dashes of flags."""
+    message = " ".join(str(error).split()).removeprefix("flag ")
+    fields = (error.field, *error.also) if isinstance(error, UserError) else ()
+    for flag in map(_flag_of, filter(None, fields)):
+        # As a word of its own, not in a path.
+        pattern = rf"(?<![^\s(])(?:--)?{re.escape(flag)}(?![\w/-]|\.\w)"
+        message = re.sub(pattern, f"--{flag}", message, count=1)
+    return f"error: {message}"
 
 
 def _steady_threads() -> None:
@@ -139,7 +216,7 @@ def _steady_threads() -> None:
 
 
 def _keep_compiled(folder: str | None) -> None:
-    """Turns the persistent compilation cache on, unless that is done or not wanted."""
+    """Turns the persistent compilation cache on, unless it is on or not wanted."""
     if folder == "none":
         jax.config.update("jax_enable_compilation_cache", False)
     chosen = getattr(jax.config, "jax_compilation_cache_dir", None)
@@ -154,7 +231,7 @@ def _keep_compiled(folder: str | None) -> None:
 
 
 def _describe_cpu() -> str:
-    """What sets the CPU apart: its architecture and a hash of its features."""
+    """Architecture of the CPU and a hash of its features, which set it apart."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -164,8 +241,44 @@ def _describe_cpu() -> str:
     return f"{platform.machine()}-{digest[:8]}"
 
 
+def _fields(
+    config_type: type, names: Sequence[str] | None
+) -> list[tuple[dataclasses.Field[Any], type, type]]:
+    """Fields with their types, and the types of the elements of tuples."""
+    hints, found = typing.get_type_hints(config_type), []
+    for field in dataclasses.fields(config_type):
+        if names is not None and field.name not in names:
+            continue
+        hint = hints[field.name]
+        if types.NoneType in typing.get_args(hint):
+            (hint,) = set(typing.get_args(hint)) - {types.NoneType}
+        element = (*typing.get_args(hint), str)[0]
+        found.append((field, typing.get_origin(hint) or hint, element))
+    return found
+
+
+def _flag_of(field: str) -> str:
+    """Name of the flag of a field, which may be a keyword of Python."""
+    return field.removesuffix("_")
+
+
+def _parse(flag: str, kind: type, text: str) -> Any:
+    """An element of a list flag."""
+    try:
+        value = kind(text)
+        if kind is float and not math.isfinite(value):
+            raise ValueError
+    except ValueError:
+        message = f"{flag}: expected numbers, found {text!r}"
+        raise UserError(message, field=flag) from None
+    return value
+
+
 def _attribute_docs(config_type: type) -> dict[str, str]:
-    """Field name to its text under "Attributes:"."""
-    section = (inspect.getdoc(config_type) or "").split("Attributes:")[1]
-    entries = re.findall(r"^  (\w+): (.*(?:\n    .*)*)", section, re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in entries}
+    """Field name to its text under "Attributes:", there or in a base class."""
+    found: dict[str, str] = {}
+    for part in reversed(config_type.__mro__):
+        section = inspect.cleandoc(part.__doc__ or "").partition("Attributes:")[2]
+        entries = re.findall(r"^  (\w+): (.*(?:\n    .*)*)", section, re.MULTILINE)
+        found |= {name: " ".join(text.split()) for name, text in entries}
+    return found

@@ -82,7 +82,7 @@ def load_network(
         found = "a file" if directory.exists() else "nothing"
         raise UserError(
             f"{directory}: expected a model directory, found {found} "
-            "(official weights are converted by python -m convert)"
+            "(official weights are converted by styleclip-convert)"
         )
     config = _read_config(directory / "config.json", kind, config_type)
     tensors = _read_tensors(directory / "model.safetensors")

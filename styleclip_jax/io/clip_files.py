@@ -22,7 +22,7 @@ from styleclip_jax.models import bpe, clip
 TOKENIZER_FILES = ("vocab.json", "merges.txt")
 
 _FLAX_WEIGHTS, _SAFE_WEIGHTS = "flax_model.msgpack", "model.safetensors"
-_CONVERT = "PyTorch weights are converted by `python -m convert {} --output OUT`"
+_CONVERT = "PyTorch weights are converted by `styleclip-convert {} --output OUT`"
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 

@@ -194,7 +194,7 @@ def _read_array(path: pathlib.Path) -> np.ndarray:
     if path.suffix not in readers:
         hint = ""
         if path.suffix in (".pt", ".pth"):
-            hint = f"; convert it: python -m convert {path} --output {path.stem}"
+            hint = f"; convert it: styleclip-convert {path} --output {path.stem}"
         raise UserError(
             f"{path}: expected latents as {', '.join(readers)}, "
             f"found {path.suffix or 'no suffix'}{hint}"

@@ -6,7 +6,7 @@ DEMO_OUTDIR ?= outputs/demo
 # official one.
 DEMO_FLAGS ?= --steps=80 --l2_lambda=0.0045
 
-.PHONY: demo test lint format clean
+.PHONY: demo test test-fast lint format docs clean
 
 demo: .venv/installed
 	.venv/bin/styleclip-edit --prompt="$(DEMO_PROMPT)" --seeds=0-7 $(DEMO_FLAGS) \
@@ -14,6 +14,9 @@ demo: .venv/installed
 
 test: .venv-test/installed
 	.venv-test/bin/python -m pytest
+
+test-fast: .venv-test/installed
+	.venv-test/bin/python -m pytest -m "not slow"
 
 lint: .venv-test/installed
 	.venv-test/bin/ruff check .
@@ -23,6 +26,9 @@ lint: .venv-test/installed
 format: .venv-test/installed
 	.venv-test/bin/ruff check --fix .
 	.venv-test/bin/ruff format .
+
+docs: mkdocs.yml .venv-docs/installed
+	.venv-docs/bin/mkdocs build --strict --site-dir site
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -34,5 +40,10 @@ format: .venv-test/installed
 	.venv-test/bin/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
+.venv-docs/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --editable '.[docs]'
+	touch $@
+
 clean:
-	rm -rf .venv .venv-test build dist *.egg-info outputs
+	rm -rf .venv .venv-test .venv-docs build dist site *.egg-info outputs

@@ -1,1 +1,1 @@
-"""Conversion of the official PyTorch and TensorFlow files; see `python -m convert`."""
+"""Conversion of the official PyTorch and TensorFlow files; see `styleclip-convert`."""

@@ -1,8 +1,8 @@
-"""python -m convert: official weights and latents → files of ours.
+"""styleclip-convert: official weights and latents → files of ours.
 
-  python -m convert stylegan2-ffhq-config-f.pt --output models/ffhq
-  python -m convert ffhq.pkl ViT-B-32.pt --output models
-  python -m convert train_faces.pt --output latents/train
+  styleclip-convert stylegan2-ffhq-config-f.pt --output models/ffhq
+  styleclip-convert ffhq.pkl ViT-B-32.pt --output models
+  styleclip-convert train_faces.pt --output latents/train
 
 Says what each file holds, converts it, reads the result back and compares. One file
 becomes the folder --output itself, several become folders in it with their names.
@@ -19,7 +19,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from convert import (
+from styleclip_jax.cli import program
+from styleclip_jax.errors import UserError
+from styleclip_jax.io import checkpoints, clip_files
+from styleclip_jax.models import param_trees
+
+from . import (
     clip,
     e4e,
     global_directions,
@@ -30,19 +35,16 @@ from convert import (
     stylegan2,
     torch_files,
 )
-from convert.rules import Conversion
-from convert.torch_files import TorchFile
-from styleclip_jax.cli.program import EXIT_USER_ERROR, end_if_unread
-from styleclip_jax.errors import UserError
-from styleclip_jax.io import checkpoints, clip_files
+from .rules import Conversion
+from .torch_files import TorchFile
 
 
 class Kind(NamedTuple):
-    """How one kind of file is converted, written and read back.
+    """Kind of file: how it is recognized, converted, written and read back.
 
     Attributes:
       recognize: whether a file is of this kind.
-      convert: its table.
+      convert: tensors and configuration by its table.
       write: makes a model directory of a conversion, whole or not at all.
       read: flat tensors and the configuration of that directory.
     """
@@ -56,7 +58,7 @@ class Kind(NamedTuple):
 def _write_network(
     conversion: Conversion, file: TorchFile, directory: pathlib.Path
 ) -> None:
-    """The default: a directory of `checkpoints`."""
+    """Writes a directory of `checkpoints`, as most kinds are kept."""
     source = {
         "file": pathlib.Path(file.path).name,
         "format": file.format,
@@ -81,7 +83,7 @@ def _read_network(
         config_type=type(conversion.config),
         param_shapes=lambda _: shapes,
     )
-    return checkpoints.flatten(params), config
+    return param_trees.flatten(params), config
 
 
 def _write_clip(
@@ -94,7 +96,7 @@ def _read_clip(
     _: clip.ClipConversion, directory: pathlib.Path
 ) -> tuple[Mapping[str, Any], Any]:
     network = clip_files.load(directory)
-    return checkpoints.flatten(network.params), network.config
+    return param_trees.flatten(network.params), network.config
 
 
 KINDS = {
@@ -124,13 +126,13 @@ def _flags() -> flags.FlagValues:
         "kind",
         None,
         list(KINDS),
-        "What the files hold; told by their content if absent.",
+        "Kind of the files; told by their content if absent.",
         flag_values=values,
     )
     return values
 
 
-@end_if_unread()
+@program.end_if_unread()
 def main(argv: Sequence[str]) -> int:
     """Runs the program.
 
@@ -141,8 +143,7 @@ def main(argv: Sequence[str]) -> int:
       The exit code: 0, or 2 after one line on stderr that says what is wrong.
     """
     values = _flags()
-    if {"--help", "-help", "-h"} & set(argv):
-        print(f"{__doc__}\n{values.get_help()}")
+    if program.answer(argv, __doc__ or "", values):
         return 0
     try:
         paths = [pathlib.Path(path) for path in values(list(argv))[1:]]
@@ -151,9 +152,8 @@ def main(argv: Sequence[str]) -> int:
         for (file, conversion), directory in zip(jobs, directories, strict=True):
             _write(file, conversion, directory)
     except (UserError, flags.Error) as error:
-        message = " ".join(str(error).split())
-        print(f"error: {message.removeprefix('flag ')}", file=sys.stderr)
-        return EXIT_USER_ERROR
+        print(program.describe(error), file=sys.stderr)
+        return program.EXIT_USER_ERROR
     return 0
 
 
@@ -194,7 +194,7 @@ def _convert(path: pathlib.Path, kind: str | None) -> tuple[TorchFile, Conversio
 
 
 def _describe(conversion: Conversion, indent: str) -> None:
-    """Prints what was inferred, of further networks of the file too."""
+    """Prints the inferred configuration, and those of further networks of the file."""
     for field in dataclasses.fields(conversion.config):
         print(f"{indent}{field.name}: {getattr(conversion.config, field.name)}")
     for note in conversion.notes:
@@ -234,7 +234,11 @@ def _verify(
     config: Any,
     directory: pathlib.Path,
 ) -> None:
-    """Compares what was read back with what was to be written, bit for bit."""
+    """Compares tensors that were read back with those of the conversion, bit for bit.
+
+    Raises:
+      UserError: they differ, or the configurations do.
+    """
     different = [
         name
         for name in conversion.tensors.keys() | tensors.keys()
@@ -251,5 +255,10 @@ def _verify(
         )
 
 
-if __name__ == "__main__":
+def entry() -> None:
+    """The console script."""
     sys.exit(main(sys.argv))
+
+
+if __name__ == "__main__":
+    entry()

@@ -10,21 +10,21 @@ import pathlib
 import shutil
 from collections.abc import Callable, Mapping
 
-import flax.traverse_util
 import numpy as np
 
-from convert import rules
-from convert.rules import Conversion, Rule
-from convert.torch_files import TorchFile, tensors
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import clip_files, files
-from styleclip_jax.models import bpe, clip
+from styleclip_jax.models import bpe, clip, param_trees
+
+from . import rules
+from .rules import Conversion, Rule
+from .torch_files import TorchFile, tensors
 
 _HEAD_WIDTH = 64
 
 
 def _third(index: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Queries, keys or values out of a tensor that stacks the three."""
+    """Transform that cuts queries, keys or values out of a stack of the three."""
 
     def cut(x: np.ndarray) -> np.ndarray:
         return np.split(x, 3)[index]
@@ -32,19 +32,27 @@ def _third(index: int) -> Callable[[np.ndarray], np.ndarray]:
     return cut
 
 
-def _openai_norm(source: str, target: str) -> list[Rule]:
+def _norm(source: str, target: str) -> list[Rule]:
+    """Rules of one layer normalisation."""
     return [
         Rule(rf"{source}\.weight", rf"{target}/scale"),
         Rule(rf"{source}\.bias", rf"{target}/bias"),
     ]
 
 
+def _dense(source: str, target: str) -> list[Rule]:
+    """Rules of one dense layer."""
+    return [
+        Rule(rf"{source}\.weight", rf"{target}/kernel", rules.transpose),
+        Rule(rf"{source}\.bias", rf"{target}/bias"),
+    ]
+
+
 def _openai_tower(source: str, target: str) -> list[Rule]:
+    """Rules of the transformer of one tower."""
     block = rf"{source}transformer\.resblocks\.(\d+)\."
     layer = rf"{target}/encoder/layers/\1/"
-    table = [
-        *_openai_norm(block + r"ln_(\d)", layer + r"layer_norm\2"),
-    ]
+    table = _norm(block + r"ln_(\d)", layer + r"layer_norm\2")
     for index, part in enumerate("qkv"):
         cut = _third(index)
         table += [
@@ -64,10 +72,7 @@ def _openai_tower(source: str, target: str) -> list[Rule]:
         (r"mlp\.c_fc", "mlp/fc1"),
         (r"mlp\.c_proj", "mlp/fc2"),
     ):
-        table += [
-            Rule(rf"{block}{name}\.weight", rf"{layer}{dense}/kernel", rules.transpose),
-            Rule(rf"{block}{name}\.bias", rf"{layer}{dense}/bias"),
-        ]
+        table += _dense(block + name, layer + dense)
     return table
 
 
@@ -81,13 +86,13 @@ _OPENAI = [
     ),
     Rule(r"visual\.positional_embedding", f"{_VISION}/position_embedding/embedding"),
     # The misspelling is transformers'.
-    *_openai_norm(r"visual\.ln_pre", "vision_model/pre_layrnorm"),
-    *_openai_norm(r"visual\.ln_post", "vision_model/post_layernorm"),
+    *_norm(r"visual\.ln_pre", "vision_model/pre_layrnorm"),
+    *_norm(r"visual\.ln_post", "vision_model/post_layernorm"),
     *_openai_tower(r"visual\.", "vision_model"),
     Rule(r"visual\.proj", "visual_projection/kernel"),
     Rule(r"token_embedding\.weight", f"{_TEXT}/token_embedding/embedding"),
     Rule(r"positional_embedding", f"{_TEXT}/position_embedding/embedding"),
-    *_openai_norm("ln_final", "text_model/final_layer_norm"),
+    *_norm("ln_final", "text_model/final_layer_norm"),
     *_openai_tower("", "text_model"),
     Rule("text_projection", "text_projection/kernel"),
     Rule("logit_scale", "logit_scale"),
@@ -112,22 +117,9 @@ _TRANSFORMERS = [
         r"\1_model/embeddings/\2_embedding/embedding",
     ),
     Rule(_TOWER + r"embeddings\.position_ids", None),
-    Rule(
-        _TOWER + r"(pre_layrnorm|post_layernorm|final_layer_norm)\.weight",
-        r"\1_model/\2/scale",
-    ),
-    Rule(
-        _TOWER + r"(pre_layrnorm|post_layernorm|final_layer_norm)\.bias",
-        r"\1_model/\2/bias",
-    ),
-    Rule(_LAYER + r"layer_norm(\d)\.weight", _LAYER_TARGET + r"layer_norm\3/scale"),
-    Rule(_LAYER + r"layer_norm(\d)\.bias", _LAYER_TARGET + r"layer_norm\3/bias"),
-    Rule(
-        _LAYER + r"(self_attn|mlp)\.(\w+)\.weight",
-        _LAYER_TARGET + r"\3/\4/kernel",
-        rules.transpose,
-    ),
-    Rule(_LAYER + r"(self_attn|mlp)\.(\w+)\.bias", _LAYER_TARGET + r"\3/\4/bias"),
+    *_norm(_TOWER + "(pre_layrnorm|post_layernorm|final_layer_norm)", r"\1_model/\2"),
+    *_norm(_LAYER + r"layer_norm(\d)", _LAYER_TARGET + r"layer_norm\3"),
+    *_dense(_LAYER + r"(self_attn|mlp)\.(\w+)", _LAYER_TARGET + r"\3/\4"),
     Rule(r"(visual|text)_projection\.weight", r"\1_projection/kernel", rules.transpose),
     Rule("logit_scale", "logit_scale"),
 ]
@@ -190,9 +182,10 @@ def convert(file: TorchFile) -> ClipConversion:
     elif config.vocab_size == bpe.NUM_TOKENS_BESIDE_MERGES + bpe.NUM_MERGES:
         tokenizer = bpe.OPENAI_MERGES
     else:
+        names = " and ".join(clip_files.TOKENIZER_FILES)
         notes.append(
             f"no tokenizer: a vocabulary of {config.vocab_size} tokens is not "
-            f"OpenAI's; put {' and '.join(clip_files.TOKENIZER_FILES)} beside the result"
+            f"OpenAI's; put {names} beside the result"
         )
     return ClipConversion("clip", config, params, notes, tokenizer)
 
@@ -201,14 +194,14 @@ def write(conversion: ClipConversion, directory: files.Path) -> None:
     """Writes transformers' own directory format, whole or not at all.
 
     Args:
-      conversion: what `convert` returned.
+      conversion: result of `convert`.
       directory: folder to make, with config.json, model.safetensors (Flax),
         preprocessor_config.json and the tokenizer's vocab.json and merges.txt.
 
     Raises:
       UserError: the folder has something in it, or cannot be written.
     """
-    params = flax.traverse_util.unflatten_dict(conversion.tensors, sep="/")
+    params = param_trees.unflatten(conversion.tensors)
     with files.new_directory(directory) as temporary:
         clip_files.save(clip.Clip(params, conversion.config), temporary)
         source = conversion.tokenizer
@@ -222,6 +215,7 @@ def write(conversion: ClipConversion, directory: files.Path) -> None:
 
 
 def _table(source: Mapping[str, np.ndarray]) -> list[Rule] | None:
+    """Table for the names of a state dict, None if they are no CLIP's."""
     if {"visual.conv1.weight", "token_embedding.weight"} <= source.keys():
         return _OPENAI
     embeddings = {
@@ -258,7 +252,7 @@ def _infer_config(params: Mapping[str, np.ndarray], file: str) -> clip.ClipConfi
             vision_mlp_width=shape(f"vision_model/{mlp}")[1],
             vocab_size=vocab_size,
             context_length=shape(f"{_TEXT}/position_embedding/embedding")[0],
-            # The last of the vocabulary, as in OpenAI's.
+            # The end token is the last of the vocabulary, as in OpenAI's.
             eos_token_id=vocab_size - 1,
             text_width=text_width,
             text_layers=_count_layers(params, "text"),

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from convert import irse50, rules, stylegan2
-from convert.rules import Conversion, Rule
-from convert.torch_files import TorchFile, options_of, state_of, tensors
 from styleclip_jax import loading
 from styleclip_jax.errors import UserError
 from styleclip_jax.models import e4e
+
+from . import irse50, rules, stylegan2, torch_files
+from .rules import Conversion, Rule
+from .torch_files import TorchFile, options_of, state_of, tensors
 
 KIND = "e4e"
 
@@ -61,11 +62,7 @@ def convert(file: TorchFile) -> Conversion:
     if not recognize(file):
         raise UserError(f"{file.path}: expected an e4e or pSp encoder, found none")
     state, notes = tensors(state_of(file)), list[str]()
-    decoder = {
-        name.removeprefix("decoder."): state.pop(name)
-        for name in list(state)
-        if name.startswith("decoder.")
-    }
+    decoder = torch_files.pop_part(state, "decoder.")
     renamed = rules.rename_tensors(_TABLE, state, file=file.path)
     config = _infer_config(renamed.tensors, file, notes)
     average = _stored_average(file, config)

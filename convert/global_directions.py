@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from convert import torch_files
-from convert.rules import Conversion
-from convert.torch_files import TorchFile
 from styleclip_jax import spaces
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import direction_files, files
+
+from . import torch_files
+from .rules import Conversion
+from .torch_files import TorchFile
 
 KIND = "global_directions"
 # Name of the result in its folder.
@@ -32,7 +33,7 @@ _CLIP = direction_files.Origin("openai/clip-vit-base-patch32", None)
 
 @dataclasses.dataclass(frozen=True)
 class RelevanceInfo:
-    """What the files turn out to be.
+    """Shapes of relevance.
 
     Attributes:
       resolution: of the generator.
@@ -48,6 +49,7 @@ class RelevanceInfo:
 
     @property
     def layout(self) -> tuple[spaces.StyleLayer, ...]:
+        """Layout of S."""
         return spaces.style_layout(self.channels)
 
 
@@ -120,7 +122,7 @@ def write(conversion: Conversion, file: TorchFile, directory: pathlib.Path) -> N
 def read(
     conversion: Conversion, directory: pathlib.Path
 ) -> tuple[dict[str, Any], RelevanceInfo]:
-    """What `write` wrote."""
+    """Tensors and shapes that `write` wrote."""
     info = conversion.config
     found = direction_files.read_relevance(
         directory / FILE,
@@ -174,13 +176,14 @@ def channels_of(lengths: list[int], path: pathlib.Path) -> tuple[int, ...]:
 
 
 def _usable(layout: tuple[spaces.StyleLayer, ...]) -> tuple[int, ...]:
+    """Layers that have relevance: all but toRGB."""
     return tuple(i for i, layer in enumerate(layout) if not layer.is_torgb)
 
 
 def _measured(
     num_rows: int, layout: tuple[spaces.StyleLayer, ...], file: TorchFile
 ) -> tuple[int, ...]:
-    """The layers of so many rows: all, or those that the torch script takes."""
+    """Layers that have so many rows: all, or those that the torch script takes."""
     every = _usable(layout)
     first = tuple(i for i in every if layout[i].resolution <= _TORCH_RESOLUTION)
     counts = {sum(layout[i].channels for i in part): part for part in (first, every)}

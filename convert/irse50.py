@@ -9,15 +9,16 @@ import itertools
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from convert import rules
-from convert.rules import Conversion, Rule
-from convert.torch_files import TorchFile, tensors
 from styleclip_jax.errors import UserError
 from styleclip_jax.models import irse50
+
+from . import rules
+from .rules import Conversion, Rule
+from .torch_files import TorchFile, tensors
 
 KIND = "irse50"
 
@@ -46,7 +47,7 @@ def _norm(source: str, target: str) -> list[Rule]:
     }
     return [
         *(Rule(rf"{source}\.{a}", f"{target}/{b}") for a, b in leaves.items()),
-        # Counts the steps of its training.
+        # A count of the steps of its training.
         Rule(rf"{source}\.num_batches_tracked", None),
     ]
 
@@ -55,7 +56,7 @@ def body_rules(source: str, target: str) -> list[Rule]:
     """Rules of the body.
 
     Args:
-      source: regular expression, without groups, of what its names start with.
+      source: regular expression, without groups, of the start of its names.
       target: path of our body, such as "body".
     """
     stem, stem_target = rf"{source}input_layer\.", f"{target}/input"
@@ -96,7 +97,7 @@ def recognize(file: TorchFile) -> bool:
 
 
 def convert(file: TorchFile) -> Conversion:
-    """The network's weights and the architecture that their shapes tell.
+    """Weights of the network and the architecture that their shapes tell.
 
     Raises:
       UserError: no such network, another architecture, or missing or surplus tensors.
@@ -127,14 +128,14 @@ def infer_body(found: Mapping[str, np.ndarray], path: str, *, file: str) -> Body
     widths, squeezed = [], set()
     for number in range(max(numbers, default=0) + 1):
         block = f"{path}/block{number}"
-        width = _length(found, 0, f"{block}/norm2/scale", f"{block}/slope")
+        width = rules.length(found, 0, f"{block}/norm2/scale", f"{block}/slope")
         if width is None:
             raise UserError(
                 f"{file}: expected an IR-SE network with every block up to "
                 f"{max(numbers, default=0)}, found no width of block {number}"
             )
         widths.append(width)
-        hidden = _length(found, 1, f"{block}/squeeze/kernel")
+        hidden = rules.length(found, 1, f"{block}/squeeze/kernel")
         squeezed |= {(width, hidden)} if hidden else set()
     # Division rounds down, so that narrow networks fit several; the official one first.
     for reduction in (_REDUCTION, *range(1, min(widths) + 1)):
@@ -155,7 +156,7 @@ def infer_body(found: Mapping[str, np.ndarray], path: str, *, file: str) -> Body
 
 def _infer_config(found: Mapping[str, np.ndarray], file: str) -> irse50.IrseConfig:
     body = infer_body(found, "body", file=file)
-    inputs = _length(found, 0, "head/dense/kernel") or 0
+    inputs = rules.length(found, 0, "head/dense/kernel") or 0
     side = math.isqrt(inputs // body.widths[-1])
     if not side or side**2 * body.widths[-1] != inputs:
         raise UserError(
@@ -168,14 +169,6 @@ def _infer_config(found: Mapping[str, np.ndarray], file: str) -> irse50.IrseConf
         # Every stage halves the resolution.
         input_size=side << len(body.widths),
     )
-
-
-def _length(found: Mapping[str, np.ndarray], axis: int, *names: str) -> Any:
-    """Length of an axis of the first tensor that has it, or None."""
-    for name in names:
-        if name in found and found[name].ndim > axis:
-            return found[name].shape[axis]
-    return None
 
 
 def _chw_rows_to_hwc(kernel: np.ndarray, channels: int) -> np.ndarray:

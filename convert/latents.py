@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from convert import global_directions, torch_files
-from convert.rules import Conversion
-from convert.torch_files import TorchFile
 from styleclip_jax import spaces
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files, latent_files
+
+from . import global_directions, torch_files
+from .rules import Conversion
+from .torch_files import TorchFile
 
 KIND = "latents"
 _FORMATS = ("zip", "legacy")
@@ -23,7 +24,7 @@ _FORMATS = ("zip", "legacy")
 
 @dataclasses.dataclass(frozen=True)
 class LatentsInfo:
-    """What the file turns out to hold.
+    """Shape of latents, and of the generator if they are S.
 
     Attributes:
       shape: of all latents.
@@ -84,7 +85,7 @@ def write(conversion: Conversion, _: TorchFile, directory: pathlib.Path) -> None
 def read(
     conversion: Conversion, directory: pathlib.Path
 ) -> tuple[dict[str, Any], LatentsInfo]:
-    """What `write` wrote."""
+    """Latents that `write` wrote, and their shape."""
     array = latent_files.read_array(directory / conversion.config.file)
     info = dataclasses.replace(conversion.config, shape=array.shape)
     return {KIND: array}, info

@@ -10,17 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from convert import rules, stylegan2
-from convert.rules import Conversion, Rule
-from convert.torch_files import TorchFile, options_of, state_of, tensors
 from styleclip_jax.errors import UserError
 from styleclip_jax.methods import mapper
+
+from . import rules, stylegan2, torch_files
+from .rules import Conversion, Rule
+from .torch_files import TorchFile, options_of, state_of, tensors
 
 KIND = mapper.KIND
 # Folder of the decoder in that of the mapper.
 DECODER = "generator"
 
-# Our names of the networks in W+; the official one of coarse is misspelt.
+# Names of our networks in W+; the official name of coarse is misspelt.
 _NETWORKS = {
     "course_mapping": "coarse",
     "medium_mapping": "medium",
@@ -30,7 +31,7 @@ _NETWORKS = {
 
 
 def _style_name(index: int) -> str:
-    """Our name of the network of a style vector: two convolutions, then a toRGB."""
+    """Name of our network of a style vector: two convolutions, then a toRGB."""
     if index < 2:
         return ("b4_conv1", "b4_torgb")[index]
     resolution, layer = divmod(index - 2, 3)
@@ -70,11 +71,7 @@ def convert(file: TorchFile) -> Conversion:
     if not recognize(file):
         raise UserError(f"{file.path}: expected a latent mapper, found none")
     state = tensors(state_of(file))
-    decoder = {
-        name.removeprefix("decoder."): state.pop(name)
-        for name in list(state)
-        if name.startswith("decoder.")
-    }
+    decoder = torch_files.pop_part(state, "decoder.")
     renamed = rules.rename_tensors(_TABLE, state, file=file.path)
     options = options_of(file)
     config = _infer_config(renamed.tensors, options, file.path)
@@ -141,9 +138,10 @@ def _infer_channels(widths: Mapping[str, int], file: str) -> tuple[int, ...]:
 def _convert_decoder(
     decoder: dict[str, Any], config: mapper.MapperConfig, file: TorchFile
 ) -> Conversion:
+    """The generator in the file, which must be one for the mapper."""
     average = file.content.get("latent_avg")
     if isinstance(average, np.ndarray) and average.ndim:
-        # One w for all rows, or a row each.
+        # The average is one w for all rows, or a row each.
         rows = average.reshape(-1, average.shape[-1])
         if (rows == rows[0]).all():
             decoder["latent_avg"] = rows[0]

@@ -281,6 +281,7 @@ class Machine:
     def fill_array(
         self, array: np.ndarray, _: Any, shape: Any, dtype: Any, fortran: Any, data: Any
     ) -> None:
+        """Gives an array the state that its pickle has for it."""
         if self.unfilled.pop(id(array), None) is None:
             raise ValueError("a state for an array that has one")
         if isinstance(data, str):
@@ -306,10 +307,11 @@ class Machine:
 
 
 def read_legacy(stream: io.BytesIO, budget: Budget, inner: bool = False) -> Any:
-    """What follows the magic number in the format of torch.save before 1.6.
+    """Object in the format of torch.save before 1.6, after its magic number.
 
-    Protocol number, facts on the system, the object, the keys of the storages in
-    order, each a pickle; then, per storage, its length (int64) and its bytes.
+    The stream holds a protocol number, facts on the system, the object and the keys of
+    the storages in order, each a pickle; then, per storage, its length (int64) and its
+    bytes.
 
     Args:
       stream: at the protocol number.
@@ -366,7 +368,7 @@ def _count(shape: Any) -> int:
     return total
 
 
-# Substitutes for what checkpoints name; each takes the machine and the arguments.
+# Substitutes for the names in checkpoints; each takes the machine and the arguments.
 
 
 def _rebuild_tensor(
@@ -445,7 +447,7 @@ def _encode(machine: Machine, text: str, encoding: str = "latin1") -> bytes:
 
 
 def _new_dict(machine: Machine, *args: Any) -> dict[Any, Any]:
-    # Of an argument, a mapping or pairs; a defaultdict's is its factory.
+    # The argument is a mapping or pairs; a defaultdict's is its factory.
     pairs = [] if not args or isinstance(args[0], Global) else args[0]
     machine.budget.spend(len(pairs))
     items = pairs.items() if isinstance(pairs, dict) else pairs

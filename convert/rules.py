@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from styleclip_jax.errors import UserError
+from styleclip_jax.models import param_trees
 
 _MAX_NAMES = 5
 
@@ -19,7 +20,7 @@ def identity(x: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    r"""Where the tensors of one family of names go.
+    r"""Rule for one family of names: where its tensors go.
 
     Attributes:
       pattern: regular expression that the whole source name must match.
@@ -41,13 +42,13 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class Conversion:
-    """What a table module makes of one file.
+    """Result of a table module for one file.
 
     Attributes:
-      kind: what it is, such as "stylegan2"; names the network in its directory.
+      kind: kind of the file, such as "stylegan2"; names the network in its directory.
       config: the inferred architecture, a frozen dataclass or a dict.
       tensors: parameters by flat name, "/" between the levels.
-      notes: what the user should know about choices made on the way, a line each.
+      notes: lines for the user on choices made on the way.
       parts: further networks of the file, by the name of their folder in that of this
         one.
     """
@@ -119,7 +120,7 @@ def check_tensors(
     """Checks that nothing is left over on either side and that the shapes match.
 
     Args:
-      renamed: what `rename_tensors` returned.
+      renamed: result of `rename_tensors`.
       target_shapes: shape of every leaf to fill.
       file: path to name in errors.
 
@@ -131,18 +132,16 @@ def check_tensors(
         source name) and of another shape, in one line.
     """
     tensors, origins, unknown = renamed
-    missing = [name for name in target_shapes if name not in tensors]
-    surplus = [origins[name] for name in tensors if name not in target_shapes]
+    missing, surplus, misshapen = param_trees.differences(tensors, target_shapes)
     misshapen = [
-        f"{name} expected {list(shape)} found {list(tensors[name].shape)}"
-        for name, shape in target_shapes.items()
-        if name in tensors and tensors[name].shape != tuple(shape)
+        f"{name} expected {list(target_shapes[name])} found {list(tensors[name].shape)}"
+        for name in misshapen
     ]
     faults = [
         f"{len(names)} {label} tensor{'s' * (len(names) > 1)} ({list_names(names)})"
         for label, names in (
             ("missing", missing),
-            ("surplus", unknown + surplus),
+            ("surplus", unknown + [origins[name] for name in surplus]),
             ("wrongly shaped", misshapen),
         )
         if names
@@ -159,7 +158,7 @@ def convert_tensors(
     *,
     file: str,
 ) -> dict[str, np.ndarray]:
-    """Applies a table whose targets are known beforehand.
+    """Tensors by a table whose targets are known beforehand.
 
     Args:
       rules: the table.
@@ -229,6 +228,14 @@ def chain(
         return x
 
     return apply
+
+
+def length(found: Mapping[str, np.ndarray], axis: int, *names: str) -> int | None:
+    """Length of an axis of the first tensor that has it, None if there is none."""
+    for name in names:
+        if name in found and found[name].ndim > axis:
+            return found[name].shape[axis]
+    return None
 
 
 def list_names(names: Sequence[str]) -> str:

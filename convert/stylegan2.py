@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from convert import pickles, rules
-from convert.pickles import Object
-from convert.rules import Conversion, Rule
-from convert.torch_files import TorchFile, tensors
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import checkpoints
-from styleclip_jax.models import stylegan2
+from styleclip_jax.models import param_trees, stylegan2
 from styleclip_jax.models.network import Network
+
+from . import pickles, rules
+from .pickles import Object
+from .rules import Conversion, Rule
+from .torch_files import TorchFile, tensors
 
 KIND = "stylegan2"
 
@@ -29,11 +29,17 @@ _FIR = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64
 _LR_MULTIPLIER = 0.01
 
 
-def _noise_owner(index: int) -> str:
-    """Our name of the layer that uses the noise buffer of this number."""
+def _mapping(leaf: str) -> Callable[[re.Match[str]], str]:
+    """Target in rosinality's layer `style.N`, of which the first normalises z."""
+    return lambda match: f"mapping/fc{int(match[1]) - 1}/{leaf}"
+
+
+def _noise(match: re.Match[str]) -> str:
+    """Target of the noise buffer whose number is the first group."""
+    index = int(match[1])
     if index == 0:
-        return "synthesis/b4/conv1"
-    return f"synthesis/b{8 << (index - 1) // 2}/conv{(index - 1) % 2}"
+        return "synthesis/b4/conv1/noise_const"
+    return f"synthesis/b{8 << (index - 1) // 2}/conv{(index - 1) % 2}/noise_const"
 
 
 def _at(leaf: str) -> Callable[[re.Match[str]], str]:
@@ -57,13 +63,8 @@ def _at(leaf: str) -> Callable[[re.Match[str]], str]:
 _LAYER = r"(conv1|to_rgb1|convs\.\d{1,2}|to_rgbs\.\d{1,2})\."
 
 _ROSINALITY = (
-    Rule(
-        r"style\.(\d{1,2})\.weight",
-        # Layer 0 is the normalisation of z.
-        lambda m: f"mapping/fc{int(m[1]) - 1}/kernel",
-        rules.transpose,
-    ),
-    Rule(r"style\.(\d{1,2})\.bias", lambda m: f"mapping/fc{int(m[1]) - 1}/bias"),
+    Rule(r"style\.(\d{1,2})\.weight", _mapping("kernel"), rules.transpose),
+    Rule(r"style\.(\d{1,2})\.bias", _mapping("bias")),
     Rule(r"latent_avg", "mapping/w_avg", rules.squeeze),
     Rule(
         r"input\.input", "synthesis/const", rules.chain(rules.first, rules.chw_to_hwc)
@@ -77,11 +78,7 @@ _ROSINALITY = (
     Rule(_LAYER + r"conv\.modulation\.bias", _at("affine/bias")),
     Rule(_LAYER + r"noise\.weight", _at("noise_strength"), rules.squeeze),
     Rule(_LAYER + r"(activate\.)?bias", _at("bias"), rules.squeeze),
-    Rule(
-        r"noises\.noise_(\d{1,2})",
-        lambda m: f"{_noise_owner(int(m[1]))}/noise_const",
-        rules.squeeze,
-    ),
+    Rule(r"noises\.noise_(\d{1,2})", _noise, rules.squeeze),
     # Checked by _check_fir.
     Rule(r"(convs\.\d+\.conv\.blur|to_rgbs\.\d+\.upsample)\.kernel", None),
 )
@@ -142,17 +139,13 @@ _TENSORFLOW = (
         "synthesis/const",
         rules.chain(rules.first, rules.chw_to_hwc),
     ),
-    Rule(
-        r"synthesis/noise(\d{1,2})",
-        lambda m: f"{_noise_owner(int(m[1]))}/noise_const",
-        rules.squeeze,
-    ),
+    Rule(r"synthesis/noise(\d{1,2})", _noise, rules.squeeze),
     # The level of detail of progressive growing, which StyleGAN2 does not use.
     Rule(r"(synthesis/)?lod", None),
 )
 
-# What every supported generator is built with, where its file says so: modules of
-# NVIDIA's PyTorch pickles, attribute, value.
+# Settings that every supported generator is built with, checked where its file has
+# them: modules of NVIDIA's PyTorch pickles, attribute, value.
 _NVIDIA_SETTINGS = (
     (r"synthesis\.b\d+", "architecture", "skip"),
     (r"synthesis\.b\d+\.conv[01]", "activation", "lrelu"),
@@ -172,7 +165,7 @@ _TF_SETTINGS = {
 
 
 class _Source(NamedTuple):
-    """One generator as its file has it.
+    """Generator as its file has it.
 
     Attributes:
       what: part of the file, for people.
@@ -231,11 +224,13 @@ def _rosinality_state(content: Any) -> dict[str, Any] | None:
 
 
 def _nvidia_network(content: Any) -> Object | None:
+    """The averaged generator in one of NVIDIA's PyTorch pickles."""
     network = content.get("G_ema") if isinstance(content, dict) else None
     return network if isinstance(network, Object) else None
 
 
 def _tf_network(content: Any) -> Object | None:
+    """The averaged generator in a TensorFlow pickle."""
     if isinstance(content, tuple) and len(content) == 3:
         network = content[2]
         if isinstance(network, Object) and network.type == pickles.TF_NETWORK:
@@ -244,6 +239,7 @@ def _tf_network(content: Any) -> Object | None:
 
 
 def _open(file: TorchFile) -> _Source:
+    """The generator in any of the three layouts, with its settings checked."""
     content = file.content
     if (state := _rosinality_state(content)) is not None:
         source = tensors(state)
@@ -280,13 +276,7 @@ def _infer_config(
     Several tensors tell each number, so that a missing one is reported as such later.
     """
 
-    def length(axis: int, *names: str) -> int | None:
-        for name in names:
-            if name in found and found[name].ndim > axis:
-                return found[name].shape[axis]
-        return None
-
-    rgb = length(3, "synthesis/b4/torgb/kernel")
+    rgb = rules.length(found, 3, "synthesis/b4/torgb/kernel")
     if rgb not in (None, 3):
         raise UserError(
             f"{file}: expected a generator of RGB images, found {rgb} channels"
@@ -298,7 +288,8 @@ def _infer_config(
     channels = []
     for index in range(max(0, resolution.bit_length() - 2)):
         block = f"synthesis/b{4 << index}"
-        count = length(
+        count = rules.length(
+            found,
             0,
             f"{block}/conv1/bias",
             f"{block}/conv0/bias",
@@ -311,12 +302,12 @@ def _infer_config(
             )
         channels.append(count)
     layers = {int(m[1]) for name in found if (m := re.match(r"mapping/fc(\d+)/", name))}
-    w_dim = length(0, "synthesis/b4/conv1/affine/kernel", "mapping/w_avg")
+    w_dim = rules.length(found, 0, "synthesis/b4/conv1/affine/kernel", "mapping/w_avg")
     if not layers or w_dim is None:
         raise UserError(f"{file}: expected a mapping network from z to w, found none")
-    c_dim = length(0, "mapping/embed/kernel") or 0
+    c_dim = rules.length(found, 0, "mapping/embed/kernel") or 0
     # A class-conditional mapping sees z and the embedded class, w_dim long.
-    mapped = length(0, "mapping/fc0/kernel") or w_dim
+    mapped = rules.length(found, 0, "mapping/fc0/kernel") or w_dim
     try:
         return stylegan2.GeneratorConfig(
             resolution=resolution,
@@ -351,7 +342,7 @@ def _average_w(
     if config.c_dim:
         classes = np.arange(_NUM_AVERAGED) % config.c_dim
         label = jnp.eye(config.c_dim)[classes]
-    params = checkpoints.unflatten(found)
+    params = param_trees.unflatten(found)
     w = stylegan2.map_latents(Network(params, config), jnp.asarray(z), label)
     return np.asarray(w, np.float64).mean(axis=0).astype(np.float32)
 
@@ -378,6 +369,7 @@ def _expect(name: str, value: Any, expected: Any, file: str) -> None:
 
 
 def _clamp_value(value: Any, file: str) -> float | None:
+    """The bound on the activations, None for no bound."""
     if value is None:
         return None
     if not isinstance(value, int | float) or not value > 0:
@@ -395,7 +387,7 @@ def _nvidia_modules(module: Object, prefix: str = "") -> Iterator[tuple[str, Obj
 
 
 def _nvidia_clamp(network: Object, file: str) -> float | None:
-    """Checks the settings of all modules, and returns the one that may vary."""
+    """Checks the settings of all modules, and returns conv_clamp, which may vary."""
     clamps = {}
     for path, module in _nvidia_modules(network):
         for pattern, name, expected in _NVIDIA_SETTINGS:
@@ -423,6 +415,7 @@ def _tf_networks(network: Object) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _tf_variables(network: Object, file: str) -> dict[str, np.ndarray]:
+    """Variables of a TensorFlow network by name."""
     found = {}
     for prefix, state in _tf_networks(network):
         for variable in state.get("variables") or ():

@@ -17,9 +17,10 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
-from convert import pickles
-from convert.pickles import Object
 from styleclip_jax.errors import UserError
+
+from . import pickles
+from .pickles import Object
 
 Format = Literal[
     "zip",
@@ -49,7 +50,7 @@ _SAFETENSORS_DTYPES = {
     "BOOL": np.bool_,
 }
 
-# What a damaged file can make the parsers below raise.
+# Errors that the parsers below raise at damaged files.
 _DAMAGE = (
     AssertionError,
     AttributeError,
@@ -77,11 +78,11 @@ _FOREIGN = (
 
 @dataclasses.dataclass(frozen=True)
 class TorchFile:
-    """What a file holds.
+    """Content of a file.
 
     Attributes:
-      path: where it was read from.
-      format: how it was serialised.
+      path: of the file.
+      format: in which it was serialised.
       content: dicts, lists, NumPy arrays, plain values and `Object`s.
     """
 
@@ -130,9 +131,9 @@ def tensors(content: Any, prefix: str = "") -> dict[str, np.ndarray]:
     """Every array of a nested object by its dotted path, as a state dict names it.
 
     Args:
-      content: what `read` found, or a part of it. Of modules, parameters and buffers
-        count, of other objects all attributes.
-      prefix: what the names start with.
+      content: of a file, or a part of it. Modules count by their parameters and
+        buffers, other objects by all attributes.
+      prefix: start of the names.
 
     Returns:
       Arrays by name, in the order of the file.
@@ -146,7 +147,7 @@ def tensors(content: Any, prefix: str = "") -> dict[str, np.ndarray]:
 
 
 def summarize(content: Any) -> str:
-    """A few words on what a nested object is, with its topmost names."""
+    """Description of a nested object in a few words, with its topmost names."""
     if isinstance(content, np.ndarray):
         return f"an array of shape {list(content.shape)}"
     if isinstance(content, list | tuple):
@@ -157,6 +158,27 @@ def summarize(content: Any) -> str:
     what = content.type if isinstance(content, Object) else "a dict"
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     return _one_line(f"{what} with {', '.join(names[:8]) or 'nothing'}{more}")
+
+
+def state_of(file: TorchFile) -> Mapping[str, Any]:
+    """The state dict in a checkpoint, or alone in a file."""
+    content = file.content if isinstance(file.content, dict) else {}
+    state = content.get("state_dict", content)
+    return state if isinstance(state, dict) else {}
+
+
+def pop_part(state: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """Takes the tensors with a prefix out of a state dict; names lose it."""
+    names = [name for name in state if name.startswith(prefix)]
+    return {name.removeprefix(prefix): state.pop(name) for name in names}
+
+
+def options_of(file: TorchFile) -> Mapping[str, Any]:
+    """The flags of the training, stored as a dict or a namespace."""
+    options = file.content.get("opts")
+    if isinstance(options, Object):
+        options = options.state
+    return options if isinstance(options, dict) else {}
 
 
 def _one_line(error: object) -> str:
@@ -205,7 +227,7 @@ _Reader = Callable[[pathlib.Path], tuple[Format, Any]]
 
 
 def _reader_of(head: bytes) -> tuple[_Reader, str]:
-    """How to read a file that starts with these bytes, and what to call it."""
+    """Reader of a file that starts with these bytes, and its name in messages."""
     if head.startswith(b"PK\x03\x04"):
         return _read_zip, "the zip archive"
     if head[:1] == b"\x80" and head[1:2] in (b"\2", b"\3", b"\4", b"\5"):
@@ -267,7 +289,7 @@ def _read_zip(path: pathlib.Path) -> tuple[Format, Any]:
 def _read_archive(
     archive: zipfile.ZipFile, infos: dict[str, zipfile.ZipInfo], root: str, size: int
 ) -> Any:
-    """What torch.save or torch.jit.save put into a zip archive under `root`."""
+    """Object that torch.save or torch.jit.save put into a zip archive under `root`."""
     budget = pickles.Budget(size)
     storages: dict[str, np.ndarray] = {}
 
@@ -318,18 +340,3 @@ def _read_safetensors(path: pathlib.Path) -> tuple[Format, Any]:
         array = np.frombuffer(entry["data"], np.uint8).view(dtype)
         content[name] = array.reshape(entry["shape"])
     return "safetensors", content
-
-
-def state_of(file: TorchFile) -> Mapping[str, Any]:
-    """The state dict in a checkpoint, or alone in a file."""
-    content = file.content if isinstance(file.content, dict) else {}
-    state = content.get("state_dict", content)
-    return state if isinstance(state, dict) else {}
-
-
-def options_of(file: TorchFile) -> Mapping[str, Any]:
-    """The flags of the training, stored as a dict or a namespace."""
-    options = file.content.get("opts")
-    if isinstance(options, Object):
-        options = options.state
-    return options if isinstance(options, dict) else {}

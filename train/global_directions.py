@@ -29,7 +29,8 @@ from styleclip_jax.errors import UserError
 from styleclip_jax.io import direction_files
 from styleclip_jax.methods import global_directions
 from styleclip_jax.methods.channel_relevance import RelevanceConfig
-from train import relevance_run
+
+from . import relevance_run
 
 VALUES = flags.FlagValues()
 program.define(RelevanceConfig, VALUES)

@@ -33,7 +33,8 @@ from styleclip_jax.io import checkpoints, files, images, latent_files
 from styleclip_jax.methods import mapper, mapper_training
 from styleclip_jax.models import clip, stylegan2
 from styleclip_jax.models.network import Network
-from train import mapper_run
+
+from . import mapper_run
 
 
 @dataclasses.dataclass(frozen=True)

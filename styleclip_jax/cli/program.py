@@ -44,7 +44,10 @@ _DEFINERS: dict[type, Callable[..., Any]] = {
 
 
 def define(
-    config_type: type, values: flags.FlagValues, names: Sequence[str] | None = None
+    config_type: type,
+    values: flags.FlagValues,
+    names: Sequence[str] | None = None,
+    **defaults: Any,
 ) -> None:
     """Defines a flag for every field of a dataclass.
 
@@ -57,11 +60,13 @@ def define(
         None.
       values: where the flags are defined.
       names: fields that get a flag; None for all.
+      **defaults: of this program, where they are others than the fields'.
     """
     helps = _attribute_docs(config_type)
     for field, kind, element in _fields(config_type, names):
         flag, text = _flag_of(field.name), helps[field.name]
         default: Any = None if field.default is dataclasses.MISSING else field.default
+        default = defaults.get(field.name, default)
         if kind is tuple and default is not None:
             default = [f"{x:g}" if element is float else str(x) for x in default]
         options: dict[str, Any] = {"flag_values": values}

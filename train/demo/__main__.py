@@ -12,7 +12,8 @@ from absl import flags, logging
 
 from styleclip_jax.cli import program
 from styleclip_jax.errors import UserError
-from train.demo import (
+
+from . import (
     clip_stage,
     edits_stage,
     generator_stage,
@@ -35,7 +36,7 @@ STAGES: dict[str, Stage] = {
     "edits": edits_stage.run,
 }
 
-_ASSETS = pathlib.Path(__file__).parents[1] / "styleclip_jax" / "assets"
+_ASSETS = pathlib.Path(__file__).parents[2] / "styleclip_jax" / "assets"
 
 VALUES = flags.FlagValues()
 flags.DEFINE_list(

@@ -10,7 +10,8 @@ import numpy as np
 from styleclip_jax.models import clip_input, stylegan2
 from styleclip_jax.models.network import Network
 from styleclip_jax.toy import world
-from train.demo import common, generator_stage
+
+from . import common, generator_stage
 
 # How much oftener than the others (1) an attribute moves: those that edits are for, and
 # those that are slow to follow (hair styles) or that edits lose most (backgrounds).

@@ -48,7 +48,8 @@ from styleclip_jax.io import clip_files
 from styleclip_jax.models import bpe, clip, clip_input
 from styleclip_jax.models.network import Network
 from styleclip_jax.toy import world
-from train.demo import clip_losses, clip_pictures, common, judge_stage
+
+from . import clip_losses, clip_pictures, common, judge_stage
 
 NUM_MERGES = 4000
 # OpenAI's largest scale; the official losses assume it.

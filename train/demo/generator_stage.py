@@ -38,10 +38,11 @@ from absl import logging
 
 from styleclip_jax import spaces
 from styleclip_jax.io import checkpoints
-from styleclip_jax.models import stylegan2
+from styleclip_jax.models import param_trees, stylegan2
 from styleclip_jax.models.network import Network
 from styleclip_jax.toy import judge, world
-from train.demo import common, convolution, judge_stage
+
+from . import common, convolution, judge_stage
 
 _MAPPING_LR_MULTIPLIER = 0.01
 _STEEPNESS = 100.0
@@ -193,13 +194,13 @@ def export_params(
     """
     code, average = embedding(config.w_dim), mean_latent(config.w_dim)
     projection = np.linalg.pinv(code) @ code
-    flat = checkpoints.flatten(jax.device_get(synthesis))
+    flat = param_trees.flatten(jax.device_get(synthesis))
     for name in [name for name in flat if name.endswith("affine/kernel")]:
         kernel = projection.T @ flat[name]
         bias = name.replace("kernel", "bias")
         flat[name] = kernel
         flat[bias] = flat[bias] - average @ kernel / math.sqrt(config.w_dim)
-    return {"mapping": mapping_params(config), "synthesis": checkpoints.unflatten(flat)}
+    return {"mapping": mapping_params(config), "synthesis": param_trees.unflatten(flat)}
 
 
 def reconstruction(

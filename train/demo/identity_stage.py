@@ -20,7 +20,8 @@ from styleclip_jax.io import checkpoints
 from styleclip_jax.models import irse50
 from styleclip_jax.models.network import Network
 from styleclip_jax.toy import world
-from train.demo import common, judge_stage
+
+from . import common, judge_stage
 
 RESOLUTION = 64
 

@@ -18,7 +18,8 @@ from absl import logging
 from styleclip_jax.io import checkpoints
 from styleclip_jax.models.network import Network
 from styleclip_jax.toy import judge, world
-from train.demo import common
+
+from . import common
 
 _JUDGE = judge.JudgeConfig()
 

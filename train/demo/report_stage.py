@@ -16,7 +16,8 @@ from styleclip_jax import loading, spaces
 from styleclip_jax.models import stylegan2
 from styleclip_jax.models.network import Network
 from styleclip_jax.toy import judge
-from train.demo import clip_stage, common, judge_stage
+
+from . import clip_stage, common, judge_stage
 
 
 def sample_latents(

@@ -57,6 +57,14 @@ class Models:
         """
         return self.identity is not None or self.generator is None
 
+    def with_decoder(self) -> "Models":
+        """The same with the encoder's own generator, where no other is named."""
+        if self.generator is None and self.encoder is not None:
+            decoder = pathlib.Path(self.encoder) / DECODER
+            if decoder.is_dir():
+                return dataclasses.replace(self, generator=str(decoder))
+        return self
+
     def one_hot_label(self, config: stylegan2.GeneratorConfig) -> jax.Array | None:
         """The class as a one-hot vector [c_dim], None for an unconditional generator.
 
@@ -90,7 +98,10 @@ class Models:
             elif name == "encoder":
                 found[name] = checkpoints.fingerprint(str(self.encoder))
             else:
-                where = {"generator": generator_directory, "identity": identity_directory}
+                where = {
+                    "generator": generator_directory,
+                    "identity": identity_directory,
+                }
                 directory = where[name](getattr(self, name))
                 found[name] = checkpoints.fingerprint(directory)
         return found

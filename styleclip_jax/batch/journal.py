@@ -1,117 +1,22 @@
-"""Output folders: what was run is written down, and runs go on where they stopped."""
+"""Journal of a run: its results on disk as they are made, in order at the end."""
 
 import contextlib
-import importlib.metadata
 import itertools
 import json
 import pathlib
-import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
-from absl import flags
 
-import styleclip_jax
 from styleclip_jax import spaces
-from styleclip_jax.cli import program
-from styleclip_jax.errors import UserError
-from styleclip_jax.io import files, images, latent_files
+from styleclip_jax.io import files, latent_files
 from styleclip_jax.models import stylegan2
-
-# Flags that say where and how fast, not what.
-_NEUTRAL_FLAGS = (
-    *("outdir", "batch_size", "export", "export_weights"),
-    *("distributed", "coordinator_address", "num_processes", "process_id"),
-)
-# Flags and inputs of a run, in its folder.
-RECORD = "run.json"
 
 # Failures that are named.
 _NUM_SHOWN = 10
 # Latents in memory while parts are put in order.
 _CHUNK = 1024
-_PACKAGES = ("jax", "flax", "optax", "transformers", "numpy")
-
-
-def define(values: flags.FlagValues, *, outdir: str, grid: int) -> None:
-    """Defines the flags of every program that writes images."""
-    flags.DEFINE_string("outdir", outdir, "Folder for the results.", flag_values=values)
-    flags.DEFINE_enum(
-        "images",
-        "png",
-        images.FORMATS,
-        "Format of the images; npy is float32 in [-1, 1], for exact work.",
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "grid",
-        grid,
-        "Number of latents on the sheet grid.png, 0 for no sheet.",
-        lower_bound=0,
-        flag_values=values,
-    )
-
-
-def begin(
-    program: str,
-    values: flags.FlagValues,
-    inputs: Mapping[str, str],
-    *,
-    folder: str = "outdir",
-    neutral: Sequence[str] = _NEUTRAL_FLAGS,
-) -> pathlib.Path:
-    """Opens the folder of a run: writes run.json, or checks the one that is there.
-
-    Args:
-      program: name of the program.
-      values: parsed flags.
-      inputs: hash (or name) of each input.
-      folder: flag that names the folder.
-      neutral: flags that may differ when a run goes on.
-
-    Returns:
-      The folder.
-
-    Raises:
-      UserError: the folder holds another run, or files and no run, or cannot be
-        written.
-    """
-    outdir = pathlib.Path(str(values[folder].value))
-    record = {
-        "program": program,
-        "flags": {
-            name: values[name].value
-            for name in sorted(values)
-            if name not in (*neutral, program.CACHE) and not name.startswith("help")
-        },
-        "inputs": dict(inputs),
-    }
-    path = outdir / RECORD
-    if path.exists():
-        _refuse_differences(folder, path, files.read_json(path), record)
-        return outdir
-    if outdir.exists() and (not outdir.is_dir() or any(outdir.iterdir())):
-        raise UserError(
-            f"--{folder}: expected a new or empty folder, or that of a run, found "
-            f"{outdir} with other contents"
-        )
-    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    versions |= {
-        "styleclip_jax": styleclip_jax.__version__,
-        "python": platform.python_version(),
-    }
-    device = jax.devices()[0]
-    files.write_json(
-        path,
-        record
-        | {
-            "versions": versions,
-            "devices": f"{jax.device_count()} × {device.device_kind}",
-        },
-    )
-    return outdir
 
 
 class Journal:
@@ -264,21 +169,22 @@ def name(line: dict[str, Any]) -> str:
     return f"seed {line['seed']}" if "seed" in line else f"row {line['row']}"
 
 
-def report_failures(journal: Journal, unit: str, *, shown: bool) -> int:
-    """Says what was not finite in a finished run, and returns the exit code."""
-    failed = 0
-    for line in journal.lines():
-        if "failed_at" not in line:
-            continue
-        failed += 1
-        if shown and failed <= _NUM_SHOWN:
-            print(
-                f"failed: {unit} {line['index']} of {name(line)}, it was not finite at "
-                f"step {line['failed_at']}"
-            )
-    if failed and shown:
-        print(f"failed: {failed} of {len(journal.done)} {unit}s")
-    return program.EXIT_FAILED_ITEMS if failed else 0
+def describe_failures(journal: Journal, unit: str) -> list[str]:
+    """Lines on what was not finite in a finished run; none where all was.
+
+    Args:
+      journal: of the run.
+      unit: what a result is called, such as "edit".
+    """
+    failed = [line for line in journal.lines() if "failed_at" in line]
+    lines = [
+        f"failed: {unit} {line['index']} of {name(line)}, it was not finite at "
+        f"step {line['failed_at']}"
+        for line in failed[:_NUM_SHOWN]
+    ]
+    if failed:
+        lines.append(f"failed: {len(failed)} of {len(journal.done)} {unit}s")
+    return lines
 
 
 class _Where(NamedTuple):
@@ -365,22 +271,3 @@ def _in_order(where: _Where) -> Iterator[bytes]:
         for part, offset in zip(where.part, where.offset, strict=True):
             opened[part].seek(offset)
             yield opened[part].readline()
-
-
-def _refuse_differences(
-    folder: str, path: pathlib.Path, found: dict[str, Any], record: dict[str, Any]
-) -> None:
-    if found.get("program") != record["program"]:
-        raise UserError(
-            f"--{folder}: {path} is of {found.get('program')}, expected another folder "
-            f"for {record['program']}"
-        )
-    for part, prefix in (("flags", "--"), ("inputs", "")):
-        before, now = found.get(part, {}), record[part]
-        for name in sorted(before.keys() | now.keys()):
-            if before.get(name) != now.get(name):
-                raise UserError(
-                    f"--{folder}: {path} is of a run with {prefix}{name}="
-                    f"{before.get(name)}, found {now.get(name)}; use the same flags to "
-                    "go on with it, or another folder"
-                )

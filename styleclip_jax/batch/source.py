@@ -1,27 +1,98 @@
 """Source of a run: latents of seeds or of a file, some at a time."""
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from styleclip_jax import latents, spaces
+from styleclip_jax.errors import UserError
 from styleclip_jax.io import latent_files
+from styleclip_jax.models import stylegan2
 
 
 @dataclasses.dataclass(frozen=True)
-class LatentSource:
-    """The latents that a program works on.
+class SourceRequest:
+    """Latents that a work starts from.
 
     Attributes:
-      space: one of `io.latents.SPACES`.
-      origins: where each latent comes from: its seed, or its row in the file.
+      seeds: Seeds of random latents, such as 0-15 or 1,5,8-11; drawn as in
+        stylegan2-ada-pytorch.
+      latents: File of latents (.npy, .npz, .safetensors) instead of seeds.
+      truncation_psi: Truncation of z and w: 1 is none, 0 the average.
+      truncation_cutoff: Number of leading rows to truncate; all of them if absent.
+    """
+
+    seeds: str | None = None
+    latents: str | None = None
+    truncation_psi: float = 0.7
+    truncation_cutoff: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.seeds is not None and self.latents is not None:
+            raise UserError(
+                "seeds and latents: expected one of them, found both",
+                field="seeds",
+                also=["latents"],
+            )
+        if not -4 <= self.truncation_psi <= 4:
+            raise UserError(
+                f"truncation_psi: expected -4 to 4, found {self.truncation_psi}",
+                field="truncation_psi",
+            )
+        cutoff = self.truncation_cutoff
+        if cutoff is not None and cutoff < 0:
+            raise UserError(
+                f"truncation_cutoff: expected at least 0, found {cutoff}",
+                field="truncation_cutoff",
+            )
+
+    def open(
+        self,
+        config: stylegan2.GeneratorConfig,
+        *,
+        default_seeds: str,
+        space: str | None = None,
+    ) -> "LatentSource":
+        """The latents for a generator.
+
+        Args:
+          config: of the generator.
+          default_seeds: used without seeds and latents.
+          space: of the file; None tells it by the shape.
+
+        Raises:
+          UserError: no such seeds, or a file that does not fit.
+        """
+        options = {
+            "layout": config.style_layout,
+            "z_dim": config.z_dim,
+            "truncation_psi": self.truncation_psi,
+            "truncation_cutoff": self.truncation_cutoff,
+        }
+        if self.latents is not None:
+            found = latent_files.read(self.latents, config, space)
+            rows = range(len(found.array))
+            return LatentSource(found.space, rows, found.array, **options)
+        seeds = parse_seeds(default_seeds if self.seeds is None else self.seeds)
+        return LatentSource("z", seeds, None, **options)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LatentSource:
+    """Latents of seeds or of an array, read some at a time.
+
+    Attributes:
+      space: one of `latent_files.SPACES`.
+      origins: origin of each latent: its seed, or its row in the file.
       array: what the file holds, [N, …]; None for z of seeds.
       layout: of S.
       z_dim: length of z.
       truncation_psi: applied to z and w, never to W+ and S.
       truncation_cutoff: number of leading rows to truncate, None for all.
+      unit: "seed" or "row", what the origins are.
     """
 
     space: str
@@ -31,13 +102,15 @@ class LatentSource:
     z_dim: int
     truncation_psi: float = 1.0
     truncation_cutoff: int | None = None
+    unit: str = ""
 
     def __len__(self) -> int:
         return len(self.origins)
 
     def origin(self, row: int) -> dict[str, int]:
-        """Where a latent comes from: {"seed": 3} or {"row": 3}."""
-        return {"seed" if self.array is None else "row": self.origins[row]}
+        """Origin of a latent: {"seed": 3} or {"row": 3}."""
+        unit = self.unit or ("seed" if self.array is None else "row")
+        return {unit: self.origins[row]}
 
     def load(self, rows: np.ndarray) -> Any:
         """Some latents as float32 in memory, S as a tuple of style vectors."""
@@ -48,3 +121,37 @@ class LatentSource:
         if self.space == "s":
             return spaces.unflatten_styles(found, self.layout)
         return found
+
+    def convert(self, generator: Any, batch: Any, *, to: str, label: Any) -> Any:
+        """A loaded batch in the space "w_plus" or "s"; see `latents.convert`."""
+        return latents.convert(
+            generator,
+            batch,
+            space=self.space,
+            truncation_psi=self.truncation_psi,
+            cutoff=self.truncation_cutoff,
+            to=to,
+            label=label,
+        )
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Seeds of "3", "0-15" or "1,5,8-11", in the order given.
+
+    Raises:
+      UserError: not such a list.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if match is None or (match[2] and int(match[2]) < int(match[1])):
+            raise UserError(
+                f"seeds: expected numbers such as 0-15 or 1,5,8-11, found {text!r}",
+                field="seeds",
+            )
+        seeds += range(int(match[1]), int(match[2] or match[1]) + 1)
+    if max(seeds) >= 2**32:
+        raise UserError(
+            f"seeds: expected seeds below 2^32, found {max(seeds)}", field="seeds"
+        )
+    return seeds

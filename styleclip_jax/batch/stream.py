@@ -4,8 +4,8 @@ Batches are placed on the devices ahead of time and work on them is queued there
 waiting; results are fetched and written by threads while the next ones are computed.
 So memory is that of a few batches, however many latents there are.
 
-Latents are taken in batches of --batch_size, one for each device at a time. Which
-latents share a batch depends on their order and on --batch_size alone: neither on the
+Latents are taken in batches of `batch_size`, one for each device at a time. Which
+latents share a batch depends on their order and on that size alone: neither on the
 number of devices and processes, nor on what an interrupted run has done. A result thus
 is the same to the last bit however many there are.
 """
@@ -23,11 +23,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
 from styleclip_jax import parallel, progress
-from styleclip_jax.batch import journal, source
-from styleclip_jax.cli import processes
+from styleclip_jax.batch.journal import Journal
+from styleclip_jax.batch.source import LatentSource
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files, images
 
@@ -115,58 +114,7 @@ class Failures:
             self.first.append(f"{index}: {error}")
 
 
-def define(values: flags.FlagValues) -> None:
-    """Defines the flags of devices and processes."""
-    flags.DEFINE_string(
-        "batch_size",
-        "8",
-        "Latents per device at a time; auto finds by trying how many fit, or on a CPU "
-        "how many are fastest.",
-        flag_values=values,
-    )
-    processes.define(values)
-
-
-def check_batch_size(values: flags.FlagValues) -> None:
-    """Raises a UserError unless --batch_size is a number or auto."""
-    text = values.batch_size
-    if text != AUTO and not (text.isdecimal() and 1 <= int(text) <= 2**20):
-        raise UserError(f"--batch_size: expected 1 or more, or {AUTO}, found {text!r}")
-
-
-def begin(
-    program: str,
-    values: flags.FlagValues,
-    inputs: Callable[[], dict[str, str]],
-    find_size: Callable[[], int],
-) -> tuple[pathlib.Path, int]:
-    """Opens the folder of a run; process 0 decides, and the others follow.
-
-    Args:
-      program: name of the program.
-      values: parsed flags.
-      inputs: hash (or name) of each input.
-      find_size: finds a batch size, for auto.
-
-    Returns:
-      The folder and the number of latents per device at a time.
-
-    Raises:
-      UserError: as of `outputs.begin`, or process 0 has raised one.
-    """
-    size, primary = 0, jax.process_index() == 0
-    path = pathlib.Path(values.outdir) / journal.RECORD
-    with parallel.first_alone():
-        hashes = inputs() if primary else files.read_json(path)["inputs"]
-        outdir = journal.begin(program, values, hashes)
-        if primary:
-            for marker in outdir.glob(_marker("*")):
-                marker.unlink()
-            size = _batch_size(path, values.batch_size, find_size)
-    return outdir, parallel.agree(size)
-
-
-def find_batch_size(source: source.Source, task: Task, mesh: jax.sharding.Mesh) -> int:
+def find_batch_size(source: LatentSource, task: Task, mesh: jax.sharding.Mesh) -> int:
     """Number of latents per device at a time, found by trying.
 
     Doubles it until the memory of an accelerator is full, or until a CPU gets no
@@ -214,7 +162,9 @@ def largest(seconds: Callable[[int], float], limit: int, *, by_speed: bool) -> i
             break
         best, rate, size = size, found, 2 * size
     if not best:
-        raise UserError("--batch_size: not even one latent fits into the memory")
+        raise UserError(
+            "batch_size: not even one latent fits into the memory", field="batch_size"
+        )
     return best
 
 
@@ -252,8 +202,8 @@ def count_open(count: int, size: int, done: np.ndarray) -> int:
 
 def run(
     task: Task,
-    source: source.Source,
-    journal: journal.Journal,
+    source: LatentSource,
+    journal: Journal,
     size: int,
     mesh: jax.sharding.Mesh,
     report: progress.Report,
@@ -314,13 +264,14 @@ def run(
             if not _is_out_of_memory(error):
                 raise
             raise UserError(
-                f"--batch_size: {size} latents do not fit into the memory of a device; "
-                f"give fewer, or {AUTO}"
+                f"batch_size: {size} latents do not fit into the memory of a device; "
+                f"give fewer, or {AUTO}",
+                field="batch_size",
             ) from None
     return failures
 
 
-def finish(journal: journal.Journal) -> bool:
+def finish(journal: Journal) -> bool:
     """Puts the results of all processes in order; process 0 does it, others wait.
 
     Returns:
@@ -346,22 +297,28 @@ def finish(journal: journal.Journal) -> bool:
             marker.unlink(missing_ok=True)
 
 
-def report_unwritten(failures: Failures, journal: journal.Journal) -> None:
-    """Says what is missing."""
-    for message in failures.first:
-        print(f"failed: {message}")
-    missing = int((~journal.done).sum())
+def forget_ended(outdir: pathlib.Path) -> None:
+    """Removes what the processes of an interrupted run have left to say they ended."""
+    for marker in outdir.glob(_marker("*")):
+        marker.unlink()
+
+
+def describe_unwritten(failures: Failures, journal: Journal) -> list[str]:
+    """Lines on what is missing."""
+    lines = [f"failed: {message}" for message in failures.first]
     if jax.process_index():
-        return
-    print(
+        return lines
+    missing = int((~journal.done).sum())
+    return [
+        *lines,
         f"failed: {missing} of {len(journal.done)} results could not be written; start "
-        "again with the same flags to make them"
-    )
+        "again with the same flags to make them",
+    ]
 
 
 def _keep(
     task: Task,
-    journal: journal.Journal,
+    journal: Journal,
     index: np.ndarray,
     rows: np.ndarray,
     places: list[int],
@@ -437,18 +394,6 @@ def _shrink(task: Task, outcome: Outcome) -> Outcome:
 def _to_uint8(image: jax.Array) -> jax.Array:
     """`images.to_uint8` on the devices."""
     return jnp.clip(jnp.rint((image + 1) * 127.5), 0, 255).astype(jnp.uint8)
-
-
-def _batch_size(record: pathlib.Path, text: str, find: Callable[[], int]) -> int:
-    """--batch_size; what auto has found is kept with the run, which may be resumed."""
-    if text != AUTO:
-        return int(text)
-    document, kind = files.read_json(record), jax.local_devices()[0].device_kind
-    found = document.setdefault("batch_size", {})
-    if kind not in found:
-        found[kind] = find()
-        files.write_json(record, document)
-    return int(found[kind])
 
 
 def _marker(process: Any) -> str:

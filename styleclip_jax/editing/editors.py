@@ -1,140 +1,128 @@
-"""The three methods behind one interface, for styleclip-edit.
+"""Editors of the three methods: each takes a configuration and gives an `Editor`."""
 
-Each takes its flags and gives an `Editor`: what it edits in, how many edits it makes of
-a latent, and the function that makes them for a batch.
-"""
-
+import dataclasses
 import functools
+import math
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from absl import flags
 
-from styleclip_jax import latents, loading, losses, parallel, progress
-from styleclip_jax.cli import edit_flags, program
-from styleclip_jax.editing import estimation
+from styleclip_jax import latents, loading, losses, parallel
+from styleclip_jax.batch.editor import Editor, Edits, Frozen
+from styleclip_jax.editing import estimation, prompts
+from styleclip_jax.editing.prompts import Prompts
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, direction_files, files
 from styleclip_jax.methods import global_directions, mapper, optimization
 from styleclip_jax.methods.optimization import OptimizationConfig
-from styleclip_jax.models import clip
+from styleclip_jax.models import bpe, clip
 from styleclip_jax.models.network import Network
+from styleclip_jax.progress import Listener, Report, ignore, take_steps
+
+# The threshold that is found for each pair of texts.
+AUTO = "auto"
 
 
-class Edits(NamedTuple):
-    """One edit of each latent of a batch.
-
-    Attributes:
-      original: source latents.
-      latent: edited latents.
-      image: [B, H, W, 3] of the edited ones.
-      terms: {name: [B]} for metrics.jsonl.
-      failed_at: [B] step at which something was not finite, -1 for none.
-      film: latents on the way with an axis of frames after that of the batch; None for
-        the straight line between the two.
-    """
-
-    original: Any
-    latent: Any
-    image: jax.Array
-    terms: dict[str, jax.Array]
-    failed_at: jax.Array
-    film: Any = None
-
-
-class Frozen(NamedTuple):
-    """One edit as a pure function, to be written to a file.
+class Loaded(NamedTuple):
+    """Networks that editors are made of.
 
     Attributes:
-      apply: (generator, weights, latents) → `Edits`.
-      weights: tree of arrays.
-    """
-
-    apply: Callable[[Network, Any, Any], Edits]
-    weights: Any
-
-
-class Editor(NamedTuple):
-    """A method with everything that it needs, ready to edit.
-
-    Attributes:
-      space: latent space that it edits in, w_plus or s.
-      title: what it edits towards.
-      settings: of each edit that it makes of a latent, such as {"alpha": 4.0}.
-      steps: units of work per edit.
-      unit: what they are called.
-      inputs: hashes of the files that it reads.
-      about: lines to print.
-      edit: (latents, number of the setting, report) → `Edits` on the devices, which
-        may still be under way.
-      probe: (latents) → something on the devices that takes the memory of an edit.
-      freeze: the edit of the first setting.
-    """
-
-    space: str
-    title: str
-    settings: list[dict[str, Any]]
-    steps: int
-    unit: str
-    inputs: dict[str, str]
-    about: list[str]
-    edit: Callable[[Any, int, progress.Report], Edits]
-    probe: Callable[[Any], Any]
-    freeze: Callable[[], Frozen]
-
-
-def prepare(
-    values: flags.FlagValues, generator: Network, mesh: jax.sharding.Mesh
-) -> Editor:
-    """The editor that the flags ask for.
-
-    Args:
-      values: parsed flags.
+      models: names of them.
       generator: on the devices of the mesh.
+      label: [c_dim] class of samples, None for an unconditional generator.
       mesh: devices to spread batches over.
+      clip: gives the CLIP and its tokenizer.
+      identity: gives the face recognition network.
+      templates: gives the templates of directions' texts.
+      listener: is told of work before the edits.
+    """
+
+    models: loading.Models
+    generator: Network
+    label: jax.Array | None
+    mesh: jax.sharding.Mesh
+    clip: Callable[[], tuple[clip.Clip, bpe.Tokenizer]]
+    identity: Callable[[], Network]
+    templates: Callable[[], Sequence[str]]
+    listener: Listener
+
+
+@dataclasses.dataclass(frozen=True)
+class MappingConfig:
+    """Edits by mappers.
+
+    Attributes:
+      mapper: Model directory of a mapper, or several with commas between.
+      strength: Factor of a mapper's step, any number; that of its training if absent.
+      levels: Levels that a mapper may move, of coarse, medium and fine; all if absent.
+    """
+
+    mapper: tuple[str, ...] | None = None
+    strength: float | None = None
+    levels: tuple[str, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class DirectionConfig:
+    """Edits along global directions.
+
+    Attributes:
+      neutral: Text that a direction leads away from.
+      directions: File of channel relevance (styleclip-measure-directions makes it); if
+        absent, relevance for the prompt is estimated on the spot.
+      num_samples: Samples that relevance is estimated from without a file of it.
+      saved_direction: File of one direction, as the app saves it, in place of texts.
+      alpha: Strength of a direction, one or several with commas between.
+      beta: Least relevance of a channel, one or several; or auto, the largest of 0.10
+        to 0.29 that keeps more than 20 channels.
+      num_channels: Number of channels instead of a least relevance.
+    """
+
+    neutral: str = "a face"
+    directions: str | None = None
+    num_samples: int = dataclasses.field(default=16, metadata={"lower_bound": 1})
+    saved_direction: str | None = None
+    alpha: tuple[str, ...] = ("4",)
+    beta: tuple[str, ...] = (AUTO,)
+    num_channels: int | None = dataclasses.field(
+        default=None, metadata={"lower_bound": 1}
+    )
+
+
+def optimize(loaded: Loaded, texts: Prompts, config: OptimizationConfig) -> Editor:
+    """The editor of latent optimization.
 
     Raises:
-      UserError: a flag is wrong, or of another method.
+      UserError: a prompt is too long, or there is no network for the identity.
     """
-    method = values.method
-    if method not in METHODS:
-        raise UserError(
-            f"--method: expected {', '.join(METHODS)}, found {values.method!r}"
-        )
-    edit_flags.check(values)
-    return METHODS[method](values, generator, mesh)
-
-
-def _optimization(
-    values: flags.FlagValues, generator: Network, mesh: jax.sharding.Mesh
-) -> Editor:
-    prompts = edit_flags.prompts(values)
-    config = program.build(OptimizationConfig, values)
-    model, tokenizer = loading.load_clip(values.clip)
-    texts = clip.encode_prompts(model, tokenizer, prompts)
-    inputs = _clip_input(values)
+    models, mesh = loaded.models, loaded.mesh
+    model, tokenizer = loaded.clip()
+    features = clip.encode_prompts(model, tokenizer, texts.texts)
+    inputs = models.fingerprints("clip")
     identity = None
     if config.id_lambda:
-        if values.generator is not None and values.identity is None:
+        if not models.has_identity:
             raise UserError(
-                f"--id_lambda: {config.id_lambda} needs a face recognition network, "
-                "expected --identity with it"
+                f"id_lambda: {config.id_lambda} needs a face recognition network, "
+                "expected identity with it",
+                field="id_lambda",
+                also=["identity"],
             )
-        identity = loading.load_identity(values.identity)
-        directory = loading.identity_directory(values.identity)
-        inputs["identity"] = checkpoints.fingerprint(directory)
-    networks = parallel.replicate(losses.Networks(generator, model, identity), mesh)
+        identity = loaded.identity()
+        inputs |= models.fingerprints("identity")
+    networks = losses.Networks(loaded.generator, model, identity)
+    networks = parallel.replicate(networks, mesh)
     problem = optimization.official(config)
-    compiled = optimization.compiled(problem, sharding=parallel.over_batch(mesh))
+    compiled = _compiled(config, parallel.over_batch(mesh))
 
     def edit(
-        batch: Any, setting: int, report: progress.Report, steps: int = config.steps
+        batch: Any, setting: int, report: Report, steps: int = config.steps
     ) -> Edits:
-        state = compiled.start(networks, batch, texts[setting])
-        state = progress.take_steps(compiled.step, networks, state, steps, report)
+        state = compiled.start(networks, batch, features[setting])
+        state = take_steps(compiled.step, networks, state, steps, report)
         return _optimized(compiled.finish(networks, state))
 
     def apply(generator: Network, weights: Any, batch: Any) -> Edits:
@@ -144,18 +132,29 @@ def _optimization(
         parts = losses.Networks(generator, *others)
         return _optimized(over_batch(parts, batch, text))
 
+    about = [_describe_clip(models, model), *prompts.shorten(texts.texts, "prompt: ")]
     return Editor(
+        method="optimization",
         space=config.space,
-        title=edit_flags.title(prompts),
-        settings=edit_flags.by_prompt(values, prompts, [[{}]] * len(prompts)),
+        title=texts.title,
+        settings=texts.name_settings([[{}]] * len(texts.texts)),
         steps=config.steps,
         unit="step",
-        inputs=inputs | edit_flags.prompts_input(values),
-        about=[_describe_clip(values, model), *edit_flags.shorten(prompts, "prompt: ")],
+        record=dataclasses.asdict(config) | _record_prompts(texts),
+        inputs=inputs | texts.inputs,
+        about=about,
         edit=edit,
-        probe=lambda batch: edit(batch, 0, _ignore, min(2, config.steps)),
-        freeze=lambda: Frozen(apply, ((_without_text(model), identity), texts[0])),
+        probe=lambda batch: edit(batch, 0, ignore, min(2, config.steps)),
+        freeze=lambda: Frozen(apply, ((_without_text(model), identity), features[0])),
     )
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(
+    config: OptimizationConfig, sharding: jax.sharding.Sharding
+) -> optimization.Compiled:
+    """The parts of the official optimization; the same again for the same settings."""
+    return optimization.compiled(optimization.official(config), sharding=sharding)
 
 
 def _without_text(model: clip.Clip) -> clip.Clip:
@@ -175,168 +174,92 @@ def _optimized(result: optimization.Result) -> Edits:
     )
 
 
-def _mapper(
-    values: flags.FlagValues, generator: Network, mesh: jax.sharding.Mesh
-) -> Editor:
-    if not values.mapper:
-        raise UserError("--method: mapper needs --mapper with a model directory")
-    if values.prompts_file is not None:
+def map_latents(loaded: Loaded, config: MappingConfig) -> Editor:
+    """The editor of mappers.
+
+    Raises:
+      UserError: there is none, one is of another generator, or of another space than
+        the others, or a level does not exist.
+    """
+    models, generator = loaded.models, loaded.generator
+    if not config.mapper:
         raise UserError(
-            "--prompts_file: a mapper is for one prompt, expected several --mapper "
-            "with commas between"
+            "method: mapper needs mapper with a model directory",
+            field="method",
         )
-    directory = loading.generator_directory(values.generator)
     found = [
-        loading.load_mapper(path, directory, generator.config) for path in values.mapper
+        loading.load_mapper(path, models.generator_directory, generator.config)
+        for path in config.mapper
     ]
-    trained_for = [loading.mapper_prompt(path) or str(path) for path in values.mapper]
+    trained_for = [loading.mapper_prompt(path) or str(path) for path in config.mapper]
     space = found[0].config.space
     if {network.config.space for network in found} != {space}:
-        raise UserError(f"--mapper: expected mappers of one space, here {space}")
-    levels = values.levels
-    unknown = set(levels or ()) - set(mapper.LEVELS)
-    if unknown or levels == []:
         raise UserError(
-            f"--levels: expected some of {', '.join(mapper.LEVELS)}, "
-            f"found {', '.join(levels) or 'none'}"
+            f"mapper: expected mappers of one space, here {space}", field="mapper"
+        )
+    levels = config.levels
+    unknown = set(levels or ()) - set(mapper.LEVELS)
+    if unknown or levels == ():
+        raise UserError(
+            f"levels: expected some of {', '.join(mapper.LEVELS)}, "
+            f"found {', '.join(levels or ()) or 'none'}",
+            field="levels",
         )
 
-    def apply(generator: Network, network: Network, batch: Any) -> Edits:
-        latent = mapper.edit(
-            network,
-            batch,
-            strength=values.strength,
-            levels=levels,
-        )
-        image = latents.SPACES[space].synthesize(generator, latent)
-        return _edits(batch, latent, image)
-
-    run = jax.jit(apply)
-    networks = parallel.replicate(found, mesh)
-
-    def edit(batch: Any, setting: int, report: progress.Report) -> Edits:
-        edits = run(generator, networks[setting], batch)
-        report(1)
-        return edits
-
+    networks = parallel.replicate(found, loaded.mesh)
     names = [f"mapper{i}" if i else "mapper" for i in range(len(found))]
-    settings = [{"mapper": str(path)} for path in values.mapper]
+    settings = [{"mapper": str(path)} for path in config.mapper]
     strengths = (x.config.strength for x in found)
-    return Editor(
+    return _at_once(
+        _mapping(config.strength, levels),
+        generator,
+        networks,
+        found[0],
+        method="mapper",
         space=space,
-        title=edit_flags.title(trained_for),
+        title=prompts.title(trained_for),
         settings=settings if len(found) > 1 else [{}],
-        steps=1,
-        unit="edit",
+        record=dataclasses.asdict(config),
         inputs={
             name: checkpoints.fingerprint(path)
-            for name, path in zip(names, values.mapper, strict=True)
+            for name, path in zip(names, config.mapper, strict=True)
         },
         about=[
             f"mapper: {path}, for {prompt!r}, strength "
-            f"{strength if values.strength is None else values.strength:g}"
+            f"{strength if config.strength is None else config.strength:g}"
             for path, prompt, strength in zip(
-                values.mapper, trained_for, strengths, strict=True
+                config.mapper, trained_for, strengths, strict=True
             )
         ],
-        edit=edit,
-        probe=lambda batch: edit(batch, 0, _ignore),
-        freeze=lambda: Frozen(apply, found[0]),
     )
 
 
-class _Steps(NamedTuple):
-    """Directions with their strengths, one for each setting, and where they are from.
+@functools.lru_cache(maxsize=8)
+def _mapping(
+    strength: float | None, levels: tuple[str, ...] | None
+) -> Callable[[Network, Network, Any], Edits]:
+    """(generator, mapper, latents) → edits; the same function for the same settings."""
 
-    Attributes:
-      title, settings, inputs, about: those of the `Editor`.
-      weights: a direction and α for each setting.
+    def apply(generator: Network, network: Network, batch: Any) -> Edits:
+        latent = mapper.edit(network, batch, strength=strength, levels=levels)
+        space = latents.SPACES[network.config.space]
+        return _edits(batch, latent, space.synthesize(generator, latent))
+
+    return apply
+
+
+def direct(loaded: Loaded, texts: Prompts, config: DirectionConfig) -> Editor:
+    """The editor of directions that are made of texts.
+
+    Raises:
+      UserError: a number or text is wrong, or the file of relevance does not fit.
     """
-
-    title: str
-    settings: list[dict[str, Any]]
-    inputs: dict[str, str]
-    about: list[str]
-    weights: list[tuple[global_directions.Direction, jax.Array]]
-
-
-def _direction(
-    values: flags.FlagValues, generator: Network, mesh: jax.sharding.Mesh
-) -> Editor:
-    if values.saved_direction is None:
-        steps = _measured(values, generator, mesh)
-    else:
-        steps = _saved(values, generator)
-
-    def apply(generator: Network, weights: Any, batch: Any) -> Edits:
-        latent = global_directions.edit(batch, *weights)
-        image = latents.SPACES["s"].synthesize(generator, latent)
-        return _edits(batch, latent, image)
-
-    run = jax.jit(apply)
-    placed = parallel.replicate(steps.weights, mesh)
-
-    def edit(batch: Any, setting: int, report: progress.Report) -> Edits:
-        edits = run(generator, placed[setting], batch)
-        report(1)
-        return edits
-
-    return Editor(
-        space="s",
-        title=steps.title,
-        settings=steps.settings,
-        steps=1,
-        unit="edit",
-        inputs=steps.inputs,
-        about=steps.about,
-        edit=edit,
-        probe=lambda batch: edit(batch, 0, _ignore),
-        freeze=lambda: Frozen(apply, steps.weights[0]),
-    )
-
-
-def _saved(values: flags.FlagValues, generator: Network) -> _Steps:
-    """The direction of a file, which needs no text and no CLIP."""
-    for name in edit_flags.OF_MEASURED:
-        if values[name].present:
-            raise UserError(f"--{name}: is of no use with --saved_direction")
-    path, layout = values.saved_direction, generator.config.style_layout
-    origin = loading.generator_origin(values.generator)
-    delta, about = direction_files.read_direction(path, layout=layout, generator=origin)
-    direction = global_directions.Direction(jnp.asarray(delta), layout)
-    alphas = _alphas(values)
-    notes = ", ".join(f"{name} {value}" for name, value in about.items())
-    saved = f", saved with {notes}" if notes else ""
-    return _Steps(
-        title=pathlib.Path(path).stem,
-        settings=[{"alpha": alpha} for alpha in alphas],
-        inputs={"saved_direction": files.hash_file(path)},
-        about=[f"direction: {path}{saved}"],
-        weights=[(direction, jnp.float32(alpha)) for alpha in alphas],
-    )
-
-
-def _measured(
-    values: flags.FlagValues, generator: Network, mesh: jax.sharding.Mesh
-) -> _Steps:
-    """Directions of texts, for each threshold."""
-    prompts, neutral = edit_flags.prompts(values), edit_flags.text(values, "neutral")
-    alphas = _alphas(values)
-    model, tokenizer = loading.load_clip(values.clip)
-    templates = loading.load_templates(values.templates)
-    try:
-        texts = [
-            global_directions.text_direction(
-                model, tokenizer, neutral, prompt, templates
-            )
-            for prompt in prompts
-        ]
-    except ValueError as error:
-        raise UserError(f"--{error}") from None
-    networks = parallel.replicate(losses.Networks(generator, model), mesh)
+    models = loaded.models
+    neutral = prompts.text("neutral", config.neutral)
+    alphas = numbers("alpha", config.alpha)
     counts, settings, weights = [], [], []
-    for relevance in _relevances(values, networks, texts, mesh):
-        betas = _betas(values, relevance)
+    for relevance in relevances(loaded, texts, config):
+        betas = choose_betas(relevance, config)
         kept = [int(global_directions.count_kept(relevance, beta)) for beta in betas]
         made = [global_directions.make_direction(relevance, beta) for beta in betas]
         pairs = zip(betas, kept, strict=True)
@@ -345,37 +268,135 @@ def _measured(
             [{"alpha": a, "beta": round(b, 6)} for b in betas for a in alphas]
         )
         weights += [(direction, jnp.float32(a)) for direction in made for a in alphas]
-    inputs = _clip_input(values) | edit_flags.prompts_input(values)
-    for name in ("directions", "templates"):
-        if values[name].value is not None:
-            inputs[name] = files.hash_file(str(values[name].value))
-    channels = sum(layer.channels for layer in generator.config.style_layout)
+    (model, _), templates = loaded.clip(), loaded.templates()
+    inputs = models.fingerprints("clip") | texts.inputs
+    for name, path in (
+        ("directions", config.directions),
+        ("templates", models.templates),
+    ):
+        if path is not None:
+            inputs[name] = files.hash_file(path)
+    channels = sum(layer.channels for layer in loaded.generator.config.style_layout)
     lines = [
         f"from {neutral!r} to {prompt!r}, {len(templates)} templates, of {channels} "
         f"channels beta {count}"
-        for prompt, count in zip(prompts, counts, strict=True)
+        for prompt, count in zip(texts.texts, counts, strict=True)
     ]
-    return _Steps(
-        title=f"{neutral} to {edit_flags.title(prompts)}",
-        settings=edit_flags.by_prompt(values, prompts, settings),
+    return _move(
+        loaded,
+        weights,
+        title=f"{neutral} to {texts.title}",
+        settings=texts.name_settings(settings),
+        record=dataclasses.asdict(config) | _record_prompts(texts),
         inputs=inputs,
         about=[
-            _describe_clip(values, model),
-            *edit_flags.shorten(lines, "direction: "),
+            _describe_clip(models, model),
+            *prompts.shorten(lines, "direction: "),
         ],
-        weights=weights,
     )
 
 
-def _alphas(values: flags.FlagValues) -> list[float]:
-    return [edit_flags.number(values, "alpha", text) for text in values.alpha]
+def direct_by_file(loaded: Loaded, config: DirectionConfig) -> Editor:
+    """The editor of the direction of a file, which needs no text and no CLIP.
+
+    Raises:
+      UserError: a number is wrong, or the file does not fit the generator.
+    """
+    path, layout = str(config.saved_direction), loaded.generator.config.style_layout
+    origin = loaded.models.generator_origin()
+    delta, about = direction_files.read_direction(path, layout=layout, generator=origin)
+    direction = global_directions.Direction(jnp.asarray(delta), layout)
+    alphas = numbers("alpha", config.alpha)
+    notes = ", ".join(f"{name} {value}" for name, value in about.items())
+    saved = f", saved with {notes}" if notes else ""
+    return _move(
+        loaded,
+        [(direction, jnp.float32(alpha)) for alpha in alphas],
+        title=pathlib.Path(path).stem,
+        settings=[{"alpha": alpha} for alpha in alphas],
+        record=dataclasses.asdict(config),
+        inputs={"saved_direction": files.hash_file(path)},
+        about=[f"direction: {path}{saved}"],
+    )
 
 
-METHODS: dict[str, Callable[[flags.FlagValues, Network, jax.sharding.Mesh], Editor]] = {
-    "optimization": _optimization,
-    "mapper": _mapper,
-    "direction": _direction,
-}
+def direct_by_value(
+    loaded: Loaded, direction: global_directions.Direction, *, alpha: float, title: str
+) -> Editor:
+    """The editor of a direction.
+
+    Args:
+      loaded: networks.
+      direction: Δs.
+      alpha: strength.
+      title: what it edits towards.
+    """
+    return _move(
+        loaded,
+        [(direction, jnp.float32(alpha))],
+        title=title,
+        settings=[{"alpha": float(alpha)}],
+        record={"alpha": [alpha]},
+        inputs={
+            "direction": files.hash_bytes(jax.device_get(direction.delta).tobytes())
+        },
+        about=[f"direction: {title}"],
+    )
+
+
+def _move(
+    loaded: Loaded,
+    weights: Sequence[tuple[global_directions.Direction, jax.Array]],
+    **about: Any,
+) -> Editor:
+    """The editor of directions with their strengths, one for each setting."""
+
+    placed = parallel.replicate(list(weights), loaded.mesh)
+    options = {"method": "direction", "space": "s"} | about
+    return _at_once(_along, loaded.generator, placed, weights[0], **options)
+
+
+def _along(generator: Network, weights: Any, batch: Any) -> Edits:
+    """Edits along a direction with its strength."""
+    latent = global_directions.edit(batch, *weights)
+    return _edits(batch, latent, latents.SPACES["s"].synthesize(generator, latent))
+
+
+# The same program for the same function.
+_jit = functools.lru_cache(maxsize=16)(jax.jit)
+
+
+def _at_once(
+    apply: Callable[[Network, Any, Any], Edits],
+    generator: Network,
+    weights: Sequence[Any],
+    frozen: Any,
+    **about: Any,
+) -> Editor:
+    """The editor of a method that makes edits in one pass.
+
+    Args:
+      apply: (generator, weights, latents) → edits.
+      generator: on the devices.
+      weights: of each setting, on the devices.
+      frozen: those of the first one, as they were before.
+      **about: other attributes of the `Editor`.
+    """
+    run = _jit(apply)
+
+    def edit(batch: Any, setting: int, report: Report) -> Edits:
+        edits = run(generator, weights[setting], batch)
+        report(1)
+        return edits
+
+    return Editor(
+        steps=1,
+        unit="edit",
+        edit=edit,
+        probe=lambda batch: edit(batch, 0, ignore),
+        freeze=lambda: Frozen(apply, frozen),
+        **about,
+    )
 
 
 def _edits(original: Any, latent: Any, image: jax.Array) -> Edits:
@@ -388,67 +409,80 @@ def _edits(original: Any, latent: Any, image: jax.Array) -> Edits:
     return Edits(original, latent, image, {"l2": l2}, jnp.where(finite, -1, 0))
 
 
-def _relevances(
-    values: flags.FlagValues,
-    networks: losses.Networks,
-    texts: Sequence[jax.Array],
-    mesh: jax.sharding.Mesh,
+def relevances(
+    loaded: Loaded, texts: Prompts, config: DirectionConfig
 ) -> Iterator[global_directions.TextRelevance]:
-    """Relevance for each text, from the file or estimated on the spot."""
-    if values.directions is not None:
-        origins = loading.origins(values.generator, values.clip)
-        if values["num_samples"].present:
-            raise UserError("--num_samples: is of no use with --directions")
-        table, _ = loading.read_relevance(values.directions, networks, *origins)
-        yield from (global_directions.relevance_for(table, text) for text in texts)
+    """Relevance for each prompt, from the file or estimated on the spot.
+
+    Raises:
+      UserError: a text is missing or too long, or the file does not fit.
+    """
+    neutral = prompts.text("neutral", config.neutral)
+    (model, tokenizer), templates = loaded.clip(), loaded.templates()
+    deltas = [
+        global_directions.text_direction(model, tokenizer, neutral, prompt, templates)
+        for prompt in texts.texts
+    ]
+    if config.directions is not None:
+        table, _ = loading.read_relevance(
+            config.directions, loaded.models, loaded.generator, model
+        )
+        yield from (global_directions.relevance_for(table, text) for text in deltas)
         return
-    config = estimation.estimate_config(values.num_samples)
-    samples = estimation.draw_samples(networks.generator, config, mesh)
-    total, shown = config.num_samples * len(texts), jax.process_index() == 0
-    with progress.bar(total, "sample", shown=shown) as bar:
-        for text in texts:
+    mesh = loaded.mesh
+    networks = parallel.replicate(losses.Networks(loaded.generator, model), mesh)
+    how = estimation.configure(config.num_samples)
+    samples = estimation.draw_samples(loaded.generator, how, mesh, label=loaded.label)
+    with loaded.listener.bar(config.num_samples * len(deltas), "sample") as report:
+        for text in deltas:
             yield estimation.estimate(
-                networks,
-                samples,
-                text,
-                config,
-                batch_size=max(4, mesh.size),
-                place=functools.partial(parallel.shard, mesh=mesh),
-                report=bar.update,
+                networks, samples, text, how, mesh=mesh, report=report
             )
 
 
-def _betas(
-    values: flags.FlagValues, relevance: global_directions.TextRelevance
+def choose_betas(
+    relevance: global_directions.TextRelevance, config: DirectionConfig
 ) -> list[float]:
-    if values.num_channels is not None:
-        if values["beta"].present:
-            raise UserError("--beta and --num_channels: expected one, found both")
-        try:
-            return [global_directions.beta_for(relevance, values.num_channels)]
-        except ValueError as error:
-            raise UserError(f"--{error}") from None
+    """Thresholds that the configuration asks for.
+
+    Raises:
+      UserError: one is no threshold, or keeps no channel.
+    """
+    if config.num_channels is not None:
+        return [global_directions.beta_for(relevance, config.num_channels)]
     betas = []
-    for text in values.beta:
-        if text == edit_flags.AUTO:
+    for value in config.beta:
+        if value == AUTO:
             betas.append(global_directions.automatic_beta(relevance))
         else:
-            betas.append(edit_flags.number(values, "beta", text))
-        try:
-            global_directions.check_beta(relevance, betas[-1])
-        except ValueError as error:
-            raise UserError(f"--beta: {error}") from None
+            betas += numbers("beta", [value])
+        global_directions.check_beta(relevance, betas[-1])
     return betas
 
 
-def _ignore(count: int) -> None:
-    """Reports to nobody."""
+def numbers(field: str, values: Sequence[str | float]) -> list[float]:
+    """Texts or numbers as finite numbers.
+
+    Raises:
+      UserError: one is none.
+    """
+    found = []
+    for value in values:
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise UserError(f"{field}: expected numbers, found {value!r}", field=field)
+        found.append(number)
+    return found
 
 
-def _clip_input(values: flags.FlagValues) -> dict[str, str]:
-    """Hash of the CLIP; one from the hub goes by its name."""
-    return {"clip": loading.clip_fingerprint(values.clip) or values.clip}
+def _record_prompts(texts: Prompts) -> dict[str, Any]:
+    """Prompts by the names of their flags."""
+    alone = texts.texts[0] if texts.file is None else None
+    return {"prompt": alone, "prompts_file": texts.file}
 
 
-def _describe_clip(values: flags.FlagValues, model: Network) -> str:
-    return f"clip: {values.clip or 'embedded'}, {model.config.image_size}²"
+def _describe_clip(models: loading.Models, model: clip.Clip) -> str:
+    return f"clip: {models.clip or 'embedded'}, {model.config.image_size}²"

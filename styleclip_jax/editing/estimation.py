@@ -1,4 +1,4 @@
-"""What programs with global directions share: samples of S, and files of relevance."""
+"""Estimation of relevance for one text: samples of S, and derivatives at them."""
 
 import functools
 from collections.abc import Callable
@@ -11,11 +11,14 @@ import numpy as np
 from styleclip_jax import latents, losses, parallel, spaces
 from styleclip_jax.methods import channel_relevance, global_directions
 from styleclip_jax.models.network import Network
+from styleclip_jax.progress import Report, ignore
 
 _BATCH = 1000
 
 # Samples of the statistics at least, where relevance is estimated for one text.
 _NUM_STATISTICS = 10_000
+# Samples at a time, of which each has many derivatives.
+_DERIVATIVES = 4
 
 
 class Samples(NamedTuple):
@@ -38,7 +41,7 @@ def draw_samples(
     mesh: jax.sharding.Mesh,
     *,
     label: jax.Array | None = None,
-    report: Callable[[int], None] = lambda count: None,
+    report: Report = ignore,
 ) -> Samples:
     """Samples of S as the official scripts draw them, with mean and deviation.
 
@@ -84,7 +87,7 @@ def draw_samples(
     )
 
 
-def estimate_config(num_samples: int) -> channel_relevance.RelevanceConfig:
+def configure(num_samples: int) -> channel_relevance.RelevanceConfig:
     """How relevance for one text is estimated, where no file gives it for all."""
     return channel_relevance.RelevanceConfig(
         method="jacobian",
@@ -98,7 +101,9 @@ def estimate(
     samples: Samples,
     text: jax.Array,
     config: channel_relevance.RelevanceConfig,
-    **options: Any,
+    *,
+    mesh: jax.sharding.Mesh | None = None,
+    report: Report = ignore,
 ) -> global_directions.TextRelevance:
     """Relevance for one text direction, of samples drawn by the same configuration.
 
@@ -106,10 +111,15 @@ def estimate(
       networks: generator and CLIP.
       samples: of `draw_samples`.
       text: [E] unit vector.
-      config: of `estimate_config`.
-      **options: batch_size, place and report of `estimate_relevance`.
+      config: of `configure`.
+      mesh: devices to spread batches over; None leaves them to jax.
+      report: is called with the number of samples of each batch that is done.
     """
     layout = networks.generator.config.style_layout
+    options: dict[str, Any] = {}
+    if mesh is not None:
+        place: Callable[..., Any] = functools.partial(parallel.shard, mesh=mesh)
+        options = {"batch_size": max(_DERIVATIVES, mesh.size), "place": place}
     return global_directions.estimate_relevance(
         networks,
         samples.styles,
@@ -117,5 +127,6 @@ def estimate(
         text,
         jax.random.key(config.seed),
         layers=global_directions.select_layers(layout, config.layers),
+        report=report,
         **options,
     )

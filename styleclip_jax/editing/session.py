@@ -1,298 +1,615 @@
-"""Faces of styleclip-app: where they come from and what is kept of them.
+"""Session: loaded networks, and what people and programs do with them.
 
-A `Studio` holds the networks, a `Face` a latent with its image. All are values, and
-functions of them, so that several people can use one studio; `studio_edits` edits.
+  session = load()
+  faces = session.sample(seeds=range(4))
+  edit = session.optimize(faces, "a smiling face", steps=80, l2_lambda=0.0045)
+  edit.save("outputs/smile")
+
+Networks are loaded when they are first asked for, except those that are named, which
+are loaded at once. A session adds no behaviour of its own: programs, the app and
+examples stand on it.
 """
 
-import dataclasses
 import functools
+import math
 import pathlib
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
-from absl import flags
 
-from styleclip_jax import latents, loading, losses, parallel, progress, spaces
-from styleclip_jax.cli import invert, latent_flags
-from styleclip_jax.editing import estimation
+from styleclip_jax import latents, loading, losses, parallel, spaces
+from styleclip_jax.batch import edits, runs, source
+from styleclip_jax.batch.editor import Editor, Edits
+from styleclip_jax.editing import editors, faces, inverter
+from styleclip_jax.editing.editors import DirectionConfig, MappingConfig
+from styleclip_jax.editing.faces import Edit, Faces
+from styleclip_jax.editing.prompts import Prompts
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import direction_files, images, latent_files
-from styleclip_jax.methods import global_directions, inversion
-from styleclip_jax.methods.channel_relevance import RelevanceConfig
-from styleclip_jax.models import bpe, stylegan2
+from styleclip_jax.io import direction_files, files, latent_files
+from styleclip_jax.methods import global_directions
+from styleclip_jax.methods.inversion import InversionConfig
+from styleclip_jax.methods.optimization import OptimizationConfig
+from styleclip_jax.models import bpe, clip, stylegan2
 from styleclip_jax.models.network import Network
-from styleclip_jax.photos import align, crops, photo_files
+from styleclip_jax.photos import crops, photo_files
+from styleclip_jax.progress import BARS, SILENT, Listener, Report
+
+# Latents per device at a time.
+_BATCH = 8
 
 
-class Face(NamedTuple):
-    """A latent and what it shows.
-
-    Attributes:
-      name: such as "seed 3".
-      w_plus: [L, D]; None for a face that was edited in S.
-      styles: [S] flat.
-      image: [H, W, 3] uint8.
-    """
-
-    name: str
-    w_plus: np.ndarray | None
-    styles: np.ndarray
-    image: np.ndarray
-
-
-class Edited(NamedTuple):
-    """An edited face.
-
-    Attributes:
-      face: after the edit.
-      about: what was done, for people.
-      delta: [S] flat direction of one unit of α; None where the edit has none.
-      note: what the direction is, for its file.
-    """
-
-    face: Face
-    about: str
-    delta: np.ndarray | None = None
-    note: dict[str, Any] | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Studio:
-    """Networks and files, loaded once.
-
-    Attributes:
-      networks: generator, CLIP, and the identity network where there is one.
-      tokenizer: of CLIP.
-      templates: prompt templates of directions.
-      origin: which generator it is, for files of directions.
-      label: [c_dim] class of drawn faces; None for an unconditional generator.
-      mappers: by the prompt that they were trained for.
-      relevance: of all channels for all texts; None to estimate it for each pair.
-      num_samples: samples of that estimate.
-      encoder: starts the inversion of photos; None for the average latent.
-    """
-
-    networks: losses.Networks
-    tokenizer: bpe.Tokenizer
-    templates: Sequence[str]
-    origin: direction_files.Origin
-    label: jax.Array | None = None
-    mappers: dict[str, Network] = dataclasses.field(default_factory=dict)
-    relevance: global_directions.Relevance | None = None
-    num_samples: int = 16
-    encoder: Network | None = None
-
-    @property
-    def generator(self) -> Network:
-        """The generator."""
-        return self.networks.generator
-
-    @property
-    def layout(self) -> tuple[spaces.StyleLayer, ...]:
-        """Layout of S."""
-        return self.generator.config.style_layout
-
-    @functools.cached_property
-    def samples(self) -> estimation.Samples:
-        """Samples that relevance is estimated from."""
-        return estimation.draw_samples(
-            self.generator, self.relevance_config, self._mesh, label=self.label
-        )
-
-    @functools.cached_property
-    def inverter(self) -> invert.Inverter:
-        """Inversion of photos."""
-        sharding = parallel.over_batch(self._mesh)
-        config = inversion.InversionConfig()
-        return invert.inverter(self.networks, self.encoder, config, sharding)
-
-    @property
-    def relevance_config(self) -> RelevanceConfig:
-        """How relevance is estimated."""
-        return estimation.estimate_config(self.num_samples)
-
-    @property
-    def _mesh(self) -> jax.sharding.Mesh:
-        # A face alone has no use for more devices.
-        return parallel.make_mesh(jax.local_devices()[:1])
-
-
-def load(values: flags.FlagValues) -> Studio:
-    """The studio that the flags ask for.
-
-    Raises:
-      UserError: a flag is wrong, or its file does not fit.
-    """
-    directory = loading.generator_directory(values.generator)
-    generator = loading.load_generator(directory)
-    model, tokenizer = loading.load_clip(values.clip)
-    identity = None
-    if values.identity is not None or values.generator is None:
-        identity = loading.load_identity(values.identity)
-    networks = losses.Networks(generator, model, identity)
-    origins = loading.origins(values.generator, values.clip)
-    relevance = None
-    if values.directions is not None:
-        relevance, _ = loading.read_relevance(values.directions, networks, *origins)
-    encoder = None
-    if values.encoder is not None:
-        encoder = loading.load_encoder(values.encoder)
-        invert.check_encoder(encoder, generator)
-    return Studio(
-        networks=networks,
-        tokenizer=tokenizer,
-        templates=loading.load_templates(values.templates),
-        origin=origins[0],
-        label=latent_flags.one_hot_label(values, generator.config),
-        mappers={
-            loading.mapper_prompt(path) or pathlib.Path(path).name: loading.load_mapper(
-                path, directory, generator.config
-            )
-            for path in values.mapper or ()
-        },
-        relevance=relevance,
-        num_samples=values.num_samples,
-        encoder=encoder,
-    )
-
-
-def draw(studio: Studio, seed: int, truncation_psi: float) -> Face:
-    """The face of a seed, as styleclip-generate makes it.
-
-    Raises:
-      UserError: the seed is none.
-    """
-    if not 0 <= seed < 2**32:
-        raise UserError(f"seed: expected 0 to {2**32 - 1}, found {seed}")
-    z = latents.seeded_z(seed, studio.generator.config.z_dim)
-    w_plus = latents.convert(
-        studio.generator,
-        z[None],
-        space="z",
-        truncation_psi=truncation_psi,
-        cutoff=None,
-        to="w_plus",
-        label=studio.label,
-    )
-    return make_face(studio, f"seed {seed}", w_plus[0])
-
-
-def invert_photo(
-    studio: Studio, path: str, *, find_face: bool, report: progress.Report
-) -> tuple[Face, str]:
-    """The face that a photo shows, and how it was found in the photo.
+def load(
+    *,
+    generator: files.Path | None = None,
+    clip: files.Path | None = None,
+    identity: files.Path | None = None,
+    encoder: files.Path | None = None,
+    templates: files.Path | None = None,
+    class_: int | None = None,
+    quiet: bool = False,
+) -> "Session":
+    """A session with networks from model directories; the embedded ones without.
 
     Args:
-      studio: networks.
-      path: the photo; any file whatever its name.
-      find_face: crop as in FFHQ; without it, or without a face, the largest square in
-        the middle is the face.
-      report: is told of steps, of `count_inversion_steps`.
+      generator: model directory; the encoder's own if absent, or the embedded one.
+      clip: directory or hub name, such as "openai/clip-vit-base-patch32".
+      identity: model directory of a face recognition network.
+      encoder: model directory of an e4e or pSp encoder of photos.
+      templates: file of templates for the texts of directions.
+      class_: class, for class-conditional generators.
+      quiet: show no progress bars.
 
     Raises:
-      UserError: not a photo, or one that cannot be inverted.
+      UserError: a directory holds no valid network, or the class does not exist.
     """
-    name = pathlib.Path(path).name
-    try:
-        photo = photo_files.read(path)
-    except UserError as error:
-        # Where an upload is kept concerns nobody.
-        raise UserError(str(error).replace(str(path), name)) from None
-    photo, quad, found = _frame(photo, find_face)
-    encoder = studio.encoder
-    crop = crops.cut(
-        photo,
-        quad,
-        resolution=studio.generator.config.resolution,
-        encoded_size=None if encoder is None else encoder.config.input_size,
-    )
-    batch = jax.tree.map(lambda x: x[None], crop)
-    result = studio.inverter(batch, report)
-    w_plus = result.latent[0]
-    if int(result.failed_at[0]) >= 0 or not np.isfinite(w_plus).all():
-        raise UserError(f"{name}: the inversion did not stay finite")
-    return make_face(studio, name, w_plus), found
+    names: dict[str, Any] = {
+        "generator": generator,
+        "clip": clip,
+        "identity": identity,
+        "encoder": encoder,
+        "templates": templates,
+    }
+    named = {name: str(path) for name, path in names.items() if path is not None}
+    models = loading.Models(**named, class_=class_)
+    session = Session(models.with_decoder(), listener=SILENT if quiet else BARS)
+    # What is named is read at once, so that what is wrong is told here.
+    for name in ("generator", "label", *named):
+        getattr(session, name)
+    return session
 
 
-def count_inversion_steps(studio: Studio) -> int:
-    """Steps of the inversion of a photo."""
-    config = inversion.InversionConfig()
-    return config.refine_steps + (0 if studio.encoder else config.w_steps)
+class Session:
+    """Loaded networks and what is done with them.
 
-
-def save(studio: Studio, edited: Edited, folder: pathlib.Path) -> list[pathlib.Path]:
-    """Writes image, latent and, where there is one, direction into a folder.
-
-    Returns:
-      edited.png, edited.npy (W+) or edited.npz (S), and direction.safetensors.
+    Attributes:
+      models: names of the networks.
+      mesh: devices that batches are spread over.
+      listener: is told of long work.
     """
-    face = edited.face
-    paths = [folder / "edited.png"]
-    images.write(paths[0], face.image)
-    if face.w_plus is None:
-        found = latent_files.Latents(face.styles[None], "s")
-        paths.append(folder / "edited.npz")
-    else:
-        found = latent_files.Latents(face.w_plus[None], "w_plus")
-        paths.append(folder / "edited.npy")
-    latent_files.write(paths[1], found, studio.layout)
-    if edited.delta is not None:
-        paths.append(folder / "direction.safetensors")
-        direction_files.write_direction(
-            paths[2],
-            edited.delta,
-            layout=studio.layout,
-            generator=studio.origin,
-            about=edited.note or {},
+
+    def __init__(
+        self,
+        models: loading.Models | None = None,
+        *,
+        devices: Sequence[jax.Device] | None = None,
+        listener: Listener = SILENT,
+    ) -> None:
+        """Opens a session without loading anything.
+
+        Args:
+          models: names of the networks; the embedded ones if absent.
+          devices: to spread batches over; all of this process if absent.
+          listener: is told of long work.
+        """
+        self.models = models or loading.Models()
+        self.mesh = parallel.make_mesh(devices or jax.local_devices())
+        self.listener = listener
+
+    @functools.cached_property
+    def generator(self) -> stylegan2.Generator:
+        """The generator, on the devices."""
+        network = loading.load_generator(self.models.generator)
+        return parallel.replicate(network, self.mesh)
+
+    @functools.cached_property
+    def label(self) -> jax.Array | None:
+        """Class as a one-hot vector [c_dim], None for an unconditional generator."""
+        return self.models.one_hot_label(self.generator.config)
+
+    @functools.cached_property
+    def _clip(self) -> tuple[clip.Clip, bpe.Tokenizer]:
+        return loading.load_clip(self.models.clip)
+
+    @property
+    def clip(self) -> clip.Clip:
+        """The CLIP."""
+        return self._clip[0]
+
+    @property
+    def tokenizer(self) -> bpe.Tokenizer:
+        """Tokenizer of the CLIP."""
+        return self._clip[1]
+
+    @functools.cached_property
+    def identity(self) -> Network | None:
+        """The face recognition network, None if there is none for this generator."""
+        if not self.models.has_identity:
+            return None
+        return loading.load_identity(self.models.identity)
+
+    @functools.cached_property
+    def encoder(self) -> Network | None:
+        """The encoder of photos, None if none is named."""
+        if self.models.encoder is None:
+            return None
+        return loading.load_encoder(self.models.encoder, self.generator.config)
+
+    @functools.cached_property
+    def templates(self) -> list[str]:
+        """Templates for the texts of directions."""
+        return loading.load_templates(self.models.templates)
+
+    def networks(self, *, identity: bool = False) -> losses.Networks:
+        """The networks that losses see, on the devices.
+
+        Args:
+          identity: whether the face recognition network is among them.
+        """
+        found = losses.Networks(
+            self.generator, self.clip, self.identity if identity else None
         )
-    return paths
+        return parallel.replicate(found, self.mesh)
+
+    @property
+    def loaded(self) -> editors.Loaded:
+        """What editors are made of."""
+        return editors.Loaded(
+            models=self.models,
+            generator=self.generator,
+            label=self.label,
+            mesh=self.mesh,
+            clip=lambda: self._clip,
+            identity=lambda: self.identity,
+            templates=lambda: self.templates,
+            listener=self.listener,
+        )
+
+    def encode(self, *texts: str) -> jax.Array:
+        """Normalised CLIP features [T, E] of texts.
+
+        Raises:
+          UserError: a text is too long.
+        """
+        return clip.encode_prompts(self.clip, self.tokenizer, texts)
+
+    # Faces
+
+    def sample(
+        self,
+        seeds: Iterable[int] | str | int = "0-7",
+        *,
+        truncation_psi: float = 0.7,
+        truncation_cutoff: int | None = None,
+    ) -> Faces:
+        """Faces of seeds, as styleclip-generate draws them.
+
+        Args:
+          seeds: numbers, or a text such as "0-15".
+          truncation_psi: 1 for none, 0 for the average.
+          truncation_cutoff: number of leading rows to truncate, None for all.
+
+        Raises:
+          UserError: a seed or the truncation is out of range.
+        """
+        if not isinstance(seeds, str):
+            numbers = [seeds] if isinstance(seeds, int) else list(seeds)
+            seeds = ",".join(map(str, numbers))
+        request = source.SourceRequest(seeds, None, truncation_psi, truncation_cutoff)
+        return self._open(request.open(self.generator.config, default_seeds=""))
+
+    def read(
+        self,
+        latents: files.Path | np.ndarray | jax.Array,
+        *,
+        space: str | None = None,
+        truncation_psi: float = 0.7,
+        truncation_cutoff: int | None = None,
+    ) -> Faces:
+        """Faces of a file of latents, or of an array.
+
+        Args:
+          latents: .npy, .npz or .safetensors, or what such a file holds.
+          space: z, w, w_plus or s; None tells it by the shape.
+          truncation_psi: of z and w; W+ and S stay as they are.
+          truncation_cutoff: number of leading rows to truncate, None for all.
+
+        Raises:
+          UserError: the latents do not fit the generator.
+        """
+        config = self.generator.config
+        if isinstance(latents, np.ndarray | jax.Array):
+            array = np.asarray(latents)
+            found = latent_files.interpret(array, config, space, name="latents")
+        else:
+            found = latent_files.read(latents, config, space)
+        return self._open(
+            source.LatentSource(
+                found.space,
+                range(len(found.array)),
+                found.array,
+                config.style_layout,
+                config.z_dim,
+                truncation_psi,
+                truncation_cutoff,
+            )
+        )
+
+    def invert(
+        self,
+        photos: files.Path | Sequence[files.Path],
+        *,
+        align: bool = True,
+        **settings: Any,
+    ) -> Faces:
+        """Faces whose images are photos; see styleclip-invert.
+
+        Args:
+          photos: a photo, a folder of photos, or several.
+          align: find the largest face of each and crop it as in FFHQ; without it
+            photos are square crops already.
+          **settings: fields of `InversionConfig`, such as refine_steps.
+
+        Raises:
+          UserError: a photo cannot be read, has no face, or does not stay finite.
+        """
+        several = [photos] if isinstance(photos, str | pathlib.Path) else list(photos)
+        paths = photo_files.find(several)
+        found = crops.find(
+            paths, is_aligned=not align, landmarks_file=None, all_faces=False
+        )
+        if found["skipped"]:
+            raise UserError(found["skipped"][0])
+        invert, steps = self.inverter(InversionConfig(**settings))
+        cut = crops.crop(
+            found["faces"],
+            resolution=self.generator.config.resolution,
+            encoded_size=self.encoder and self.encoder.config.input_size,
+            is_aligned=not align,
+        )
+        with self.listener.bar(len(paths) * steps, "step") as report:
+            w_plus = self._in_batches(
+                cut,
+                lambda batch, n: invert(batch, lambda steps: report(n * steps)).latent,
+            )
+        broken = ~np.isfinite(w_plus).all(axis=(1, 2))
+        if broken.any():
+            path = paths[int(np.flatnonzero(broken)[0])]
+            raise UserError(f"{path}: the inversion did not stay finite")
+        return self.faces(w_plus, [path.stem for path in paths])
+
+    def faces(
+        self, latent: Any, names: Sequence[str], origins: Sequence[int] = ()
+    ) -> Faces:
+        """Faces of latents.
+
+        Args:
+          latent: [B, L, D] W+, or a tuple of [B, C] styles.
+          names: of each.
+          origins: rows where they come from; 0, 1, … if absent.
+        """
+        latent = jax.tree.map(np.asarray, latent)
+        rows = tuple(origins) or tuple(range(len(names)))
+        return Faces(latent, self.render(latent), tuple(names), rows)
+
+    def render(self, latent: Any) -> np.ndarray:
+        """Images [B, H, W, 3] of W+ [B, L, D], or of a tuple of styles [B, C]."""
+        return self._in_batches(
+            latent, lambda batch, _: latents.render(self.generator, batch)
+        )
+
+    def to_styles(self, faces: Faces) -> spaces.Styles:
+        """Styles of faces, a tuple of [B, C]."""
+        if faces.space == "s":
+            return faces.latent
+        plain = {"space": "w_plus", "truncation_psi": 1.0, "cutoff": None, "to": "s"}
+        return self._in_batches(
+            faces.latent,
+            lambda batch, _: latents.convert(self.generator, batch, **plain),
+        )
+
+    # Edits
+
+    def optimize(
+        self, faces: Faces, prompt: str | Sequence[str], **settings: Any
+    ) -> Edit:
+        """Edits faces by latent optimization.
+
+        Args:
+          faces: to edit.
+          prompt: text to edit towards, or several.
+          **settings: fields of `OptimizationConfig`, such as steps, l2_lambda, space.
+
+        Raises:
+          UserError: a setting or the prompt is wrong.
+        """
+        return self.edit(faces, self.optimization(prompt, **settings))
+
+    def map(
+        self, faces: Faces, mapper: files.Path | Sequence[files.Path], **settings: Any
+    ) -> Edit:
+        """Edits faces by a mapper, or several.
+
+        Args:
+          faces: to edit.
+          mapper: model directories.
+          **settings: fields of `MappingConfig`: strength, levels.
+
+        Raises:
+          UserError: a mapper is of another generator, or a setting is wrong.
+        """
+        return self.edit(faces, self.mapping(mapper, **settings))
+
+    def move(
+        self,
+        faces: Faces,
+        direction: global_directions.Direction,
+        alpha: float = 1.0,
+    ) -> Edit:
+        """Moves faces along a direction: s + α·Δs.
+
+        Another direction or α compiles nothing new.
+        """
+        return self.edit(faces, self.moving(direction, alpha))
+
+    def optimization(self, prompt: str | Sequence[str], **settings: Any) -> Editor:
+        """Editor of `optimize`, for `batch.run`."""
+        return editors.optimize(
+            self.loaded, _prompts(prompt), OptimizationConfig(**settings)
+        )
+
+    def mapping(
+        self, mapper: files.Path | Sequence[files.Path], **settings: Any
+    ) -> Editor:
+        """Editor of `map`, for `batch.run`."""
+        paths = [mapper] if isinstance(mapper, str | pathlib.Path) else list(mapper)
+        config = MappingConfig(tuple(map(str, paths)), **settings)
+        return editors.map_latents(self.loaded, config)
+
+    def moving(
+        self, direction: global_directions.Direction, alpha: float = 1.0
+    ) -> Editor:
+        """Editor of `move`, for `batch.run`."""
+        return editors.direct_by_value(
+            self.loaded, direction, alpha=alpha, title="direction"
+        )
+
+    def direction(
+        self,
+        prompt: str,
+        *,
+        neutral: str = "a face",
+        beta: float | str = editors.AUTO,
+        num_channels: int | None = None,
+        directions: files.Path | None = None,
+        num_samples: int = 16,
+    ) -> global_directions.Direction:
+        """The global direction of a prompt: one Δs for all faces.
+
+        Args:
+          prompt: text that it leads to.
+          neutral: text that it leads away from.
+          beta: least relevance of a channel, or "auto".
+          num_channels: number of channels in place of beta.
+          directions: file of channel relevance; without it, relevance for the prompt
+            is estimated.
+          num_samples: samples of the estimate.
+
+        Raises:
+          UserError: a text or number is wrong, or the file does not fit.
+        """
+        config = DirectionConfig(
+            neutral=neutral,
+            directions=None if directions is None else str(directions),
+            num_samples=num_samples,
+            beta=(str(beta),),
+            num_channels=num_channels,
+        )
+        (relevance,) = editors.relevances(self.loaded, _prompts(prompt), config)
+        (chosen,) = editors.choose_betas(relevance, config)
+        return global_directions.make_direction(relevance, chosen)
+
+    def read_direction(self, path: files.Path) -> global_directions.Direction:
+        """The direction of a file, as `save_direction` and the app write it.
+
+        Raises:
+          UserError: no such file, or one of another generator.
+        """
+        layout = self.generator.config.style_layout
+        delta, _ = direction_files.read_direction(
+            path, layout=layout, generator=self.models.generator_origin()
+        )
+        return global_directions.Direction(jax.numpy.asarray(delta), layout)
+
+    def save_direction(
+        self, direction: global_directions.Direction, path: files.Path, **about: Any
+    ) -> None:
+        """Writes a direction, for `styleclip-edit --saved_direction`.
+
+        Args:
+          direction: to write.
+          path: .safetensors file to make.
+          **about: a note of what it is, such as texts.
+        """
+        direction_files.write_direction(
+            path,
+            np.asarray(direction.delta),
+            layout=direction.layout,
+            generator=self.models.generator_origin(),
+            about=about,
+        )
+
+    def edit(self, faces: Faces, edit: Editor | global_directions.Direction) -> Edit:
+        """Edits faces by an editor, or along a direction.
+
+        Raises:
+          UserError: the faces are in S, and the edit is one of W+.
+        """
+        editor = self.editor(edit)
+        if faces.space == "s" and editor.space != "s":
+            raise UserError(
+                f"faces: these are in s, expected w_plus, which the {editor.method} "
+                "edits"
+            )
+        batch = self.to_styles(faces) if editor.space == "s" else faces.latent
+        variants = len(editor.settings)
+        total = len(faces) * variants * editor.steps
+        with self.listener.bar(total, editor.unit) as report:
+
+            def compute(setting: int, part: Any, count: int) -> Edits:
+                return editor.edit(part, setting, lambda n: report(count * n))
+
+            made = [
+                self._in_batches(batch, functools.partial(compute, setting))
+                for setting in range(variants)
+            ]
+        # Edits of a face side by side.
+        found = jax.tree.map(_interleave, *made)
+        repeated = [i for i in range(len(faces)) for _ in range(variants)]
+        after = Faces(
+            found.latent,
+            found.image,
+            tuple(faces.names[i] for i in repeated),
+            tuple(faces.origins[i] for i in repeated),
+            faces.unit,
+        )
+        before = Faces(batch, faces.images, faces.names, faces.origins, faces.unit)
+        return Edit(
+            before,
+            after,
+            found.terms,
+            found.failed_at,
+            found.film,
+            editor,
+            self._write,
+        )
+
+    def editor(self, edit: Editor | global_directions.Direction) -> Editor:
+        """The editor itself, or that of a direction."""
+        if isinstance(edit, global_directions.Direction):
+            return self.moving(edit)
+        return edit
+
+    def inverter(self, config: InversionConfig) -> tuple[inverter.Inverter, int]:
+        """Inversion of batches of photos, and its number of steps per photo.
+
+        Raises:
+          UserError: a network is missing, or there is nothing to do.
+        """
+        if config.id_lambda and not self.models.has_identity:
+            raise UserError(
+                f"id_lambda: {config.id_lambda} needs a face recognition network, "
+                "expected identity with it",
+                field="id_lambda",
+                also=["identity"],
+            )
+        steps = inverter.count_steps(config, self.encoder)
+        networks = self.networks(
+            identity=bool(config.id_lambda) or self.models.identity is not None
+        )
+        encoder = parallel.replicate(self.encoder, self.mesh)
+        sharding = parallel.over_batch(self.mesh)
+        return inverter.inverter(networks, encoder, config, sharding), steps
+
+    def _open(self, latent: source.LatentSource) -> Faces:
+        """All faces of a source."""
+        space = "s" if latent.space == "s" else "w_plus"
+        batch = latent.load(np.arange(len(latent)))
+        unit = "seed" if latent.array is None else "row"
+        found = self._in_batches(
+            batch,
+            lambda part, _: latent.convert(
+                self.generator, part, to=space, label=self.label
+            ),
+        )
+        origins = tuple(latent.origins)
+        names = tuple(f"{unit} {origin}" for origin in origins)
+        return Faces(found, self.render(found), names, origins, unit)
+
+    def _in_batches(self, tree: Any, function: Any) -> Any:
+        """Results on the host for arrays [N, …], some rows at a time.
+
+        Args:
+          tree: of arrays [N, …].
+          function: (batch on the devices, number of its rows that are no padding) →
+            tree of arrays of the batch.
+        """
+        count = len(jax.tree.leaves(tree)[0])
+        size = min(_BATCH, math.ceil(count / self.mesh.size)) * self.mesh.size
+        parts = []
+        for start in range(0, count, size):
+            part = jax.tree.map(lambda x, i=start: np.asarray(x[i : i + size]), tree)
+            rows = len(jax.tree.leaves(part)[0])
+            batch = parallel.shard(parallel.pad(part, size), self.mesh)
+            found = jax.device_get(function(batch, rows))
+            parts.append(jax.tree.map(lambda x, n=rows: x[:n], found))
+        return jax.tree.map(lambda *x: np.concatenate(x), *parts)
+
+    def _write(
+        self,
+        edit: Edit,
+        outdir: files.Path,
+        *,
+        images: str = "png",
+        grid: int = 8,
+        prompt: str | None = None,
+        film_format: str = "gif",
+    ) -> runs.Summary:
+        """Files of an edit, by the stream that writes those of styleclip-edit."""
+        # All latents are one batch, on one device.
+        mesh = parallel.make_mesh(self.mesh.devices.flat[:1])
+        generator = parallel.replicate(self.generator, mesh)
+        variants = len(edit.settings)
+
+        def again(batch: Any, setting: int, report: Report) -> Any:
+            report(1)
+            rows = slice(setting, None, variants)
+            pick = functools.partial(jax.tree.map, lambda x: x[rows])
+            return Edits(
+                batch,
+                pick(edit.after.latent),
+                pick(edit.images),
+                pick(edit.terms),
+                pick(edit.failed_at),
+                pick(edit.film),
+            )
+
+        editor = edit.editor._replace(edit=again, steps=1)
+        latent = faces.as_source(edit.before, self.generator)
+        frames = 0 if edit.film is None else len(jax.tree.leaves(edit.film)[0][0])
+        return edits.carry_out(
+            self.loaded._replace(mesh=mesh, generator=generator),
+            editor,
+            latent,
+            latents_file=None,
+            output=runs.Output(str(outdir), images, grid, str(len(latent))),
+            extras=edits.Extras(frames, film_format),
+            settings=edits.record(
+                self.models, editor, prompt=prompt, images=images, grid=grid
+            ),
+            listener=SILENT,
+        )
 
 
-def _frame(
-    photo: np.ndarray, find_face: bool
-) -> tuple[np.ndarray, np.ndarray | None, str]:
-    """The photo or its middle, the square of the face in it, and what that is."""
-    if find_face:
-        try:
-            faces = align.detect(photo)
-            found = "no face was found, its middle is used"
-        except UserError:
-            faces = []
-            found = "no face detector (the extra align), its middle is used"
-        if faces:
-            return photo, align.quad(align.largest(faces)), "the face was aligned"
-    else:
-        found = "used as it is"
-    height, width, _ = photo.shape
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return photo[top : top + side, left : left + side], None, found
+def _prompts(prompt: str | Sequence[str]) -> Prompts:
+    """A text, or several, which then are named in the results."""
+    if isinstance(prompt, str):
+        return Prompts((prompt,))
+    return Prompts(tuple(prompt))
 
 
-def make_face(
-    studio: Studio, name: str, latent: np.ndarray | jax.Array, *, space: str = "w_plus"
-) -> Face:
-    """The face of a latent: [L, D] in w_plus, or flat [S] in s."""
-    styles = latent if space == "s" else _to_styles(studio.generator, latent)
-    return Face(
-        name,
-        None if space == "s" else np.asarray(latent),
-        np.asarray(styles),
-        images.to_uint8(np.asarray(render(studio.generator, styles))),
-    )
-
-
-@jax.jit
-def _to_styles(generator: Network, w_plus: jax.Array) -> jax.Array:
-    """Flat styles [S] of one W+ latent."""
-    styles = stylegan2.to_styles(generator, w_plus[None])
-    return spaces.flatten_styles(styles)[0]
-
-
-@jax.jit
-def render(generator: Network, flat: jax.Array) -> jax.Array:
-    """The image [H, W, 3] of flat styles [S]."""
-    styles = spaces.unflatten_styles(flat[None], generator.config.style_layout)
-    return latents.SPACES["s"].synthesize(generator, styles)[0]
+def _interleave(*parts: np.ndarray) -> np.ndarray:
+    """Arrays [N, …] of V settings as [N · V, …], the settings of a row side by side."""
+    count = len(parts) * len(parts[0])
+    return np.stack(parts, axis=1).reshape(count, *parts[0].shape[1:])

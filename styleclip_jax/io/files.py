@@ -16,6 +16,9 @@ from styleclip_jax.errors import UserError
 
 Path = str | os.PathLike[str]
 
+# Flags and inputs of a run, in its folder.
+RECORD = "run.json"
+
 
 @contextlib.contextmanager
 def new_file(path: Path, *, make_folder: bool = True) -> Iterator[pathlib.Path]:
@@ -150,19 +153,19 @@ def read_json(path: Path) -> Any:
       UserError: no such file, or not JSON.
     """
     try:
-        return json.loads(pathlib.Path(path).read_text())
+        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: expected JSON ({error})") from None
 
 
-def read_lines(path: Path, what: str) -> list[str]:
+def read_lines(path: Path, what: str = "") -> list[str]:
     """Lines of a text file without blanks around them; empty ones are left out.
 
     Args:
       path: file in UTF-8.
-      what: its lines are, such as "prompts", for the message.
+      what: what its lines are, such as "prompts", for the message.
 
     Raises:
       UserError: no such file, or not a text.
@@ -170,7 +173,8 @@ def read_lines(path: Path, what: str) -> list[str]:
     try:
         lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: expected a text file of {what} ({error})") from None
+        of = f" of {what}" if what else ""
+        raise UserError(f"{path}: expected a text file{of} ({error})") from None
     return [line.strip() for line in lines if line.strip()]
 
 
@@ -185,6 +189,11 @@ def hash_file(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UserError(f"{path}: cannot read ({error.strerror or error})") from None
+
+
+def hash_bytes(content: bytes) -> str:
+    """SHA-256, hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
 
 
 @contextlib.contextmanager

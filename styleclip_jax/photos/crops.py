@@ -1,6 +1,7 @@
 """Faces in photos: found, or taken from landmarks, and cut out as in FFHQ."""
 
 import pathlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ from PIL import Image
 
 from styleclip_jax.errors import UserError
 from styleclip_jax.photos import align, photo_files
+from styleclip_jax.progress import ignore
 
 
 class Crops(NamedTuple):
@@ -29,6 +31,7 @@ def find(
     is_aligned: bool,
     landmarks_file: str | None,
     all_faces: bool,
+    tell: Callable[[str], None] = ignore,
 ) -> dict[str, list[Any]]:
     """The faces of photos, and the photos that have none.
 
@@ -37,6 +40,7 @@ def find(
       is_aligned: photos are square crops, each of one face.
       landmarks_file: file of landmarks by name of the photo; None to detect faces.
       all_faces: all faces of a photo, not the largest.
+      tell: is given a line for each photo that cannot be used.
 
     Returns:
       "faces", each with its "file" and as "quad" the corners of its square, and
@@ -49,7 +53,11 @@ def find(
     landmarks = None
     if is_aligned:
         if landmarks_file is not None:
-            raise UserError("--landmarks: expected --align with it, found --noalign")
+            raise UserError(
+                "landmarks: expected align with it, found noalign",
+                field="landmarks",
+                also=["align", "noalign"],
+            )
     elif landmarks_file is not None:
         landmarks = align.read_landmarks(landmarks_file)
     else:
@@ -66,12 +74,15 @@ def find(
                 quads = quads_of(path, photo, landmarks, all_faces=all_faces)
         except UserError as error:
             skipped.append(f"{path}: {str(error).removeprefix(f'{path}: ')}")
-            print(f"skipped: {skipped[-1]}")
+            tell(f"skipped: {skipped[-1]}")
             continue
         absolute = str(path.resolve())
         faces += [{"file": absolute, "quad": quad.tolist()} for quad in quads]
     if not faces:
-        raise UserError(f"--photos: expected faces, found none in {len(paths)} photos")
+        raise UserError(
+            f"photos: expected faces, found none in {len(paths)} photos",
+            field="photos",
+        )
     return {"faces": faces, "skipped": skipped}
 
 
@@ -96,7 +107,7 @@ def quads_of(
     if landmarks is None:
         found, where = align.detect(photo), "in the photo"
     else:
-        found, where = landmarks.get(path.name, []), "in --landmarks"
+        found, where = landmarks.get(path.name, []), "in the landmarks"
     if not found:
         raise UserError(f"expected a face, found none {where}")
     quads = [align.quad(x) for x in (found if all_faces else [align.largest(found)])]
@@ -111,7 +122,7 @@ def _whole(photo: np.ndarray) -> np.ndarray:
     height, width, _ = photo.shape
     if height != width:
         raise UserError(
-            f"expected a square crop with --noalign, found {width}×{height} pixels"
+            f"expected a square crop without align, found {width}×{height} pixels"
         )
     return np.array([(0, 0), (0, height), (width, height), (width, 0)]) - 0.5
 

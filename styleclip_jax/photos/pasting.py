@@ -18,7 +18,7 @@ def read_faces(latents: str | None, count: int) -> list[dict[str, Any]]:
     """Photo and square of each latent of a file that styleclip-invert wrote.
 
     Args:
-      latents: value of --latents.
+      latents: the file; None for seeds.
       count: number of its latents.
 
     Raises:
@@ -27,18 +27,21 @@ def read_faces(latents: str | None, count: int) -> list[dict[str, Any]]:
     path = pathlib.Path(latents or "").parent / RECORD
     if latents is None or not path.is_file():
         raise UserError(
-            f"--paste: expected --latents of styleclip-invert with {RECORD} beside it, "
-            f"found {latents or 'none'}"
+            f"paste: expected latents of styleclip-invert with {RECORD} beside it, "
+            f"found {latents or 'none'}",
+            field="paste",
+            also=["latents"],
         )
     faces: list[dict[str, Any]] = files.read_json(path).get("faces", [])
     if len(faces) != count:
         raise UserError(
-            f"--paste: expected {count} faces in {path}, one for each latent, "
-            f"found {len(faces)}"
+            f"paste: expected {count} faces in {path}, one for each latent, "
+            f"found {len(faces)}",
+            field="paste",
         )
     for face in faces:
         if not pathlib.Path(face["file"]).is_file():
-            raise UserError(f"--paste: {face['file']}: no such photo")
+            raise UserError(f"paste: {face['file']}: no such photo", field="paste")
     return faces
 
 

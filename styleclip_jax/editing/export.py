@@ -1,4 +1,4 @@
-"""One edit as one file that runs without this package: styleclip-edit --export.
+"""Export of one edit as one file that runs without this package.
 
 The file holds the program that `jax.export` makes, for any number of latents, on CPUs,
 GPUs and TPUs. It takes W+ latents [N, L, D] float32 and returns {"image": [N, H, W, 3]
@@ -6,6 +6,7 @@ in [-1, 1], "latent": W+ or flat S}. Weights are inside of it, or beside it in a
 file whose arrays, as a dict, are then its first argument.
 """
 
+import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable
@@ -14,60 +15,68 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 from jax import export
 
 from styleclip_jax import latents
-from styleclip_jax.editing import editors
+from styleclip_jax.batch.editor import Editor
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files
 from styleclip_jax.models import stylegan2
 from styleclip_jax.models.network import Network
 
 PLATFORMS = ("cpu", "cuda", "tpu")
+# Places for the weights.
+WEIGHTS = ("inside", "beside")
 
 
-def define(values: flags.FlagValues) -> None:
-    """Defines the flags of `write`."""
-    flags.DEFINE_string(
-        "export",
-        None,
-        "File to write the edit to as a program of its own, instead of editing.",
-        flag_values=values,
+@dataclasses.dataclass(frozen=True)
+class ExportRequest:
+    """Edit as a program of its own.
+
+    Attributes:
+      export: File to write the edit to as a program of its own, instead of editing.
+      export_weights: Whether the weights are in that file or beside it, in FILE.npz.
+    """
+
+    export: str | None = None
+    export_weights: str = dataclasses.field(
+        default="inside", metadata={"choices": WEIGHTS}
     )
-    flags.DEFINE_enum(
-        "export_weights",
-        "inside",
-        ["inside", "beside"],
-        "Whether the weights are in that file or beside it, in FILE.npz.",
-        flag_values=values,
-    )
 
 
-def write(values: flags.FlagValues, editor: editors.Editor, generator: Network) -> None:
-    """Writes the file that --export names.
+def write(request: ExportRequest, editor: Editor, generator: Network) -> list[str]:
+    """Writes the edit of an editor as a program.
+
+    Args:
+      request: file to make.
+      editor: has one setting.
+      generator: that it edits images of.
+
+    Returns:
+      Lines on what was written.
 
     Raises:
       UserError: there are several edits, or the file cannot be written.
     """
     if len(editor.settings) > 1:
         raise UserError(
-            "--export: expected one edit, with one prompt and one --alpha and --beta, "
-            f"found {len(editor.settings)}"
+            "export: expected one edit, with one prompt and one alpha and beta, "
+            f"found {len(editor.settings)}",
+            field="export",
+            also=["alpha", "beta"],
         )
-    path = pathlib.Path(values.export)
-    frozen = editor.freeze()
+    path, frozen = pathlib.Path(str(request.export)), editor.freeze()
     # On the host, so that the program is not tied to the devices of this process.
     tree = jax.device_get((generator, frozen.weights))
     leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
-    weights = {
+    arrays = {
         jax.tree_util.keystr(key, simple=True, separator="/"): np.asarray(leaf)
         for key, leaf in leaves
     }
 
     def run(given: dict[str, Any], w_plus: jax.Array) -> dict[str, jax.Array]:
-        every = weights | given
-        generator, rest = jax.tree.unflatten(structure, [every[n] for n in weights])
+        every = arrays | given
+        generator, rest = jax.tree.unflatten(structure, [every[n] for n in arrays])
         batch: Any = w_plus
         if editor.space == "s":
             batch = stylegan2.to_styles(generator, w_plus)
@@ -77,20 +86,22 @@ def write(values: flags.FlagValues, editor: editors.Editor, generator: Network) 
     (count,) = export.symbolic_shape("n")
     shape = (count, generator.config.num_rows, generator.config.w_dim)
     w_plus = jax.ShapeDtypeStruct(shape, jnp.float32)
-    if values.export_weights == "inside":
+    lines = []
+    if request.export_weights == "inside":
         program = _export(functools.partial(run, {}), w_plus)
     else:
-        used = _used(_export(run, weights, w_plus), weights)
+        used = _used(_export(run, arrays, w_plus), arrays)
         program = _export(run, used, w_plus)
         beside = pathlib.Path(f"{path}.npz")
         with files.new_file(beside) as temporary:
             np.savez(temporary, **used)  # type: ignore[arg-type]
-        print(f"weights: {beside}")
+        lines.append(f"weights: {beside}")
     with files.new_file(path) as temporary:
         temporary.write_bytes(program.serialize())
-    print(
+    lines.append(
         f"program: {path}, W+ [N, {shape[1]}, {shape[2]}] to images and {editor.space}"
     )
+    return lines
 
 
 def _export(function: Callable[..., Any], *arguments: Any) -> export.Exported:

@@ -1,0 +1,411 @@
+"""Edits of many latents: an editor over a source, into the files of styleclip-edit."""
+
+import dataclasses
+import functools
+import itertools
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from styleclip_jax import latents, loading
+from styleclip_jax.batch import runs, stream
+from styleclip_jax.batch.editor import Editor, Edits
+from styleclip_jax.batch.journal import Journal, name
+from styleclip_jax.batch.source import LatentSource, SourceRequest
+from styleclip_jax.io import files, films, images
+from styleclip_jax.models.network import Network
+from styleclip_jax.photos import pasting
+from styleclip_jax.progress import Listener, Report
+
+PROGRAM = "styleclip-edit"
+
+
+class Place(Protocol):
+    """A generator on its devices.
+
+    Attributes:
+      models: names of the networks.
+      mesh: the devices.
+      generator: on them.
+      label: [c_dim] class, None for an unconditional generator.
+    """
+
+    @property
+    def models(self) -> loading.Models: ...
+    @property
+    def mesh(self) -> jax.sharding.Mesh: ...
+    @property
+    def generator(self) -> Network: ...
+    @property
+    def label(self) -> jax.Array | None: ...
+
+
+class Session(Place, Protocol):
+    """Loaded networks that make editors; `editing.session.Session` is one."""
+
+    listener: Listener
+
+    def editor(self, edit: Any) -> Editor: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Extras:
+    """Further files of each edit.
+
+    Attributes:
+      film_frames: number of frames of a film from the source to the edit, 0 for none.
+      film_format: Format of the films that --film_frames writes; mp4 needs the extra
+        film.
+      paste: Put the results back into the photos that styleclip-invert made the
+        latents from.
+    """
+
+    film_frames: int = 0
+    film_format: str = dataclasses.field(
+        default="gif", metadata={"choices": films.FORMATS}
+    )
+    paste: bool = False
+
+
+def run(
+    session: Session,
+    edit: Any,
+    latents: files.Path | None = None,
+    *,
+    seeds: str | None = None,
+    truncation_psi: float = 0.7,
+    truncation_cutoff: int | None = None,
+    outdir: files.Path,
+    prompt: str | None = None,
+    batch_size: int | str = 8,
+    images: str = "png",
+    grid: int = 8,
+    film_frames: int = 0,
+    film_format: str = "gif",
+    paste: bool = False,
+) -> runs.Summary:
+    """Edits many latents into a folder, as styleclip-edit does, resumable.
+
+    Args:
+      session: loaded networks.
+      edit: an editor of the session, such as `session.optimization(…)`, or a
+        direction, which moves by itself.
+      latents: file of latents; None for those of `seeds`.
+      seeds: such as "0-15"; 0-7 without latents and seeds.
+      truncation_psi: of z and w.
+      truncation_cutoff: number of leading rows to truncate, None for all.
+      outdir: folder for the results; the same call goes on with an interrupted one.
+      prompt: text that a direction is for, which is written down for evaluation.
+      batch_size: latents per device at a time, or "auto".
+      images: format of the images: png, jpg, npy, or none.
+      grid: number of latents on the sheet grid.png, 0 for no sheet.
+      film_frames, film_format, paste: see `Extras`.
+
+    Raises:
+      UserError: an argument is wrong, or the folder is of another run.
+    """
+    source = SourceRequest(
+        seeds,
+        None if latents is None else str(latents),
+        truncation_psi,
+        truncation_cutoff,
+    )
+    extras = Extras(film_frames, film_format, paste)
+    editor = session.editor(edit)
+    settings = record(session.models, editor, prompt=prompt, images=images, grid=grid)
+    return carry_out(
+        session,
+        editor,
+        source.open(session.generator.config, default_seeds="0-7"),
+        latents_file=source.latents,
+        output=runs.Output(str(outdir), images, grid, str(batch_size)),
+        extras=extras,
+        settings=settings | dataclasses.asdict(source) | dataclasses.asdict(extras),
+        listener=session.listener,
+    )
+
+
+def record(
+    models: loading.Models,
+    editor: Editor,
+    *,
+    prompt: str | None,
+    images: str,
+    grid: int,
+) -> dict[str, Any]:
+    """Settings of an edit by the names of their flags, for run.json.
+
+    Args:
+      models: of the session.
+      editor: that edits.
+      prompt: text that a direction is for; others say theirs themselves.
+      images, grid: as of `run`.
+    """
+    return {
+        "generator": models.generator,
+        "clip": models.clip,
+        "identity": models.identity,
+        "class": models.class_,
+        "method": editor.method,
+        "prompt": prompt,
+        "images": images,
+        "grid": grid,
+        **editor.record,
+    }
+
+
+def carry_out(
+    place: Place,
+    editor: Editor,
+    source: LatentSource,
+    *,
+    latents_file: str | None,
+    output: runs.Output,
+    extras: Extras,
+    settings: Mapping[str, Any],
+    listener: Listener,
+) -> runs.Summary:
+    """Makes every edit that is not made yet, and the sheet.
+
+    Args:
+      place: the generator and its devices.
+      editor: what is done with each latent.
+      source: the latents.
+      latents_file: file that they are from, None for seeds.
+      output: files to write.
+      extras: further files.
+      settings: what decides the results, by the names of the flags.
+      listener: is told how far it is.
+
+    Raises:
+      UserError: as of `runs.carry_out`, or there is nothing to paste into.
+    """
+    generator = place.generator
+    faces = pasting.read_faces(latents_file, len(source)) if extras.paste else []
+
+    def inputs() -> dict[str, str]:
+        found = place.models.fingerprints("generator") | dict(editor.inputs)
+        if latents_file is not None:
+            found["latents"] = files.hash_file(latents_file)
+        return found
+
+    work = runs.Work(
+        program=PROGRAM,
+        settings=settings,
+        inputs=inputs,
+        output=output,
+        source=source,
+        task=_task(editor, source, generator, place.label, output, extras, faces),
+        space=editor.space,
+        names=("original", "edited"),
+        steps=editor.steps,
+        unit=editor.unit,
+        result="edit",
+    )
+    done = runs.carry_out(work, generator.config, place.mesh, listener)
+    if done.complete and jax.process_index() == 0:
+        if done.made:
+            listener.tell(
+                f"edited: {done.made} in {done.seconds:.1f} s, "
+                f"{done.made / done.seconds:.1f} per second, {done.size} per device "
+                "at a time"
+            )
+        if output.grid:
+            path = _write_sheet(done.journal, generator, editor, output.grid)
+            listener.tell(f"sheet: {path}")
+        listener.tell(f"latents: {done.journal.paths['edited']}")
+    return done
+
+
+class _Writer(NamedTuple):
+    """Writer of further files of an edit, and their folder."""
+
+    folder: str
+    write: Callable[[int, int, stream.Outcome], None]
+
+
+def _task(
+    editor: Editor,
+    source: LatentSource,
+    generator: Network,
+    label: jax.Array | None,
+    output: runs.Output,
+    extras: Extras,
+    faces: list[dict[str, Any]],
+) -> stream.Task:
+    """What is done with each latent."""
+
+    def compute(
+        latent: Any, rows: np.ndarray, variant: int, report: Report
+    ) -> stream.Outcome:
+        made = editor.edit(latent, variant, report)
+        packed = _pack({"original": made.original, "edited": made.latent})
+        film = _film(made, extras.film_frames)
+        return stream.Outcome(made.image, packed, made.terms, made.failed_at, film)
+
+    writers = []
+    outdir = pathlib.Path(output.outdir)
+    if extras.film_frames:
+        if extras.film_format == "mp4":
+            films.encoder()
+        about = (outdir, generator, extras.film_format)
+        writers.append(_Writer("films", functools.partial(_write_film, *about)))
+    if faces:
+        writers.append(_Writer("pasted", functools.partial(_paste, outdir, faces)))
+
+    def write(index: int, row: int, one: stream.Outcome) -> None:
+        for writer in writers:
+            writer.write(index, row, one)
+
+    return stream.Task(
+        variants=len(editor.settings),
+        prepare=functools.partial(
+            source.convert, generator, to=editor.space, label=label
+        ),
+        compute=compute,
+        describe=lambda row, i: source.origin(row) | editor.settings[i],
+        image_format=output.images,
+        probe=lambda latent, rows: editor.probe(latent),
+        folders=[writer.folder for writer in writers],
+        write=write if writers else None,
+    )
+
+
+_pack = jax.jit(lambda tree: {n: latents.pack(x) for n, x in tree.items()})
+
+
+def _film(made: Edits, num_frames: int) -> Any:
+    """Latents from the source to the edit, [B, F + 1, …]; None without a film."""
+    if not num_frames:
+        return None
+    share = jnp.linspace(0, 1, num_frames + 1, dtype=jnp.float32)[1:]
+
+    def straight(a: jax.Array, b: jax.Array) -> jax.Array:
+        return a[:, None] + share.reshape(-1, *[1] * (a.ndim - 1)) * (b - a)[:, None]
+
+    film = made.film
+    if film is None:
+        film = jax.tree.map(straight, made.original, made.latent)
+    return jax.tree.map(
+        lambda a, rest: jnp.concatenate([a[:, None], rest], axis=1),
+        made.original,
+        film,
+    )
+
+
+def _write_film(
+    outdir: pathlib.Path,
+    generator: Network,
+    format_: str,
+    index: int,
+    row: int,
+    one: stream.Outcome,
+) -> None:
+    """A film of an edit: the source, then the frames on the way."""
+    frames = np.asarray(latents.render(generator, one.film))
+    write = films.write_mp4 if format_ == "mp4" else films.write_gif
+    write(outdir / "films" / f"{index:06d}.{format_}", frames)
+
+
+def _paste(
+    outdir: pathlib.Path,
+    faces: list[dict[str, Any]],
+    index: int,
+    row: int,
+    one: stream.Outcome,
+) -> None:
+    pasting.paste(outdir / "pasted" / f"{index:06d}.png", faces[row], one.image)
+
+
+def _write_sheet(
+    journal: Journal, generator: Network, editor: Editor, count: int
+) -> pathlib.Path:
+    """Sheet of the first latents, from the files of the run."""
+    variants = len(editor.settings)
+    count = min(count, len(journal.done) // variants)
+    lines = list(itertools.islice(journal.lines(), count * variants))
+    labels = [name(line) for line in lines[::variants]]
+    before, after = (
+        [
+            np.asarray(latents.render(generator, part))
+            for part in _split(journal.read(which, count * variants), count)
+        ]
+        for which in ("original", "edited")
+    )
+    sheet = draw_sheet(before, after, labels, editor.settings, editor.title)
+    return images.save_sheet(journal.outdir / "grid.png", sheet)
+
+
+def draw_sheet(
+    before: Sequence[np.ndarray],
+    after: Sequence[np.ndarray],
+    labels: Sequence[str],
+    settings: Sequence[Mapping[str, Any]],
+    title: str,
+) -> Any:
+    """Sheet of edits.
+
+    One edit per latent: originals above, edits below. Several strengths: a row per
+    latent and β, a column per α, the original first (Figure 6 of the paper). Several
+    prompts or mappers: a row per latent, a column for each edit.
+
+    Args:
+      before: for each latent, its image once per edit, [variants, H, W, 3].
+      after: likewise its edits.
+      labels: names of the latents.
+      settings: of each edit of a latent.
+      title: what was edited towards.
+
+    Returns:
+      An RGB image.
+    """
+    if len(settings) == 1:
+        return images.grid(
+            [np.concatenate(before), np.concatenate(after)],
+            row_labels=["original", "edited"],
+            column_labels=labels,
+            title=title,
+        )
+    groups, columns = _columns(settings)
+    rows, row_labels = [], []
+    for label, first, edited in zip(labels, before, after, strict=True):
+        for group, part in zip(groups, np.split(edited, len(groups)), strict=True):
+            rows.append(np.concatenate([first[:1], part]))
+            row_labels.append(label + group)
+    return images.grid(
+        rows,
+        row_labels=row_labels,
+        column_labels=["original", *columns],
+        title=title,
+    )
+
+
+def _columns(settings: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
+    """Captions of the rows of a latent, and of the columns with its edits."""
+    if "beta" in settings[0] and "prompt" not in settings[0]:
+        alphas = list(dict.fromkeys(s["alpha"] for s in settings))
+        betas = list(dict.fromkeys(s["beta"] for s in settings))
+        return [f", beta {b:.3g}" for b in betas], [f"alpha {a:g}" for a in alphas]
+    varying = [n for n in settings[0] if len({str(s[n]) for s in settings}) > 1]
+    captions = ["\n".join(_caption(n, s[n]) for n in varying) for s in settings]
+    return [""], captions
+
+
+def _caption(setting: str, value: Any) -> str:
+    """A prompt, the words of a mapper's folder, or a number with its name."""
+    if isinstance(value, float):
+        return f"{setting} {value:.3g}"
+    if setting == "mapper":
+        return pathlib.Path(value).name.replace("-", " ")
+    return value
+
+
+def _split(tree: Any, parts: int) -> list[Any]:
+    """A tree of [N, …] as a list of trees of [N / parts, …]."""
+    leaves, structure = jax.tree.flatten(tree)
+    split = [np.split(np.asarray(leaf), parts) for leaf in leaves]
+    return [jax.tree.unflatten(structure, part) for part in zip(*split, strict=True)]

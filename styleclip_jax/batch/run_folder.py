@@ -1,0 +1,105 @@
+"""Folder of a run: what was run is written down, and compared when it goes on."""
+
+import importlib.metadata
+import pathlib
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+import styleclip_jax
+from styleclip_jax.errors import UserError
+from styleclip_jax.io import files
+
+_PACKAGES = ("jax", "flax", "optax", "transformers", "numpy")
+
+
+def begin(
+    folder: files.Path,
+    *,
+    program: str,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    field: str = "outdir",
+) -> pathlib.Path:
+    """Opens the folder of a run: writes run.json, or checks the one that is there.
+
+    Args:
+      folder: new, empty, or that of the same run.
+      program: name of the program.
+      settings: what decides the results, by the names of its flags.
+      inputs: hash (or name) of each input.
+      field: name of the setting that names the folder.
+
+    Returns:
+      The folder.
+
+    Raises:
+      UserError: the folder holds another run, or files and no run, or cannot be
+        written.
+    """
+    folder = pathlib.Path(folder)
+    flags = {name: _plain(settings[name]) for name in sorted(settings)}
+    record = {"program": program, "flags": flags, "inputs": dict(inputs)}
+    path = folder / files.RECORD
+    if path.exists():
+        _refuse_differences(field, path, files.read_json(path), record)
+        return folder
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(
+            f"{field}: expected a new or empty folder, or that of a run, found "
+            f"{folder} with other contents",
+            field=field,
+        )
+    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    versions |= {
+        "styleclip_jax": styleclip_jax.__version__,
+        "python": platform.python_version(),
+    }
+    device = jax.devices()[0]
+    devices = f"{jax.device_count()} × {device.device_kind}"
+    files.write_json(path, record | {"versions": versions, "devices": devices})
+    return folder
+
+
+def difference(before: Any, now: Any, name: str = "") -> tuple[str, str] | None:
+    """The first difference of two records, as its name and "2, found 3"; None if equal.
+
+    Args:
+      before, now: trees of dicts.
+      name: of the two.
+    """
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted(before.keys() | now.keys()):
+            found = difference(before.get(key), now.get(key), key)
+            if found:
+                return found
+        return None
+    return None if before == now else (name, f"{before}, found {now}")
+
+
+def _refuse_differences(
+    field: str, path: pathlib.Path, found: dict[str, Any], record: dict[str, Any]
+) -> None:
+    if found.get("program") != record["program"]:
+        raise UserError(
+            f"{field}: {path} is of {found.get('program')}, expected another folder "
+            f"for {record['program']}",
+            field=field,
+        )
+    for part in ("flags", "inputs"):
+        changed = difference(found.get(part, {}), record[part])
+        if changed:
+            name, values = changed
+            raise UserError(
+                f"{field}: {path} is of a run with {name}={values}; use the same flags "
+                "to go on with it, or another folder",
+                field=field,
+                also=[name] if part == "flags" else [],
+            )
+
+
+def _plain(value: Any) -> Any:
+    """A setting as JSON holds it."""
+    return list(value) if isinstance(value, tuple) else value

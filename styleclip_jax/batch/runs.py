@@ -1,0 +1,174 @@
+"""Run: a task over all latents of a source, in a folder, from where it stopped."""
+
+import dataclasses
+import functools
+import pathlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from styleclip_jax import parallel
+from styleclip_jax.batch import run_folder, stream
+from styleclip_jax.batch.journal import Journal, describe_failures
+from styleclip_jax.batch.source import LatentSource
+from styleclip_jax.errors import UserError
+from styleclip_jax.io import files, images
+from styleclip_jax.models import stylegan2
+from styleclip_jax.progress import Listener
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """Files that a run writes, and how fast.
+
+    Attributes:
+      outdir: Folder for the results.
+      images: Format of the images; npy is float32 in [-1, 1], for exact work.
+      grid: Number of latents on the sheet grid.png, 0 for no sheet.
+      batch_size: Latents per device at a time; auto finds by trying how many fit, or
+        on a CPU how many are fastest.
+    """
+
+    outdir: str = "outputs"
+    images: str = dataclasses.field(default="png", metadata={"choices": images.FORMATS})
+    grid: int = dataclasses.field(default=8, metadata={"lower_bound": 0})
+    batch_size: str = "8"
+
+    def __post_init__(self) -> None:
+        text = self.batch_size
+        if text != stream.AUTO and not (text.isdecimal() and 1 <= int(text) <= 2**20):
+            raise UserError(
+                f"batch_size: expected 1 or more, or {stream.AUTO}, found {text!r}",
+                field="batch_size",
+            )
+
+
+class Work(NamedTuple):
+    """A task, where its results go, and what run.json says of it.
+
+    Attributes:
+      program: name of the program.
+      settings: what decides the results, by the names of the flags.
+      inputs: gives the hash (or name) of each input.
+      output: files to write.
+      source: the latents.
+      task: what is done with each.
+      space: of the results, w_plus or s.
+      names: of the files of latents.
+      steps: units of work per result.
+      unit: what they are called.
+      result: what a result is called.
+    """
+
+    program: str
+    settings: Mapping[str, Any]
+    inputs: Callable[[], Mapping[str, str]]
+    output: Output
+    source: LatentSource
+    task: stream.Task
+    space: str
+    names: Sequence[str]
+    steps: int
+    unit: str
+    result: str
+
+
+class Summary(NamedTuple):
+    """A run that has ended.
+
+    Attributes:
+      journal: of the run.
+      complete: whether every result is there.
+      made: number of results that were made now.
+      seconds: that took.
+      size: latents per device at a time.
+      failures: lines on what was not finite, or could not be written.
+      succeeded: whether there is no such failure.
+    """
+
+    journal: Journal
+    complete: bool
+    made: int
+    seconds: float
+    size: int
+    failures: list[str]
+    succeeded: bool
+
+
+def carry_out(
+    work: Work,
+    config: stylegan2.GeneratorConfig,
+    mesh: jax.sharding.Mesh,
+    listener: Listener,
+) -> Summary:
+    """Makes every result that is not made yet.
+
+    Args:
+      work: what to do.
+      config: of the generator.
+      mesh: devices of this process.
+      listener: is told how far it is.
+
+    Raises:
+      UserError: the folder is of another run or cannot be written, or a batch does not
+        fit into the memory of a device.
+    """
+    source, task = work.source, work.task
+    outdir, size = _open(work, mesh)
+    count = len(source) * task.variants
+    journal = Journal(
+        outdir, count, work.space, config, work.names, jax.process_index()
+    )
+    done = journal.done.reshape(len(source), -1).all(axis=1).sum()
+    if done:
+        listener.tell(f"resumed: {done} of {len(source)} latents are done")
+    total = stream.count_open(len(source), size, journal.done)
+    started = time.monotonic()
+    with listener.bar(total * work.steps, work.unit) as report:
+        failures = stream.run(task, source, journal, size, mesh, report)
+    seconds = time.monotonic() - started
+    complete = stream.finish(journal)
+    if complete:
+        lines = describe_failures(journal, work.result)
+    else:
+        lines = stream.describe_unwritten(failures, journal)
+    succeeded = complete and not lines
+    if complete and jax.process_index():
+        # One process says it for all.
+        lines = []
+    return Summary(journal, complete, total, seconds, size, lines, succeeded)
+
+
+def _open(work: Work, mesh: jax.sharding.Mesh) -> tuple[pathlib.Path, int]:
+    """Folder of the run and batch size; process 0 decides, and the others follow."""
+    size, primary = 0, jax.process_index() == 0
+    path = pathlib.Path(work.output.outdir) / files.RECORD
+    with parallel.first_alone():
+        inputs = work.inputs() if primary else files.read_json(path)["inputs"]
+        outdir = run_folder.begin(
+            work.output.outdir,
+            program=work.program,
+            settings=work.settings,
+            inputs=inputs,
+        )
+        if primary:
+            stream.forget_ended(outdir)
+            find = functools.partial(
+                stream.find_batch_size, work.source, work.task, mesh
+            )
+            size = _batch_size(path, work.output.batch_size, find)
+    return outdir, parallel.agree(size)
+
+
+def _batch_size(record: pathlib.Path, text: str, find: Callable[[], int]) -> int:
+    """The batch size; what auto has found is kept for a run that is resumed."""
+    if text != stream.AUTO:
+        return int(text)
+    document, kind = files.read_json(record), jax.local_devices()[0].device_kind
+    found = document.setdefault("batch_size", {})
+    if kind not in found:
+        found[kind] = find()
+        files.write_json(record, document)
+    return int(found[kind])

@@ -1,0 +1,158 @@
+"""Faces and edits of them: what a session gives, shows in a notebook, and saves."""
+
+import dataclasses
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+
+from styleclip_jax import latents
+from styleclip_jax.batch import edits
+from styleclip_jax.batch.editor import Editor
+from styleclip_jax.batch.runs import Summary
+from styleclip_jax.batch.source import LatentSource
+from styleclip_jax.io import files, images
+
+# Faces on a sheet in a notebook.
+_NUM_SHOWN = 16
+_COLUMNS = 8
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Faces:
+    """Latents of one space, and what they show.
+
+    Attributes:
+      latent: [B, L, D] W+, or a tuple of [B, C] styles.
+      images: [B, H, W, 3] float32, nominally in [-1, 1].
+      names: of each, such as "seed 3".
+      origins: of each, such as 3.
+      unit: "seed" or "row", what the origins are.
+    """
+
+    latent: Any
+    images: np.ndarray
+    names: tuple[str, ...]
+    origins: tuple[int, ...]
+    unit: str = "row"
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int | slice) -> "Faces":
+        """Some of the faces."""
+        rows = slice(index, index + 1 or None) if isinstance(index, int) else index
+        return Faces(
+            jax.tree.map(lambda x: x[rows], self.latent),
+            self.images[rows],
+            self.names[rows],
+            self.origins[rows],
+            self.unit,
+        )
+
+    @property
+    def space(self) -> str:
+        """w_plus or s."""
+        return "s" if isinstance(self.latent, tuple) else "w_plus"
+
+    @property
+    def latents(self) -> np.ndarray:
+        """Latents as files hold them: W+ [B, L, D], or S flat [B, S]."""
+        return np.asarray(latents.pack(self.latent))
+
+    def sheet(self) -> Image.Image:
+        """Sheet of the first faces with their names."""
+        shown = min(len(self), _NUM_SHOWN)
+        rows = range(0, shown, _COLUMNS)
+        return images.grid([self.images[i : min(i + _COLUMNS, shown)] for i in rows])
+
+    def _repr_png_(self) -> bytes:
+        return _png(self.sheet())
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Edit:
+    """Edits of faces by one editor; with several settings, those of a face in turn.
+
+    Attributes:
+      before: the faces.
+      after: the edited faces, len(before) · len(settings) of them.
+      terms: {name: [N]}, losses and the like.
+      failed_at: [N] step at which something was not finite, -1 for none.
+      film: latents on the way, [N, F, …], or None.
+      editor: that made them.
+      write: writes the files of a folder; see `save`.
+    """
+
+    before: Faces
+    after: Faces
+    terms: dict[str, np.ndarray]
+    failed_at: np.ndarray
+    film: Any
+    editor: Editor
+    write: Callable[..., Summary]
+
+    @property
+    def images(self) -> np.ndarray:
+        """Edited images, [N, H, W, 3] float32, nominally in [-1, 1]."""
+        return self.after.images
+
+    @property
+    def latents(self) -> np.ndarray:
+        """Edited latents as files hold them: W+ [N, L, D], or S flat [N, S]."""
+        return self.after.latents
+
+    @property
+    def settings(self) -> Sequence[Mapping[str, Any]]:
+        """What tells the edits of a face apart."""
+        return self.editor.settings
+
+    def save(self, outdir: files.Path, **options: Any) -> Summary:
+        """Writes the files that styleclip-edit writes into a new folder.
+
+        Args:
+          outdir: folder to make.
+          **options: `images`, `grid`, `film_format` and `prompt` of `batch.run`.
+
+        Raises:
+          UserError: the folder has other contents, or cannot be written.
+        """
+        return self.write(self, outdir, **options)
+
+    def sheet(self) -> Image.Image:
+        """Sheet of the first faces and their edits."""
+        variants = len(self.settings)
+        shown = min(len(self.before), _COLUMNS)
+        after = self.images.reshape(len(self.before), variants, *self.images.shape[1:])
+        return edits.draw_sheet(
+            [np.repeat(x[None], variants, axis=0) for x in self.before.images[:shown]],
+            list(after[:shown]),
+            self.before.names[:shown],
+            self.settings,
+            self.editor.title,
+        )
+
+    def _repr_png_(self) -> bytes:
+        return _png(self.sheet())
+
+
+def as_source(faces: Faces, generator: Any) -> LatentSource:
+    """The faces as the source of a run."""
+    config = generator.config
+    return LatentSource(
+        faces.space,
+        faces.origins,
+        faces.latents,
+        config.style_layout,
+        config.z_dim,
+        unit=faces.unit,
+    )
+
+
+def _png(sheet: Image.Image) -> bytes:
+    content = io.BytesIO()
+    sheet.save(content, "png")
+    return content.getvalue()

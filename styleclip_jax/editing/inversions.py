@@ -1,0 +1,296 @@
+"""Inversions of many photos: faces found, cut out, inverted, into files; resumable."""
+
+import dataclasses
+import functools
+import hashlib
+import math
+import pathlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from styleclip_jax import latents, parallel
+from styleclip_jax.batch import run_folder
+from styleclip_jax.batch.journal import Journal
+from styleclip_jax.editing.session import Session
+from styleclip_jax.errors import UserError
+from styleclip_jax.io import files, images
+from styleclip_jax.loading import Models
+from styleclip_jax.methods import optimization
+from styleclip_jax.methods.inversion import InversionConfig
+from styleclip_jax.models.network import Network
+from styleclip_jax.photos import crops, pasting, photo_files
+from styleclip_jax.progress import Listener, Report
+
+PROGRAM = "styleclip-invert"
+
+# Letters of a file's name on the sheet.
+_MAX_LABEL = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class PhotoRequest:
+    """Photos to invert.
+
+    Attributes:
+      photos: Photos and folders of photos, with commas.
+      align: Find faces and crop them as in FFHQ; without it photos are square crops.
+      all_faces: All faces of a photo, not the largest.
+      landmarks: File of 68 landmarks per face by name of the photo (.json, .npz);
+        without it a detector finds them.
+      batch_size: Photos at a time.
+    """
+
+    photos: tuple[str, ...] = ()
+    align: bool = True
+    all_faces: bool = False
+    landmarks: str | None = None
+    batch_size: int = dataclasses.field(default=8, metadata={"lower_bound": 1})
+
+
+@dataclasses.dataclass(frozen=True)
+class PhotoOutput:
+    """Files that an inversion writes.
+
+    Attributes:
+      outdir: Folder for the results.
+      images: Format of the images; npy is float32 in [-1, 1], for exact work.
+      grid: Number of latents on the sheet grid.png, 0 for no sheet.
+    """
+
+    outdir: str = "outputs/invert"
+    images: str = dataclasses.field(default="png", metadata={"choices": images.FORMATS})
+    grid: int = dataclasses.field(default=8, metadata={"lower_bound": 0})
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """Inversions of the faces of photos.
+
+    Attributes:
+      models: names of the networks.
+      photos: what to invert.
+      config: how.
+      output: files to write.
+      settings: all of this by the names of the flags, for run.json.
+    """
+
+    models: Models
+    photos: PhotoRequest
+    config: InversionConfig
+    output: PhotoOutput
+    settings: Mapping[str, Any]
+
+
+class Summary(NamedTuple):
+    """Inversions that have ended.
+
+    Attributes:
+      journal: of the run.
+      failures: lines on photos that were skipped, and faces that did not stay finite.
+    """
+
+    journal: Journal
+    failures: list[str]
+
+
+def carry_out(request: Request, listener: Listener) -> Summary:
+    """Inverts every face that is not done yet.
+
+    Args:
+      request: photos, and how they are inverted.
+      listener: is told how far it is.
+
+    Raises:
+      UserError: no photo has a face, a network is missing, or the folder is of another
+        run.
+    """
+    asked, output = request.photos, request.output
+    paths = photo_files.find(asked.photos)
+    session = Session(request.models.with_decoder(), listener=listener)
+    invert, steps = session.inverter(request.config)
+    models, generator = session.models, session.generator
+    inputs = _inputs(models, asked, paths)
+    outdir, faces, skipped = _open(request, paths, inputs, listener)
+    resolution = generator.config.resolution
+    listener.tell(
+        f"generator: {models.generator_directory}, {resolution}²\n"
+        f"encoder: {models.encoder or 'none'}\n"
+        f"clip: {models.clip or 'embedded'}, {session.clip.config.image_size}²\n"
+        f"photos: {len(paths)}, {len(faces)} faces"
+    )
+    encoder = session.encoder
+    crop = functools.partial(
+        crops.crop,
+        resolution=resolution,
+        encoded_size=encoder and encoder.config.input_size,
+        is_aligned=not asked.align,
+    )
+    journal = Journal(outdir, len(faces), "w_plus", generator.config, ["w_plus"])
+    todo = np.flatnonzero(~journal.done).tolist()
+    if len(todo) < len(faces):
+        listener.tell(
+            f"resumed: {len(faces) - len(todo)} of {len(faces)} faces are done"
+        )
+    with listener.bar(len(todo) * steps, "step") as report:
+        for rows, size in _batches(todo, asked.batch_size, session.mesh.size):
+            started = time.monotonic()
+            cut = crop([faces[row] for row in rows])
+            batch = parallel.shard(parallel.pad(cut, size), session.mesh)
+            advance = functools.partial(_advance, report, len(rows))
+            result = _to_host(invert(batch, advance), len(rows))
+            seconds = (time.monotonic() - started) / len(rows)
+            if output.images != "none":
+                for row, picture in zip(rows, result.image, strict=True):
+                    path = outdir / "images" / f"{row:06d}.{output.images}"
+                    images.write(path, picture)
+            lines = _lines(faces, rows, cut.target, result, seconds)
+            journal.append(rows, lines, w_plus=result.latent)
+    journal.finish()
+    if output.grid:
+        target = crop(faces[: output.grid]).target
+        path = _write_sheet(journal, generator, faces, target)
+        listener.tell(f"sheet: {path}")
+    listener.tell(f"latents: {journal.paths['w_plus']}")
+    return Summary(journal, _describe_failures(journal, skipped, listener))
+
+
+def _batches(
+    todo: list[int], batch_size: int, devices: int
+) -> Iterator[tuple[list[int], int]]:
+    """Rows of each batch, and the size that all batches are padded to."""
+    size = math.ceil(min(batch_size, len(todo)) / devices) * devices
+    for start in range(0, len(todo), max(size, 1)):
+        yield todo[start : start + size], size
+
+
+def _advance(report: Report, faces: int, steps: int) -> None:
+    """Reports steps that a batch of faces has taken."""
+    report(faces * steps)
+
+
+def _to_host(result: optimization.Result, count: int) -> Any:
+    """The result as NumPy arrays, without the padding of the batch."""
+    return jax.tree.map(lambda x: np.asarray(x)[:count], result)
+
+
+def _inputs(
+    models: Models, asked: PhotoRequest, paths: Sequence[pathlib.Path]
+) -> dict[str, str]:
+    """Hashes of what the run reads; a CLIP from the hub goes by its name."""
+    named = [n for n in ("encoder", "identity") if getattr(models, n) is not None]
+    inputs = models.fingerprints("generator", "clip", *named)
+    if asked.landmarks is not None:
+        inputs["landmarks"] = files.hash_file(asked.landmarks)
+    hashes = "".join(map(_hash_photo, paths))
+    inputs["photos"] = hashlib.sha256(hashes.encode()).hexdigest()
+    return inputs
+
+
+def _hash_photo(path: pathlib.Path) -> str:
+    try:
+        return files.hash_file(path)
+    except UserError as error:
+        # It will be skipped and listed.
+        return str(error)
+
+
+def _open(
+    request: Request,
+    paths: list[pathlib.Path],
+    inputs: Mapping[str, str],
+    listener: Listener,
+) -> tuple[pathlib.Path, list[dict[str, Any]], list[str]]:
+    """The folder of the run, its faces, and why photos were skipped.
+
+    A face has the keys "file" and "quad", the corners of its square. A run that goes on
+    has the same photos, so that faces need not be found again.
+    """
+    path = pathlib.Path(request.output.outdir) / pasting.RECORD
+    found = None
+    if not path.exists():
+        found = crops.find(
+            paths,
+            is_aligned=not request.photos.align,
+            landmarks_file=request.photos.landmarks,
+            all_faces=request.photos.all_faces,
+            tell=listener.tell,
+        )
+    outdir = run_folder.begin(
+        request.output.outdir,
+        program=PROGRAM,
+        settings=request.settings,
+        inputs=inputs,
+    )
+    if found is not None:
+        files.write_json(path, found)
+    document = files.read_json(path)
+    return outdir, document["faces"], document["skipped"]
+
+
+def _lines(
+    faces: list[dict[str, Any]],
+    rows: list[int],
+    target: np.ndarray,
+    result: Any,
+    seconds: float,
+) -> list[dict[str, Any]]:
+    """Lines of metrics.jsonl."""
+    lines = []
+    for i, row in enumerate(rows):
+        failed_at = int(result.failed_at[i])
+        if failed_at < 0 and not np.isfinite(result.latent[i]).all():
+            # An encoder's latent, which no step has looked at.
+            failed_at = 0
+        outcome: dict[str, Any] = {"failed_at": failed_at}
+        if failed_at < 0:
+            outcome = {name: float(value[i]) for name, value in result.terms.items()}
+            outcome["levels"] = _levels(result.image[i], target[i])
+        lines.append(
+            {"index": row, "file": faces[row]["file"]}
+            | outcome
+            | {"seconds": round(seconds, 3)}
+        )
+    return lines
+
+
+def _levels(image: np.ndarray, target: np.ndarray) -> float:
+    """Mean absolute difference of two images as 8-bit images, from 0 to 255."""
+    a, b = (images.to_uint8(x).astype(int) for x in (image, target))
+    return float(np.abs(a - b).mean())
+
+
+def _write_sheet(
+    journal: Journal,
+    generator: Network,
+    faces: list[dict[str, Any]],
+    target: np.ndarray,
+) -> pathlib.Path:
+    """Sheet of the first faces and their inversions, from the files of the run."""
+    image = latents.render(generator, journal.read("w_plus", len(target)))
+    labels = [pathlib.Path(face["file"]).stem[:_MAX_LABEL] for face in faces]
+    sheet = images.grid(
+        [target, np.asarray(image)],
+        row_labels=["photo", "inversion"],
+        column_labels=labels[: len(target)],
+    )
+    return images.save_sheet(journal.outdir / "grid.png", sheet)
+
+
+def _describe_failures(
+    journal: Journal, skipped: list[str], listener: Listener
+) -> list[str]:
+    """Lines on what failed; the mean error of the others is told."""
+    lines = list(journal.lines())
+    levels = [line["levels"] for line in lines if "levels" in line]
+    if levels:
+        listener.tell(f"mean absolute error: {np.mean(levels):.2f} of 255 levels")
+    failed = [
+        f"failed: {line['file']}: the loss was not finite at step {line['failed_at']}"
+        for line in lines
+        if "failed_at" in line
+    ]
+    return failed + [f"skipped: {line}" for line in skipped]

@@ -1,0 +1,141 @@
+"""Requests for edits: all that one run of styleclip-edit needs, and how it is met."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from styleclip_jax.batch import edits, runs
+from styleclip_jax.batch.editor import Editor
+from styleclip_jax.batch.source import LatentSource, SourceRequest
+from styleclip_jax.editing import editors, export
+from styleclip_jax.editing.editors import DirectionConfig, Loaded, MappingConfig
+from styleclip_jax.editing.export import ExportRequest
+from styleclip_jax.editing.prompts import Prompts
+from styleclip_jax.editing.session import Session
+from styleclip_jax.errors import UserError
+from styleclip_jax.loading import Models
+from styleclip_jax.methods.optimization import OptimizationConfig
+from styleclip_jax.progress import Listener
+
+
+@dataclasses.dataclass(frozen=True)
+class EditRequest:
+    """Edits of the latents of a source by one method.
+
+    Attributes:
+      models: names of the networks.
+      source: the latents.
+      method: one of `METHODS`.
+      prompts: texts, None for mappers and saved directions.
+      optimization: how latents are optimized.
+      mapping: how mappers edit.
+      direction: how directions edit.
+      output: files to write.
+      extras: further files of each edit.
+      export: program to write instead.
+      settings: all of this by the names of the flags, for run.json.
+    """
+
+    models: Models
+    source: SourceRequest
+    method: str
+    prompts: Prompts | None
+    optimization: OptimizationConfig
+    mapping: MappingConfig
+    direction: DirectionConfig
+    output: runs.Output
+    extras: edits.Extras
+    export: ExportRequest
+    settings: Mapping[str, Any]
+
+
+def _optimize(loaded: Loaded, request: EditRequest) -> Editor:
+    assert request.prompts is not None
+    return editors.optimize(loaded, request.prompts, request.optimization)
+
+
+def _map(loaded: Loaded, request: EditRequest) -> Editor:
+    return editors.map_latents(loaded, request.mapping)
+
+
+def _move(loaded: Loaded, request: EditRequest) -> Editor:
+    if request.direction.saved_direction is not None:
+        return editors.direct_by_file(loaded, request.direction)
+    assert request.prompts is not None
+    return editors.direct(loaded, request.prompts, request.direction)
+
+
+METHODS: dict[str, Callable[[Loaded, EditRequest], Editor]] = {
+    "optimization": _optimize,
+    "mapper": _map,
+    "direction": _move,
+}
+
+
+def carry_out(request: EditRequest, listener: Listener) -> runs.Summary | None:
+    """Makes every edit that is not made yet.
+
+    Args:
+      request: what to edit and how.
+      listener: is told how far it is.
+
+    Returns:
+      The run, None where a program was written instead.
+
+    Raises:
+      UserError: something asked for is wrong or does not fit.
+    """
+    session = Session(request.models, listener=listener)
+    generator, _ = session.generator, session.label
+    editor = METHODS[request.method](session.loaded, request)
+    if request.export.export is not None:
+        for line in export.write(request.export, editor, generator):
+            listener.tell(line)
+        return None
+    source = _open(request, session, editor)
+    listener.tell(
+        f"generator: {request.models.generator_directory}, "
+        f"{generator.config.resolution}², {generator.config.num_rows} rows of W+"
+    )
+    for line in editor.about:
+        listener.tell(line)
+    listener.tell(f"latents: {len(source)} in {source.space}, edited in {editor.space}")
+    return edits.carry_out(
+        session,
+        editor,
+        source,
+        latents_file=request.source.latents,
+        output=request.output,
+        extras=request.extras,
+        settings=request.settings,
+        listener=listener,
+    )
+
+
+def _open(request: EditRequest, session: Session, editor: Editor) -> LatentSource:
+    """The latents to edit, in a space that the editor takes."""
+    asked, config = request.source, session.generator.config
+    if request.optimization.mode == "free_generation":
+        if asked.latents is not None or asked.seeds is not None:
+            raise UserError(
+                "mode: free_generation starts at the average latent, expected "
+                "neither latents nor seeds",
+                field="mode",
+                also=["latents", "seeds"],
+            )
+        w_avg = np.asarray(session.generator.params["mapping"]["w_avg"])[None]
+        layout = config.style_layout
+        return LatentSource("w", range(1), w_avg, layout, config.z_dim)
+    source = asked.open(config, default_seeds="0-7")
+    if source.space == "s" and editor.space != "s":
+        wanted = "space=s with it"
+        if request.method != "optimization":
+            wanted = f"latents in {editor.space}, which the {request.method} edits"
+        raise UserError(
+            f"latents: {asked.latents} is in s, expected {wanted}",
+            field="latents",
+            also=["space"],
+        )
+    return source

@@ -10,7 +10,6 @@ import numpy as np
 
 from styleclip_jax import spaces
 from styleclip_jax.models import stylegan2
-from styleclip_jax.models.network import Network
 
 
 def seeded_z(seed: int, z_dim: int) -> np.ndarray:
@@ -25,7 +24,7 @@ def pack(latent: Any) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames=("space", "cutoff", "to"))
 def convert(
-    generator: Network,
+    generator: stylegan2.Generator,
     batch: Any,
     *,
     space: str,
@@ -60,8 +59,8 @@ class Space(NamedTuple):
       movable: (generator) → per leaf of a latent, whether it may move.
     """
 
-    synthesize: Callable[[Network, Any], jax.Array]
-    movable: Callable[[Network], Any]
+    synthesize: Callable[[stylegan2.Generator, Any], jax.Array]
+    movable: Callable[[stylegan2.Generator], Any]
 
 
 SPACES = {
@@ -80,7 +79,7 @@ SPACES = {
 
 
 @jax.jit
-def render(generator: Network, latent: Any) -> jax.Array:
+def render(generator: stylegan2.Generator, latent: Any) -> jax.Array:
     """Images [B, H, W, 3] of W+ [B, L, D], or of a tuple of styles [B, C]; jitted."""
     space = "s" if isinstance(latent, tuple) else "w_plus"
     return SPACES[space].synthesize(generator, latent)

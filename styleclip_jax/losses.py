@@ -17,7 +17,9 @@ import jax.numpy as jnp
 from flax import struct
 
 from styleclip_jax.models import clip, clip_input, irse50
-from styleclip_jax.models.network import Network
+from styleclip_jax.models.clip import Clip
+from styleclip_jax.models.irse50 import Identity
+from styleclip_jax.models.stylegan2 import Generator
 
 
 @struct.dataclass
@@ -30,9 +32,9 @@ class Networks:
       identity: face recognition network, or None when no loss needs one.
     """
 
-    generator: Network
-    clip: Network
-    identity: Network | None = None
+    generator: Generator
+    clip: Clip
+    identity: Identity | None = None
 
 
 class Source(NamedTuple):

@@ -15,8 +15,8 @@ import safetensors.numpy
 
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files
+from styleclip_jax.models import param_trees
 
-Shapes = Mapping[str, tuple[int, ...]]
 Config = TypeVar("Config")
 
 
@@ -45,7 +45,8 @@ def save_network(
       UserError: the folder exists, or cannot be written.
     """
     tensors = {
-        name: np.array(leaf, dtype, order="C") for name, leaf in flatten(params).items()
+        name: np.array(leaf, dtype, order="C")
+        for name, leaf in param_trees.flatten(params).items()
     }
     with files.new_directory(directory, overwrite=overwrite) as temporary:
         files.write_json(
@@ -60,7 +61,7 @@ def load_network(
     *,
     kind: str,
     config_type: type[Config],
-    param_shapes: Callable[[Config], Shapes],
+    param_shapes: Callable[[Config], param_trees.Shapes],
 ) -> tuple[dict[str, Any], Config]:
     """Reads a model directory.
 
@@ -86,8 +87,8 @@ def load_network(
         )
     config = _read_config(directory / "config.json", kind, config_type)
     tensors = _read_tensors(directory / "model.safetensors")
-    _check(directory / "model.safetensors", tensors, param_shapes(config))
-    return unflatten(tensors), config
+    check_tensors(directory / "model.safetensors", tensors, param_shapes(config))
+    return param_trees.unflatten(tensors), config
 
 
 def fingerprint(directory: files.Path) -> str:
@@ -95,27 +96,29 @@ def fingerprint(directory: files.Path) -> str:
     return files.hash_file(pathlib.Path(directory) / "model.safetensors")
 
 
-def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dicts to one dict with "/" in its names; flat ones stay as they are."""
-    flat: dict[str, Any] = {}
-    for name, value in params.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}/")
-        else:
-            flat[prefix + name] = value
-    return flat
+def check_tensors(
+    path: files.Path, tensors: Mapping[str, Any], shapes: param_trees.Shapes
+) -> None:
+    """Refuses tensors that are not exactly those of an architecture.
 
+    Args:
+      path: file that they are from, for the message.
+      tensors: by flat name.
+      shapes: of every parameter.
 
-def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Undoes `flatten`."""
-    nested: dict[str, Any] = {}
-    for name, value in flat.items():
-        *parents, leaf = name.split("/")
-        node = nested
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = value
-    return nested
+    Raises:
+      UserError: tensors are missing, surplus or of another shape.
+    """
+    missing, surplus, misshapen = param_trees.differences(tensors, shapes)
+    faults = [f"missing {name}" for name in missing]
+    faults += [f"surplus {name}" for name in surplus]
+    faults += [
+        f"{name}: expected {list(shapes[name])}, found {list(np.shape(tensors[name]))}"
+        for name in misshapen
+    ]
+    if faults:
+        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise UserError(f"{path}: {'; '.join(faults[:3])}{more}")
 
 
 def _read_config(path: pathlib.Path, kind: str, config_type: type[Config]) -> Config:
@@ -141,16 +144,3 @@ def _read_tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path}: not a readable safetensors file ({error})") from None
     return {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
-
-
-def _check(path: pathlib.Path, tensors: Mapping[str, Any], shapes: Shapes) -> None:
-    problems = [f"missing {name}" for name in shapes if name not in tensors]
-    problems += [f"surplus {name}" for name in tensors if name not in shapes]
-    problems += [
-        f"{name}: expected {list(shape)}, found {list(tensors[name].shape)}"
-        for name, shape in shapes.items()
-        if name in tensors and tensors[name].shape != shape
-    ]
-    if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise UserError(f"{path}: {'; '.join(problems[:3])}{more}")

@@ -1,13 +1,12 @@
 """CLIP directories in the format of transformers: weights, configuration, tokenizer."""
 
-import json
+import contextlib
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import flax.serialization
-import flax.traverse_util
 import huggingface_hub
 import huggingface_hub.errors
 import jax
@@ -17,7 +16,8 @@ import safetensors
 import safetensors.numpy
 
 from styleclip_jax.errors import UserError
-from styleclip_jax.models import bpe, clip
+from styleclip_jax.io import checkpoints, files
+from styleclip_jax.models import bpe, clip, param_trees
 
 TOKENIZER_FILES = ("vocab.json", "merges.txt")
 
@@ -54,11 +54,11 @@ def load(name_or_directory: str | pathlib.Path) -> clip.Clip:
                 "found neither; " + _CONVERT.format("FILE")
             )
         tensors = _read_safetensors(path)
-    _check(path, tensors, clip.param_shapes(config))
+    checkpoints.check_tensors(path, tensors, clip.param_shapes(config))
     params = {
         name: jnp.asarray(tensor, jnp.float32) for name, tensor in tensors.items()
     }
-    return clip.Clip(flax.traverse_util.unflatten_dict(params, sep="/"), config)
+    return clip.Clip(param_trees.unflatten(params), config)
 
 
 def save(
@@ -76,7 +76,7 @@ def save(
     config = clip.transformers_config(network.config)
     size = network.config.image_size
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), network.params)
-    with clip.quiet_transformers():
+    with _quiet_transformers():
         model = transformers.FlaxCLIPModel(config, _do_init=False)
         model.save_pretrained(directory, params=params, safe_serialization=True)
         processor = transformers.CLIPImageProcessor(
@@ -93,13 +93,15 @@ def read_config(path: pathlib.Path) -> clip.ClipConfig:
     """
     import transformers
 
-    document = _read_json(path)
+    document = files.read_json(path)
+    if not isinstance(document, dict):
+        raise UserError(f"{path}: expected a JSON object")
     if document.get("model_type") != "clip":
         raise UserError(
             f"{path}: expected model_type 'clip', found {document.get('model_type')!r}"
         )
     try:
-        with clip.quiet_transformers():
+        with _quiet_transformers():
             config: Any = transformers.CLIPConfig.from_dict(document)
         text, vision = config.text_config, config.vision_config
         for name in ("hidden_act", "layer_norm_eps"):
@@ -152,20 +154,24 @@ def load_tokenizer(name_or_directory: str | pathlib.Path) -> bpe.Tokenizer:
     return tokenizer
 
 
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Hides warnings, such as that Flax classes will be removed from version 5."""
+    import transformers
+
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: expected JSON ({error})") from None
-    if not isinstance(document, dict):
-        raise UserError(f"{path}: expected a JSON object")
-    return document
+        yield
+    finally:
+        transformers.logging.set_verbosity(verbosity)
 
 
 def _read_msgpack(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
-        tree = flax.serialization.msgpack_restore(path.read_bytes())
-        return flax.traverse_util.flatten_dict(tree, sep="/")
+        return param_trees.flatten(
+            flax.serialization.msgpack_restore(path.read_bytes())
+        )
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise UserError(f"{path}: not a readable msgpack file ({error})") from None
 
@@ -183,23 +189,6 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     except (safetensors.SafetensorError, OSError) as error:
         raise UserError(f"{path}: not a readable safetensors file ({error})") from None
     return {name.replace(".", "/"): tensor for name, tensor in tensors.items()}
-
-
-def _check(
-    path: pathlib.Path,
-    tensors: Mapping[str, Any],
-    shapes: Mapping[str, tuple[int, ...]],
-) -> None:
-    faults = [f"missing {name}" for name in shapes if name not in tensors]
-    faults += [f"surplus {name}" for name in tensors if name not in shapes]
-    faults += [
-        f"{name}: expected {list(shape)}, found {list(np.shape(tensors[name]))}"
-        for name, shape in shapes.items()
-        if name in tensors and np.shape(tensors[name]) != shape
-    ]
-    if faults:
-        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
-        raise UserError(f"{path}: {'; '.join(faults[:3])}{more}")
 
 
 def _require(name_or_directory: str | pathlib.Path, filename: str) -> pathlib.Path:

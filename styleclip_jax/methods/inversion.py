@@ -21,7 +21,6 @@ import optax
 from styleclip_jax import latents, losses, optimizers, spaces
 from styleclip_jax.methods import optimization
 from styleclip_jax.models import clip, clip_input, stylegan2
-from styleclip_jax.models.network import Network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +69,7 @@ class Phases(NamedTuple):
     w_plus: optimization.Problem
 
 
-def _synthesize_w(generator: Network, w: jax.Array) -> jax.Array:
+def _synthesize_w(generator: stylegan2.Generator, w: jax.Array) -> jax.Array:
     w_plus = spaces.broadcast_w(w, generator.config.num_rows)
     return stylegan2.synthesize(generator, w_plus)
 
@@ -146,7 +145,7 @@ def invert(
     return optimization.finish(networks, run(state, second), problem=second)
 
 
-def average(generator: Network) -> jax.Array:
+def average(generator: stylegan2.Generator) -> jax.Array:
     """The average latent, [D] in W."""
     return generator.params["mapping"]["w_avg"]
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from styleclip_jax import spaces
-from styleclip_jax.models import stylegan2
+from styleclip_jax.models import param_trees, stylegan2
 from styleclip_jax.models.network import Network
 
 # Kind of network in model directories.
@@ -99,6 +99,9 @@ class MapperConfig:
         return spaces.style_layout(self.channels)
 
 
+Mapper = Network[MapperConfig]
+
+
 def of_generator(generator: stylegan2.GeneratorConfig, **settings: Any) -> MapperConfig:
     """The configuration of a mapper for this generator.
 
@@ -156,12 +159,10 @@ def init(key: jax.Array, config: MapperConfig) -> Any:
 @functools.cache
 def param_shapes(config: MapperConfig) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter by its flat name, such as "coarse/fc0/kernel"."""
-    tree = jax.eval_shape(functools.partial(init, config=config), jax.random.key(0))
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {"/".join(k.key for k in path): leaf.shape for path, leaf in leaves}
+    return param_trees.shapes_of(init, config)
 
 
-def apply(network: Network, latent: Any) -> Any:
+def apply(network: Mapper, latent: Any) -> Any:
     """The step M(w), before its strength.
 
     Args:
@@ -190,7 +191,7 @@ def apply(network: Network, latent: Any) -> Any:
 
 
 def edit(
-    network: Network,
+    network: Mapper,
     latent: Any,
     *,
     strength: float | jax.Array | None = None,

@@ -7,7 +7,7 @@ several on the same latents at once.
   state = start(mapper.init(key, config), problem=problem)
   source = describe(networks, latent, problem=problem)
   state, terms = train_step(networks, state, source, text, problem=problem)
-  edited = mapper.edit(state.params, latent, config=config)
+  edited = mapper.edit(mapper.Mapper(state.params, config), latent)
 """
 
 import dataclasses
@@ -22,7 +22,6 @@ from jax import lax
 
 from styleclip_jax import latents, losses, optimizers
 from styleclip_jax.methods import mapper, optimization
-from styleclip_jax.models.network import Network
 
 OPTIMIZERS = {"ranger": optimizers.ranger, "adam": optax.adam}
 
@@ -155,7 +154,7 @@ def evaluate(
     Returns:
       The weighted sum, [], and each term by name, [], with the sum as "total".
     """
-    latent = mapper.edit(Network(params, problem.config), source.latent)
+    latent = mapper.edit(mapper.Mapper(params, problem.config), source.latent)
     image = problem.space.synthesize(networks.generator, latent)
     text = jnp.broadcast_to(text, (len(image), *text.shape))
     total, terms = losses.evaluate(

@@ -1,4 +1,4 @@
-"""CLIP: transformers' FlaxCLIPModel as pure functions, its tokenizer, its input.
+"""CLIP: the towers of transformers' FlaxCLIPModel as pure functions, and tokens.
 
 Radford et al. 2021, "Learning Transferable Visual Models From Natural Language
 Supervision". transformers takes seconds to import, so it is imported by the functions
@@ -8,17 +8,15 @@ that need it.
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import flax.serialization
-import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from styleclip_jax.errors import UserError
-from styleclip_jax.models import bpe
+from styleclip_jax.models import bpe, param_trees
 from styleclip_jax.models.network import Network
 
 ACTIVATIONS = ("quick_gelu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu")
@@ -110,9 +108,7 @@ def init(key: jax.Array, config: ClipConfig) -> Any:
 @functools.cache
 def param_shapes(config: ClipConfig) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter by its name, such as "text_projection/kernel"."""
-    tree = jax.eval_shape(functools.partial(init, config=config), jax.random.key(0))
-    flat = flax.traverse_util.flatten_dict(tree, sep="/")
-    return {name: leaf.shape for name, leaf in flat.items()}
+    return param_trees.shapes_of(init, config)
 
 
 def encode_image(network: Clip, image: jax.Array) -> jax.Array:
@@ -121,7 +117,7 @@ def encode_image(network: Clip, image: jax.Array) -> jax.Array:
     Args:
       network: the CLIP.
       image: [B, S, S, 3] with S = network.config.image_size, preprocessed by one of the
-        functions below.
+        functions of `clip_input`.
 
     Returns:
       [B, embed_dim] float32.
@@ -244,7 +240,7 @@ def tokenize(
     """Token ids of texts: start, tokens, end, then zeros.
 
     Args:
-      tokenizer: from `load_tokenizer`.
+      tokenizer: that of the CLIP.
       texts: B texts; an empty one gives start and end alone.
       context_length: length T of a row.
       truncate: cut long texts, and let them end with the end token, instead of raising.
@@ -271,24 +267,8 @@ def tokenize(
     return tokens
 
 
-@functools.cache
-def _module(config: ClipConfig) -> Any:
-    """The Linen module inside FlaxCLIPModel."""
-    import transformers
-
-    return transformers.FlaxCLIPModel.module_class(
-        config=transformers_config(config), dtype=jnp.dtype(config.dtype)
-    )
-
-
-def _matmul_precision(config: ClipConfig) -> contextlib.AbstractContextManager[Any]:
-    # On accelerators JAX multiplies float32 matrices in less than float32 by default.
-    return jax.default_matmul_precision(
-        "highest" if config.dtype == "float32" else "default"
-    )
-
-
 def transformers_config(config: ClipConfig) -> Any:
+    """The configuration as a `transformers.CLIPConfig`."""
     import transformers
 
     both = {
@@ -321,14 +301,18 @@ def transformers_config(config: ClipConfig) -> Any:
     )
 
 
-@contextlib.contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Hides warnings, such as that Flax classes will be removed from version 5."""
+@functools.cache
+def _module(config: ClipConfig) -> Any:
+    """The Linen module inside FlaxCLIPModel."""
     import transformers
 
-    verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers.logging.set_verbosity(verbosity)
+    return transformers.FlaxCLIPModel.module_class(
+        config=transformers_config(config), dtype=jnp.dtype(config.dtype)
+    )
+
+
+def _matmul_precision(config: ClipConfig) -> contextlib.AbstractContextManager[Any]:
+    # On accelerators JAX multiplies float32 matrices in less than float32 by default.
+    return jax.default_matmul_precision(
+        "highest" if config.dtype == "float32" else "default"
+    )

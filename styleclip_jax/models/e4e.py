@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from styleclip_jax.models import irse50
+from styleclip_jax.models import irse50, param_trees
 from styleclip_jax.models.network import Network
 from styleclip_jax.ops import resampling
 
@@ -77,6 +77,9 @@ class E4eConfig:
         return self.input_size >> len(self.widths)
 
 
+Encoder = Network[E4eConfig]
+
+
 def init(key: jax.Array, config: E4eConfig) -> Any:
     """Random parameters as a nested dict, the average latent 0."""
     image = jnp.zeros((1, config.input_size, config.input_size, 3))
@@ -86,12 +89,10 @@ def init(key: jax.Array, config: E4eConfig) -> Any:
 @functools.cache
 def param_shapes(config: E4eConfig) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter by its flat name, such as "head0/conv0/kernel"."""
-    tree = jax.eval_shape(functools.partial(init, config=config), jax.random.key(0))
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {"/".join(k.key for k in path): leaf.shape for path, leaf in leaves}
+    return param_trees.shapes_of(init, config)
 
 
-def encode(network: Network, image: jax.Array) -> jax.Array:
+def encode(network: Encoder, image: jax.Array) -> jax.Array:
     """The latent of each photo, the average latent included.
 
     Args:

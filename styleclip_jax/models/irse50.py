@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from styleclip_jax.models import param_trees
 from styleclip_jax.models.network import Network
 from styleclip_jax.ops import resampling
 
@@ -67,6 +68,9 @@ class IrseConfig:
             raise ValueError(f"dtype must be float32 or bfloat16, found {self.dtype!r}")
 
 
+Identity = Network[IrseConfig]
+
+
 class Embedded(NamedTuple):
     """Identity features under batch statistics.
 
@@ -88,12 +92,10 @@ def init(key: jax.Array, config: IrseConfig) -> Any:
 @functools.cache
 def param_shapes(config: IrseConfig) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter by its flat name, such as "body/block0/conv1/kernel"."""
-    tree = jax.eval_shape(functools.partial(init, config=config), jax.random.key(0))
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {"/".join(k.key for k in path): leaf.shape for path, leaf in leaves}
+    return param_trees.shapes_of(init, config)
 
 
-def features(network: Network, image: jax.Array) -> jax.Array:
+def features(network: Identity, image: jax.Array) -> jax.Array:
     """Identity features of aligned photos: `embed` of `preprocess`.
 
     Args:
@@ -109,7 +111,7 @@ def features(network: Network, image: jax.Array) -> jax.Array:
     return embed(network, preprocess(network, image))
 
 
-def preprocess(network: Network, image: jax.Array) -> jax.Array:
+def preprocess(network: Identity, image: jax.Array) -> jax.Array:
     """The face of aligned photos, in the network's resolution.
 
     The official code pools an image of another size adaptively to 256², crops rows 35
@@ -134,7 +136,7 @@ def preprocess(network: Network, image: jax.Array) -> jax.Array:
     return resampling.resize_columns(resampling.resize_rows(image, rows), columns)
 
 
-def embed(network: Network, image: jax.Array) -> jax.Array:
+def embed(network: Identity, image: jax.Array) -> jax.Array:
     """Identity features of faces that are already cropped.
 
     Args:
@@ -151,7 +153,7 @@ def embed(network: Network, image: jax.Array) -> jax.Array:
     return _apply(network, image)
 
 
-def embed_in_training(network: Network, image: jax.Array) -> Embedded:
+def embed_in_training(network: Identity, image: jax.Array) -> Embedded:
     """As `embed`, but batch normalisation uses the statistics of the batch.
 
     Running statistics move a tenth of the way to those of the batch. They carry no
@@ -163,12 +165,12 @@ def embed_in_training(network: Network, image: jax.Array) -> Embedded:
     return Embedded(found, updated["params"])
 
 
-def feature_maps(network: Network, image: jax.Array) -> tuple[jax.Array, ...]:
+def feature_maps(network: Identity, image: jax.Array) -> tuple[jax.Array, ...]:
     """Output [B, h, w, C] of every block of the body, for images of any size."""
     return _apply(network, image, method=_Module.feature_maps)
 
 
-def _apply(network: Network, image: jax.Array, **options: Any) -> Any:
+def _apply(network: Identity, image: jax.Array, **options: Any) -> Any:
     return _Module(network.config).apply({"params": network.params}, image, **options)
 
 

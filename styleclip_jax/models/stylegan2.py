@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from styleclip_jax import spaces
-from styleclip_jax.models import mapping
+from styleclip_jax.models import mapping, param_trees
 from styleclip_jax.models.network import Network
 from styleclip_jax.ops import convolutions
 
@@ -86,6 +86,9 @@ class GeneratorConfig:
         return spaces.style_layout(self.channels)
 
 
+Generator = Network[GeneratorConfig]
+
+
 class Activations(NamedTuple):
     """What the synthesis has made so far, between two layers.
 
@@ -106,13 +109,11 @@ def init(key: jax.Array, config: GeneratorConfig) -> Any:
 @functools.cache
 def param_shapes(config: GeneratorConfig) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter by its flat name, such as "mapping/fc0/kernel"."""
-    tree = jax.eval_shape(functools.partial(init, config=config), jax.random.key(0))
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {"/".join(k.key for k in path): leaf.shape for path, leaf in leaves}
+    return param_trees.shapes_of(init, config)
 
 
 def map_latents(
-    generator: Network,
+    generator: Generator,
     z: jax.Array,
     label: jax.Array | None = None,
 ) -> jax.Array:
@@ -139,7 +140,7 @@ def map_latents(
     return _apply(generator, _Generator.map_latents, z, label)
 
 
-def to_styles(generator: Network, w_plus: jax.Array) -> spaces.Styles:
+def to_styles(generator: Generator, w_plus: jax.Array) -> spaces.Styles:
     """Style vectors of W+ latents [B, L, D]: the layers' affine outputs, in order.
 
     The vectors of toRGB layers are those before stylegan2-ada-pytorch's factor of
@@ -154,7 +155,7 @@ def to_styles(generator: Network, w_plus: jax.Array) -> spaces.Styles:
 
 
 def synthesize_styles(
-    generator: Network,
+    generator: Generator,
     styles: spaces.Styles,
     *,
     noise: Noise = "const",
@@ -182,7 +183,7 @@ def synthesize_styles(
 
 
 def synthesize_layers(
-    generator: Network,
+    generator: Generator,
     styles: spaces.Styles,
     activations: Activations | None = None,
     *,
@@ -230,7 +231,7 @@ def synthesize_layers(
 
 
 def synthesize(
-    generator: Network,
+    generator: Generator,
     w_plus: jax.Array,
     *,
     noise: Noise = "const",
@@ -241,7 +242,7 @@ def synthesize(
     return synthesize_styles(generator, styles, noise=noise, key=key)
 
 
-def _apply(generator: Network, method: Callable[..., Any], *inputs: Any) -> Any:
+def _apply(generator: Generator, method: Callable[..., Any], *inputs: Any) -> Any:
     params = {"params": generator.params}
     return _Generator(generator.config).apply(params, *inputs, method=method)
 

@@ -16,16 +16,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from styleclip_jax.io import checkpoints
+from styleclip_jax.io import checkpoints, files
+from styleclip_jax.models import param_trees
 from styleclip_jax.models.network import Network
 from styleclip_jax.toy import world
 
 KIND = "judge"
 
+_ASSETS = pathlib.Path(__file__).parent.parent / "assets"
+
 
 @dataclasses.dataclass(frozen=True)
 class JudgeConfig:
-    """Static architecture.
+    """Static architecture of a judge.
 
     Attributes:
       resolution: width and height of the pictures.
@@ -43,6 +46,9 @@ class JudgeConfig:
                 f"resolution {self.resolution} cannot be halved "
                 f"{len(self.widths)} times"
             )
+
+
+Judge = Network[JudgeConfig]
 
 
 class _Module(nn.Module):
@@ -81,23 +87,28 @@ def init(key: jax.Array, config: JudgeConfig) -> Any:
     return _Module(config).init(key, jnp.zeros((1, size, size, 3)))["params"]
 
 
+@functools.cache
 def param_shapes(config: JudgeConfig) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter by its flat name."""
-    tree = jax.eval_shape(functools.partial(init, config=config), jax.random.key(0))
-    return {name: leaf.shape for name, leaf in checkpoints.flatten(tree).items()}
+    return param_trees.shapes_of(init, config)
 
 
-def load(
-    directory: checkpoints.files.Path | None = None,
-) -> tuple[Any, JudgeConfig]:
-    """Parameters and configuration of a judge; the embedded one by default."""
-    directory = directory or pathlib.Path(__file__).parent / "judge"
-    return checkpoints.load_network(
-        directory, kind=KIND, config_type=JudgeConfig, param_shapes=param_shapes
+def load(directory: files.Path | None = None) -> Judge:
+    """A judge from a model directory; the embedded one by default.
+
+    Raises:
+      UserError: the directory holds no valid one.
+    """
+    params, config = checkpoints.load_network(
+        directory or _ASSETS / "judge",
+        kind=KIND,
+        config_type=JudgeConfig,
+        param_shapes=param_shapes,
     )
+    return Judge(jax.tree.map(jnp.asarray, params), config)
 
 
-def logits(network: Network, image: jax.Array) -> dict[str, jax.Array]:
+def logits(network: Judge, image: jax.Array) -> dict[str, jax.Array]:
     """Scores of each attribute's values.
 
     Args:
@@ -110,7 +121,7 @@ def logits(network: Network, image: jax.Array) -> dict[str, jax.Array]:
     return _apply(network, image, _Module.__call__)
 
 
-def predict(network: Network, image: jax.Array) -> dict[str, jax.Array]:
+def predict(network: Judge, image: jax.Array) -> dict[str, jax.Array]:
     """For each attribute the index of its value, [B]; arguments as of `logits`."""
     scores = logits(network, image)
     return {name: jnp.argmax(score, axis=1) for name, score in scores.items()}
@@ -142,17 +153,17 @@ def kept(
     return same / counted
 
 
-def feature_maps(network: Network, image: jax.Array) -> list[jax.Array]:
+def feature_maps(network: Judge, image: jax.Array) -> list[jax.Array]:
     """Activations after each convolution, for images [B, H, W, 3] in [-1, 1]."""
     return _apply(network, image, _Module.maps)
 
 
-def features(network: Network, image: jax.Array) -> jax.Array:
+def features(network: Judge, image: jax.Array) -> jax.Array:
     """Features before the heads, [B, num_features], for images in [-1, 1]."""
     return _apply(network, image, _Module.features)
 
 
-def _apply(network: Network, image: jax.Array, method: Callable[..., Any]) -> Any:
+def _apply(network: Judge, image: jax.Array, method: Callable[..., Any]) -> Any:
     params = {"params": network.params}
     return _Module(network.config).apply(params, image, method=method)
 

@@ -1,4 +1,4 @@
-"""What styleclip-edit wrote, read back: sets of edits with one prompt and strength."""
+"""Sets of edits of one prompt and strength, read from folders of styleclip-edit."""
 
 import json
 import pathlib
@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from styleclip_jax import loading, spaces
-from styleclip_jax.batch import journal
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, files, latent_files
 from styleclip_jax.models.network import Network
@@ -87,9 +86,8 @@ class EditSet(NamedTuple):
     def optimized_clip(self) -> str | None:
         """Hash or name of the CLIP that the method looked through, if it says so."""
         if self.method == "mapper":
-            path = pathlib.Path(_mapper_of(self.setting, self.record), "config.json")
-            source = files.read_json(path).get("source")
-            return source.get("clip") if isinstance(source, dict) else None
+            path = _mapper_of(self.setting, self.record)
+            return loading.mapper_source(path).get("clip")
         return self.record["inputs"].get("clip")
 
     def load(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -106,7 +104,7 @@ def read(directory: files.Path) -> list[EditSet]:
       UserError: not a finished folder of styleclip-edit, or no edit is finite.
     """
     directory = pathlib.Path(directory)
-    record = files.read_json(directory / journal.RECORD)
+    record = files.read_json(directory / files.RECORD)
     program = record.get("program") if isinstance(record, dict) else None
     if program != "styleclip-edit":
         raise UserError(f"{directory}: expected a folder of styleclip-edit")
@@ -193,11 +191,11 @@ def load_generator(edits: EditSet, directory: str | None) -> Network:
     if checkpoints.fingerprint(path) != expected:
         raise UserError(
             f"{path}: expected the generator of {edits.directory} (SHA-256 "
-            f"{str(expected)[:12]}…), found another one; --generator says where it is"
+            f"{str(expected)[:12]}…), found another one; generator says where it is",
+            also=["generator"],
         )
-    dimensions = latent_files.dimensions(generator.config)
     latent_files.interpret(
-        edits.edited, dimensions, edits.space, name=str(edits.directory)
+        edits.edited, generator.config, edits.space, name=str(edits.directory)
     )
     return generator
 

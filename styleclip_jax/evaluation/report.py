@@ -1,4 +1,4 @@
-"""What styleclip-evaluate writes: tables for people and programs, and the frontier."""
+"""Report of an evaluation: tables for people and programs, and the frontier."""
 
 import math
 import pathlib
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from styleclip_jax.evaluation.measure import Summary
+from styleclip_jax.evaluation.measuring import Summary
 from styleclip_jax.io import images, plots, tables
 from styleclip_jax.methods import mapper
 
@@ -55,25 +55,35 @@ class Row(NamedTuple):
     metrics: dict[str, Summary]
 
 
-def write(
-    outdir: pathlib.Path, rows: Sequence[Row], labels: Sequence[str]
-) -> list[pathlib.Path]:
-    """Writes edits.md, .json, .csv and, with an identity network, frontier.png."""
+def markdown(rows: Sequence[Row], labels: Sequence[str]) -> str:
+    """The tables for people, with notes on how to read them.
+
+    Args:
+      rows: sets of edits.
+      labels: texts of zero-shot classification.
+    """
     renamed = [_name_labels(row, labels) for row in rows]
-    notes = _notes(rows)
     sections = [
         "# Edits\n",
         _table(rows, _METRICS, ("prompt", "strength")),
         *([_judge_table(rows)] if any(row.about["target"] for row in rows) else []),
         *([_label_table(renamed, labels)] if labels else []),
-        "".join(f"- {note}\n" for note in notes),
+        "".join(f"- {note}\n" for note in _notes(rows)),
     ]
+    return "\n".join(sections)
+
+
+def write(
+    outdir: pathlib.Path, rows: Sequence[Row], labels: Sequence[str]
+) -> list[pathlib.Path]:
+    """Writes edits.md, .json, .csv and, with an identity network, frontier.png."""
+    renamed = [_name_labels(row, labels) for row in rows]
     document = {
         "rows": [
             row.about | {"metrics": {n: s._asdict() for n, s in row.metrics.items()}}
             for row in renamed
         ],
-        "notes": notes,
+        "notes": _notes(rows),
     }
     lines = [
         row.about | {"metric": name} | summary._asdict()
@@ -81,7 +91,7 @@ def write(
         for name, summary in row.metrics.items()
     ]
     paths = [
-        tables.write_text(outdir / "edits.md", "\n".join(sections)),
+        tables.write_text(outdir / "edits.md", markdown(rows, labels)),
         tables.write_json(outdir / "edits.json", document),
         tables.write_csv(outdir / "edits.csv", _CSV, lines),
     ]

@@ -55,13 +55,15 @@ def parse_target(text: str) -> Target | None:
     attribute, _, value = text.strip().partition(":")
     if attribute not in world.ATTRIBUTES:
         raise UserError(
-            f"--target: expected ATTRIBUTE:VALUE with one of "
-            f"{', '.join(world.ATTRIBUTES)}, found {text!r}"
+            f"target: expected ATTRIBUTE:VALUE with one of "
+            f"{', '.join(world.ATTRIBUTES)}, found {text!r}",
+            field="target",
         )
     if value not in world.ATTRIBUTES[attribute]:
         raise UserError(
-            f"--target: expected {attribute}: with one of "
-            f"{', '.join(world.ATTRIBUTES[attribute])}, found {value!r}"
+            f"target: expected {attribute}: with one of "
+            f"{', '.join(world.ATTRIBUTES[attribute])}, found {value!r}",
+            field="target",
         )
     return Target(attribute, value)
 

@@ -1,0 +1,88 @@
+"""Zero-shot classification of image files by a CLIP."""
+
+import pathlib
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from styleclip_jax import loading
+from styleclip_jax.errors import UserError
+from styleclip_jax.evaluation import metrics
+from styleclip_jax.models import clip, clip_input
+from styleclip_jax.progress import Listener
+
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def find_images(names: Sequence[str]) -> list[pathlib.Path]:
+    """Image files, those of folders in order of their names.
+
+    Raises:
+      UserError: a file is missing, or no image.
+    """
+    found: list[pathlib.Path] = []
+    for path in map(pathlib.Path, names):
+        if not path.exists():
+            raise UserError(f"images: {path}: no such file", field="images")
+        inside = sorted(path.iterdir()) if path.is_dir() else [path]
+        chosen = [p for p in inside if p.suffix.lower() in _SUFFIXES]
+        if not chosen:
+            raise UserError(
+                f"images: {path}: expected {', '.join(_SUFFIXES)}", field="images"
+            )
+        found += chosen
+    return found
+
+
+_classify_batch = jax.jit(
+    lambda network, image, text: metrics.zero_shot(
+        network, clip.encode_image(network, image), text
+    )
+)
+
+
+def classify(
+    paths: Sequence[pathlib.Path],
+    labels: Sequence[str],
+    *,
+    clip_name: str | None,
+    batch_size: int,
+    listener: Listener,
+) -> np.ndarray:
+    """Probabilities [N, C] of texts for images.
+
+    Args:
+      paths: [N] image files.
+      labels: [C] texts.
+      clip_name: directory or hub name of the CLIP, None for the embedded one.
+      batch_size: images at a time.
+      listener: is told how far it is.
+
+    Raises:
+      UserError: a file is no image, or a text is too long.
+    """
+    network, tokenizer = loading.load_clip(clip_name)
+    text = clip.encode_prompts(network, tokenizer, labels)
+    shares = []
+    with listener.bar(len(paths), "image") as report:
+        for start in range(0, len(paths), batch_size):
+            part = paths[start : start + batch_size]
+            batch = np.concatenate([_prepare(path, network) for path in part])
+            padded = np.resize(batch, (batch_size, *batch.shape[1:]))
+            found = _classify_batch(network, padded, text)
+            shares.append(np.asarray(found)[: len(part)])
+            report(len(part))
+    return np.concatenate(shares)
+
+
+def _prepare(path: pathlib.Path, network: clip.Clip) -> np.ndarray:
+    """CLIP's input [1, S, S, 3] of an image file."""
+    try:
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("RGB"))[None]
+    except (OSError, UnidentifiedImageError) as error:
+        raise UserError(f"{path}: expected an image ({error})") from None
+    return np.asarray(clip_input.preprocess_clip_uint8(network, jnp.asarray(pixels)))

@@ -1,0 +1,189 @@
+"""Plans of an evaluation: which networks measure which edits, by which texts."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from styleclip_jax import loading
+from styleclip_jax.errors import UserError
+from styleclip_jax.evaluation import edit_sets, measuring
+from styleclip_jax.evaluation.edit_sets import EditSet
+from styleclip_jax.io import checkpoints
+from styleclip_jax.loading import Models
+from styleclip_jax.models import bpe, clip
+from styleclip_jax.models.network import Network
+from styleclip_jax.toy import judge
+
+# Text that edits lead away from, where nothing else is said.
+_NEUTRAL = "a face"
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """What is to be measured of which edits.
+
+    Attributes:
+      edits: folders of styleclip-edit.
+      target: what the judge is to find, as ATTRIBUTE:VALUE; one for all, for each
+        folder, or for each prompt of each folder in order; an empty one asks for
+        nothing.
+      models: generator of the edits where it is now, CLIP that scores, and network
+        that recognises faces; those of the edits if absent.
+      neutral: text that edits lead away from; that of the edits if absent.
+      pairs: pairs of texts that edits should leave alone.
+      labels: texts for zero-shot classification.
+    """
+
+    edits: tuple[str, ...]
+    target: tuple[str, ...] = ()
+    models: Models = dataclasses.field(default_factory=Models)
+    neutral: str | None = None
+    pairs: tuple[tuple[str, str], ...] = ()
+    labels: tuple[str, ...] = ()
+
+
+class Plan(NamedTuple):
+    """One row of the table, before it is measured.
+
+    Attributes:
+      edits: what to measure.
+      target: what the judge looks for.
+      generator: of the edits.
+      clip: CLIP that scores, None for none.
+      texts: that it scores by.
+      identity: network that recognises faces, None for none.
+      about: what the row says beside its metrics.
+    """
+
+    edits: EditSet
+    target: measuring.Target | None
+    generator: Network
+    clip: Network | None
+    texts: measuring.Texts | None
+    identity: Network | None
+    about: dict[str, Any]
+
+
+def plan(question: Question) -> list[Plan]:
+    """Reads all that is needed, so that what is wrong is told before work starts.
+
+    Raises:
+      UserError: a folder, a network or a text is wrong.
+    """
+    models = question.models
+    folders = [edit_sets.read(directory) for directory in question.edits]
+    targets = _targets(question, folders)
+    load_clip = functools.cache(loading.load_clip)
+    load_identity = functools.cache(loading.load_identity)
+
+    @functools.cache
+    def load_generator(index: int) -> Network:
+        return edit_sets.load_generator(folders[index][0], models.generator)
+
+    plans: list[Plan] = []
+    for index, sets in enumerate(folders):
+        generator = load_generator(index)
+        for edits in sets:
+            target = targets[len(plans)]
+            resolution = generator.config.resolution
+            if target is not None and resolution != judge.JudgeConfig().resolution:
+                raise UserError(
+                    f"target: the judge knows drawn faces of "
+                    f"{judge.JudgeConfig().resolution}², {edits.directory} has images "
+                    f"of {resolution}²",
+                    field="target",
+                )
+            has_identity = models.identity or _is_embedded(edits)
+            about = _describe(question, edits) | {"target": target and str(target)}
+            network, texts = None, None
+            if about["clip"] is not None:
+                network, words = load_clip(_clip_name(question, edits))
+                pair = (about["neutral"], about["prompt"])
+                texts = _encode(network, words, pair, question)
+            identity = load_identity(models.identity) if has_identity else None
+            plans.append(
+                Plan(edits, target, generator, network, texts, identity, about)
+            )
+    return plans
+
+
+def _targets(
+    question: Question, folders: Sequence[Sequence[EditSet]]
+) -> list[measuring.Target | None]:
+    """The target of each set, of all folders one after the other."""
+    found = [measuring.parse_target(text) for text in question.target] or [None]
+    folder_of = [i for i, sets in enumerate(folders) for _ in sets]
+    prompts = [(i, edits.goal) for i, sets in enumerate(folders) for edits in sets]
+    in_order = list(dict.fromkeys(prompts))
+    if len(found) == 1:
+        return found * len(prompts)
+    if len(found) == len(folders):
+        return [found[i] for i in folder_of]
+    if len(found) == len(in_order):
+        return [found[in_order.index(prompt)] for prompt in prompts]
+    raise UserError(
+        f"target: expected one, {len(folders)} for the folders or {len(in_order)} "
+        f"for their prompts, found {len(found)}",
+        field="target",
+    )
+
+
+def _is_embedded(edits: EditSet) -> bool:
+    """Whether the edits are of the embedded generator."""
+    embedded = checkpoints.fingerprint(loading.generator_directory())
+    return edits.record["inputs"].get("generator") == embedded
+
+
+def _clip_name(question: Question, edits: EditSet) -> str | None:
+    """Name of the CLIP that scores, None for the embedded one."""
+    return question.models.clip or edits.record["flags"].get("clip")
+
+
+def _describe(question: Question, edits: EditSet) -> dict[str, Any]:
+    """What a row says of itself, and whether its judges were also its teachers."""
+    recorded, inputs = edits.record["flags"], edits.record["inputs"]
+    clip_name = _clip_name(question, edits)
+    # A mapper does not name its CLIP, and the embedded one has seen drawn faces alone.
+    unknown = edits.method == "mapper" and not _is_embedded(edits)
+    has_clip = edits.prompt is not None and not (unknown and clip_name is None)
+    about: dict[str, Any] = {
+        "edits": str(edits.directory),
+        "method": edits.method,
+        "prompt": edits.prompt,
+        "neutral": question.neutral or recorded.get("neutral") or _NEUTRAL,
+        "strength": edits.strength,
+        "series": edits.series,
+        "setting": edits.setting,
+        "space": edits.space,
+        "failed": edits.num_failed,
+        "clip": (clip_name or "embedded") if has_clip else None,
+        "clip_was_optimized": None,
+        "identity_was_optimized": None,
+    }
+    optimized = edits.optimized_clip
+    if has_clip and optimized is not None:
+        found = loading.clip_fingerprint(clip_name) or clip_name
+        about["clip_was_optimized"] = optimized == found
+    if "identity" in inputs:
+        found = question.models.fingerprints("identity")["identity"]
+        about["identity_was_optimized"] = inputs["identity"] == found
+    return about
+
+
+def _encode(
+    network: clip.Clip,
+    words: bpe.Tokenizer,
+    pair: tuple[str, str],
+    question: Question,
+) -> measuring.Texts:
+    """Features of all texts at once."""
+    others, labels = question.pairs, question.labels
+    texts = [*pair, *(text for other in others for text in other), *labels]
+    features = clip.encode_prompts(network, words, texts)
+    stop = 2 + 2 * len(others)
+    return measuring.Texts(
+        features[:2],
+        features[2:stop].reshape(len(others), 2, features.shape[-1]),
+        features[stop:],
+    )

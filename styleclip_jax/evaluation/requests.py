@@ -1,0 +1,204 @@
+"""Requests for evaluations: all that one run of styleclip-evaluate needs."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from styleclip_jax.batch import run_folder
+from styleclip_jax.batch.source import SourceRequest
+from styleclip_jax.errors import UserError
+from styleclip_jax.evaluation import classification, mappers, planning, report, table
+from styleclip_jax.io import files
+from styleclip_jax.loading import Models
+from styleclip_jax.progress import Listener
+
+PROGRAM = "styleclip-evaluate"
+TABLES = ("edits", "mapper_similarity")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationRequest:
+    """Tables to make, and of what.
+
+    Attributes:
+      edits: Folders of styleclip-edit, with commas between.
+      target: For drawn faces, such as the embedded generator's: what the judge is to
+        find, as ATTRIBUTE:VALUE (hair_color:blonde). One for all, for each folder, or
+        for each prompt of each folder in order; an empty one asks for nothing.
+      tables: What to make, of edits, mapper_similarity; edits if absent.
+      mapper: Mappers of the table mapper_similarity.
+      neutral: Text that edits lead away from; that of the edits, or "a face", if
+        absent.
+      pairs: File of pairs of texts, one a line with a | between, whose probabilities
+        an edit should leave alone; for the disentanglement.
+      zero_shot: File of texts, one a line, to classify images by, or originals and
+        edits.
+      images: Images, or folders of them, for zero_shot.
+      outdir: Folder for the results.
+      batch_size: Edits at a time.
+      seed: Seed of the bootstrap and of the judge's random steps.
+    """
+
+    edits: tuple[str, ...] = ()
+    target: tuple[str, ...] = ()
+    tables: tuple[str, ...] | None = None
+    mapper: tuple[str, ...] = ()
+    neutral: str | None = None
+    pairs: str | None = None
+    zero_shot: str | None = None
+    images: tuple[str, ...] = ()
+    outdir: str = "outputs/evaluate"
+    batch_size: int = dataclasses.field(default=16, metadata={"lower_bound": 1})
+    seed: int = dataclasses.field(default=0, metadata={"lower_bound": 0})
+
+    def __post_init__(self) -> None:
+        wanted, tables = self.wanted, ", ".join(TABLES)
+        if set(wanted) - set(TABLES) or self.tables == ():
+            raise UserError(
+                f"tables: expected some of {tables}, "
+                f"found {','.join(wanted) or 'none'}",
+                field="tables",
+            )
+        if "edits" in wanted and not self.edits:
+            raise UserError(
+                "edits: expected folders of styleclip-edit, found none", field="edits"
+            )
+        if "mapper_similarity" in wanted and not self.mapper:
+            raise UserError(
+                "mapper: expected mappers for their similarity, found none",
+                field="mapper",
+            )
+        if self.images and self.zero_shot is None:
+            raise UserError(
+                "images: expected zero_shot with texts to classify them by",
+                field="images",
+                also=["zero_shot"],
+            )
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The tables to make."""
+        if self.tables is not None:
+            return self.tables
+        return ("edits",) if self.edits or not self.images else ()
+
+
+def carry_out(
+    request: EvaluationRequest,
+    models: Models,
+    source: SourceRequest,
+    *,
+    settings: Mapping[str, Any],
+    listener: Listener,
+) -> list[list[pathlib.Path]]:
+    """Makes the tables that are asked for.
+
+    Args:
+      request: what to make, and of what.
+      models: generator of the edits, CLIP that scores, and identity network.
+      source: latents at which mappers are compared.
+      settings: all of this by the names of the flags, for run.json.
+      listener: is told how far it is.
+
+    Returns:
+      The files written, a list for each table.
+
+    Raises:
+      UserError: something asked for is wrong or does not fit.
+    """
+    labels = tuple(read_texts(request.zero_shot)) if request.zero_shot else ()
+    others = tuple(read_pairs(request.pairs)) if request.pairs else ()
+    plans = []
+    if "edits" in request.wanted:
+        question = planning.Question(
+            request.edits, request.target, models, request.neutral, others, labels
+        )
+        plans = planning.plan(question)
+    comparison = None
+    if "mapper_similarity" in request.wanted:
+        comparison = mappers.prepare(models, source, request.mapper)
+    paths = classification.find_images(request.images)
+    outdir = run_folder.begin(
+        request.outdir,
+        program=PROGRAM,
+        settings=settings,
+        inputs=_inputs(request, source),
+    )
+    written = []
+    if plans:
+        made = table.answer(
+            plans,
+            labels,
+            batch_size=request.batch_size,
+            seed=request.seed,
+            listener=listener,
+        )
+        written.append(made.write(outdir))
+    if comparison is not None:
+        written.append(
+            report.write_similarity(
+                outdir,
+                comparison.prompts,
+                comparison.directories,
+                len(comparison.source),
+                mappers.compare(comparison),
+            )
+        )
+    if paths:
+        shares = classification.classify(
+            paths,
+            labels,
+            clip_name=models.clip,
+            batch_size=request.batch_size,
+            listener=listener,
+        )
+        written.append(report.write_zero_shot(outdir, paths, labels, shares))
+    return written
+
+
+def read_texts(path: files.Path) -> list[str]:
+    """Different texts of a file, one a line, at least two.
+
+    Raises:
+      UserError: they are fewer, or one stands there twice.
+    """
+    found = files.read_lines(path)
+    if len(found) < 2 or len(set(found)) < len(found):
+        raise UserError(
+            f"{path}: expected at least two texts, one a line and each once, found "
+            f"{len(found)}"
+        )
+    return found
+
+
+def read_pairs(path: files.Path) -> list[tuple[str, str]]:
+    """Pairs of texts of a file, TEXT | TEXT in each line.
+
+    Raises:
+      UserError: a line is none.
+    """
+    pairs = []
+    for line in read_texts(path):
+        first, _, second = (part.strip() for part in line.partition("|"))
+        if not first or not second:
+            raise UserError(f"{path}: expected TEXT | TEXT, found {line!r}")
+        pairs.append((first, second))
+    return pairs
+
+
+def _inputs(request: EvaluationRequest, source: SourceRequest) -> dict[str, str]:
+    """Hashes of what is read."""
+    inputs = {}
+    for directory in request.edits:
+        for edited in pathlib.Path(directory).glob("edited.np[yz]"):
+            inputs[str(edited)] = files.hash_file(edited)
+    named = {
+        "pairs": request.pairs,
+        "zero_shot": request.zero_shot,
+        "latents": source.latents,
+    }
+    for name, path in named.items():
+        if path is not None:
+            inputs[name] = files.hash_file(path)
+    return inputs

@@ -1,0 +1,126 @@
+"""Table of measured edits: one call from folders of edits to Markdown, JSON and CSV."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+from styleclip_jax.evaluation import measuring, planning, report
+from styleclip_jax.evaluation.planning import Plan, Question
+from styleclip_jax.io import files
+from styleclip_jax.loading import Models
+from styleclip_jax.progress import BARS, SILENT, Listener
+from styleclip_jax.toy import judge
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Table:
+    """Metrics of edits, a row for each folder, prompt and strength.
+
+    Attributes:
+      rows: each with what it is of, and its metrics.
+      labels: texts of zero-shot classification.
+    """
+
+    rows: Sequence[report.Row]
+    labels: Sequence[str] = ()
+
+    def to_markdown(self) -> str:
+        """The table for people, with notes on how to read it."""
+        return report.markdown(self.rows, self.labels)
+
+    def write(self, outdir: files.Path) -> list[pathlib.Path]:
+        """Writes edits.md, .json, .csv and, with an identity network, frontier.png."""
+        return report.write(pathlib.Path(outdir), self.rows, self.labels)
+
+    def _repr_markdown_(self) -> str:
+        return self.to_markdown()
+
+
+def measure(
+    edits: files.Path | Sequence[files.Path],
+    *,
+    target: str | Sequence[str] = (),
+    generator: files.Path | None = None,
+    clip: files.Path | None = None,
+    identity: files.Path | None = None,
+    neutral: str | None = None,
+    pairs: Sequence[tuple[str, str]] = (),
+    labels: Sequence[str] = (),
+    batch_size: int = 16,
+    seed: int = 0,
+    quiet: bool = False,
+) -> Table:
+    """Measures edits in folders, as styleclip-evaluate does.
+
+    Args:
+      edits: folders of styleclip-edit, `batch.run` or `Edit.save`.
+      target: for drawn faces, what the judge is to find, such as "mouth:smile"; one
+        for all, for each folder, or for each prompt of each folder in order.
+      generator: directory of the edits' generator; where it was if absent.
+      clip: CLIP that scores, best one that no edit was made with; that of the edits if
+        absent.
+      identity: model directory of a face recognition network; the embedded one if
+        absent, for the embedded generator.
+      neutral: text that edits lead away from; that of the edits, or "a face".
+      pairs: pairs of texts whose probabilities an edit should leave alone.
+      labels: texts to classify originals and edits by.
+      batch_size: edits at a time.
+      seed: of the bootstrap and of the judge's random steps.
+      quiet: show no progress bar.
+
+    Raises:
+      UserError: a folder, a network or a text is wrong.
+    """
+    several = [edits] if isinstance(edits, str | pathlib.Path) else list(edits)
+    targets = (target,) if isinstance(target, str) else tuple(target)
+    names = (generator, clip, identity)
+    question = Question(
+        edits=tuple(map(str, several)),
+        target=targets,
+        models=Models(*(None if name is None else str(name) for name in names)),
+        neutral=neutral,
+        pairs=tuple(pairs),
+        labels=tuple(labels),
+    )
+    return answer(
+        planning.plan(question),
+        labels,
+        batch_size=batch_size,
+        seed=seed,
+        listener=SILENT if quiet else BARS,
+    )
+
+
+def answer(
+    plans: Sequence[Plan],
+    labels: Sequence[str],
+    *,
+    batch_size: int,
+    seed: int,
+    listener: Listener,
+) -> Table:
+    """The table of some plans.
+
+    Args:
+      plans: a row each.
+      labels: texts of zero-shot classification.
+      batch_size: edits at a time.
+      seed: of the bootstrap and of the judge's random steps.
+      listener: is told how far it is.
+    """
+    network = judge.load() if any(plan.target for plan in plans) else None
+    total, rows = sum(len(plan.edits.rows) for plan in plans), []
+    with listener.bar(total, "edit") as progress:
+        for plan in plans:
+            found = measuring.measure(
+                plan.edits,
+                plan.generator,
+                measuring.Instruments(plan.clip, plan.identity, network),
+                plan.texts,
+                plan.target,
+                batch_size=batch_size,
+                seed=seed,
+                report=progress,
+            )
+            rows.append(report.Row(plan.about, found))
+    return Table(rows, labels)

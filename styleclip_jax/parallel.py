@@ -19,7 +19,6 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from styleclip_jax import parallel
 from styleclip_jax.errors import UserError
 
 # Axis of the mesh, and what a per-device function averages over.
@@ -157,8 +156,11 @@ def first_alone() -> Iterator[None]:
       UserError: process 0 has raised something.
     """
     if jax.process_index():
-        if not parallel.agree(0):
-            raise UserError("--process_id: process 0 refused the run and says why")
+        if not agree(0):
+            raise UserError(
+                "process_id: process 0 refused the run and says why",
+                field="process_id",
+            )
         yield
         return
     succeeded = False
@@ -166,4 +168,4 @@ def first_alone() -> Iterator[None]:
         yield
         succeeded = True
     finally:
-        parallel.agree(succeeded)
+        agree(succeeded)

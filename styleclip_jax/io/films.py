@@ -24,8 +24,9 @@ def encoder() -> Any:
         import av
     except ImportError:
         raise UserError(
-            "--film_format: mp4 needs an extra, expected after "
-            'pip install "styleclip-jax[film]"'
+            "film_format: mp4 needs an extra, expected after "
+            'pip install "styleclip-jax[film]"',
+            field="film_format",
         ) from None
     return av
 

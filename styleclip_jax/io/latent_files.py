@@ -18,7 +18,7 @@ from numpy.lib import format as npy
 
 from styleclip_jax import spaces
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import files, latent_files
+from styleclip_jax.io import files
 from styleclip_jax.models import stylegan2
 
 SPACES = ("z", "w", "w_plus", "s")
@@ -46,16 +46,9 @@ class Latents(NamedTuple):
     space: str
 
 
-class Dimensions(NamedTuple):
-    """What the latents of a generator look like."""
-
-    resolution: int
-    z_dim: int
-    w_dim: int
-    layout: tuple[spaces.StyleLayer, ...]
-
-
-def read(path: files.Path, dimensions: Dimensions, space: str | None) -> Latents:
+def read(
+    path: files.Path, config: stylegan2.GeneratorConfig, space: str | None
+) -> Latents:
     """Reads latents for a generator.
 
     Accepts [D], [L, D], [N, D] and [N, L, D]; [L, D] with L = the number of W+ rows is
@@ -64,7 +57,7 @@ def read(path: files.Path, dimensions: Dimensions, space: str | None) -> Latents
 
     Args:
       path: .npy, .npz or .safetensors.
-      dimensions: of the generator.
+      config: of the generator.
       space: overrides what the shape says; needed for z.
 
     Raises:
@@ -73,19 +66,23 @@ def read(path: files.Path, dimensions: Dimensions, space: str | None) -> Latents
     array = _read_array(pathlib.Path(path))
     if not np.issubdtype(array.dtype, np.floating):
         raise UserError(f"{path}: expected floating-point latents, found {array.dtype}")
-    return interpret(array, dimensions, space, name=str(path))
+    return interpret(array, config, space, name=str(path))
 
 
 def interpret(
-    array: np.ndarray, dimensions: Dimensions, space: str | None, *, name: str
+    array: np.ndarray,
+    config: stylegan2.GeneratorConfig,
+    space: str | None,
+    *,
+    name: str,
 ) -> Latents:
     """Tells the space of an array by its shape; see `read`."""
-    rows = spaces.num_rows(dimensions.resolution)
-    channels = sum(layer.channels for layer in dimensions.layout)
+    rows = spaces.num_rows(config.resolution)
+    channels = sum(layer.channels for layer in config.style_layout)
     shapes = {
-        "z": (dimensions.z_dim,),
-        "w": (dimensions.w_dim,),
-        "w_plus": (rows, dimensions.w_dim),
+        "z": (config.z_dim,),
+        "w": (config.w_dim,),
+        "w_plus": (rows, config.w_dim),
         "s": (channels,),
     }
     # Order matters: [L, D] is one W+ latent before it is L of W.
@@ -101,7 +98,7 @@ def interpret(
     )
     raise UserError(
         f"{name}: expected {expected}, found {list(array.shape)}: this generator is "
-        f"{dimensions.resolution}²{_guess(array.shape, dimensions)}"
+        f"{config.resolution}²{_guess(array.shape, config)}"
     )
 
 
@@ -177,11 +174,11 @@ def _write_npy(
         file.write(np.ascontiguousarray(chunk, "<f4").tobytes())
 
 
-def _guess(shape: tuple[int, ...], dimensions: Dimensions) -> str:
+def _guess(shape: tuple[int, ...], config: stylegan2.GeneratorConfig) -> str:
     """Says for which resolution the rows of a W+ array were made, if for any."""
     resolutions = {spaces.num_rows(8 << i): 8 << i for i in range(8)}
     found = resolutions.get(shape[1]) if len(shape) == 3 else None
-    if found in (None, dimensions.resolution):
+    if found in (None, config.resolution):
         return ""
     return f", was it made for a {found}² one?"
 
@@ -201,6 +198,8 @@ def _read_array(path: pathlib.Path) -> np.ndarray:
         )
     try:
         return readers[path.suffix](path)
+    except UserError:
+        raise
     except _BROKEN as error:
         raise UserError(f"{path}: not a readable {path.suffix} ({error})") from None
 
@@ -248,10 +247,3 @@ def _only(path: pathlib.Path, names: Sequence[str]) -> str:
             f"{', '.join(names[:5])}"
         )
     return names[0]
-
-
-def dimensions(config: stylegan2.GeneratorConfig) -> latent_files.Dimensions:
-    """What the latents of a generator look like."""
-    return latent_files.Dimensions(
-        config.resolution, config.z_dim, config.w_dim, config.style_layout
-    )

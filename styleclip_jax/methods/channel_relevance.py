@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from styleclip_jax import losses, spaces
+from styleclip_jax import checks, losses, spaces
+from styleclip_jax.errors import UserError
 from styleclip_jax.models import clip, clip_input, stylegan2
 
 METHODS = ("exact", "jacobian")
@@ -67,41 +68,40 @@ class RelevanceConfig:
     seed: int = 5
 
     def __post_init__(self) -> None:
-        for name, choices in (("method", METHODS), ("rounding", ROUNDINGS)):
-            if getattr(self, name) not in choices:
-                raise ValueError(
-                    f"{name} must be one of {', '.join(choices)}, "
-                    f"found {getattr(self, name)!r}"
-                )
-        if self.num_samples < 1:
-            raise ValueError(
-                f"num_samples must be at least 1, found {self.num_samples}"
-            )
+        checks.one_of(self, method=METHODS, rounding=ROUNDINGS)
+        checks.at_least(self, 1, "num_samples")
         if self.num_statistics < max(2, self.num_samples):
-            raise ValueError(
+            raise UserError(
                 f"num_statistics must be at least 2 and num_samples "
-                f"({self.num_samples}), found {self.num_statistics}"
+                f"({self.num_samples}), found {self.num_statistics}",
+                field="num_statistics",
             )
         if not 0 < self.strength < float("inf"):
-            raise ValueError(f"strength must be positive, found {self.strength}")
+            raise UserError(
+                f"strength must be positive, found {self.strength}", field="strength"
+            )
         resolution = self.clip_resolution
         if resolution and (resolution < 4 or resolution & (resolution - 1)):
-            raise ValueError(
+            raise UserError(
                 f"clip_resolution must be 0 or a power of two from 4 up, "
-                f"found {resolution}"
+                f"found {resolution}",
+                field="clip_resolution",
             )
         if resolution and self.method != "exact":
-            raise ValueError(f"clip_resolution needs method exact, found {self.method}")
+            raise UserError(
+                f"clip_resolution needs method exact, found {self.method}",
+                field="clip_resolution",
+            )
         if not -4 <= self.truncation_psi <= 4:
-            raise ValueError(
-                f"truncation_psi must be from -4 to 4, found {self.truncation_psi}"
+            raise UserError(
+                f"truncation_psi must be from -4 to 4, found {self.truncation_psi}",
+                field="truncation_psi",
             )
-        if self.truncation_cutoff < 0:
-            raise ValueError(
-                f"truncation_cutoff must be at least 0, found {self.truncation_cutoff}"
-            )
+        checks.at_least(self, 0, "truncation_cutoff")
         if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed must be from 0 to 2^32 - 1, found {self.seed}")
+            raise UserError(
+                f"seed must be from 0 to 2^32 - 1, found {self.seed}", field="seed"
+            )
 
 
 class Statistics(NamedTuple):

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from styleclip_jax import losses, spaces
+from styleclip_jax.errors import UserError
 from styleclip_jax.methods import channel_relevance
 from styleclip_jax.models import bpe, clip
 
@@ -107,7 +108,7 @@ def select_layers(layout: Layout, text: str) -> tuple[int, ...]:
         with commas between.
 
     Raises:
-      ValueError: something named does not exist, or is a toRGB layer.
+      UserError: something named does not exist, or is a toRGB layer.
     """
     usable = {i: layer for i, layer in enumerate(layout) if not layer.is_torgb}
     found: set[int] = set()
@@ -122,9 +123,10 @@ def select_layers(layout: Layout, text: str) -> tuple[int, ...]:
         }
         if not chosen:
             names = ", ".join(layer.name for layer in usable.values())
-            raise ValueError(
+            raise UserError(
                 f"layers: expected all, resolutions such as 4-128, or some of {names}, "
-                f"found {part!r}"
+                f"found {part!r}",
+                field="layers",
             )
         found |= chosen
     return tuple(sorted(found))
@@ -197,15 +199,16 @@ def text_direction(
     """Δt [E], the unit vector from a neutral text to a prompt.
 
     Raises:
-      UserError: a prompt is too long.
-      ValueError: CLIP sees no difference between the texts.
+      UserError: a prompt is too long, or CLIP sees no difference between the texts.
 
     Source: `GetDt` of the official code.
     """
     start, end = encode_texts(network, tokenizer, (neutral, prompt), templates)
     if neutral == prompt or not jnp.any(end - start):
-        raise ValueError(
-            f"neutral and prompt must differ, found {neutral!r} and {prompt!r}"
+        raise UserError(
+            f"neutral and prompt must differ, found {neutral!r} and {prompt!r}",
+            field="neutral",
+            also=["prompt"],
         )
     return clip.normalize(end - start)
 
@@ -284,12 +287,13 @@ def beta_for(text: TextRelevance, num_channels: int) -> float:
     """The threshold that keeps the `num_channels` most relevant channels.
 
     Raises:
-      ValueError: fewer channels were measured.
+      UserError: fewer channels were measured.
     """
     measured = channels_of(text.layout, text.layers)
     if not 1 <= num_channels <= measured.sum():
-        raise ValueError(
-            f"num_channels must be from 1 to {measured.sum()}, found {num_channels}"
+        raise UserError(
+            f"num_channels must be from 1 to {measured.sum()}, found {num_channels}",
+            field="num_channels",
         )
     strength = np.sort(np.abs(np.asarray(text.value))[measured])
     return float(strength[-num_channels])
@@ -299,15 +303,16 @@ def check_beta(text: TextRelevance, beta: float) -> None:
     """Refuses a threshold that keeps no channel.
 
     Raises:
-      ValueError: nothing is left, or beta is no threshold.
+      UserError: nothing is left, or beta is no threshold.
     """
     if not 0 <= beta <= 1:
-        raise ValueError(f"β must be from 0 to 1, found {beta:g}")
+        raise UserError(f"beta: β must be from 0 to 1, found {beta:g}", field="beta")
     largest = float(jnp.max(jnp.abs(text.value)))
     if largest < beta or largest == 0:
-        raise ValueError(
-            f"β = {beta:g} keeps 0 channels; the largest relevance for this pair is "
-            f"{largest:.2g}"
+        raise UserError(
+            f"beta: β = {beta:g} keeps 0 channels; the largest relevance for this pair "
+            f"is {largest:.2g}",
+            field="beta",
         )
 
 
@@ -393,13 +398,15 @@ def agreement(
       num_channels: number of strongest channels to compare.
 
     Raises:
-      ValueError: of different layouts, or fewer channels in common.
+      ValueError: of different layouts.
+      UserError: fewer channels in common.
     """
     _same_layout(found, expected)
     common = channels_of(found.layout, sorted({*found.layers} & {*expected.layers}))
     if not 1 <= num_channels <= common.sum():
-        raise ValueError(
-            f"num_channels must be from 1 to {common.sum()}, found {num_channels}"
+        raise UserError(
+            f"num_channels must be from 1 to {common.sum()}, found {num_channels}",
+            field="num_channels",
         )
     values = [np.asarray(text.value)[common] for text in (found, expected)]
     ranks = [np.argsort(np.argsort(np.abs(value))) for value in values]

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from styleclip_jax import latents, losses, optimizers, spaces
+from styleclip_jax import checks, latents, losses, optimizers, spaces
+from styleclip_jax.errors import UserError
 from styleclip_jax.methods import optimization
 from styleclip_jax.models import clip, clip_input, stylegan2
 
@@ -51,14 +52,12 @@ class InversionConfig:
     l2_lambda: float = 0.1
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if not 0 <= value < float("inf"):
-                raise ValueError(f"{field.name} must be at least 0, found {value}")
+        checks.at_least(self, 0, *(field.name for field in dataclasses.fields(self)))
         if not (self.pixel_lambda or self.clip_lambda or self.id_lambda):
-            raise ValueError(
+            raise UserError(
                 "pixel_lambda must be above 0 where clip_lambda and id_lambda are 0, "
-                "found 0"
+                "found 0",
+                field="pixel_lambda",
             )
 
 

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from styleclip_jax import spaces
+from styleclip_jax import checks, spaces
+from styleclip_jax.errors import UserError
 from styleclip_jax.models import param_trees, stylegan2
 from styleclip_jax.models.network import Network
 
@@ -63,35 +64,33 @@ class MapperConfig:
     strength: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.space not in SPACES:
-            raise ValueError(
-                f"space must be one of {', '.join(SPACES)}, found {self.space!r}"
-            )
-        if self.normalize_over not in NORMS:
-            raise ValueError(
-                f"normalize_over must be one of {', '.join(NORMS)}, "
-                f"found {self.normalize_over!r}"
-            )
+        checks.one_of(self, space=SPACES, normalize_over=NORMS)
         in_order = tuple(level for level in LEVELS if level in self.levels)
         if self.levels not in (in_order, (SINGLE,)) or not self.levels:
-            raise ValueError(
+            raise UserError(
                 f"levels must be some of {', '.join(LEVELS)} in this order, or "
-                f"{SINGLE} alone, found {','.join(self.levels) or 'none'}"
+                f"{SINGLE} alone, found {','.join(self.levels) or 'none'}",
+                field="levels",
             )
         if self.space == "s" and self.levels != tuple(LEVELS):
-            raise ValueError(
+            raise UserError(
                 "levels must be all of them in s, where every style vector has its own "
-                f"network, found {','.join(self.levels)}"
+                f"network, found {','.join(self.levels)}",
+                field="levels",
             )
         if self.space == "w_plus" and (self.torgb or self.channels):
-            raise ValueError(
+            raise UserError(
                 "torgb and channels are for s, must be false and empty in w_plus, "
-                f"found {self.torgb} and {self.channels}"
+                f"found {self.torgb} and {self.channels}",
+                field="torgb",
             )
         if self.space == "s" and not self.channels:
-            raise ValueError("channels must be those of the generator in s, found none")
+            raise UserError(
+                "channels must be those of the generator in s, found none",
+                field="channels",
+            )
         if min(self.w_dim, self.num_layers, *self.channels) < 1:
-            raise ValueError(f"all counts must be positive, found {self}")
+            raise UserError(f"all counts must be positive, found {self}")
 
     @property
     def style_layout(self) -> tuple[spaces.StyleLayer, ...]:
@@ -110,7 +109,7 @@ def of_generator(generator: stylegan2.GeneratorConfig, **settings: Any) -> Mappe
       settings: other fields of the configuration.
 
     Raises:
-      ValueError: a level lies beyond the rows of the generator, or a setting is wrong.
+      UserError: a level lies beyond the rows of the generator, or a setting is wrong.
     """
     if settings.get("space") == "s":
         settings["channels"] = generator.channels
@@ -130,24 +129,29 @@ def levels_of(generator: stylegan2.GeneratorConfig) -> tuple[str, ...]:
 
 
 def check_generator(config: MapperConfig, generator: stylegan2.GeneratorConfig) -> None:
-    """Raises a ValueError unless the mapper's latents are those of the generator."""
+    """Refuses a mapper whose latents are not those of the generator.
+
+    Raises:
+      UserError: says what differs.
+    """
     if config.space == "s":
         if config.channels != generator.channels:
-            raise ValueError(
+            raise UserError(
                 f"expected a mapper for style vectors of channels {generator.channels}"
                 f", found one for {config.channels}"
             )
         return
     if config.w_dim != generator.w_dim:
-        raise ValueError(
+        raise UserError(
             f"expected a mapper for rows of {generator.w_dim}, found one for "
             f"{config.w_dim}"
         )
     beyond = set(config.levels) - {SINGLE, *levels_of(generator)}
     if beyond:
-        raise ValueError(
+        raise UserError(
             f"levels must be some of {','.join(levels_of(generator))} for a generator "
-            f"of {generator.num_rows} rows, found {','.join(config.levels)}"
+            f"of {generator.num_rows} rows, found {','.join(config.levels)}",
+            field="levels",
         )
 
 
@@ -210,7 +214,8 @@ def edit(
       Like `latent`.
 
     Raises:
-      ValueError: the latent does not fit the mapper, or no such level.
+      ValueError: the latent does not fit the mapper.
+      UserError: no such level.
     """
     delta = apply(network, latent)
     if levels is not None:
@@ -262,8 +267,9 @@ def _keep_levels(delta: Any, levels: Sequence[str], config: MapperConfig) -> Any
     """Sets the step to zero outside of the levels."""
     unknown = set(levels) - set(LEVELS)
     if unknown:
-        raise ValueError(
-            f"levels must be some of {', '.join(LEVELS)}, found {','.join(levels)}"
+        raise UserError(
+            f"levels must be some of {', '.join(LEVELS)}, found {','.join(levels)}",
+            field="levels",
         )
 
     def kept(num_rows: int) -> list[bool]:

@@ -12,7 +12,6 @@ several on the same latents at once.
 
 import dataclasses
 import functools
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +19,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from styleclip_jax import latents, losses, optimizers
+from styleclip_jax import checks, latents, losses, optimizers
 from styleclip_jax.methods import mapper, optimization
 
 OPTIMIZERS = {"ranger": optimizers.ranger, "adam": optax.adam}
@@ -49,20 +48,11 @@ class TrainingConfig:
     clip_preprocess: str = "styleclip"
 
     def __post_init__(self) -> None:
-        for name, choices in (
-            ("optimizer", OPTIMIZERS),
-            ("clip_preprocess", optimization.PREPROCESSINGS),
-        ):
-            if getattr(self, name) not in choices:
-                raise ValueError(
-                    f"{name} must be one of {', '.join(choices)}, "
-                    f"found {getattr(self, name)!r}"
-                )
-        for name in ("learning_rate", "clip_lambda", "id_lambda", "latent_l2_lambda"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(
-                    f"{name} must be at least 0, found {getattr(self, name)}"
-                )
+        checks.one_of(
+            self, optimizer=OPTIMIZERS, clip_preprocess=optimization.PREPROCESSINGS
+        )
+        weights = ("clip_lambda", "id_lambda", "latent_l2_lambda")
+        checks.at_least(self, 0, "learning_rate", *weights)
 
 
 class Problem(NamedTuple):

@@ -20,7 +20,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from styleclip_jax import latents, losses, optimizers
+from styleclip_jax import checks, latents, losses, optimizers
+from styleclip_jax.errors import UserError
 from styleclip_jax.models import clip_input
 
 MODES = ("edit", "free_generation")
@@ -60,28 +61,17 @@ class OptimizationConfig:
     film_frames: int = 0
 
     def __post_init__(self) -> None:
-        for name, choices in (
-            ("space", latents.SPACES),
-            ("mode", MODES),
-            ("clip_preprocess", PREPROCESSINGS),
-        ):
-            if getattr(self, name) not in choices:
-                raise ValueError(
-                    f"{name} must be one of {', '.join(choices)}, "
-                    f"found {getattr(self, name)!r}"
-                )
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, found {self.steps}")
+        checks.one_of(
+            self, space=latents.SPACES, mode=MODES, clip_preprocess=PREPROCESSINGS
+        )
+        checks.at_least(self, 1, "steps")
         if not 0 <= self.film_frames <= self.steps:
-            raise ValueError(
+            raise UserError(
                 f"film_frames must be from 0 to steps ({self.steps}), "
-                f"found {self.film_frames}"
+                f"found {self.film_frames}",
+                field="film_frames",
             )
-        for name in ("learning_rate", "l2_lambda", "id_lambda"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(
-                    f"{name} must be at least 0, found {getattr(self, name)}"
-                )
+        checks.at_least(self, 0, "learning_rate", "l2_lambda", "id_lambda")
 
 
 class Problem(NamedTuple):

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from styleclip_jax import checks
 from styleclip_jax.errors import UserError
 from styleclip_jax.models import bpe, param_trees
 from styleclip_jax.models.network import Network
@@ -67,28 +68,28 @@ class ClipConfig:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
+            name, value = field.name, getattr(self, field.name)
             if field.type is int and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"{field.name} must be a whole number, found {value}")
+                raise UserError(
+                    f"{name} must be a whole number, found {value}", field=name
+                )
         if self.image_size % self.patch_size:
-            raise ValueError(
+            raise UserError(
                 f"image_size {self.image_size} must be a multiple of patch_size "
-                f"{self.patch_size}"
+                f"{self.patch_size}",
+                field="image_size",
             )
         for tower in ("vision", "text"):
             width = getattr(self, f"{tower}_width")
             heads = getattr(self, f"{tower}_heads")
             if width % heads:
-                raise ValueError(
-                    f"{tower}_width {width} must be a multiple of {tower}_heads {heads}"
+                name = f"{tower}_width"
+                raise UserError(
+                    f"{name} {width} must be a multiple of {tower}_heads {heads}",
+                    field=name,
                 )
-        if self.hidden_act not in ACTIVATIONS:
-            raise ValueError(
-                f"hidden_act must be one of {', '.join(ACTIVATIONS)}, "
-                f"found {self.hidden_act!r}"
-            )
-        if self.dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"dtype must be float32 or bfloat16, found {self.dtype!r}")
+        checks.one_of(self, hidden_act=ACTIVATIONS)
+        checks.activation_dtype(self)
 
 
 Clip = Network[ClipConfig]

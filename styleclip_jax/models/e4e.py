@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from styleclip_jax.errors import UserError
 from styleclip_jax.models import irse50, param_trees
 from styleclip_jax.models.network import Network
 from styleclip_jax.ops import resampling
@@ -59,16 +60,18 @@ class E4eConfig:
         # Checks what the two have in common.
         irse50.IrseConfig(self.num_blocks, self.widths, reduction=self.reduction)
         if len(self.widths) < _NUM_LEVELS:
-            raise ValueError(
+            raise UserError(
                 f"widths must be those of {_NUM_LEVELS} stages or more, "
-                f"found {self.widths}"
+                f"found {self.widths}",
+                field="widths",
             )
         if min(self.w_dim, self.num_rows) < 1:
-            raise ValueError(f"all counts must be positive, found {self}")
+            raise UserError(f"all counts must be positive, found {self}")
         if self.coarse_size < 2 or self.input_size & (self.input_size - 1):
-            raise ValueError(
+            raise UserError(
                 f"input_size must be a power of two from {2 << len(self.widths)} up, "
-                f"found {self.input_size}"
+                f"found {self.input_size}",
+                field="input_size",
             )
 
     @property

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from styleclip_jax import checks
+from styleclip_jax.errors import UserError
 from styleclip_jax.models import param_trees
 from styleclip_jax.models.network import Network
 from styleclip_jax.ops import resampling
@@ -53,19 +55,19 @@ class IrseConfig:
     def __post_init__(self) -> None:
         numbers = (*self.num_blocks, *self.widths, self.embed_dim, self.input_size)
         if not self.num_blocks or min(*numbers, self.reduction) < 1:
-            raise ValueError(f"all counts must be positive, found {self}")
+            raise UserError(f"all counts must be positive, found {self}")
         if len(self.num_blocks) != len(self.widths):
-            raise ValueError(
+            raise UserError(
                 f"each stage has a number of blocks and a width, "
                 f"found {self.num_blocks} and {self.widths}"
             )
         if min(self.widths) < self.reduction:
-            raise ValueError(
+            raise UserError(
                 f"widths must be at least the reduction {self.reduction}, "
-                f"found {self.widths}"
+                f"found {self.widths}",
+                field="widths",
             )
-        if self.dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"dtype must be float32 or bfloat16, found {self.dtype!r}")
+        checks.activation_dtype(self)
 
 
 Identity = Network[IrseConfig]

@@ -21,7 +21,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from styleclip_jax import spaces
+from styleclip_jax import checks, spaces
+from styleclip_jax.errors import UserError
 from styleclip_jax.models import mapping, param_trees
 from styleclip_jax.models.network import Network
 from styleclip_jax.ops import convolutions
@@ -63,17 +64,17 @@ class GeneratorConfig:
 
     def __post_init__(self) -> None:
         if self.resolution < 8 or self.resolution & (self.resolution - 1):
-            raise ValueError(
-                f"resolution must be a power of two from 8 up, found {self.resolution}"
+            raise UserError(
+                f"resolution must be a power of two from 8 up, found {self.resolution}",
+                field="resolution",
             )
         expected = self.resolution.bit_length() - 2
         if len(self.channels) != expected:
-            raise ValueError(
+            raise UserError(
                 f"a generator of {self.resolution}² has {expected} resolutions from "
                 f"4² up, found {len(self.channels)} channel counts {self.channels}"
             )
-        if self.dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"dtype must be float32 or bfloat16, found {self.dtype!r}")
+        checks.activation_dtype(self)
 
     @property
     def num_rows(self) -> int:

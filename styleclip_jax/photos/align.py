@@ -408,7 +408,8 @@ def _dlib() -> tuple[Any, Any]:
     if package is None or package.origin is None:
         raise UserError(
             "finding faces needs a detector: pip install 'styleclip-jax[align]', or "
-            "give --landmarks"
+            "give landmarks",
+            also=["landmarks"],
         )
     folder = pathlib.Path(package.origin).parent / "models"
     model = folder / "shape_predictor_68_face_landmarks.dat"

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, files
 from styleclip_jax.models import param_trees
 from styleclip_jax.models.network import Network
@@ -42,9 +43,10 @@ class JudgeConfig:
 
     def __post_init__(self) -> None:
         if self.resolution % (1 << len(self.widths)):
-            raise ValueError(
+            raise UserError(
                 f"resolution {self.resolution} cannot be halved "
-                f"{len(self.widths)} times"
+                f"{len(self.widths)} times",
+                field="resolution",
             )
 
 

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from styleclip_jax import checks
+
 Color = tuple[int, ...]
 Points = list[tuple[float, float]]
 
@@ -138,12 +140,7 @@ class Face:
     tints: tuple[float, ...] = (0.0,) * (2 * len(TINTS))
 
     def __post_init__(self) -> None:
-        for name, values in ATTRIBUTES.items():
-            if getattr(self, name) not in values:
-                raise ValueError(
-                    f"{name} must be one of {', '.join(values)}, "
-                    f"found {getattr(self, name)!r}"
-                )
+        checks.one_of(self, **ATTRIBUTES)
         if len(self.shapes) != len(SHAPES) or len(self.tints) != 2 * len(TINTS):
             raise ValueError(
                 f"expected {len(SHAPES)} shapes and {2 * len(TINTS)} tints, "

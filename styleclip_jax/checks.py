@@ -1,0 +1,57 @@
+"""Checks of settings: one wording for what several configurations refuse."""
+
+import math
+from collections.abc import Collection
+from typing import Any
+
+from styleclip_jax.errors import UserError
+
+
+def one_of(config: Any, **choices: Collection[str]) -> None:
+    """Refuses a configuration with a field that is none of its choices.
+
+    Args:
+      config: the configuration.
+      choices: choices of each field to check, by its name.
+
+    Raises:
+      UserError: names the first such field.
+    """
+    for field, allowed in choices.items():
+        found = getattr(config, field)
+        if found not in allowed:
+            raise UserError(
+                f"{field} must be one of {', '.join(allowed)}, found {found!r}",
+                field=field,
+            )
+
+
+def at_least(config: Any, least: float, *fields: str) -> None:
+    """Refuses a configuration with a number below a bound, or one that is not finite.
+
+    Args:
+      config: the configuration.
+      least: smallest allowed number.
+      fields: names of the fields to check.
+
+    Raises:
+      UserError: names the first such field.
+    """
+    for field in fields:
+        found = getattr(config, field)
+        if not least <= found < math.inf:
+            raise UserError(
+                f"{field} must be at least {least}, found {found}", field=field
+            )
+
+
+def activation_dtype(config: Any) -> None:
+    """Refuses a network whose field `dtype` is no type of activations.
+
+    Raises:
+      UserError: neither float32 nor bfloat16.
+    """
+    if config.dtype not in ("float32", "bfloat16"):
+        raise UserError(
+            f"dtype must be float32 or bfloat16, found {config.dtype!r}", field="dtype"
+        )

@@ -20,7 +20,7 @@ from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, files
 from styleclip_jax.models import param_trees
 from styleclip_jax.models.network import Network
-from styleclip_jax.toy import world
+from styleclip_jax.toy import attributes, drawing
 
 KIND = "judge"
 
@@ -63,7 +63,7 @@ class _Module(nn.Module):
         ]
         self.hidden = nn.Dense(self.config.num_features)
         self.heads = {
-            name: nn.Dense(len(values)) for name, values in world.ATTRIBUTES.items()
+            name: nn.Dense(len(values)) for name, values in attributes.ATTRIBUTES.items()
         }
 
     def maps(self, image: jax.Array) -> list[jax.Array]:
@@ -142,13 +142,13 @@ def kept(
       target: the attribute that may change.
     """
     same = counted = np.zeros(len(before[target]))
-    for name in world.ATTRIBUTES:
+    for name in attributes.ATTRIBUTES:
         if name == target:
             continue
         seen = np.ones(len(before[name]), bool)
-        if name in world.HIDDEN_BY:
-            other, value = world.HIDDEN_BY[name]
-            index = list(world.ATTRIBUTES[other]).index(value)
+        if name in attributes.HIDDEN_BY:
+            other, value = attributes.HIDDEN_BY[name]
+            index = attributes.index(other, value)
             seen = (before[other] != index) & (after[other] != index)
         same = same + ((before[name] == after[name]) & seen)
         counted = counted + seen
@@ -187,8 +187,8 @@ _OPEN_MOUTH = (62, 78.5, 66, 88.5)
 def _patch(image: np.ndarray, box: Box) -> np.ndarray:
     """Pixels of a box (x0, y0, x1, y1) of the canvas, [N, 3] in [0, 255]."""
     size = image.shape[0]
-    x0, y0 = np.round(world.to_pixels(*box[:2], size)).astype(int)
-    x1, y1 = np.round(world.to_pixels(*box[2:], size)).astype(int)
+    x0, y0 = np.round(drawing.to_pixels(*box[:2], size)).astype(int)
+    x1, y1 = np.round(drawing.to_pixels(*box[2:], size)).astype(int)
     pixels = image[y0 : y1 + 1, x0 : x1 + 1].reshape(-1, 3)
     return (np.clip(pixels, -1, 1) + 1) * 127.5
 
@@ -202,7 +202,7 @@ def _to_hair(color: np.ndarray) -> dict[str, float]:
     """Distance of a colour to each hair colour."""
     return {
         name: float(np.linalg.norm(color - np.array(hair)))
-        for name, hair in world.HAIR_COLORS.items()
+        for name, hair in attributes.HAIR_COLORS.items()
     }
 
 
@@ -252,7 +252,7 @@ CHECKS: dict[tuple[str, str], Callable[[np.ndarray], bool]] = {
         ("hair_color", name): functools.partial(
             lambda image, name: hair_color(image) == name, name=name
         )
-        for name in world.HAIR_COLORS
+        for name in attributes.HAIR_COLORS
     },
     ("hair_style", "bald"): is_bald,
     ("glasses", "sunglasses"): has_sunglasses,

@@ -92,16 +92,50 @@ class DirectionConfig:
     )
 
 
-def optimize(loaded: Loaded, texts: Prompts, config: OptimizationConfig) -> Editor:
+class Variant(NamedTuple):
+    """Parts of an optimization that are others than the official ones.
+
+    Attributes:
+      objective: {name: (weight, loss)}, terms beside the official ones, or in place of
+        those of the same name.
+      optimizer: any optax transformation, in place of Adam with the learning rate.
+      feature: [E] or [T, E], what the prompts stand for in place of their features.
+      networks: what losses see in place of the session's networks.
+    """
+
+    objective: losses.Objective | None = None
+    optimizer: optax.GradientTransformation | None = None
+    feature: jax.Array | None = None
+    networks: losses.Networks | None = None
+
+    def of(self, problem: optimization.Problem) -> optimization.Problem:
+        """The variant of a problem."""
+        return problem._replace(
+            objective={**problem.objective, **(self.objective or {})},
+            optimizer=self.optimizer or problem.optimizer,
+        )
+
+
+def optimize(
+    loaded: Loaded,
+    texts: Prompts,
+    config: OptimizationConfig,
+    variant: Variant = Variant(),
+) -> Editor:
     """The editor of latent optimization.
 
     Raises:
-      UserError: a prompt is too long, or there is no network for the identity.
+      UserError: a prompt is too long, there is no network for the identity, or there
+        are not as many features as prompts.
     """
     models, mesh = loaded.models, loaded.mesh
     model, tokenizer = loaded.clip()
-    features = clip.encode_prompts(model, tokenizer, texts.texts)
     inputs = models.fingerprints("clip")
+    if variant.feature is None:
+        features = clip.encode_prompts(model, tokenizer, texts.texts)
+    else:
+        features = jnp.atleast_2d(variant.feature)
+        inputs["feature"] = files.hash_bytes(jax.device_get(features).tobytes())
     identity = None
     if config.id_lambda:
         if not models.has_identity:

@@ -2,19 +2,22 @@
 
 import dataclasses
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from PIL import Image
 
-from styleclip_jax import latents
-from styleclip_jax.batch import edits
-from styleclip_jax.batch.editor import Editor
+from styleclip_jax import latents, parallel
+from styleclip_jax.batch import edits, runs
+from styleclip_jax.batch.editor import Editor, Edits
 from styleclip_jax.batch.runs import Summary
 from styleclip_jax.batch.source import LatentSource
+from styleclip_jax.editing.editors import Loaded
 from styleclip_jax.io import files, images
+from styleclip_jax.models import stylegan2
+from styleclip_jax.progress import SILENT, Report
 
 # Faces on a sheet in a notebook.
 _NUM_SHOWN = 16
@@ -63,6 +66,17 @@ class Faces:
         """Latents as files hold them: W+ [B, L, D], or S flat [B, S]."""
         return np.asarray(latents.pack(self.latent))
 
+    def as_source(self, config: stylegan2.GeneratorConfig) -> LatentSource:
+        """The faces as the source of a run, for a generator of this configuration."""
+        return LatentSource(
+            self.space,
+            self.origins,
+            self.latents,
+            config.style_layout,
+            config.z_dim,
+            unit=self.unit,
+        )
+
     def sheet(self) -> Image.Image:
         """Sheet of the first faces with their names."""
         shown = min(len(self), _NUM_SHOWN)
@@ -84,7 +98,7 @@ class Edit:
       failed_at: [N] step at which something was not finite, -1 for none.
       film: latents on the way, [N, F, …], or None.
       editor: that made them.
-      write: writes the files of a folder; see `save`.
+      loaded: networks that it was made with.
     """
 
     before: Faces
@@ -93,7 +107,7 @@ class Edit:
     failed_at: np.ndarray
     film: Any
     editor: Editor
-    write: Callable[..., Summary]
+    loaded: Loaded
 
     @property
     def images(self) -> np.ndarray:
@@ -110,17 +124,51 @@ class Edit:
         """What tells the edits of a face apart."""
         return self.editor.settings
 
-    def save(self, outdir: files.Path, **options: Any) -> Summary:
+    def save(
+        self,
+        outdir: files.Path,
+        *,
+        images: str = "png",
+        grid: int = _COLUMNS,
+        prompt: str | None = None,
+        film_format: str = "gif",
+    ) -> Summary:
         """Writes the files that styleclip-edit writes into a new folder.
 
         Args:
           outdir: folder to make.
-          **options: `images`, `grid`, `film_format` and `prompt` of `batch.run`.
+          images: format of the images: png, jpg, npy, or none.
+          grid: number of faces on the sheet grid.png, 0 for no sheet.
+          prompt: text that a direction is for, which is written down for evaluation.
+          film_format: gif or mp4, of the films where there are any.
 
         Raises:
           UserError: the folder has other contents, or cannot be written.
         """
-        return self.write(self, outdir, **options)
+        # All latents are one batch, on one device.
+        mesh = parallel.make_mesh(self.loaded.mesh.devices.flat[:1])
+        generator = parallel.replicate(self.loaded.generator, mesh)
+        editor = self.editor._replace(edit=self._edit_again, steps=1)
+        frames = 0 if self.film is None else len(jax.tree.leaves(self.film)[0][0])
+        return edits.carry_out(
+            self.loaded._replace(mesh=mesh, generator=generator),
+            editor,
+            self.before.as_source(generator.config),
+            latents_file=None,
+            output=runs.Output(str(outdir), images, grid, str(len(self.before))),
+            extras=edits.Extras(frames, film_format),
+            settings=edits.record(
+                self.loaded.models, editor, prompt=prompt, images=images, grid=grid
+            ),
+            listener=SILENT,
+        )
+
+    def _edit_again(self, batch: Any, setting: int, report: Report) -> Edits:
+        """What the editor made of all faces by one setting."""
+        report(1)
+        rows = slice(setting, None, len(self.settings))
+        made = (self.after.latent, self.images, self.terms, self.failed_at, self.film)
+        return Edits(batch, *jax.tree.map(lambda x: x[rows], made))
 
     def sheet(self) -> Image.Image:
         """Sheet of the first faces and their edits."""
@@ -137,19 +185,6 @@ class Edit:
 
     def _repr_png_(self) -> bytes:
         return _png(self.sheet())
-
-
-def as_source(faces: Faces, generator: Any) -> LatentSource:
-    """The faces as the source of a run."""
-    config = generator.config
-    return LatentSource(
-        faces.space,
-        faces.origins,
-        faces.latents,
-        config.style_layout,
-        config.z_dim,
-        unit=faces.unit,
-    )
 
 
 def _png(sheet: Image.Image) -> bytes:

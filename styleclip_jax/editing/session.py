@@ -11,7 +11,6 @@ examples stand on it.
 """
 
 import functools
-import math
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -20,9 +19,9 @@ import jax
 import numpy as np
 
 from styleclip_jax import latents, loading, losses, parallel, spaces
-from styleclip_jax.batch import edits, runs, source
-from styleclip_jax.batch.editor import Editor, Edits
-from styleclip_jax.editing import editors, faces, inverter
+from styleclip_jax.batch import source
+from styleclip_jax.batch.editor import Editor
+from styleclip_jax.editing import applying, editors, inverter
 from styleclip_jax.editing.editors import DirectionConfig, MappingConfig
 from styleclip_jax.editing.faces import Edit, Faces
 from styleclip_jax.editing.prompts import Prompts
@@ -34,7 +33,7 @@ from styleclip_jax.methods.optimization import OptimizationConfig
 from styleclip_jax.models import bpe, clip, stylegan2
 from styleclip_jax.models.network import Network
 from styleclip_jax.photos import crops, photo_files
-from styleclip_jax.progress import BARS, SILENT, Listener, Report
+from styleclip_jax.progress import BARS, SILENT, Listener
 
 # Latents per device at a time.
 _BATCH = 8
@@ -279,7 +278,8 @@ class Session:
             is_aligned=not align,
         )
         with self.listener.bar(len(paths) * steps, "step") as report:
-            w_plus = self._in_batches(
+            w_plus = applying.in_batches(
+                self.mesh,
                 cut,
                 lambda batch, n: invert(batch, lambda steps: report(n * steps)).latent,
             )
@@ -305,19 +305,13 @@ class Session:
 
     def render(self, latent: Any) -> np.ndarray:
         """Images [B, H, W, 3] of W+ [B, L, D], or of a tuple of styles [B, C]."""
-        return self._in_batches(
-            latent, lambda batch, _: latents.render(self.generator, batch)
+        return applying.in_batches(
+            self.mesh, latent, lambda batch, _: latents.render(self.generator, batch)
         )
 
     def to_styles(self, faces: Faces) -> spaces.Styles:
         """Styles of faces, a tuple of [B, C]."""
-        if faces.space == "s":
-            return faces.latent
-        plain = {"space": "w_plus", "truncation_psi": 1.0, "cutoff": None, "to": "s"}
-        return self._in_batches(
-            faces.latent,
-            lambda batch, _: latents.convert(self.generator, batch, **plain),
-        )
+        return applying.to_styles(self.loaded, faces)
 
     # Edits
 
@@ -456,44 +450,7 @@ class Session:
         Raises:
           UserError: the faces are in S, and the edit is one of W+.
         """
-        editor = self.editor(edit)
-        if faces.space == "s" and editor.space != "s":
-            raise UserError(
-                f"faces: these are in s, expected w_plus, which the {editor.method} "
-                "edits"
-            )
-        batch = self.to_styles(faces) if editor.space == "s" else faces.latent
-        variants = len(editor.settings)
-        total = len(faces) * variants * editor.steps
-        with self.listener.bar(total, editor.unit) as report:
-
-            def compute(setting: int, part: Any, count: int) -> Edits:
-                return editor.edit(part, setting, lambda n: report(count * n))
-
-            made = [
-                self._in_batches(batch, functools.partial(compute, setting))
-                for setting in range(variants)
-            ]
-        # Edits of a face side by side.
-        found = jax.tree.map(_interleave, *made)
-        repeated = [i for i in range(len(faces)) for _ in range(variants)]
-        after = Faces(
-            found.latent,
-            found.image,
-            tuple(faces.names[i] for i in repeated),
-            tuple(faces.origins[i] for i in repeated),
-            faces.unit,
-        )
-        before = Faces(batch, faces.images, faces.names, faces.origins, faces.unit)
-        return Edit(
-            before,
-            after,
-            found.terms,
-            found.failed_at,
-            found.film,
-            editor,
-            self._write,
-        )
+        return applying.apply(self.loaded, faces, self.editor(edit))
 
     def editor(self, edit: Editor | global_directions.Direction) -> Editor:
         """The editor itself, or that of a direction."""
@@ -527,7 +484,8 @@ class Session:
         space = "s" if latent.space == "s" else "w_plus"
         batch = latent.load(np.arange(len(latent)))
         unit = "seed" if latent.array is None else "row"
-        found = self._in_batches(
+        found = applying.in_batches(
+            self.mesh,
             batch,
             lambda part, _: latent.convert(
                 self.generator, part, to=space, label=self.label
@@ -537,79 +495,9 @@ class Session:
         names = tuple(f"{unit} {origin}" for origin in origins)
         return Faces(found, self.render(found), names, origins, unit)
 
-    def _in_batches(self, tree: Any, function: Any) -> Any:
-        """Results on the host for arrays [N, …], some rows at a time.
-
-        Args:
-          tree: of arrays [N, …].
-          function: (batch on the devices, number of its rows that are no padding) →
-            tree of arrays of the batch.
-        """
-        count = len(jax.tree.leaves(tree)[0])
-        size = min(_BATCH, math.ceil(count / self.mesh.size)) * self.mesh.size
-        parts = []
-        for start in range(0, count, size):
-            part = jax.tree.map(lambda x, i=start: np.asarray(x[i : i + size]), tree)
-            rows = len(jax.tree.leaves(part)[0])
-            batch = parallel.shard(parallel.pad(part, size), self.mesh)
-            found = jax.device_get(function(batch, rows))
-            parts.append(jax.tree.map(lambda x, n=rows: x[:n], found))
-        return jax.tree.map(lambda *x: np.concatenate(x), *parts)
-
-    def _write(
-        self,
-        edit: Edit,
-        outdir: files.Path,
-        *,
-        images: str = "png",
-        grid: int = 8,
-        prompt: str | None = None,
-        film_format: str = "gif",
-    ) -> runs.Summary:
-        """Files of an edit, by the stream that writes those of styleclip-edit."""
-        # All latents are one batch, on one device.
-        mesh = parallel.make_mesh(self.mesh.devices.flat[:1])
-        generator = parallel.replicate(self.generator, mesh)
-        variants = len(edit.settings)
-
-        def again(batch: Any, setting: int, report: Report) -> Any:
-            report(1)
-            rows = slice(setting, None, variants)
-            pick = functools.partial(jax.tree.map, lambda x: x[rows])
-            return Edits(
-                batch,
-                pick(edit.after.latent),
-                pick(edit.images),
-                pick(edit.terms),
-                pick(edit.failed_at),
-                pick(edit.film),
-            )
-
-        editor = edit.editor._replace(edit=again, steps=1)
-        latent = faces.as_source(edit.before, self.generator)
-        frames = 0 if edit.film is None else len(jax.tree.leaves(edit.film)[0][0])
-        return edits.carry_out(
-            self.loaded._replace(mesh=mesh, generator=generator),
-            editor,
-            latent,
-            latents_file=None,
-            output=runs.Output(str(outdir), images, grid, str(len(latent))),
-            extras=edits.Extras(frames, film_format),
-            settings=edits.record(
-                self.models, editor, prompt=prompt, images=images, grid=grid
-            ),
-            listener=SILENT,
-        )
-
 
 def _prompts(prompt: str | Sequence[str]) -> Prompts:
     """A text, or several, which then are named in the results."""
     if isinstance(prompt, str):
         return Prompts((prompt,))
     return Prompts(tuple(prompt))
-
-
-def _interleave(*parts: np.ndarray) -> np.ndarray:
-    """Arrays [N, …] of V settings as [N · V, …], the settings of a row side by side."""
-    count = len(parts) * len(parts[0])
-    return np.stack(parts, axis=1).reshape(count, *parts[0].shape[1:])

@@ -1,0 +1,101 @@
+"""Editors applied to faces in memory, some at a time on the devices."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from styleclip_jax import latents, parallel, spaces
+from styleclip_jax.batch.editor import Editor, Edits
+from styleclip_jax.editing.editors import Loaded
+from styleclip_jax.editing.faces import Edit, Faces
+from styleclip_jax.errors import UserError
+
+# Latents per device at a time.
+_BATCH = 8
+
+
+def apply(loaded: Loaded, faces: Faces, editor: Editor) -> Edit:
+    """Edits of faces by an editor.
+
+    Raises:
+      UserError: the faces are in S, and the edit is one of W+.
+    """
+    if faces.space == "s" and editor.space != "s":
+        raise UserError(
+            f"faces: these are in s, expected w_plus, which the {editor.method} edits"
+        )
+    batch = to_styles(loaded, faces) if editor.space == "s" else faces.latent
+    variants = len(editor.settings)
+    total = len(faces) * variants * editor.steps
+    with loaded.listener.bar(total, editor.unit) as report:
+
+        def compute(setting: int, part: Any, count: int) -> Edits:
+            return editor.edit(part, setting, lambda n: report(count * n))
+
+        made = [
+            in_batches(loaded.mesh, batch, functools.partial(compute, setting))
+            for setting in range(variants)
+        ]
+    # Edits of a face side by side.
+    found = jax.tree.map(_interleave, *made)
+    repeated = [i for i in range(len(faces)) for _ in range(variants)]
+    after = Faces(
+        found.latent,
+        found.image,
+        tuple(faces.names[i] for i in repeated),
+        tuple(faces.origins[i] for i in repeated),
+        faces.unit,
+    )
+    before = Faces(batch, faces.images, faces.names, faces.origins, faces.unit)
+    return Edit(before, after, found.terms, found.failed_at, found.film, editor, loaded)
+
+
+def to_styles(loaded: Loaded, faces: Faces) -> spaces.Styles:
+    """Styles of faces, a tuple of [B, C]."""
+    if faces.space == "s":
+        return faces.latent
+
+    def convert(batch: Any, _: int) -> Any:
+        return latents.convert(
+            loaded.generator,
+            batch,
+            space="w_plus",
+            truncation_psi=1.0,
+            cutoff=None,
+            to="s",
+        )
+
+    return in_batches(loaded.mesh, faces.latent, convert)
+
+
+def in_batches(
+    mesh: jax.sharding.Mesh, tree: Any, function: Callable[[Any, int], Any]
+) -> Any:
+    """Results on the host for arrays [N, …], some rows at a time.
+
+    Args:
+      mesh: devices to spread batches over.
+      tree: of arrays [N, …].
+      function: (batch on the devices, number of its rows that are no padding) → tree
+        of arrays of the batch.
+    """
+    count = len(jax.tree.leaves(tree)[0])
+    size = min(_BATCH, math.ceil(count / mesh.size)) * mesh.size
+    parts = []
+    for start in range(0, count, size):
+        part = jax.tree.map(lambda x, i=start: np.asarray(x[i : i + size]), tree)
+        rows = len(jax.tree.leaves(part)[0])
+        batch = parallel.shard(parallel.pad(part, size), mesh)
+        found = jax.device_get(function(batch, rows))
+        parts.append(jax.tree.map(lambda x, n=rows: x[:n], found))
+    return jax.tree.map(lambda *x: np.concatenate(x), *parts)
+
+
+def _interleave(*parts: np.ndarray) -> np.ndarray:
+    """Arrays [N, …] of V settings as [N · V, …], the settings of a row side by side."""
+    count = len(parts) * len(parts[0])
+    return np.stack(parts, axis=1).reshape(count, *parts[0].shape[1:])

@@ -44,6 +44,12 @@ class Models:
     class_: int | None = None
     templates: str | None = None
 
+    @classmethod
+    def of(cls, *, class_: int | None = None, **paths: files.Path | None) -> "Models":
+        """Models by paths, None for those that are absent."""
+        named = {name: str(path) for name, path in paths.items() if path is not None}
+        return cls(class_=class_, **named)
+
     @property
     def generator_directory(self) -> pathlib.Path:
         """Directory that the generator is read from."""

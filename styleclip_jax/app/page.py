@@ -1,7 +1,7 @@
 """The page of styleclip-app: its layout, and what its controls call.
 
 Nothing is computed here. What belongs to a visitor is in `gr.State`: the face to start
-from, the last edit, and the relevance of the direction; networks are in the studio.
+from, the last edit, and the relevance of the direction; networks are in the room.
 """
 
 import base64
@@ -18,16 +18,18 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from styleclip_jax.editing import session, session_edits
-from styleclip_jax.editing.session import Edited, Face, Studio
+from styleclip_jax.app import edits
+from styleclip_jax.app.edits import Edited, Room
+from styleclip_jax.editing.faces import Faces
 from styleclip_jax.errors import UserError
+from styleclip_jax.io import images
 from styleclip_jax.methods.global_directions import TextRelevance, automatic_beta
 
 _TITLE = "StyleCLIP"
 _MAX_ALPHA = 10.0
 _SHEET_ALPHAS = (-6, -3, 0, 3, 6)
 # Of the fields that count steps, λ and the like, where models are the embedded ones.
-_EMBEDDED = session_edits.Settings(80, 0.1, 0.0045, 0.0)
+_EMBEDDED = edits.Settings(80, 0.1, 0.0045, 0.0)
 # Width of the largest picture that is shown without loss.
 _MAX_PNG = 256
 # Uploads, pictures and files are deleted after a day; looked for every hour, in s.
@@ -97,34 +99,34 @@ def launch(page: gr.Blocks, *, host: str, port: int, max_upload_mb: int) -> None
 class Handlers:
     """What the controls call; each gives the values of its outputs."""
 
-    def __init__(self, studio: Studio, folder: str) -> None:
-        self.studio = studio
+    def __init__(self, room: Room, folder: str) -> None:
+        self.room = room
         self.folder = pathlib.Path(folder)
-        self.relevances = session_edits.Relevances(studio)
+        self.relevances = edits.Relevances(room)
 
-    def draw(self, seed: float, psi: float) -> Face:
+    def draw(self, seed: float, psi: float) -> Faces:
         """A random face."""
         with _told():
-            return session.draw(self.studio, int(seed or 0), psi)
+            return edits.draw(self.room, int(seed or 0), psi)
 
-    def show(self, face: Face | None) -> str:
+    def show(self, face: Faces | None) -> str:
         """The picture of a start."""
-        return "" if face is None else _figure("Start", face.image)
+        return "" if face is None else _figure("Start", face)
 
     def upload(
         self,
         path: str,
         find_face: bool,
         progress: Any = gr.Progress(),  # noqa: B008
-    ) -> tuple[Face, str]:
+    ) -> tuple[Faces, str]:
         """The face of a photo, and a line on how it was found."""
-        total = session.count_inversion_steps(self.studio)
+        total = self.room.num_inversion_steps
         report = _reporter(progress, total, "Inverting the photo")
         with _told():
-            face, found = session.invert_photo(
-                self.studio, path, find_face=find_face, report=report
+            face, found = edits.invert_photo(
+                self.room, path, find_face=find_face, report=report
             )
-        return face, f"{face.name}: {found}"
+        return face, f"{face.names[0]}: {found}"
 
     def measure(
         self,
@@ -133,7 +135,7 @@ class Handlers:
         progress: Any = gr.Progress(),  # noqa: B008
     ) -> tuple[TextRelevance, str, Any]:
         """Relevance for the texts, what they are, and the slider of β for it."""
-        report = _reporter(progress, self.studio.num_samples, "Measuring channels")
+        report = _reporter(progress, self.room.num_samples, "Measuring channels")
         with _told():
             relevance = self.relevances.find(neutral, target, report)
         largest = float(np.abs(np.asarray(relevance.value)).max())
@@ -146,7 +148,7 @@ class Handlers:
 
     def move(
         self,
-        face: Face | None,
+        face: Faces | None,
         relevance: TextRelevance | None,
         texts: str,
         alpha: float,
@@ -157,13 +159,13 @@ class Handlers:
             return None, None, gr.skip(), ""
         if relevance is None:
             hint = "Measure a direction to move along it."
-            return Edited(face, ""), _figure("Edit", face.image), gr.skip(), hint
+            return Edited(face, ""), _figure("Edit", face), gr.skip(), hint
         started = time.perf_counter()
-        edited, kept = session_edits.move(self.studio, face, relevance, alpha, beta)
+        edited, kept = edits.move(self.room, face, relevance, alpha, beta)
         note = (edited.note or {}) | {"texts": texts}
         milliseconds = 1000 * (time.perf_counter() - started)
         about = f"{texts}: {edited.about} ({milliseconds:.0f} ms)"
-        picture = _figure("Edit", edited.face.image)
+        picture = _figure("Edit", edited.face)
         return edited._replace(note=note), picture, kept, about
 
     def choose_channels(self, relevance: TextRelevance | None, count: float) -> Any:
@@ -171,10 +173,10 @@ class Handlers:
         if relevance is None or not count:
             return gr.skip()
         with _told():
-            return session_edits.beta_for(relevance, int(count))
+            return edits.beta_for(relevance, int(count))
 
     def sheet(
-        self, face: Face | None, relevance: TextRelevance | None, count: float
+        self, face: Faces | None, relevance: TextRelevance | None, count: float
     ) -> Any:
         """A sheet of strengths by numbers of channels."""
         with _told():
@@ -182,42 +184,40 @@ class Handlers:
                 raise UserError("Measure a direction first")
             half, count = max(1, int(count) // 2), max(1, int(count))
             counts = dict.fromkeys((half, count, 2 * count))
-            made = session_edits.sheet(
-                self.studio, face, relevance, _SHEET_ALPHAS, list(counts)
-            )
+            made = edits.sheet(self.room, face, relevance, _SHEET_ALPHAS, list(counts))
         return gr.update(value=made, visible=True)
 
     def optimize(
-        self, face: Face | None, prompt: str, *settings: float
+        self, face: Faces | None, prompt: str, *settings: float
     ) -> Iterator[tuple[Any, ...]]:
         """Edit, image and line again and again."""
         if face is None:
             return
         steps, *others = (float(x or 0) for x in settings)
-        chosen = session_edits.Settings(int(steps), *others)
+        chosen = edits.Settings(int(steps), *others)
         with _told():
-            run = session_edits.optimize(self.studio, face, prompt, chosen)
+            run = edits.optimize(self.room, face, prompt, chosen)
         about = "Preparing the optimization; the first takes longest …"
-        yield Edited(face, ""), _figure("Edit", face.image), about
+        yield Edited(face, ""), _figure("Edit", face), about
         with _told():
             for _, edited in run:
-                yield edited, _figure("Edit", edited.face.image), edited.about
+                yield edited, _figure("Edit", edited.face), edited.about
 
     def map_face(
-        self, face: Face | None, name: str, strength: float
+        self, face: Faces | None, name: str, strength: float
     ) -> tuple[Any, ...]:
         """Edit, image and line of a mapper."""
         if face is None:
             return gr.skip(), gr.skip(), gr.skip()
         with _told():
-            edited = session_edits.map_face(self.studio, face, name, strength)
-        return edited, _figure("Edit", edited.face.image), edited.about
+            edited = edits.map_face(self.room, face, name, strength)
+        return edited, _figure("Edit", edited.face), edited.about
 
     def use(self, edited: Edited | None) -> tuple[Any, ...]:
         """The edit as the face to start from, at α 0."""
         if edited is None:
             return gr.skip(), gr.skip(), gr.skip()
-        return edited.face, _figure("Start", edited.face.image), 0
+        return edited.face, _figure("Start", edited.face), 0
 
     def save(self, edited: Edited | None) -> Any:
         """Files of the edit, as links."""
@@ -225,26 +225,26 @@ class Handlers:
             return gr.skip()
         folder = pathlib.Path(tempfile.mkdtemp(dir=self.folder))
         with _told():
-            paths = session.save(self.studio, edited, folder)
+            paths = edits.save(self.room, edited, folder)
         return gr.update(value=[str(path) for path in paths], visible=True)
 
 
-def build(studio: Studio, folder: str) -> gr.Blocks:
+def build(room: Room, folder: str) -> gr.Blocks:
     """The page.
 
     Args:
-      studio: networks of all visitors.
+      room: networks of all visitors.
       folder: where files to download are made.
     """
-    do = Handlers(studio, folder)
-    size = studio.generator.config.resolution
+    do = Handlers(room, folder)
+    size = room.session.generator.config.resolution
     with gr.Blocks(
         title=_TITLE, analytics_enabled=False, delete_cache=_KEEP, fill_width=True
     ) as page:
         start, edit = gr.State(), gr.State()
         relevance, texts = gr.State(), gr.State("")
         gr.Markdown(
-            f"# {_TITLE}\nGenerator {studio.origin.name}, {size}². Choose a face, say "
+            f"# {_TITLE}\nGenerator {room.origin.name}, {size}². Choose a face, say "
             "what it should become, and move the sliders.",
             elem_id="heading",
         )
@@ -268,10 +268,10 @@ def build(studio: Studio, folder: str) -> gr.Blocks:
                     with gr.Tab("Direction"):
                         direction = _direction_tab()
                     with gr.Tab("Optimization"):
-                        optimization = _optimization_tab(studio)
-                    if studio.mappers:
+                        optimization = _optimization_tab(room)
+                    if room.mappers:
                         with gr.Tab("Mapper"):
-                            mapper = _mapper_tab(studio)
+                            mapper = _mapper_tab(room)
             with gr.Column(scale=3, min_width=460):
                 with gr.Row():
                     before = _picture("before")
@@ -338,7 +338,7 @@ def build(studio: Studio, folder: str) -> gr.Blocks:
             **_HEAVY,
         )
         optimization["stop"].click(None, cancels=running)
-        if studio.mappers:
+        if room.mappers:
             inputs = [start, mapper["name"], mapper["strength"]]
             for event in (
                 mapper["name"].input,
@@ -384,9 +384,9 @@ def _direction_tab() -> dict[str, Any]:
     }
 
 
-def _optimization_tab(studio: Studio) -> dict[str, Any]:
-    embedded = studio.origin.name == "embedded"
-    values = _EMBEDDED if embedded else session_edits.Settings()
+def _optimization_tab(room: Room) -> dict[str, Any]:
+    embedded = room.origin.name == "embedded"
+    values = _EMBEDDED if embedded else edits.Settings()
     prompt = gr.Textbox("a smiling face", label="Towards", elem_id="prompt")
     steps = gr.Slider(10, 500, values.steps, step=10, label="Steps")
     with gr.Row():
@@ -399,7 +399,7 @@ def _optimization_tab(studio: Studio) -> dict[str, Any]:
             label="λ identity",
             step=0.001,
             min_width=90,
-            interactive=studio.networks.identity is not None,
+            interactive=room.session.identity is not None,
         )
     with gr.Row():
         start = gr.Button("Optimize", variant="primary", elem_id="optimize")
@@ -408,9 +408,9 @@ def _optimization_tab(studio: Studio) -> dict[str, Any]:
     return {"prompt": prompt, "settings": settings, "start": start, "stop": stop}
 
 
-def _mapper_tab(studio: Studio) -> dict[str, Any]:
-    names = list(studio.mappers)
-    strength = studio.mappers[names[0]].config.strength
+def _mapper_tab(room: Room) -> dict[str, Any]:
+    names = list(room.mappers)
+    strength = room.mappers[names[0]].config.strength
     # Three times 0.1 would be shown with all of its digits.
     most = float(f"{3 * strength:.6g}")
     name = gr.Dropdown(names, value=names[0], label="Mapper", elem_id="mapper")
@@ -419,8 +419,9 @@ def _mapper_tab(studio: Studio) -> dict[str, Any]:
     return {"name": name, "strength": slider, "apply": apply}
 
 
-def _figure(caption: str, image: np.ndarray) -> str:
+def _figure(caption: str, face: Faces) -> str:
     """A picture inside the page itself, which is sooner there than a file would be."""
+    image = images.to_uint8(face.images[0])
     kind = "png" if len(image) <= _MAX_PNG else "jpeg"
     content = io.BytesIO()
     Image.fromarray(image).save(content, kind, quality=92)

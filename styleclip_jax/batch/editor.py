@@ -20,6 +20,7 @@ class Edits(NamedTuple):
       failed_at: [B] step at which something was not finite, -1 for none.
       film: latents on the way with an axis of frames after that of the batch; None for
         the straight line between the two.
+      history: {name: [B, steps]}, terms before each step, None without steps.
     """
 
     original: Any
@@ -28,6 +29,7 @@ class Edits(NamedTuple):
     terms: dict[str, jax.Array]
     failed_at: jax.Array
     film: Any = None
+    history: dict[str, jax.Array] | None = None
 
 
 class Frozen(NamedTuple):

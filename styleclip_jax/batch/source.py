@@ -66,7 +66,7 @@ class SourceRequest:
         Raises:
           UserError: no such seeds, or a file that does not fit.
         """
-        options = {
+        options: dict[str, Any] = {
             "layout": config.style_layout,
             "z_dim": config.z_dim,
             "truncation_psi": self.truncation_psi,

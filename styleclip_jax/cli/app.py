@@ -13,61 +13,57 @@ import contextlib
 import os
 import socket
 import tempfile
-from collections.abc import Iterable
 
 from absl import flags
 
-from styleclip_jax.cli import edit_flags, latent_flags, program
-from styleclip_jax.editing import session, session_edits
+from styleclip_jax.app import edits
+from styleclip_jax.cli import program
+from styleclip_jax.editing.directing import DirectionConfig
+from styleclip_jax.editing.editors import MappingConfig
 from styleclip_jax.errors import UserError
+from styleclip_jax.loading import Models
 
 _LOOPBACK = "127.0.0.1"
 
 VALUES = flags.FlagValues()
+program.define(Models, VALUES)
+program.define(MappingConfig, VALUES, ("mapper",))
+program.define(DirectionConfig, VALUES, ("directions", "num_samples"))
+flags.DEFINE_string(
+    "host",
+    _LOOPBACK,
+    "Address to listen at; 0.0.0.0 lets other machines in, without a password.",
+    flag_values=VALUES,
+)
+flags.DEFINE_integer(
+    "port",
+    7860,
+    "Port to listen at.",
+    lower_bound=1,
+    upper_bound=65535,
+    flag_values=VALUES,
+)
+flags.DEFINE_integer(
+    "max_upload_mb",
+    20,
+    "Size of the largest photo that is taken, in MB.",
+    lower_bound=1,
+    flag_values=VALUES,
+)
 
 
-def _define(values: flags.FlagValues) -> None:
-    _borrow(values, ("generator", "class", "clip", "identity"))
-    _borrow(values, ("mapper", "directions", "num_samples", "templates"))
-    flags.DEFINE_string(
-        "encoder",
-        None,
-        "Model directory of an e4e or pSp encoder that photos are inverted from.",
-        flag_values=values,
+def open_room(values: flags.FlagValues) -> edits.Room:
+    """The room that the flags ask for.
+
+    Raises:
+      UserError: a flag is wrong, or its file does not fit.
+    """
+    return edits.open_room(
+        program.build(Models, values),
+        mappers=values.mapper or (),
+        directions=values.directions,
+        num_samples=values.num_samples,
     )
-    flags.DEFINE_string(
-        "host",
-        _LOOPBACK,
-        "Address to listen at; 0.0.0.0 lets other machines in, without a password.",
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "port",
-        7860,
-        "Port to listen at.",
-        lower_bound=1,
-        upper_bound=65535,
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "max_upload_mb",
-        20,
-        "Size of the largest photo that is taken, in MB.",
-        lower_bound=1,
-        flag_values=values,
-    )
-
-
-def _borrow(values: flags.FlagValues, names: Iterable[str]) -> None:
-    """Defines flags of styleclip-edit as they are there."""
-    source = flags.FlagValues()
-    latent_flags.define(source)
-    edit_flags.define(source)
-    for name in names:
-        values[name] = source[name]
-
-
-_define(VALUES)
 
 
 def main(values: flags.FlagValues) -> int:
@@ -83,25 +79,25 @@ def main(values: flags.FlagValues) -> int:
         raise UserError(
             "styleclip-app needs gradio: pip install 'styleclip-jax[app]'"
         ) from None
-    loaded = session.load(values)
-    config = loaded.generator.config
+    room = open_room(values)
+    config = room.session.generator.config
     print(
-        f"generator: {loaded.origin.name}, {config.resolution}²\n"
+        f"generator: {room.origin.name}, {config.resolution}²\n"
         f"clip: {values.clip or 'embedded'}\n"
-        f"mappers: {', '.join(loaded.mappers) or 'none'}\n"
+        f"mappers: {', '.join(room.mappers) or 'none'}\n"
         "preparing …",
         flush=True,
     )
-    session_edits.warm_up(loaded)
+    edits.warm_up(room)
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="styleclip-"))
         # Uploads and pictures of the page: gone when the program ends.
         os.environ["GRADIO_TEMP_DIR"] = folder
-        built = page.build(loaded, folder)
-        stack.callback(built.close, verbose=False)
+        blocks = page.build(room, folder)
+        stack.callback(blocks.close, verbose=False)
         try:
             page.launch(
-                built,
+                blocks,
                 host=values.host,
                 port=values.port,
                 max_upload_mb=values.max_upload_mb,
@@ -112,7 +108,7 @@ def main(values: flags.FlagValues) -> int:
             ) from None
         host = _LOOPBACK if values.host == "0.0.0.0" else values.host
         print(f"ready: http://{host}:{values.port}", flush=True)
-        built.block_thread()
+        blocks.block_thread()
     return 0
 
 

@@ -22,7 +22,8 @@ from styleclip_jax.batch import edits, runs
 from styleclip_jax.batch.source import SourceRequest
 from styleclip_jax.cli import processes, program
 from styleclip_jax.editing import prompts, requests
-from styleclip_jax.editing.editors import DirectionConfig, MappingConfig
+from styleclip_jax.editing.directing import DirectionConfig
+from styleclip_jax.editing.editors import MappingConfig
 from styleclip_jax.editing.export import ExportRequest
 from styleclip_jax.editing.prompts import PromptRequest
 from styleclip_jax.editing.requests import EditRequest

@@ -51,7 +51,8 @@ def apply(loaded: Loaded, faces: Faces, editor: Editor) -> Edit:
         faces.unit,
     )
     before = Faces(batch, faces.images, faces.names, faces.origins, faces.unit)
-    return Edit(before, after, found.terms, found.failed_at, found.film, editor, loaded)
+    about = (found.terms, found.failed_at, found.film, found.history)
+    return Edit(before, after, *about, editor, loaded)
 
 
 def to_styles(loaded: Loaded, faces: Faces) -> spaces.Styles:

@@ -97,6 +97,7 @@ class Edit:
       terms: {name: [N]}, losses and the like.
       failed_at: [N] step at which something was not finite, -1 for none.
       film: latents on the way, [N, F, …], or None.
+      history: {name: [N, steps]}, terms before each step, None without steps.
       editor: that made them.
       loaded: networks that it was made with.
     """
@@ -106,6 +107,7 @@ class Edit:
     terms: dict[str, np.ndarray]
     failed_at: np.ndarray
     film: Any
+    history: dict[str, np.ndarray] | None
     editor: Editor
     loaded: Loaded
 
@@ -146,7 +148,7 @@ class Edit:
           UserError: the folder has other contents, or cannot be written.
         """
         # All latents are one batch, on one device.
-        mesh = parallel.make_mesh(self.loaded.mesh.devices.flat[:1])
+        mesh = parallel.make_mesh(list(self.loaded.mesh.devices.flat[:1]))
         generator = parallel.replicate(self.loaded.generator, mesh)
         editor = self.editor._replace(edit=self._edit_again, steps=1)
         frames = 0 if self.film is None else len(jax.tree.leaves(self.film)[0][0])

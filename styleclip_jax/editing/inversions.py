@@ -122,11 +122,10 @@ def carry_out(request: Request, listener: Listener) -> Summary:
         f"clip: {models.clip or 'embedded'}, {session.clip.config.image_size}²\n"
         f"photos: {len(paths)}, {len(faces)} faces"
     )
-    encoder = session.encoder
     crop = functools.partial(
         crops.crop,
         resolution=resolution,
-        encoded_size=encoder and encoder.config.input_size,
+        encoded_size=session.encoded_size,
         is_aligned=not asked.align,
     )
     journal = Journal(outdir, len(faces), "w_plus", generator.config, ["w_plus"])

@@ -36,6 +36,11 @@ class Prompts:
     texts: tuple[str, ...]
     file: str | None = None
 
+    @classmethod
+    def of(cls, prompt: str | Sequence[str]) -> "Prompts":
+        """A text, or several."""
+        return cls((prompt,) if isinstance(prompt, str) else tuple(prompt))
+
     @property
     def named(self) -> bool:
         """Whether results say which prompt they are of."""

@@ -9,8 +9,9 @@ import numpy as np
 from styleclip_jax.batch import edits, runs
 from styleclip_jax.batch.editor import Editor
 from styleclip_jax.batch.source import LatentSource, SourceRequest
-from styleclip_jax.editing import editors, export
-from styleclip_jax.editing.editors import DirectionConfig, Loaded, MappingConfig
+from styleclip_jax.editing import directing, editors, export
+from styleclip_jax.editing.directing import DirectionConfig
+from styleclip_jax.editing.editors import Loaded, MappingConfig
 from styleclip_jax.editing.export import ExportRequest
 from styleclip_jax.editing.prompts import Prompts
 from styleclip_jax.editing.session import Session
@@ -62,9 +63,9 @@ def _map(loaded: Loaded, request: EditRequest) -> Editor:
 
 def _move(loaded: Loaded, request: EditRequest) -> Editor:
     if request.direction.saved_direction is not None:
-        return editors.direct_by_file(loaded, request.direction)
+        return directing.direct_by_file(loaded, request.direction)
     assert request.prompts is not None
-    return editors.direct(loaded, request.prompts, request.direction)
+    return directing.direct(loaded, request.prompts, request.direction)
 
 
 METHODS: dict[str, Callable[[Loaded, EditRequest], Editor]] = {

@@ -11,7 +11,6 @@ examples stand on it.
 """
 
 import functools
-import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -21,8 +20,9 @@ import numpy as np
 from styleclip_jax import latents, loading, losses, parallel, spaces
 from styleclip_jax.batch import source
 from styleclip_jax.batch.editor import Editor
-from styleclip_jax.editing import applying, editors, inverter
-from styleclip_jax.editing.editors import DirectionConfig, MappingConfig
+from styleclip_jax.editing import applying, directing, editors, inverter
+from styleclip_jax.editing.directing import DirectionConfig
+from styleclip_jax.editing.editors import MappingConfig
 from styleclip_jax.editing.faces import Edit, Faces
 from styleclip_jax.editing.prompts import Prompts
 from styleclip_jax.errors import UserError
@@ -35,8 +35,8 @@ from styleclip_jax.models.network import Network
 from styleclip_jax.photos import crops, photo_files
 from styleclip_jax.progress import BARS, SILENT, Listener
 
-# Latents per device at a time.
-_BATCH = 8
+# Parts of an optimization that are no settings.
+_OWN = {"objective", "optimizer", "feature", "networks"}
 
 
 def load(
@@ -63,18 +63,17 @@ def load(
     Raises:
       UserError: a directory holds no valid network, or the class does not exist.
     """
-    names: dict[str, Any] = {
+    paths = {
         "generator": generator,
         "clip": clip,
         "identity": identity,
         "encoder": encoder,
         "templates": templates,
     }
-    named = {name: str(path) for name, path in names.items() if path is not None}
-    models = loading.Models(**named, class_=class_)
-    session = Session(models.with_decoder(), listener=SILENT if quiet else BARS)
+    models = loading.Models.of(class_=class_, **paths).with_decoder()
+    session = Session(models, listener=SILENT if quiet else BARS)
     # What is named is read at once, so that what is wrong is told here.
-    for name in ("generator", "label", *named):
+    for name in ("generator", "label", *(n for n, path in paths.items() if path)):
         getattr(session, name)
     return session
 
@@ -144,6 +143,11 @@ class Session:
         if self.models.encoder is None:
             return None
         return loading.load_encoder(self.models.encoder, self.generator.config)
+
+    @property
+    def encoded_size(self) -> int | None:
+        """Width and height of what the encoder takes, None without one."""
+        return None if self.encoder is None else self.encoder.config.input_size
 
     @functools.cached_property
     def templates(self) -> list[str]:
@@ -263,26 +267,20 @@ class Session:
         Raises:
           UserError: a photo cannot be read, has no face, or does not stay finite.
         """
-        several = [photos] if isinstance(photos, str | pathlib.Path) else list(photos)
-        paths = photo_files.find(several)
-        found = crops.find(
-            paths, is_aligned=not align, landmarks_file=None, all_faces=False
-        )
-        if found["skipped"]:
-            raise UserError(found["skipped"][0])
+        paths = photo_files.find(files.several(photos))
         invert, steps = self.inverter(InversionConfig(**settings))
-        cut = crops.crop(
-            found["faces"],
-            resolution=self.generator.config.resolution,
-            encoded_size=self.encoder and self.encoder.config.input_size,
+        cut = crops.cut_all(
+            paths,
             is_aligned=not align,
+            resolution=self.generator.config.resolution,
+            encoded_size=self.encoded_size,
         )
         with self.listener.bar(len(paths) * steps, "step") as report:
-            w_plus = applying.in_batches(
-                self.mesh,
-                cut,
-                lambda batch, n: invert(batch, lambda steps: report(n * steps)).latent,
-            )
+
+            def latents_of(batch: crops.Crops, count: int) -> jax.Array:
+                return invert(batch, lambda steps: report(count * steps)).latent
+
+            w_plus = applying.in_batches(self.mesh, cut, latents_of)
         broken = ~np.isfinite(w_plus).all(axis=(1, 2))
         if broken.any():
             path = paths[int(np.flatnonzero(broken)[0])]
@@ -323,7 +321,9 @@ class Session:
         Args:
           faces: to edit.
           prompt: text to edit towards, or several.
-          **settings: fields of `OptimizationConfig`, such as steps, l2_lambda, space.
+          **settings: fields of `OptimizationConfig`, such as steps, l2_lambda, space;
+            and parts of one's own, see `editors.optimize`: objective (further terms),
+            optimizer, feature, networks.
 
         Raises:
           UserError: a setting or the prompt is wrong.
@@ -359,23 +359,22 @@ class Session:
 
     def optimization(self, prompt: str | Sequence[str], **settings: Any) -> Editor:
         """Editor of `optimize`, for `batch.run`."""
-        return editors.optimize(
-            self.loaded, _prompts(prompt), OptimizationConfig(**settings)
-        )
+        own = {name: settings.pop(name) for name in _OWN & settings.keys()}
+        config = OptimizationConfig(**settings)
+        return editors.optimize(self.loaded, Prompts.of(prompt), config, **own)
 
     def mapping(
         self, mapper: files.Path | Sequence[files.Path], **settings: Any
     ) -> Editor:
         """Editor of `map`, for `batch.run`."""
-        paths = [mapper] if isinstance(mapper, str | pathlib.Path) else list(mapper)
-        config = MappingConfig(tuple(map(str, paths)), **settings)
+        config = MappingConfig(tuple(map(str, files.several(mapper))), **settings)
         return editors.map_latents(self.loaded, config)
 
     def moving(
         self, direction: global_directions.Direction, alpha: float = 1.0
     ) -> Editor:
         """Editor of `move`, for `batch.run`."""
-        return editors.direct_by_value(
+        return directing.direct_by_value(
             self.loaded, direction, alpha=alpha, title="direction"
         )
 
@@ -384,7 +383,7 @@ class Session:
         prompt: str,
         *,
         neutral: str = "a face",
-        beta: float | str = editors.AUTO,
+        beta: float | str = directing.AUTO,
         num_channels: int | None = None,
         directions: files.Path | None = None,
         num_samples: int = 16,
@@ -410,8 +409,8 @@ class Session:
             beta=(str(beta),),
             num_channels=num_channels,
         )
-        (relevance,) = editors.relevances(self.loaded, _prompts(prompt), config)
-        (chosen,) = editors.choose_betas(relevance, config)
+        (relevance,) = directing.relevances(self.loaded, Prompts.of(prompt), config)
+        (chosen,) = directing.choose_betas(relevance, config)
         return global_directions.make_direction(relevance, chosen)
 
     def read_direction(self, path: files.Path) -> global_directions.Direction:
@@ -494,10 +493,3 @@ class Session:
         origins = tuple(latent.origins)
         names = tuple(f"{unit} {origin}" for origin in origins)
         return Faces(found, self.render(found), names, origins, unit)
-
-
-def _prompts(prompt: str | Sequence[str]) -> Prompts:
-    """A text, or several, which then are named in the results."""
-    if isinstance(prompt, str):
-        return Prompts((prompt,))
-    return Prompts(tuple(prompt))

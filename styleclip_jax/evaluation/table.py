@@ -71,13 +71,11 @@ def measure(
     Raises:
       UserError: a folder, a network or a text is wrong.
     """
-    several = [edits] if isinstance(edits, str | pathlib.Path) else list(edits)
     targets = (target,) if isinstance(target, str) else tuple(target)
-    names = (generator, clip, identity)
     question = Question(
-        edits=tuple(map(str, several)),
+        edits=tuple(map(str, files.several(edits))),
         target=targets,
-        models=Models(*(None if name is None else str(name) for name in names)),
+        models=Models.of(generator=generator, clip=clip, identity=identity),
         neutral=neutral,
         pairs=tuple(pairs),
         labels=tuple(labels),

@@ -9,7 +9,7 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from styleclip_jax.errors import UserError
@@ -158,6 +158,11 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: expected JSON ({error})") from None
+
+
+def several(paths: Path | Sequence[Path]) -> list[Path]:
+    """A list of paths, of a single one too."""
+    return [paths] if isinstance(paths, str | os.PathLike) else list(paths)
 
 
 def read_lines(path: Path, what: str = "") -> list[str]:

@@ -86,6 +86,29 @@ def find(
     return {"faces": faces, "skipped": skipped}
 
 
+def cut_all(
+    paths: list[pathlib.Path],
+    *,
+    is_aligned: bool,
+    resolution: int,
+    encoded_size: int | None,
+) -> Crops:
+    """The largest face of each photo, as float32 [B, …]; see `find` and `cut`.
+
+    Raises:
+      UserError: a photo cannot be read or has no face.
+    """
+    found = find(paths, is_aligned=is_aligned, landmarks_file=None, all_faces=False)
+    if found["skipped"]:
+        raise UserError(found["skipped"][0])
+    return crop(
+        found["faces"],
+        resolution=resolution,
+        encoded_size=encoded_size,
+        is_aligned=is_aligned,
+    )
+
+
 def quads_of(
     path: pathlib.Path,
     photo: np.ndarray,

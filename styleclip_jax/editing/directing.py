@@ -1,0 +1,247 @@
+"""Editors of global directions: of texts, of a file, or of a value."""
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from styleclip_jax import latents, loading, losses, parallel
+from styleclip_jax.batch.editor import Editor, Edits
+from styleclip_jax.editing import editors, estimation, prompts
+from styleclip_jax.editing.editors import Loaded
+from styleclip_jax.editing.prompts import Prompts
+from styleclip_jax.errors import UserError
+from styleclip_jax.io import direction_files, files
+from styleclip_jax.methods import global_directions
+from styleclip_jax.models.network import Network
+
+# The threshold that is found for each pair of texts.
+AUTO = "auto"
+
+
+@dataclasses.dataclass(frozen=True)
+class DirectionConfig:
+    """Edits along global directions.
+
+    Attributes:
+      neutral: Text that a direction leads away from.
+      directions: File of channel relevance (styleclip-measure-directions makes it); if
+        absent, relevance for the prompt is estimated on the spot.
+      num_samples: Samples that relevance is estimated from without a file of it.
+      saved_direction: File of one direction, as the app saves it, in place of texts.
+      alpha: Strength of a direction, one or several with commas between.
+      beta: Least relevance of a channel, one or several; or auto, the largest of 0.10
+        to 0.29 that keeps more than 20 channels.
+      num_channels: Number of channels instead of a least relevance.
+    """
+
+    neutral: str = "a face"
+    directions: str | None = None
+    num_samples: int = dataclasses.field(default=16, metadata={"lower_bound": 1})
+    saved_direction: str | None = None
+    alpha: tuple[str, ...] = ("4",)
+    beta: tuple[str, ...] = (AUTO,)
+    num_channels: int | None = dataclasses.field(
+        default=None, metadata={"lower_bound": 1}
+    )
+
+
+def direct(loaded: Loaded, texts: Prompts, config: DirectionConfig) -> Editor:
+    """The editor of directions that are made of texts.
+
+    Raises:
+      UserError: a number or text is wrong, or the file of relevance does not fit.
+    """
+    models = loaded.models
+    neutral = prompts.text("neutral", config.neutral)
+    alphas = numbers("alpha", config.alpha)
+    counts, settings, weights = [], [], []
+    for relevance in relevances(loaded, texts, config):
+        betas = choose_betas(relevance, config)
+        kept = [int(global_directions.count_kept(relevance, beta)) for beta in betas]
+        made = [global_directions.make_direction(relevance, beta) for beta in betas]
+        pairs = zip(betas, kept, strict=True)
+        counts.append(", ".join(f"{beta:.3g} keeps {count}" for beta, count in pairs))
+        settings.append(
+            [{"alpha": a, "beta": round(b, 6)} for b in betas for a in alphas]
+        )
+        weights += [(direction, jnp.float32(a)) for direction in made for a in alphas]
+    (model, _), templates = loaded.clip(), loaded.templates()
+    inputs = models.fingerprints("clip") | texts.inputs
+    for name, path in (
+        ("directions", config.directions),
+        ("templates", models.templates),
+    ):
+        if path is not None:
+            inputs[name] = files.hash_file(path)
+    channels = sum(layer.channels for layer in loaded.generator.config.style_layout)
+    lines = [
+        f"from {neutral!r} to {prompt!r}, {len(templates)} templates, of {channels} "
+        f"channels beta {count}"
+        for prompt, count in zip(texts.texts, counts, strict=True)
+    ]
+    return _move(
+        loaded,
+        weights,
+        title=f"{neutral} to {texts.title}",
+        settings=texts.name_settings(settings),
+        record=dataclasses.asdict(config) | editors.record_prompts(texts),
+        inputs=inputs,
+        about=[
+            editors.describe_clip(models, model),
+            *prompts.shorten(lines, "direction: "),
+        ],
+    )
+
+
+def direct_by_file(loaded: Loaded, config: DirectionConfig) -> Editor:
+    """The editor of the direction of a file, which needs no text and no CLIP.
+
+    Raises:
+      UserError: a number is wrong, or the file does not fit the generator.
+    """
+    path, layout = str(config.saved_direction), loaded.generator.config.style_layout
+    origin = loaded.models.generator_origin()
+    delta, about = direction_files.read_direction(path, layout=layout, generator=origin)
+    direction = global_directions.Direction(jnp.asarray(delta), layout)
+    alphas = numbers("alpha", config.alpha)
+    notes = ", ".join(f"{name} {value}" for name, value in about.items())
+    saved = f", saved with {notes}" if notes else ""
+    return _move(
+        loaded,
+        [(direction, jnp.float32(alpha)) for alpha in alphas],
+        title=pathlib.Path(path).stem,
+        settings=[{"alpha": alpha} for alpha in alphas],
+        record=dataclasses.asdict(config),
+        inputs={"saved_direction": files.hash_file(path)},
+        about=[f"direction: {path}{saved}"],
+    )
+
+
+def direct_by_value(
+    loaded: Loaded, direction: global_directions.Direction, *, alpha: float, title: str
+) -> Editor:
+    """The editor of a direction.
+
+    Args:
+      loaded: networks.
+      direction: Δs.
+      alpha: strength.
+      title: what it edits towards.
+    """
+    return _move(
+        loaded,
+        [(direction, jnp.float32(alpha))],
+        title=title,
+        settings=[{"alpha": float(alpha)}],
+        record={"alpha": [alpha]},
+        inputs={
+            "direction": files.hash_bytes(jax.device_get(direction.delta).tobytes())
+        },
+        about=[f"direction: {title}"],
+    )
+
+
+def _move(
+    loaded: Loaded,
+    weights: Sequence[tuple[global_directions.Direction, jax.Array]],
+    **about: Any,
+) -> Editor:
+    """The editor of directions with their strengths, one for each setting."""
+
+    placed = parallel.replicate(list(weights), loaded.mesh)
+    options = {"method": "direction", "space": "s"} | about
+    return editors.at_once(_along, loaded.generator, placed, weights[0], **options)
+
+
+def _along(generator: Network, weights: Any, batch: Any) -> Edits:
+    """Edits along a direction with its strength."""
+    latent = global_directions.edit(batch, *weights)
+    return editors.finished(
+        batch, latent, latents.SPACES["s"].synthesize(generator, latent)
+    )
+
+
+def text_directions(
+    loaded: Loaded, texts: Prompts, config: DirectionConfig
+) -> list[jax.Array]:
+    """The unit vector [E] from the neutral text to each prompt.
+
+    Raises:
+      UserError: a text is missing or too long, or CLIP sees no difference.
+    """
+    neutral = prompts.text("neutral", config.neutral)
+    (model, tokenizer), templates = loaded.clip(), loaded.templates()
+    return [
+        global_directions.text_direction(model, tokenizer, neutral, prompt, templates)
+        for prompt in texts.texts
+    ]
+
+
+def relevances(
+    loaded: Loaded, texts: Prompts, config: DirectionConfig
+) -> Iterator[global_directions.TextRelevance]:
+    """Relevance for each prompt, from the file or estimated on the spot.
+
+    Raises:
+      UserError: a text is missing or too long, or the file does not fit.
+    """
+    deltas = text_directions(loaded, texts, config)
+    model, _ = loaded.clip()
+    if config.directions is not None:
+        table, _ = loading.read_relevance(
+            config.directions, loaded.models, loaded.generator, model
+        )
+        yield from (global_directions.relevance_for(table, text) for text in deltas)
+        return
+    mesh = loaded.mesh
+    networks = parallel.replicate(losses.Networks(loaded.generator, model), mesh)
+    how = estimation.configure(config.num_samples)
+    samples = estimation.draw_samples(loaded.generator, how, mesh, label=loaded.label)
+    with loaded.listener.bar(config.num_samples * len(deltas), "sample") as report:
+        for text in deltas:
+            yield estimation.estimate(
+                networks, samples, text, how, mesh=mesh, report=report
+            )
+
+
+def choose_betas(
+    relevance: global_directions.TextRelevance, config: DirectionConfig
+) -> list[float]:
+    """Thresholds that the configuration asks for.
+
+    Raises:
+      UserError: one is no threshold, or keeps no channel.
+    """
+    if config.num_channels is not None:
+        return [global_directions.beta_for(relevance, config.num_channels)]
+    betas = []
+    for value in config.beta:
+        if value == AUTO:
+            betas.append(global_directions.automatic_beta(relevance))
+        else:
+            betas += numbers("beta", [value])
+        global_directions.check_beta(relevance, betas[-1])
+    return betas
+
+
+def numbers(field: str, values: Sequence[str | float]) -> list[float]:
+    """Texts or numbers as finite numbers.
+
+    Raises:
+      UserError: one is none.
+    """
+    found = []
+    for value in values:
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise UserError(f"{field}: expected numbers, found {value!r}", field=field)
+        found.append(number)
+    return found

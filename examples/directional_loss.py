@@ -8,10 +8,9 @@ StyleGAN-NADA's loss (Gal et al. 2021) beside the official one.
 import functools
 
 import examples
-from styleclip_jax import loading, losses
+import styleclip_jax
 from styleclip_jax.evaluation import metrics
 from styleclip_jax.io import images
-from styleclip_jax.methods import optimization
 from styleclip_jax.models import clip, clip_input
 
 
@@ -29,28 +28,23 @@ def directional_distance(networks, edit, *, neutral):
     )
 
 
-def edit(networks, w_plus, text, neutral, config, weight=1.0):
-    """The official edit with one more term; w_plus [B, L, D], text and neutral [E]."""
-    problem = optimization.official(config)
-    loss = functools.partial(directional_distance, neutral=neutral)
-    terms = {**problem.objective, "directional": (weight, loss)}
-    return examples.optimize(problem._replace(objective=terms), networks, w_plus, text)
+def edit(session, faces, prompt, *, neutral, weight=1.0, **settings):
+    """The official edit with one more term."""
+    (feature,) = session.encode(neutral)
+    loss = functools.partial(directional_distance, neutral=feature)
+    objective = {"directional": (weight, loss)}
+    return session.optimize(faces, prompt, objective=objective, **settings)
 
 
 def main():
-    generator, (model, words) = loading.load_generator(), loading.load_clip()
-    networks = losses.Networks(generator, model)
-    w_plus = examples.sample_latents(generator, 4)
-    neutral, text = clip.encode_prompts(model, words, ["a face", "a bald person"])
-    config = optimization.OptimizationConfig(
-        steps=40, learning_rate=0.05, l2_lambda=0.002
-    )
+    session = styleclip_jax.load()
+    faces = examples.sample(session, 4)
+    texts = {"prompt": "a bald person", "neutral": "a face"}
     for weight in (0.0, 1.0):
-        result = edit(networks, w_plus, text, neutral, config, weight)
-        distance = result.terms["directional"].mean()
+        made = edit(session, faces, **texts, weight=weight, **examples.SETTINGS)
+        distance = made.terms["directional"].mean()
         print(f"weight {weight:g}: directional distance {distance:.3f}")
-    sheet = images.grid([result.source.image, result.image])
-    print(images.save_sheet("outputs/examples/directional_loss.png", sheet))
+    print(images.save_sheet("outputs/examples/directional_loss.png", made.sheet()))
 
 
 if __name__ == "__main__":

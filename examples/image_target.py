@@ -9,37 +9,32 @@ what the direction was made from.
 import jax
 
 import examples
-from styleclip_jax import loading, losses
+import styleclip_jax
 from styleclip_jax.io import images
-from styleclip_jax.methods import optimization
-from styleclip_jax.models import clip, clip_input, stylegan2
+from styleclip_jax.models import clip, clip_input
 
 
+@jax.jit
 def encode(network, image):
     """Normalised features [B, E], with the same preprocessing as in the loss."""
     image = clip_input.preprocess_styleclip(network, image)
-    feature = clip.encode_image(network, image)
-    return clip.normalize(feature)
+    return clip.normalize(clip.encode_image(network, image))
 
 
-def edit(networks, w_plus, target, config):
-    """The official edit; w_plus [B, L, D], target [H, H, 3] in [-1, 1]."""
-    feature = jax.jit(encode)(networks.clip, target[None])[0]
-    return examples.optimize(optimization.official(config), networks, w_plus, feature)
+def edit(session, faces, target, **settings):
+    """The official edit; target [1, H, H, 3] in [-1, 1]."""
+    feature = encode(session.clip, target)
+    return session.optimize(faces, "the target", feature=feature, **settings)
 
 
 def main():
-    generator, (model, _) = loading.load_generator(), loading.load_clip()
-    w_plus = examples.sample_latents(generator, 5)
-    target = stylegan2.synthesize(generator, w_plus[4:])
-    networks = losses.Networks(generator, model)
-    config = optimization.OptimizationConfig(
-        steps=40, learning_rate=0.05, l2_lambda=0.002
-    )
-    result = edit(networks, w_plus[:4], target[0], config)
-    before, after = result.history["clip"][:, 0], result.terms["clip"]
+    session = styleclip_jax.load()
+    faces = examples.sample(session, 5)
+    target = faces.images[4:]
+    made = edit(session, faces[:4], target, **examples.SETTINGS)
+    before, after = made.history["clip"][:, 0], made.terms["clip"]
     print(f"distance to the target: {before.mean():.3f} to {after.mean():.3f}")
-    sheet = images.grid([result.source.image, result.image, target])
+    sheet = images.grid([made.before.images, made.images, target])
     print(images.save_sheet("outputs/examples/image_target.png", sheet))
 
 

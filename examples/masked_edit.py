@@ -8,14 +8,12 @@ that fits in; what difference is left there is pasted over.
 
 import functools
 
-import jax.numpy as jnp
+import numpy as np
 
 import examples
-from styleclip_jax import loading, losses
+import styleclip_jax
 from styleclip_jax.evaluation import metrics
 from styleclip_jax.io import images
-from styleclip_jax.methods import optimization
-from styleclip_jax.models import clip
 
 
 def change_outside(networks, edit, *, mask):
@@ -24,32 +22,27 @@ def change_outside(networks, edit, *, mask):
     return metrics.pixel_l2((1 - mask) * edit.image, (1 - mask) * edit.source.image)
 
 
-def edit(networks, w_plus, text, mask, config, weight=20.0):
-    """The official edit within a mask; returns its result and the pasted images."""
-    problem = optimization.official(config)
+def edit(session, faces, prompt, mask, *, weight=20.0, **settings):
+    """The official edit within a mask, and its images pasted into those before."""
     loss = functools.partial(change_outside, mask=mask)
-    terms = {**problem.objective, "outside": (weight, loss)}
-    result = examples.optimize(
-        problem._replace(objective=terms), networks, w_plus, text
-    )
-    return result, mask * result.image + (1 - mask) * result.source.image
+    objective = {"outside": (weight, loss)}
+    made = session.optimize(faces, prompt, objective=objective, **settings)
+    return made, mask * made.images + (1 - mask) * made.before.images
 
 
 def main():
-    generator, (model, words) = loading.load_generator(), loading.load_clip()
-    networks = losses.Networks(generator, model)
-    w_plus = examples.sample_latents(generator, 4)
-    (text,) = clip.encode_prompts(model, words, ["a person wearing sunglasses"])
+    session = styleclip_jax.load()
+    faces, prompt = examples.sample(session, 4), "a person wearing sunglasses"
     # The band of the eyes.
-    size = generator.config.resolution
-    mask = jnp.zeros((size, size, 1)).at[3 * size // 10 : 6 * size // 10].set(1)
-    config = optimization.OptimizationConfig(
-        steps=40, learning_rate=0.05, l2_lambda=0.002
-    )
+    size = session.generator.config.resolution
+    mask = np.zeros((size, size, 1), np.float32)
+    mask[3 * size // 10 : 6 * size // 10] = 1
     for weight in (0.0, 20.0):
-        result, pasted = edit(networks, w_plus, text, mask, config, weight)
-        print(f"weight {weight:g}: change {result.terms['outside'].mean():.1e} outside")
-    sheet = images.grid([result.source.image, result.image, pasted])
+        made, pasted = edit(
+            session, faces, prompt, mask, weight=weight, **examples.SETTINGS
+        )
+        print(f"weight {weight:g}: change {made.terms['outside'].mean():.1e} outside")
+    sheet = images.grid([faces.images, made.images, pasted])
     print(images.save_sheet("outputs/examples/masked_edit.png", sheet))
 
 

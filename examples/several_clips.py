@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import examples
+import styleclip_jax
 from styleclip_jax import loading, losses
 from styleclip_jax.io import images
-from styleclip_jax.methods import optimization
 from styleclip_jax.models import clip
 
 
@@ -23,36 +23,32 @@ def mean_clip_distance(networks, edit):
     ends = np.cumsum([network.config.embed_dim for network in networks.clip])
     texts = jnp.split(edit.text, ends[:-1], axis=-1)
     distances = [
-        losses.clip_distance(
-            losses.Networks(networks.generator, network), edit._replace(text=text)
-        )
+        losses.clip_distance(networks.replace(clip=network), edit._replace(text=text))
         for network, text in zip(networks.clip, texts, strict=True)
     ]
     return sum(distances) / len(distances)
 
 
-def edit(generator, clips, w_plus, prompt, config):
-    """The official edit; w_plus [B, L, D], clips a list of (network, tokenizer)."""
-    texts = [clip.encode_prompts(*pair, [prompt])[0] for pair in clips]
-    networks = losses.Networks(generator, tuple(network for network, _ in clips))
-    problem = optimization.official(config)
-    terms = {**problem.objective, "clip": (1.0, mean_clip_distance)}
-    return examples.optimize(
-        problem._replace(objective=terms), networks, w_plus, jnp.concatenate(texts)
+def edit(session, faces, prompt, clips, **settings):
+    """The official edit; clips a list of (network, tokenizer)."""
+    features = [clip.encode_prompts(*pair, [prompt]) for pair in clips]
+    return session.optimize(
+        faces,
+        prompt,
+        objective={"clip": (1.0, mean_clip_distance)},
+        feature=jnp.concatenate(features, axis=-1),
+        networks=session.networks().replace(clip=tuple(pair[0] for pair in clips)),
+        **settings,
     )
 
 
 def main():
-    generator = loading.load_generator()
-    w_plus = examples.sample_latents(generator, 4)
+    session = styleclip_jax.load()
     # The embedded one, and those of the command line.
     clips = [loading.load_clip(name) for name in (None, *sys.argv[1:])]
-    config = optimization.OptimizationConfig(
-        steps=40, learning_rate=0.05, l2_lambda=0.002
-    )
-    result = edit(generator, clips, w_plus, "a person wearing sunglasses", config)
-    sheet = images.grid([result.source.image, result.image])
-    print(images.save_sheet("outputs/examples/several_clips.png", sheet))
+    faces, prompt = examples.sample(session, 4), "a person wearing sunglasses"
+    made = edit(session, faces, prompt, clips, **examples.SETTINGS)
+    print(images.save_sheet("outputs/examples/several_clips.png", made.sheet()))
 
 
 if __name__ == "__main__":

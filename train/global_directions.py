@@ -1,159 +1,235 @@
-"""python -m train.global_directions: channel relevance of a generator.
+"""styleclip-measure-directions: channel relevance of a generator.
 
-  python -m train.global_directions --output=exact.safetensors
-  python -m train.global_directions --output=fast.safetensors --method=jacobian \\
+  styleclip-measure-directions --output=exact.safetensors
+  styleclip-measure-directions --output=fast.safetensors --method=jacobian \\
     --compare=exact.safetensors
 
-Without --generator and --clip it works on the embedded models. Of a file that is there
-already it prints the report again, with --compare beside another one. Work
-that is done is kept in a folder beside the output, so that the same command
-goes on after an interruption; the folder goes when the output is there. Several
-processes (--coordinator_address, --num_processes, --process_id; the same command and
-the same folder in each) share the channels of the exact method.
+Without --generator and --clip it works on the embedded models. For a file that is there
+already it prints the report again, with --compare beside another one. Results on the
+way are kept in a folder beside the output, so that the same command goes on after an
+interruption; the folder goes when the output is there. Several processes
+(--coordinator_address, --num_processes, --process_id; the same command and the same
+folder in each) share the channels of the exact method.
 """
 
 import dataclasses
 import pathlib
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from styleclip_jax import loading, losses, parallel, progress, spaces
-from styleclip_jax.cli import latent_flags, processes, program
+from styleclip_jax import loading, losses, parallel, spaces
+from styleclip_jax.batch import run_folder
+from styleclip_jax.cli import processes, program
 from styleclip_jax.editing import estimation
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import direction_files
+from styleclip_jax.loading import Models
 from styleclip_jax.methods import global_directions
 from styleclip_jax.methods.channel_relevance import RelevanceConfig
+from styleclip_jax.progress import Listener, terminal
 
 from . import relevance_run
-
-VALUES = flags.FlagValues()
-program.define(RelevanceConfig, VALUES)
-processes.define(VALUES)
-flags.DEFINE_string("output", None, "File to write, .safetensors.", flag_values=VALUES)
-flags.DEFINE_string(
-    "generator",
-    None,
-    "Model directory; the embedded one if absent.",
-    flag_values=VALUES,
-)
-flags.DEFINE_string(
-    "clip",
-    None,
-    "CLIP by directory or hub name (openai/clip-vit-base-patch32); the embedded one "
-    "if absent.",
-    flag_values=VALUES,
-)
-flags.DEFINE_integer(
-    "class", None, "Class, for class-conditional generators.", flag_values=VALUES
-)
-flags.DEFINE_integer(
-    "batch_size",
-    32,
-    "Images at a time, rounded up to a multiple of the devices.",
-    lower_bound=1,
-    flag_values=VALUES,
-)
-flags.DEFINE_string(
-    "compare",
-    None,
-    "File of relevance to report the agreement with.",
-    flag_values=VALUES,
-)
-flags.DEFINE_list(
-    "pairs",
-    [
-        "face:smiling face",
-        "face with hair:face with blonde hair",
-        "female face:male face",
-        "face with eyes:face with blue eyes",
-    ],
-    "Pairs neutral:prompt to compare at, with commas between.",
-    flag_values=VALUES,
-)
-flags.DEFINE_string(
-    "templates",
-    None,
-    "File of prompt templates for --pairs; the official ones if absent.",
-    flag_values=VALUES,
-)
 
 _OVERLAPS = (20, 100)
 _QUANTILES = (0.05, 0.25, 0.5)
 
 
-def main(values: flags.FlagValues) -> int:
+@dataclasses.dataclass(frozen=True)
+class MeasureConfig:
+    """File to write, and the comparison with another one.
+
+    Attributes:
+      output: File to write, .safetensors.
+      batch_size: Images at a time, rounded up to a multiple of the devices.
+      compare: File of relevance to report the agreement with.
+      pairs: Pairs neutral:prompt to compare at, with commas between.
+    """
+
+    output: str | None = None
+    batch_size: int = dataclasses.field(default=32, metadata={"lower_bound": 1})
+    compare: str | None = None
+    pairs: tuple[str, ...] = (
+        "face:smiling face",
+        "face with hair:face with blonde hair",
+        "female face:male face",
+        "face with eyes:face with blue eyes",
+    )
+
+    def __post_init__(self) -> None:
+        if not self.output or pathlib.Path(self.output).suffix != ".safetensors":
+            raise UserError(
+                f"output: expected a .safetensors file, found {self.output!r}",
+                field="output",
+            )
+        for pair in self.pairs:
+            if not all(_split(pair)):
+                raise UserError(
+                    f"pairs: expected neutral:prompt, found {pair!r}", field="pairs"
+                )
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """Measurement that is asked for.
+
+    Attributes:
+      models: networks, and templates of the pairs.
+      relevance: how relevance is measured.
+      config: file to write, and the comparison.
+    """
+
+    models: Models
+    relevance: RelevanceConfig
+    config: MeasureConfig
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Settings that decide the result."""
+        return dataclasses.asdict(self.relevance) | {"class": self.models.class_}
+
+    @property
+    def output(self) -> pathlib.Path:
+        """File to write."""
+        return pathlib.Path(self.config.output or "")
+
+
+class Comparison(NamedTuple):
+    """Relevance of another file, and texts to compare at.
+
+    Attributes:
+      relevance: of the file.
+      texts: {name of a pair: its text direction [E]}.
+    """
+
+    relevance: global_directions.Relevance
+    texts: dict[str, jax.Array]
+
+
+_MODELS = ("generator", "clip", "class_", "templates")
+
+VALUES = flags.FlagValues()
+program.define(Models, VALUES, _MODELS)
+program.define(MeasureConfig, VALUES)
+program.define(RelevanceConfig, VALUES)
+processes.define(VALUES)
+
+
+def main(values: flags.FlagValues) -> None:
     """Measures what is not measured yet, writes it and reports."""
-    config = program.build(RelevanceConfig, values)
+    request = Request(
+        models=program.build(Models, values, _MODELS),
+        relevance=program.build(RelevanceConfig, values),
+        config=program.build(MeasureConfig, values),
+    )
     processes.connect(values)
-    primary = jax.process_index() == 0
-    if config.method != "exact" and jax.process_count() > 1:
+    measure(request, terminal(shown=jax.process_index() == 0))
+
+
+def measure(request: Request, listener: Listener) -> None:
+    """Writes the relevance of a generator's channels, if it is not there, and reports.
+
+    Args:
+      request: what to measure.
+      listener: is told how far it is, and the report.
+
+    Raises:
+      UserError: something does not fit, or the file is of another run.
+    """
+    models, method = request.models, request.relevance.method
+    if method != "exact" and jax.process_count() > 1:
         raise UserError(
-            f"--method: {config.method} takes one process, found {jax.process_count()}"
+            f"method: {method} takes one process, found {jax.process_count()}",
+            field="method",
         )
-    output = _output(values.output)
-    generator = loading.load_generator(values.generator)
-    clip, tokenizer = loading.load_clip(values.clip)
+    generator = loading.load_generator(models.generator)
+    clip, tokenizer = loading.load_clip(models.clip)
     networks = losses.Networks(generator, clip)
-    origins = loading.origins(values.generator, values.clip)
-    label = latent_flags.one_hot_label(values, generator.config)
-    layers = _layers(generator.config.style_layout, config)
-    settings = dataclasses.asdict(config) | {"class": values["class"].value}
-    if primary:
-        print(
-            f"generator: {origins[0]}, {generator.config.resolution}²\n"
-            f"clip: {origins[1]}, {clip.config.image_size}²\n"
-            f"layers: {len(layers)} with {_num_channels(networks, layers)} channels"
+    layout = generator.config.style_layout
+    layers = global_directions.select_layers(layout, request.relevance.layers)
+    listener.tell(
+        f"generator: {models.generator_origin()}, {generator.config.resolution}²\n"
+        f"clip: {models.clip_origin()}, {clip.config.image_size}²\n"
+        f"layers: {len(layers)} with {_num_channels(networks, layers)} channels"
+    )
+    # Read before hours of work, so that a wrong setting says so at once.
+    label = models.one_hot_label(generator.config)
+    comparison = None
+    if request.config.compare is not None:
+        relevance, _ = loading.read_relevance(
+            request.config.compare, models, generator, clip
         )
-    # Read before hours of work, so that a wrong flag says so at once.
-    expected = None
-    texts: dict[str, jax.Array] = {}
-    if values.compare is not None:
-        expected, _ = loading.read_relevance(values.compare, networks, *origins)
-        texts = _text_directions(values, clip, tokenizer)
-    if not parallel.agree(output.exists()):
-        mesh = parallel.make_mesh(jax.local_devices())
-        run = {"settings": settings, "generator": origins[0], "clip": origins[1]}
-        with parallel.first_alone():
-            work = relevance_run.Work(output.with_name(f"{output.name}.partial"), run)
-            samples = _draw(networks, config, mesh, label, work)
-        measured = _measure(
-            networks, samples, config, layers, mesh, values.batch_size, work
-        )
-        if not primary:
-            return 0
-        direction_files.write_relevance(
-            output,
-            direction_files.RelevanceFile(
-                measured.rows,
-                samples.mean,
-                samples.std,
-                layers,
-                {"settings": settings} | _summary(measured, networks, config, layers),
-            ),
-            layout=generator.config.style_layout,
-            generator=origins[0],
-            clip=origins[1],
-        )
-        work.remove()
-    if not primary:
-        return 0
-    found, about = loading.read_relevance(output, networks, *origins)
-    difference = relevance_run.difference(about.get("settings", {}), settings)
-    if difference:
+        texts = _text_directions(request, clip, tokenizer)
+        comparison = Comparison(relevance, texts)
+    if not parallel.agree(request.output.exists()):
+        _write(request, networks, label, layers, listener)
+    if jax.process_index() != 0:
+        return
+    found, about = loading.read_relevance(request.output, models, generator, clip)
+    changed = run_folder.difference(about.get("settings", {}), request.settings)
+    if changed:
+        name, change = changed
         raise UserError(
-            f"--output: {output} is of a run with {difference}; use another name"
+            f"output: {request.output} is of a run with {name}={change}; use another "
+            "name",
+            field="output",
+            also=[name],
         )
-    _print_summary(about)
-    if expected is not None:
-        _print_agreement(found, expected, texts)
-    print(f"relevance: {output}")
-    return 0
+    lines = _describe(about)
+    if comparison is not None:
+        lines += _describe_agreement(found, comparison)
+    for line in (*lines, f"relevance: {request.output}"):
+        listener.tell(line)
+
+
+def _write(
+    request: Request,
+    networks: losses.Networks,
+    label: jax.Array | None,
+    layers: tuple[int, ...],
+    listener: Listener,
+) -> None:
+    """Measures what an interrupted run has left to do, and writes the file."""
+    models, config, output = request.models, request.relevance, request.output
+    mesh = parallel.make_mesh(jax.local_devices())
+    origins = {"generator": models.generator_origin(), "clip": models.clip_origin()}
+    with parallel.first_alone():
+        work = relevance_run.Work(
+            output.with_name(f"{output.name}.partial"),
+            {"settings": request.settings} | origins,
+        )
+        samples = _draw(networks, config, mesh, label, work, listener)
+    started = time.monotonic()
+    total = _num_channels(networks, layers) * config.num_samples
+    with listener.bar(total, "channel·sample") as report:
+        measured = relevance_run.measure(
+            networks,
+            samples,
+            config,
+            layers,
+            mesh=mesh,
+            batch_size=request.config.batch_size,
+            work=work,
+            report=report,
+        )
+    listener.tell(f"measured in {time.monotonic() - started:.1f} s")
+    if jax.process_index() != 0:
+        return
+    about = {"settings": request.settings}
+    about |= _summarize(measured, networks, config, layers)
+    direction_files.write_relevance(
+        output,
+        direction_files.RelevanceFile(
+            measured.rows, samples.mean, samples.std, layers, about
+        ),
+        layout=networks.generator.config.style_layout,
+        **origins,
+    )
+    work.remove()
 
 
 def _draw(
@@ -162,14 +238,15 @@ def _draw(
     mesh: jax.sharding.Mesh,
     label: jax.Array | None,
     work: relevance_run.Work,
+    listener: Listener,
 ) -> estimation.Samples:
     """Samples and statistics, kept for a run that goes on."""
     generator = networks.generator
     kept = work.load("samples")
     if kept is None:
-        with progress.bar(config.num_statistics, "sample") as bar:
+        with listener.bar(config.num_statistics, "sample") as report:
             samples = estimation.draw_samples(
-                generator, config, mesh, label=label, report=bar.update
+                generator, config, mesh, label=label, report=report
             )
         flat = np.asarray(spaces.flatten_styles(samples.styles))
         kept = {"styles": flat, "mean": samples.mean, "std": samples.std}
@@ -179,35 +256,7 @@ def _draw(
     return estimation.Samples(styles, kept["mean"], kept["std"])
 
 
-def _measure(
-    networks: losses.Networks,
-    samples: estimation.Samples,
-    config: RelevanceConfig,
-    layers: tuple[int, ...],
-    mesh: jax.sharding.Mesh,
-    batch_size: int,
-    work: relevance_run.Work,
-) -> relevance_run.Measured:
-    started = time.monotonic()
-    total = _num_channels(networks, layers) * config.num_samples
-    shown = jax.process_index() == 0
-    with progress.bar(total, "channel·sample", shown=shown) as bar:
-        measured = relevance_run.measure(
-            networks,
-            samples,
-            config,
-            layers,
-            mesh=mesh,
-            batch_size=batch_size,
-            work=work,
-            report=bar.update,
-        )
-    if shown:
-        print(f"measured in {time.monotonic() - started:.1f} s")
-    return measured
-
-
-def _summary(
+def _summarize(
     measured: relevance_run.Measured,
     networks: losses.Networks,
     config: RelevanceConfig,
@@ -239,33 +288,39 @@ def _quantiles(values: np.ndarray) -> list[float]:
     return [round(float(x), 4) for x in np.quantile(values, _QUANTILES)]
 
 
-def _print_summary(about: dict[str, Any]) -> None:
-    names = ", ".join(f"{100 * q:g} %" for q in about["quantiles"])
-    print(f"cosine to the final relevance, by samples; quantiles {names} of channels:")
+def _describe(about: dict[str, Any]) -> list[str]:
+    """Lines on the convergence of a file."""
+    names = _join_percent(about["quantiles"])
+    lines = [
+        f"cosine to the final relevance, by samples; quantiles {names} of channels:"
+    ]
     for count, values in sorted(about["convergence"].items(), key=lambda x: int(x[0])):
-        print(f"  {count:>5}  " + "  ".join(f"{value:.3f}" for value in values))
+        lines.append(f"  {count:>5}  {_join(values)}")
     if "lower_resolution" in about:
-        values = "  ".join(f"{value:.3f}" for value in about["lower_resolution"])
-        print(f"cosine of the lower resolution to the whole image: {values}")
+        values = _join(about["lower_resolution"])
+        lines.append(f"cosine of the lower resolution to the whole image: {values}")
+    return lines
 
 
-def _print_agreement(
-    found: global_directions.Relevance,
-    expected: global_directions.Relevance,
-    texts: dict[str, jax.Array],
-) -> None:
-    """Prints how far two files agree, by channel and by text."""
+def _describe_agreement(
+    found: global_directions.Relevance, comparison: Comparison
+) -> list[str]:
+    """Lines on how far two files agree, by channel and by text."""
+    expected = comparison.relevance
     layers = sorted({*found.layers} & {*expected.layers})
     common = global_directions.channels_of(found.layout, layers)
     cosines = np.sum(np.asarray(found.table * expected.table), axis=1)[common]
     if not cosines.size:
-        raise UserError("--compare: the two files have no layer in common")
-    values = "  ".join(f"{x:.3f}" for x in _quantiles(cosines))
-    names = ", ".join(f"{100 * q:g} %" for q in _QUANTILES)
-    print(f"agreement over {common.sum()} channels")
-    print(f"  cosine of relevance, quantiles {names}: {values}")
+        raise UserError(
+            "compare: the two files have no layer in common", field="compare"
+        )
+    lines = [
+        f"agreement over {common.sum()} channels",
+        f"  cosine of relevance, quantiles {_join_percent(_QUANTILES)}: "
+        f"{_join(_quantiles(cosines))}",
+    ]
     counts = [n for n in _OVERLAPS if n <= common.sum()] or [int(common.sum())]
-    for name, text in texts.items():
+    for name, text in comparison.texts.items():
         ours, theirs = (
             global_directions.relevance_for(x, text) for x in (found, expected)
         )
@@ -274,43 +329,40 @@ def _print_agreement(
             f"top {n} {100 * score.overlap:.0f} %"
             for n, score in zip(counts, scores, strict=True)
         )
-        print(
+        lines.append(
             f"  {name}: rank correlation {scores[0].rank_correlation:.3f}, {overlaps}"
         )
+    return lines
+
+
+def _join(values: Any) -> str:
+    return "  ".join(f"{value:.3f}" for value in values)
+
+
+def _join_percent(quantiles: Any) -> str:
+    return ", ".join(f"{100 * quantile:g} %" for quantile in quantiles)
 
 
 def _text_directions(
-    values: flags.FlagValues, clip: Any, tokenizer: Any
+    request: Request, clip: Any, tokenizer: Any
 ) -> dict[str, jax.Array]:
-    """Text direction of each of --pairs."""
-    templates = loading.load_templates(values.templates)
+    """Text direction of each pair, by its name."""
+    templates = loading.load_templates(request.models.templates)
     found = {}
-    for pair in values.pairs:
-        neutral, colon, prompt = (part.strip() for part in pair.partition(":"))
-        if not (neutral and colon and prompt):
-            raise UserError(f"--pairs: expected neutral:prompt, found {pair!r}")
+    for neutral, prompt in map(_split, request.config.pairs):
         try:
             found[f"{neutral} → {prompt}"] = global_directions.text_direction(
                 clip, tokenizer, neutral, prompt, templates
             )
-        except ValueError as error:
-            raise UserError(f"--pairs: {error}") from None
+        except UserError as error:
+            raise UserError(f"pairs: {error}", field="pairs") from None
     return found
 
 
-def _output(text: str | None) -> pathlib.Path:
-    if not text or pathlib.Path(text).suffix != ".safetensors":
-        raise UserError(f"--output: expected a .safetensors file, found {text!r}")
-    return pathlib.Path(text)
-
-
-def _layers(
-    layout: global_directions.Layout, config: RelevanceConfig
-) -> tuple[int, ...]:
-    try:
-        return global_directions.select_layers(layout, config.layers)
-    except ValueError as error:
-        raise UserError(f"--{error}") from None
+def _split(pair: str) -> tuple[str, str]:
+    """Neutral text and prompt of a pair; one of them is empty if it is none."""
+    neutral, _, prompt = pair.partition(":")
+    return neutral.strip(), prompt.strip()
 
 
 def _num_channels(networks: losses.Networks, layers: tuple[int, ...]) -> int:
@@ -319,7 +371,7 @@ def _num_channels(networks: losses.Networks, layers: tuple[int, ...]) -> int:
 
 
 def entry() -> None:
-    """The program."""
+    """The console script."""
     program.run(main, VALUES)
 
 

@@ -1,7 +1,7 @@
-"""python -m train.mapper: train latent mappers, for one prompt or several.
+"""styleclip-train-mapper: train latent mappers, for one prompt or several.
 
-  python -m train.mapper --prompt="a face with blonde hair" --workdir=outputs/blonde
-  python -m train.mapper --prompts_file=prompts.txt --latents=train.npy --space=s \
+  styleclip-train-mapper --prompt="a face with blonde hair" --workdir=outputs/blonde
+  styleclip-train-mapper --prompts_file=prompts.txt --latents=train.npy --space=s \\
     --generator=models/ffhq --identity=models/arcface
 
 Writes under --workdir: best/PROMPT and last/PROMPT, a mapper each for
@@ -18,23 +18,31 @@ import pathlib
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from absl import flags
 
-from styleclip_jax import latents, loading, losses, parallel, progress, spaces
-from styleclip_jax.batch import journal
-from styleclip_jax.cli import edit_flags, latent_flags, processes, program
+from styleclip_jax import latents, loading, losses, parallel, spaces
+from styleclip_jax.batch import run_folder
+from styleclip_jax.cli import processes, program
+from styleclip_jax.editing import prompts
+from styleclip_jax.editing.prompts import PromptRequest, Prompts
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import checkpoints, files, images, latent_files
+from styleclip_jax.io import files, images
+from styleclip_jax.loading import Models
 from styleclip_jax.methods import mapper, mapper_training
+from styleclip_jax.methods.mapper_training import TrainingConfig
 from styleclip_jax.models import clip, stylegan2
 from styleclip_jax.models.network import Network
+from styleclip_jax.progress import Listener, terminal
 
 from . import mapper_run
+
+# Name of the program in run.json, which is older than the console script.
+_PROGRAM = "train.mapper"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,14 +73,91 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if value < (field.name != "seed"):
-                least = "0" if field.name == "seed" else "1"
-                raise ValueError(
-                    f"{field.name} must be at least {least}, found {value}"
+            value, least = getattr(self, field.name), int(field.name != "seed")
+            if value < least:
+                raise UserError(
+                    f"{field.name} must be at least {least}, found {value}",
+                    field=field.name,
                 )
 
 
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """Architecture of the mappers; the generator gives the rest of it.
+
+    Attributes:
+      space: Space to edit in.
+      levels: In W+: levels to move, of coarse,medium,fine, or single for one network
+        that moves all rows; every level that the generator has if absent.
+      normalize_over: In W+: what the mapper's input is normalised over. Over rows, as
+        the official one is, latents of equal rows lose all but their signs.
+      torgb: In S, whether toRGB vectors move as well.
+      strength: Factor of the mapper's step.
+    """
+
+    space: str = dataclasses.field(
+        default="w_plus", metadata={"choices": latents.SPACES}
+    )
+    levels: tuple[str, ...] | None = None
+    normalize_over: str = dataclasses.field(
+        default=mapper.MapperConfig.normalize_over, metadata={"choices": mapper.NORMS}
+    )
+    torgb: bool = False
+    strength: float = mapper.MapperConfig.strength
+
+    def configure(self, generator: stylegan2.GeneratorConfig) -> mapper.MapperConfig:
+        """The configuration for a generator.
+
+        Raises:
+          UserError: a setting does not fit it.
+        """
+        settings = dataclasses.asdict(self)
+        if self.levels is None:
+            del settings["levels"]
+        return mapper.of_generator(generator, **settings)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataRequest:
+    """Latents to train on.
+
+    Attributes:
+      latents: File of latents (.npy, .npz, .safetensors); sampled if absent.
+      validation_latents: File of latents held out.
+      truncation_psi: Truncation of z and w.
+    """
+
+    latents: str | None = None
+    validation_latents: str | None = None
+    truncation_psi: float = 0.7
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """Training that is asked for.
+
+    Attributes:
+      prompts: texts, of which each gets a mapper.
+      models: networks.
+      architecture: of the mappers.
+      training: objective and optimizer; without an identity network its weight is 0.
+      data: latents.
+      run: length and rhythm.
+      workdir: folder of the run.
+      settings: what decides the results, by the names of the flags.
+    """
+
+    prompts: Prompts
+    models: Models
+    architecture: Architecture
+    training: TrainingConfig
+    data: DataRequest
+    run: RunConfig
+    workdir: pathlib.Path
+    settings: Mapping[str, Any]
+
+
+_MODELS = ("generator", "clip", "identity", "class_")
 # Flags that say where, how long and how often, not what.
 _NEUTRAL_FLAGS = (
     *("workdir", "train_steps", "log_interval", "image_interval", "save_interval"),
@@ -82,103 +167,133 @@ _NEUTRAL_FLAGS = (
 _REPORT_EVERY = 1.0
 
 VALUES = flags.FlagValues()
-program.define(mapper_training.TrainingConfig, VALUES)
+program.define(Models, VALUES, _MODELS)
+program.define(PromptRequest, VALUES)
+program.define(DataRequest, VALUES)
+program.define(Architecture, VALUES)
+program.define(TrainingConfig, VALUES)
 program.define(RunConfig, VALUES)
-for _name, _default, _help in (
-    ("prompt", None, "Text to edit towards."),
-    ("prompts_file", None, "File of prompts, one a line, trained side by side."),
-    ("workdir", "outputs/mapper", "Folder for the run."),
-    ("latents", None, "File of latents (.npy, .npz, .safetensors); sampled if absent."),
-    ("validation_latents", None, "File of latents held out."),
-    ("generator", None, "Model directory; the embedded one if absent."),
-    ("clip", None, "CLIP by directory or hub name; the embedded one if absent."),
-    (
-        "identity",
-        None,
-        "Model directory of a face recognition network; the embedded one, with the "
-        "embedded generator, if absent.",
-    ),
-):
-    flags.DEFINE_string(_name, _default, _help, flag_values=VALUES)
+flags.DEFINE_string(
+    "workdir", "outputs/mapper", "Folder for the run.", flag_values=VALUES
+)
 processes.define(VALUES)
-flags.DEFINE_integer(
-    "class", None, "Class, for class-conditional generators.", flag_values=VALUES
-)
-flags.DEFINE_enum(
-    "space", "w_plus", ["w_plus", "s"], "Space to edit in.", flag_values=VALUES
-)
-flags.DEFINE_list(
-    "levels",
-    None,
-    "In W+: levels to move, of coarse,medium,fine, or single for one network that "
-    "moves all rows; every level that the generator has if absent.",
-    flag_values=VALUES,
-)
-flags.DEFINE_enum(
-    "normalize_over",
-    "rows",
-    list(mapper.NORMS),
-    "In W+: what the mapper's input is normalised over. Over rows, as the official one "
-    "is, latents of equal rows lose all but their signs.",
-    flag_values=VALUES,
-)
-flags.DEFINE_bool(
-    "torgb", False, "In S, whether toRGB vectors move as well.", flag_values=VALUES
-)
-flags.DEFINE_float("strength", 0.1, "Factor of the mapper's step.", flag_values=VALUES)
-flags.DEFINE_float("truncation_psi", 0.7, "Truncation of z and w.", flag_values=VALUES)
 
 
 def main(values: flags.FlagValues) -> int:
     """Trains from the last checkpoint on."""
-    config = program.build(RunConfig, values)
-    training = program.build(mapper_training.TrainingConfig, values)
-    prompts = edit_flags.prompts(values)
+    request = _parse(values)
     processes.connect(values)
-    generator = loading.load_generator(values.generator)
-    clip_network, tokenizer = loading.load_clip(values.clip)
-    identity_directory, training = _identity(values, training)
-    identity = None
-    if identity_directory is not None:
-        identity = loading.load_identity(identity_directory)
-    problem = mapper_training.official(
-        _architecture(values, generator.config), training
+    primary = jax.process_index() == 0
+    failures = train(request, terminal(shown=primary))
+    for line in failures if primary else ():
+        print(line, file=sys.stderr)
+    return program.EXIT_FAILED_ITEMS if failures else 0
+
+
+def _parse(values: flags.FlagValues) -> Request:
+    """The request of the flags.
+
+    Raises:
+      UserError: a flag is wrong, or goes with no other one.
+    """
+    run = program.build(RunConfig, values)
+    training = program.build(TrainingConfig, values)
+    models = program.build(Models, values, _MODELS)
+    if training.id_lambda and not models.has_identity:
+        if values["id_lambda"].present:
+            raise UserError(
+                f"id_lambda: {training.id_lambda} with another generator needs a face "
+                "recognition network, expected identity with it",
+                field="id_lambda",
+                also=["identity"],
+            )
+        training = dataclasses.replace(training, id_lambda=0.0)
+    return Request(
+        prompts=prompts.read(program.build(PromptRequest, values)),
+        models=models,
+        architecture=program.build(Architecture, values),
+        training=training,
+        data=program.build(DataRequest, values),
+        run=run,
+        workdir=pathlib.Path(values.workdir),
+        settings=program.settings(values, _NEUTRAL_FLAGS),
     )
-    data = _open_data(values, config, generator.config)
-    text = clip.encode_prompts(clip_network, tokenizer, prompts)
-    label = latent_flags.one_hot_label(values, generator.config)
-    inputs = _inputs(values, identity_directory)
-    workdir = pathlib.Path(values.workdir)
-    folder = Folder(workdir, prompts, problem.config, inputs, config.batch_size)
+
+
+def train(request: Request, listener: Listener) -> list[str]:
+    """Trains mappers from the last checkpoint on, into the folder of the run.
+
+    Args:
+      request: what to train.
+      listener: is told how far it is.
+
+    Returns:
+      A line for each mapper whose loss was not finite, which ends the run; none when
+      all steps are done.
+
+    Raises:
+      UserError: something does not fit, or the folder is of another run.
+    """
+    models, config = request.models, request.run
+    generator = loading.load_generator(models.generator)
+    clip_network, tokenizer = loading.load_clip(models.clip)
+    identity = None
+    if request.training.id_lambda:
+        identity = loading.load_identity(models.identity)
+    architecture = request.architecture.configure(generator.config)
+    problem = mapper_training.official(architecture, request.training)
+    data = _open_data(request, generator.config)
+    texts = request.prompts.texts
+    text = clip.encode_prompts(clip_network, tokenizer, texts)
+    label = models.one_hot_label(generator.config)
+    inputs = _inputs(request)
+    folder = Folder(request, problem.config, inputs, listener)
     if folder.primary:
-        _print_header(values, problem, data, generator.config, prompts)
-        journal.begin(
-            "train.mapper", values, inputs, folder="workdir", neutral=_NEUTRAL_FLAGS
+        for line in _describe(request, problem, data, generator.config):
+            listener.tell(line)
+        run_folder.begin(
+            request.workdir,
+            program=_PROGRAM,
+            settings=request.settings,
+            inputs=inputs,
+            field="workdir",
         )
     convert = functools.partial(
-        _convert, truncation_psi=values.truncation_psi, to=values.space, label=label
+        _convert,
+        truncation_psi=request.data.truncation_psi,
+        to=architecture.space,
+        label=label,
     )
     networks = losses.Networks(generator, clip_network, identity)
     trainer = mapper_run.Trainer(networks, text, problem, data, convert)
-    with mapper_run.Checkpoints(workdir) as saved:
-        return _train(trainer, folder, config, saved)
+    with mapper_run.Checkpoints(request.workdir) as saved:
+        return _train(trainer, folder, config, saved, listener)
 
 
 class Folder:
-    """The files of a run; only the first process writes any."""
+    """Files of a run; only the first process writes any."""
 
     def __init__(
         self,
-        path: pathlib.Path,
-        prompts: Sequence[str],
+        request: Request,
         architecture: mapper.MapperConfig,
         inputs: dict[str, str],
-        batch_size: int,
+        listener: Listener,
     ) -> None:
+        """Writes nothing yet.
+
+        Args:
+          request: what is trained.
+          architecture: of the mappers.
+          inputs: hashes of what the run reads.
+          listener: is told where the results are.
+        """
         self.primary = jax.process_index() == 0
-        self._path, self._prompts, self._inputs = path, prompts, inputs
-        self._architecture, self._batch_size = architecture, batch_size
-        self._names = _folder_names(prompts)
+        self._path, self._prompts = request.workdir, request.prompts.texts
+        self._batch_size = request.run.batch_size
+        self._architecture, self._inputs = architecture, inputs
+        self._listener = listener
+        self._names = _folder_names(self._prompts)
         self._metrics: mapper_run.Metrics | None = None
 
     def begin(self, start: int) -> None:
@@ -186,7 +301,7 @@ class Folder:
         if self.primary:
             self._metrics = mapper_run.Metrics(self._path, self._prompts, start)
             if start:
-                print(f"resumed: {start} steps are done")
+                self._listener.tell(f"resumed: {start} steps are done")
 
     def write_terms(self, step: int, split: str, terms: dict[str, Any]) -> None:
         """Adds losses to the metrics."""
@@ -226,16 +341,16 @@ class Folder:
         )
         images.save_sheet(self._path / "sheets" / f"step_{step:06d}.png", sheet)
 
-    def report_failure(self, state: mapper_training.State, checkpoint: str) -> int:
-        """Says which loss was not finite, and returns the exit code."""
-        for prompt, step in zip(self._prompts, state.failed_at, strict=True):
-            if self.primary and step >= 0:
-                print(
-                    f"failed: the loss for {prompt!r} was not finite at step "
-                    f"{int(step) + 1}; last good checkpoint: {checkpoint}",
-                    file=sys.stderr,
-                )
-        return program.EXIT_FAILED_ITEMS
+    def describe_failures(
+        self, state: mapper_training.State, checkpoint: str
+    ) -> list[str]:
+        """Lines on the losses that were not finite."""
+        return [
+            f"failed: the loss for {prompt!r} was not finite at step "
+            f"{int(step) + 1}; last good checkpoint: {checkpoint}"
+            for prompt, step in zip(self._prompts, state.failed_at, strict=True)
+            if step >= 0
+        ]
 
     def finish(
         self,
@@ -244,19 +359,19 @@ class Folder:
         steps: int,
         seconds: float,
     ) -> None:
-        """Writes the last mappers and says where everything is."""
+        """Writes the last mappers and tells where everything is."""
         last = mapper_run.no_best(jax.device_get(state))
         self.write_mappers("last", last, range(len(self._prompts)))
         if not self.primary:
             return
         if steps > 0:
             made = steps * self._batch_size * len(self._prompts)
-            print(
+            self._listener.tell(
                 f"trained: {steps} steps in {seconds:.1f} s after the first, "
                 f"{steps / seconds:.2f} steps/s, {made / seconds:.1f} images/s"
             )
         for i, name in enumerate(self._names):
-            print(
+            self._listener.tell(
                 f"mapper: {self._path / 'best' / name}, validation loss "
                 f"{best.loss[i]:.4f} at step {best.step[i]}"
             )
@@ -267,14 +382,16 @@ def _train(
     folder: Folder,
     config: RunConfig,
     saved: mapper_run.Checkpoints,
-) -> int:
-    """Trains to the end and returns the exit code."""
+    listener: Listener,
+) -> list[str]:
+    """Trains to the end; lines on losses that were not finite."""
     state = trainer.start(config.seed)
     start, (state, best) = saved.restore((state, mapper_run.no_best(state)))
     if start > config.train_steps:
         raise UserError(
-            f"--train_steps: expected at least the {start} that are done, found "
-            f"{config.train_steps}"
+            f"train_steps: expected at least the {start} that are done, found "
+            f"{config.train_steps}",
+            field="train_steps",
         )
     state = parallel.replicate(state, trainer.mesh)
     folder.begin(start)
@@ -287,7 +404,7 @@ def _train(
     total = config.train_steps
     began = since = time.monotonic()
     reported = start
-    with progress.bar(total - start, "step", shown=folder.primary) as bar:
+    with listener.bar(total - start, "step") as report:
         batches = trainer.batches(start)
         for done, batch in zip(range(start + 1, total + 1), batches, strict=False):
             state, terms = trainer.step(state, batch)
@@ -298,7 +415,7 @@ def _train(
             due = {n for n, k in intervals.items() if done % k == 0 or done == total}
             if due or time.monotonic() - since > _REPORT_EVERY:
                 jax.block_until_ready(terms)
-                bar.update(done - reported)
+                report(done - reported)
                 since, reported = time.monotonic(), done
             if due and (np.asarray(state.failed_at) >= 0).any():
                 break
@@ -314,61 +431,36 @@ def _train(
             if "save" in due:
                 saved.save(done, (state, best))
     if (np.asarray(state.failed_at) >= 0).any():
-        return folder.report_failure(state, saved.last())
+        return folder.describe_failures(state, saved.last())
     folder.finish(state, best, total - start - 1, time.monotonic() - began)
-    return 0
-
-
-def _identity(
-    values: flags.FlagValues, training: mapper_training.TrainingConfig
-) -> tuple[pathlib.Path | None, mapper_training.TrainingConfig]:
-    """Directory of the identity network; without one, its term is left out.
-
-    The embedded one knows the faces of the embedded generator alone.
-    """
-    if not training.id_lambda:
-        return None, training
-    if values.identity is not None or values.generator is None:
-        return loading.identity_directory(values.identity), training
-    if values["id_lambda"].present:
-        raise UserError(
-            f"--id_lambda: {training.id_lambda} with another generator needs a face "
-            "recognition network, expected --identity with it"
-        )
-    return None, dataclasses.replace(training, id_lambda=0.0)
-
-
-def _architecture(
-    values: flags.FlagValues, generator: stylegan2.GeneratorConfig
-) -> mapper.MapperConfig:
-    names = ("space", "torgb", "strength", "normalize_over")
-    settings = {name: values[name].value for name in names}
-    if values.levels is not None:
-        settings["levels"] = tuple(level.strip() for level in values.levels)
-    try:
-        return mapper.of_generator(generator, **settings)
-    except ValueError as error:
-        raise UserError(f"--{error}") from None
+    return []
 
 
 def _open_data(
-    values: flags.FlagValues, config: RunConfig, generator: stylegan2.GeneratorConfig
+    request: Request, generator: stylegan2.GeneratorConfig
 ) -> mapper_run.Data:
+    """Latents for training and those held out, checked."""
+    config = request.run
     if config.batch_size % jax.device_count():
         raise UserError(
-            f"--batch_size: expected a multiple of the {jax.device_count()} devices, "
-            f"found {config.batch_size}"
+            f"batch_size: expected a multiple of the {jax.device_count()} devices, "
+            f"found {config.batch_size}",
+            field="batch_size",
         )
     data = mapper_run.open_data(
-        values.latents,
-        values.validation_latents,
-        latent_files.dimensions(generator),
+        request.data.latents,
+        request.data.validation_latents,
+        generator,
         num_validation=config.num_validation,
         batch_size=config.batch_size,
         seed=config.seed,
     )
-    if "s" in (data.space, data.validation.space) and values.space != "s":
-        raise UserError("--latents: the file is in s, expected --space=s with it")
+    if "s" in (data.space, data.validation.space) and request.architecture.space != "s":
+        raise UserError(
+            "latents: the file is in s, expected space=s with it",
+            field="latents",
+            also=["space"],
+        )
     return data
 
 
@@ -396,17 +488,14 @@ def _convert(
     )
 
 
-def _inputs(values: flags.FlagValues, identity: pathlib.Path | None) -> dict[str, str]:
+def _inputs(request: Request) -> dict[str, str]:
     """Hashes of what the run reads; a CLIP from the hub goes by its name."""
-    generator = loading.generator_directory(values.generator)
-    inputs = {
-        "generator": checkpoints.fingerprint(generator),
-        "clip": loading.clip_fingerprint(values.clip) or values.clip,
-    }
-    if identity is not None:
-        inputs["identity"] = checkpoints.fingerprint(identity)
-    for name in ("prompts_file", "latents", "validation_latents"):
-        if path := values[name].value:
+    names = ["generator", "clip"]
+    if request.training.id_lambda:
+        names.append("identity")
+    inputs = request.models.fingerprints(*names) | request.prompts.inputs
+    for name in ("latents", "validation_latents"):
+        if path := getattr(request.data, name):
             inputs[name] = files.hash_file(path)
     return inputs
 
@@ -421,38 +510,39 @@ def _folder_names(prompts: Sequence[str]) -> list[str]:
     return names
 
 
-def _print_header(
-    values: flags.FlagValues,
+def _describe(
+    request: Request,
     problem: mapper_training.Problem,
     data: mapper_run.Data,
     generator: stylegan2.GeneratorConfig,
-    prompts: Sequence[str],
-) -> None:
+) -> list[str]:
+    """Lines on what is trained."""
     config = problem.config
     parts = ", ".join(config.levels) if config.space == "w_plus" else "style vectors"
     terms = ", ".join(f"{weight:g} {n}" for n, (weight, _) in problem.objective.items())
     count = "sampled" if data.training is None else len(data.training.array)
-    print(
-        f"generator: {loading.generator_directory(values.generator)}, "
-        f"{generator.resolution}², {generator.num_rows} rows of W+\n"
-        f"clip: {values.clip or 'embedded'}\n"
+    lines = [
+        f"generator: {request.models.generator_directory}, "
+        f"{generator.resolution}², {generator.num_rows} rows of W+",
+        f"clip: {request.models.clip or 'embedded'}",
         f"latents: {count} in {data.space}, "
-        f"{len(data.validation.array)} held out, edited in {config.space}\n"
-        f"mapper: {parts}\n"
-        f"objective: {terms}\n"
-        f"devices: {jax.device_count()} in {jax.process_count()} processes\n"
-        f"prompts: {'; '.join(prompts)}"
-    )
+        f"{len(data.validation.array)} held out, edited in {config.space}",
+        f"mapper: {parts}",
+        f"objective: {terms}",
+        f"devices: {jax.device_count()} in {jax.process_count()} processes",
+        f"prompts: {'; '.join(request.prompts.texts)}",
+    ]
     equal_rows = data.space in ("z", "w")
     if config.space == "w_plus" and config.normalize_over == "rows" and equal_rows:
-        print(
+        lines.append(
             "note: all rows of these latents are equal, and normalised over rows they "
             "keep their signs alone; --normalize_over=features keeps the rest"
         )
+    return lines
 
 
 def entry() -> None:
-    """The program."""
+    """The console script."""
     program.run(main, VALUES)
 
 

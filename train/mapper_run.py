@@ -1,7 +1,7 @@
-"""What `train.mapper` is made of: latents, compiled work, checkpoints, metrics.
+"""Parts of a training of mappers: latents, compiled work, checkpoints, metrics.
 
-Everything that varies is a function of the seed and the number of the step, so that a
-run that was cut off goes on as if it had not been.
+Whatever varies is a function of the seed and the number of the step, so that a run that
+was interrupted goes on as if it had not been.
 """
 
 import functools
@@ -20,9 +20,10 @@ from styleclip_jax import losses, parallel
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files, latent_files
 from styleclip_jax.methods import mapper, mapper_training
+from styleclip_jax.models import stylegan2
 from styleclip_jax.models.network import Network
 
-# Distinguish what is drawn from one seed.
+# Streams of random numbers of one seed.
 _TRAINING, _VALIDATION = 0, 1
 _NUM_KEPT = 2
 
@@ -82,7 +83,7 @@ class Data(NamedTuple):
 def open_data(
     path: str | None,
     validation_path: str | None,
-    dimensions: latent_files.Dimensions,
+    generator: stylegan2.GeneratorConfig,
     *,
     num_validation: int,
     batch_size: int,
@@ -94,7 +95,7 @@ def open_data(
       path: file of latents to train on, None to sample them.
       validation_path: file of latents held out, None to take the last ones of `path`,
         or to sample them.
-      dimensions: of the generator.
+      generator: that the latents are for.
       num_validation: how many to hold out without a file of them.
       batch_size: latents per step.
       seed: of shuffling and drawing.
@@ -103,9 +104,9 @@ def open_data(
       UserError: a file that cannot be read, does not fit the generator, or has fewer
         latents than a batch.
     """
-    training = None if path is None else latent_files.read(path, dimensions, None)
+    training = None if path is None else latent_files.read(path, generator, None)
     if validation_path is not None:
-        validation = latent_files.read(validation_path, dimensions, None)
+        validation = latent_files.read(validation_path, generator, None)
     elif training is not None:
         array, space = training
         held_out = min(num_validation, len(array))
@@ -113,19 +114,20 @@ def open_data(
         validation = latent_files.Latents(array[len(array) - held_out :], space)
     else:
         rng = np.random.default_rng((seed, _VALIDATION))
-        z = rng.standard_normal((num_validation, dimensions.z_dim), np.float32)
+        z = rng.standard_normal((num_validation, generator.z_dim), np.float32)
         validation = latent_files.Latents(z, "z")
     for name, source in (("training", training), ("validation", validation)):
         if source is not None and len(source.array) < batch_size:
             raise UserError(
-                f"--batch_size: expected at most the number of latents for {name}, "
-                f"{len(source.array)}, found {batch_size}"
+                f"batch_size: expected at most the number of latents for {name}, "
+                f"{len(source.array)}, found {batch_size}",
+                field="batch_size",
             )
-    return Data(training, validation, dimensions.z_dim, batch_size, seed)
+    return Data(training, validation, generator.z_dim, batch_size, seed)
 
 
 class Trainer:
-    """The compiled work: step, validation, images."""
+    """Compiled work of a training: step, validation, images."""
 
     def __init__(
         self,
@@ -141,7 +143,7 @@ class Trainer:
         Args:
           networks: generator, CLIP and identity.
           text: [M, E] normalised CLIP features of the prompts.
-          problem: what is trained and how.
+          problem: architecture, objective and optimizer.
           data: latents.
           convert: (generator, batch, space=) → latents in the space of the problem.
           devices: of this process, where there is one process; all if absent.
@@ -219,7 +221,7 @@ class Trainer:
 
 
 class Best(NamedTuple):
-    """The mappers with the lowest validation loss.
+    """Mappers with the lowest validation loss.
 
     Attributes:
       loss: [M], infinite before the first validation.
@@ -258,7 +260,7 @@ def keep_best(
 
 
 class Checkpoints:
-    """States of a run under `checkpoints/`, the last ones kept."""
+    """States of a run under `checkpoints/`, of which the last ones are kept."""
 
     def __init__(self, workdir: pathlib.Path) -> None:
         self._directory = (workdir / "checkpoints").absolute()
@@ -279,7 +281,7 @@ class Checkpoints:
         self._manager.save(step, args=ocp.args.StandardSave(host))
 
     def last(self) -> str:
-        """The last checkpoint, for people."""
+        """Path of the last checkpoint, or "none"."""
         self._manager.wait_until_finished()
         step = self._manager.latest_step()
         return "none" if step is None else str(self._directory / str(step))
@@ -297,15 +299,15 @@ class Checkpoints:
 
 
 class Metrics:
-    """`metrics.jsonl`, a line per prompt, and TensorBoard events if it is installed."""
+    """Metrics: `metrics.jsonl`, and events for TensorBoard if it is installed."""
 
     def __init__(
         self, workdir: pathlib.Path, prompts: Sequence[str], start: int
     ) -> None:
-        """Opens the metrics; lines after step `start` are of steps to do again."""
+        """Opens the metrics, without lines after step `start`, which is done again."""
         self._path, self._prompts = workdir / "metrics.jsonl", prompts
         if self._path.exists():
-            # A line that was being written has no end.
+            # The last line has no end if it was being written.
             whole = self._path.read_text().rpartition("\n")[0].splitlines()
             kept = [line for line in whole if json.loads(line)["step"] <= start]
             with files.new_file(self._path) as temporary:

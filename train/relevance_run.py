@@ -1,4 +1,4 @@
-"""Measuring channel relevance in pieces: spread over devices, kept, resumed.
+"""Measurement of channel relevance in pieces: spread over devices, kept, resumed.
 
 Channels come in groups. The mean over samples of a group is kept while it is under way,
 its result once it is done, so an interrupted run loses little and ends in the same
@@ -19,18 +19,18 @@ import jax
 import numpy as np
 
 from styleclip_jax import losses, parallel, spaces
+from styleclip_jax.batch import run_folder
 from styleclip_jax.editing.estimation import Samples
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files
 from styleclip_jax.methods import channel_relevance, global_directions
 from styleclip_jax.methods.channel_relevance import RelevanceConfig
+from styleclip_jax.progress import Report, ignore
 
-# Channels whose result is kept together. Everything before them is computed once per
+# Channels whose result is kept together. The layers before them are computed once per
 # group and sample, so one pass for the early layers goes with 128 for the later ones.
 _GROUP = 64
 _SAVE_EVERY = 30.0
-
-Report = Callable[[int], None]
 
 
 class Group(NamedTuple):
@@ -48,13 +48,13 @@ class Group(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """The result for some channels.
+    """Result for some channels.
 
     Attributes:
       rows: [C, E] relevance.
       convergence: [P, C] cosine of the mean over the first 1, 2, 4, … samples to rows.
-      lower: [C] cosine of what the lower --clip_resolution gives to what the whole
-        image does, over the first batch of samples; empty without that flag.
+      lower: [C] cosine of relevance by the lower clip_resolution to that by the whole
+        image, over the first batch of samples; empty without that setting.
     """
 
     rows: np.ndarray
@@ -72,36 +72,38 @@ class Work:
           UserError: the folder is of another run, or cannot be written.
         """
         self.folder = folder
-        path = folder / "run.json"
+        path = folder / files.RECORD
         if not path.exists():
             files.write_json(path, record)
         # Through JSON, which has no tuples.
         now = json.loads(json.dumps(record))
-        changed = difference(files.read_json(path), now)
+        changed = run_folder.difference(files.read_json(path), now)
         if changed:
+            name, change = changed
             raise UserError(
-                f"{folder}: is of a run with {changed}; use the same flags to go "
-                "on with it, or remove it"
+                f"{folder}: is of a run with {name}={change}; use the same flags to go "
+                "on with it, or remove it",
+                also=[name],
             )
 
     def save(self, name: str, arrays: dict[str, np.ndarray]) -> None:
-        """Keeps arrays under a name."""
+        """Writes arrays under a name."""
         with files.new_file(self._path(name)) as temporary:
             np.savez(temporary, **arrays)  # type: ignore[arg-type]
 
     def has(self, name: str) -> bool:
-        """Whether something is kept under a name."""
+        """Whether there are arrays of this name."""
         return self._path(name).exists()
 
     def load(self, name: str) -> dict[str, np.ndarray] | None:
-        """The arrays kept under a name, if any."""
+        """Arrays of this name, None if there are none."""
         if not self.has(name):
             return None
         with np.load(self._path(name)) as arrays:
             return dict(arrays)
 
     def drop(self, name: str) -> None:
-        """Forgets what is kept under a name."""
+        """Removes the arrays of this name."""
         self._path(name).unlink(missing_ok=True)
 
     def remove(self) -> None:
@@ -135,13 +137,14 @@ class Mean:
                 state["earlier"][index] = state["total"]
 
     def result(self) -> Measured:
+        """Relevance, and how fast the mean came to it."""
         rows = unit(self.state["total"])
         cosines = np.sum(unit(self.state["earlier"]) * rows, axis=-1)
         return Measured(rows, cosines, self.state["lower"])
 
 
 def checkpoints_of(num_samples: int) -> list[int]:
-    """Numbers of samples below all of them at which the mean is looked at."""
+    """Numbers of samples, below all of them, at which the mean is looked at."""
     return [1 << i for i in range(num_samples.bit_length()) if 1 << i < num_samples]
 
 
@@ -154,7 +157,7 @@ def measure(
     mesh: jax.sharding.Mesh,
     batch_size: int,
     work: Work,
-    report: Report = lambda count: None,
+    report: Report = ignore,
     save_every: float = _SAVE_EVERY,
 ) -> Measured:
     """Relevance of all channels of some layers.
@@ -166,7 +169,7 @@ def measure(
       layers: indices of the layers.
       mesh: devices to spread the work over.
       batch_size: images at a time.
-      work: where results are kept on the way; what it holds is not computed again.
+      work: keeps results on the way; those that it holds are not computed again.
       report: is called with the number of channels times samples that are done.
       save_every: seconds between two copies of the unfinished group.
     """
@@ -253,7 +256,7 @@ def _differences(*inputs: Any, layer: int, config: RelevanceConfig) -> jax.Array
 
 
 class _Evaluator(Protocol):
-    """A way to measure.
+    """Way to measure.
 
     Attributes:
       networks: generator and CLIP, on the devices.
@@ -282,7 +285,7 @@ class _Evaluator(Protocol):
 
 
 class _Exact:
-    """Both ends of every channel; channels are spread over the devices."""
+    """Differences between both ends of every channel; devices share the channels."""
 
     def __init__(
         self,
@@ -344,13 +347,13 @@ class _Exact:
                     config=config,
                 )
             )
-        # Gathered at the end, so that the devices need not wait.
+        # The results are gathered at the end, so that the devices need not wait.
         by_channel = np.concatenate([np.asarray(x) for x in found])
         return by_channel[: len(group.channels)].swapaxes(0, 1)
 
 
 class _Jacobian:
-    """The derivative by all channels at once; samples are spread over the devices.
+    """Derivatives by all channels at once; devices share the samples.
 
     A pass through the transposed derivative gives one coordinate for all channels, one
     through the derivative itself all coordinates for one channel. Both multiply as
@@ -405,17 +408,6 @@ class _Jacobian:
         if self._by_rows:
             return unit(whole[:, group.channels, :embed_dim])
         return unit(whole[:, : len(passes)])
-
-
-def difference(before: Any, now: Any, name: str = "") -> str:
-    """The first difference of two records, as "num_samples=2, found 3"."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in sorted(before.keys() | now.keys()):
-            found = difference(before.get(key), now.get(key), f"--{key}")
-            if found:
-                return found
-        return ""
-    return "" if before == now else f"{name}={before}, found {now}"
 
 
 def unit(x: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Trains the embedded models, one stage at a time.
+"""python -m train.demo: train the embedded models, one stage at a time.
 
   python -m train.demo --stage=features,generator,judge,clip --workdir=outputs/demo
 
@@ -57,7 +57,7 @@ def main(values: flags.FlagValues) -> None:
             f"--stage: expected some of {', '.join(STAGES)}, "
             f"found {', '.join(unknown) or 'none'}"
         )
-    # Logging waits for the flags of its own.
+    # Logging waits until the flags of its own are parsed.
     flags.FLAGS(["train.demo"])
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)

@@ -1,4 +1,4 @@
-"""What the features of the small CLIP are to say, as losses of features."""
+"""Losses of the small CLIP's features: matching, their angles, and moves."""
 
 from collections.abc import Sequence
 
@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from styleclip_jax.models import clip
-from styleclip_jax.toy import world
+from styleclip_jax.toy import attributes
 
-# Length of the part that all faces share, where each attribute's is 1.
+# Length of the part of a code that all faces share; that of each attribute is 1.
 _FACE_LENGTH = 0.5
-# Of a picture's whole code.
-CODE_LENGTH = float(np.hypot(_FACE_LENGTH, np.sqrt(len(world.ATTRIBUTES))))
+# Length of the whole code of a picture.
+CODE_LENGTH = float(np.hypot(_FACE_LENGTH, np.sqrt(len(attributes.ATTRIBUTES))))
 
 
 def contrastive(
@@ -46,9 +46,9 @@ def agreement(feature: jax.Array, code: jax.Array) -> jax.Array:
 def disagreement(
     features: Sequence[jax.Array], codes: Sequence[jax.Array]
 ) -> jax.Array:
-    """How far features change otherwise than the codes of pictures do, [].
+    """Error of the change of features against that of the codes of pictures, [].
 
-    Mean squared error of the change, relative to the change that is wanted.
+    It is the mean squared error, relative to the change that is wanted.
 
     Args:
       features: two of [B, E], before and after.
@@ -67,35 +67,35 @@ def disagreement(
 
 
 def picture_code(vectors: jax.Array) -> jax.Array:
-    """What the features of pictures of `world` vectors should say, [B, 1 + V].
+    """Codes that the features of pictures with these vectors should have, [B, 1 + V].
 
-    The roots of each attribute's shares, whose squares sum to one; the shares are
-    equal where a picture does not show it (`world.shown` is 0). So the angle between
-    two pictures says in how many attributes they agree, the way from one value to
-    another leads past no third, and a picture comes no nearer to a text by losing what
-    the text does not speak of. (It did with attributes around their mean, which
+    They are the roots of each attribute's shares, whose squares sum to one; the shares
+    are equal where a picture does not show it (`attributes.shown` is 0). So the angle
+    between two pictures says in how many attributes they agree, the way from one value
+    to another leads past no third, and a picture comes no nearer to a text by losing
+    what the text does not speak of. (It did with attributes around their mean, which
     are short when they are unclear.) The similarity rises most where the way begins.
     (With the shares divided by their length a tenth of a beard was not worth learning,
     and an edit's first steps went elsewhere.)
     """
     parts = [jnp.full((len(vectors), 1), _FACE_LENGTH)]
-    for name, part in world.SLICES.items():
-        count = len(world.ATTRIBUTES[name])
-        clear = world.shown(vectors, name)[:, None]
+    for name, part in attributes.SLICES.items():
+        count = len(attributes.ATTRIBUTES[name])
+        clear = attributes.shown(vectors, name)[:, None]
         shown = clear * vectors[:, part] + (1 - clear) / count
         parts.append(jnp.sqrt(shown))
     return jnp.concatenate(parts, 1)
 
 
 def caption_code(contradicted: jax.Array) -> jax.Array:
-    """What the feature of a caption that contradicts values [B, V] should say.
+    """Code that the feature of a caption should have, which contradicts values [B, V].
 
-    For each attribute the values that it allows, around the mean of all: nothing for
-    those that it does not speak of. A caption that names none is left with what all
-    faces have in common, [B, 1 + V].
+    It holds, for each attribute, the values that the caption allows, around the mean of
+    all: nothing for an attribute that it does not speak of. A caption that names none
+    is left with what all faces have in common, [B, 1 + V].
     """
     parts = [jnp.full((len(contradicted), 1), _FACE_LENGTH)]
-    for part in world.SLICES.values():
+    for part in attributes.SLICES.values():
         allowed = 1 - contradicted[:, part]
         parts.append(allowed / allowed.sum(1, keepdims=True) - 1 / allowed.shape[1])
     return jnp.concatenate(parts, 1)

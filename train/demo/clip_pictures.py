@@ -1,4 +1,4 @@
-"""What the small CLIP learns from: drawings, the generator's pictures, and moves."""
+"""Pictures that the small CLIP learns from: drawings, the generator's, and moves."""
 
 import dataclasses
 import pathlib
@@ -9,11 +9,11 @@ import numpy as np
 
 from styleclip_jax.models import clip_input, stylegan2
 from styleclip_jax.models.network import Network
-from styleclip_jax.toy import world
+from styleclip_jax.toy import attributes
 
 from . import common, generator_stage
 
-# How much oftener than the others (1) an attribute moves: those that edits are for, and
+# Frequencies of attributes in moves, 1 for the others: those that edits are for, and
 # those that are slow to follow (hair styles) or that edits lose most (backgrounds).
 _MOVE_WEIGHTS = {
     "hair_style": 3.0,
@@ -22,7 +22,7 @@ _MOVE_WEIGHTS = {
     "mouth": 1.5,
     "facial_hair": 1.5,
 }
-_WEIGHTS = np.array([_MOVE_WEIGHTS.get(name, 1.0) for name in world.ATTRIBUTES])
+_WEIGHTS = np.array([_MOVE_WEIGHTS.get(name, 1.0) for name in attributes.ATTRIBUTES])
 _MOVE_CHANCES = _WEIGHTS / _WEIGHTS.sum()
 
 
@@ -52,8 +52,8 @@ def generated(
 
     def make() -> common.Arrays:
         rng = np.random.default_rng(seed)
-        faces = [world.sample_face(rng) for _ in range(count)]
-        vectors = np.stack([world.to_vector(face) for face in faces])
+        faces = [attributes.sample_face(rng) for _ in range(count)]
+        vectors = np.stack([attributes.to_vector(face) for face in faces])
         rows, shown = perturb(vectors, generator.config, seed)
         return render(generator, rows), shown
 
@@ -79,14 +79,12 @@ def moves(
 
 
 def render(generator: Network, rows: np.ndarray) -> np.ndarray:
-    """Pictures, uint8, of vectors in rows [N, L, VECTOR_SIZE]."""
-    render = jax.jit(lambda w: clip_input.to_uint8(stylegan2.synthesize(generator, w)))
+    """Pictures, uint8, of rows [N, L, VECTOR_SIZE] of vectors."""
     latents = np.asarray(
         generator_stage.to_w(rows.astype(np.float32), generator.config.w_dim)
     )
-    latents = generator.params["mapping"]["w_avg"] + latents
-    parts = np.split(latents, len(rows) // 100)
-    return np.concatenate([np.asarray(render(part)) for part in parts])
+    w_plus = generator.params["mapping"]["w_avg"] + latents
+    return common.render(generator, w_plus, clip_input.to_uint8, size=100)
 
 
 def perturb(
@@ -101,7 +99,7 @@ def perturb(
     count, size = vectors.shape
     others = vectors[rng.permutation(count)]
     share = np.repeat(rng.uniform(0, 0.3, (count, 1)), size, axis=1)
-    for part in world.SLICES.values():
+    for part in attributes.SLICES.values():
         most = rng.choice([0.0, 0.2, 1.0], size=(count, 1), p=[0.3, 0.3, 0.4])
         share[:, part] = rng.uniform(0, most)
     shown = vectors + share * (others - vectors)
@@ -123,12 +121,13 @@ def move(count: int, config: stylegan2.GeneratorConfig, seed: int) -> common.Arr
       The rows, and vectors [N, 2, VECTOR_SIZE] of what they show.
     """
     rng = np.random.default_rng(seed)
-    pairs = [_pair(rng) for _ in range(count)]
+    pairs = [_change_attributes(rng) for _ in range(count)]
     first, second = (
-        np.stack([world.to_vector(pair[side]) for pair in pairs]) for side in range(2)
+        np.stack([attributes.to_vector(pair[side]) for pair in pairs])
+        for side in range(2)
     )
-    moved = np.zeros((count, world.VECTOR_SIZE), bool)
-    for part in world.SLICES.values():
+    moved = np.zeros((count, attributes.VECTOR_SIZE), bool)
+    for part in attributes.SLICES.values():
         changed = np.any(first[:, part] != second[:, part], axis=1)
         moved[:, part] = changed[:, None]
 
@@ -139,32 +138,36 @@ def move(count: int, config: stylegan2.GeneratorConfig, seed: int) -> common.Arr
     end = np.where(is_astray, begin, end)
     shown = np.stack([first + share * (second - first) for share in (begin, end)], 1)
 
-    size = (count, config.num_rows, world.VECTOR_SIZE)
+    size = (count, config.num_rows, attributes.VECTOR_SIZE)
     chosen = rng.random(size[:2]) < rng.random((count, 1))
     after = np.where((is_even | chosen)[..., None], shown[:, 1:], shown[:, :1])
     total, by_row, common = rng.random((3, count, 1, 1))
     astray = by_row * rng.normal(size=size)
-    astray += common * rng.normal(size=(count, 1, world.VECTOR_SIZE))
+    astray += common * rng.normal(size=(count, 1, attributes.VECTOR_SIZE))
     after = after + 0.35 * total * astray * (moved & is_astray)[:, None]
     rows = np.stack([np.broadcast_to(shown[:, :1], size), after], axis=1)
 
     # Truncated latents, and noise that both sides share.
     mean = generator_stage.mean_vector()
     psi = rng.uniform(0.65, 1, (count, 1, 1, 1))
-    is_attribute = np.arange(world.VECTOR_SIZE) < world.NUM_VALUES
+    is_attribute = np.arange(attributes.VECTOR_SIZE) < attributes.NUM_VALUES
     rows = np.where(is_attribute, mean + psi * (rows - mean), rows)
     noise = rng.uniform(0, 0.06, (count, 1, 1)) * rng.normal(size=size)
     known = np.where((moved & ~is_even)[:, None], np.nan, shown)
     return rows + noise[:, None], known.astype(np.float32)
 
 
-def _pair(rng: np.random.Generator) -> tuple[world.Face, world.Face]:
+def _change_attributes(
+    rng: np.random.Generator,
+) -> tuple[attributes.Face, attributes.Face]:
     """A face, and the same with another value of one or two attributes."""
-    face = world.sample_face(rng)
+    face = attributes.sample_face(rng)
     values: dict[str, Any] = {}
     count = rng.choice([1, 1, 2])
-    names = rng.choice(list(world.ATTRIBUTES), count, replace=False, p=_MOVE_CHANCES)
+    names = rng.choice(
+        list(attributes.ATTRIBUTES), count, replace=False, p=_MOVE_CHANCES
+    )
     for name in names:
-        others = [v for v in world.ATTRIBUTES[name] if v != getattr(face, name)]
+        others = [v for v in attributes.ATTRIBUTES[name] if v != getattr(face, name)]
         values[name] = others[rng.integers(len(others))]
     return face, dataclasses.replace(face, **values)

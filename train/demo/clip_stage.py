@@ -47,7 +47,7 @@ from styleclip_jax import loading
 from styleclip_jax.io import clip_files
 from styleclip_jax.models import bpe, clip, clip_input
 from styleclip_jax.models.network import Network
-from styleclip_jax.toy import world
+from styleclip_jax.toy import attributes, captioning
 
 from . import clip_losses, clip_pictures, common, judge_stage
 
@@ -123,7 +123,7 @@ class ClipTraining:
 
 # Prompts that name each value, for zero-shot classification.
 PROMPTS: dict[str, dict[str, str]] = {
-    "hair_color": {v: f"a face with {v} hair" for v in world.HAIR_COLORS},
+    "hair_color": {v: f"a face with {v} hair" for v in attributes.HAIR_COLORS},
     "hair_style": {
         "short": "a face with short hair",
         "long": "a face with long hair",
@@ -132,8 +132,8 @@ PROMPTS: dict[str, dict[str, str]] = {
         "bun": "a face with a bun",
         "bob": "a face with a bob",
     },
-    "skin": {v: f"a face with {v} skin" for v in world.SKIN_COLORS},
-    "eyes": {v: f"a face with {v} eyes" for v in world.EYE_COLORS},
+    "skin": {v: f"a face with {v} skin" for v in attributes.SKIN_COLORS},
+    "eyes": {v: f"a face with {v} eyes" for v in attributes.EYE_COLORS},
     "mouth": {
         "neutral": "a neutral face",
         "smile": "a smiling face",
@@ -150,8 +150,10 @@ PROMPTS: dict[str, dict[str, str]] = {
         "glasses": "a face wearing glasses",
         "sunglasses": "a face wearing sunglasses",
     },
-    "background": {v: f"a face on a {v} background" for v in world.BACKGROUND_COLORS},
-    "clothes": {v: f"a face wearing a {v} shirt" for v in world.CLOTHES_COLORS},
+    "background": {
+        v: f"a face on a {v} background" for v in attributes.BACKGROUND_COLORS
+    },
+    "clothes": {v: f"a face wearing a {v} shirt" for v in attributes.CLOTHES_COLORS},
 }
 
 
@@ -169,15 +171,15 @@ def captions(
 
     def make() -> common.Arrays:
         rng = np.random.default_rng(training.seed)
-        faces = [world.from_vector(vector) for vector in vectors]
-        made = [world.caption(face, rng) for face in faces for _ in range(count)]
+        faces = [attributes.from_vector(vector) for vector in vectors]
+        made = [captioning.caption(face, rng) for face in faces for _ in range(count)]
         tokens = clip.tokenize(
             tokenizer(workdir),
             [caption.text for caption in made],
             context_length=training.network.context_length,
             truncate=True,
         )
-        contradicted = world.contradictions(made).astype(np.uint8)
+        contradicted = captioning.contradictions(made).astype(np.uint8)
         shape = (len(vectors), count, -1)
         return tokens.reshape(shape), contradicted.reshape(shape)
 
@@ -207,14 +209,14 @@ def zero_shot(
     encode = jax.jit(lambda x: clip.normalize(clip.encode_image(network, x)))
     parts = np.array_split(images, max(1, len(images) // 250))
     features = np.concatenate([encode(common.to_float(part)) for part in parts])
-    truth, result = world.labels(vectors), {}
+    truth, result = attributes.labels(vectors), {}
     for name, prompts in PROMPTS.items():
         length = config.context_length
         tokens = clip.tokenize(words, list(prompts.values()), context_length=length)
         text = clip.encode_text(network, jnp.asarray(tokens))
         text = clip.normalize(text)
         found = np.argmax(features @ np.asarray(text).T, axis=1)
-        right = (found == truth[name])[world.visible(vectors, name)]
+        right = (found == truth[name])[attributes.visible(vectors, name)]
         result[name] = float(right.mean())
     return result
 
@@ -222,7 +224,7 @@ def zero_shot(
 def _heads(size: int) -> dict[str, Any]:
     return {
         name: {"kernel": jnp.zeros((size, len(values))), "bias": jnp.zeros(len(values))}
-        for name, values in world.ATTRIBUTES.items()
+        for name, values in attributes.ATTRIBUTES.items()
     }
 
 
@@ -231,10 +233,10 @@ def _naming(heads: Any, patches: jax.Array, vectors: jax.Array) -> jax.Array:
     flat = patches.reshape(len(patches), -1)
     by_attribute = [
         _NAMING_WEIGHTS.get(name, 1.0)
-        * world.shown(vectors, name)
+        * attributes.shown(vectors, name)
         * optax.softmax_cross_entropy(
             flat @ layer["kernel"] + layer["bias"],
-            vectors[:, world.SLICES[name]],
+            vectors[:, attributes.SLICES[name]],
         )
         for name, layer in heads.items()
     ]
@@ -285,7 +287,7 @@ def train(
       workdir: folder of the state.
       images: [N, H, W, 3] uint8 to learn from.
       vectors: [N, VECTOR_SIZE] of what they show.
-      moves: pictures and vectors of `demo_clip_pictures.moves`.
+      moves: pictures and vectors of `clip_pictures.moves`.
 
     Returns:
       The parameters of the CLIP and of the heads.
@@ -314,7 +316,7 @@ def train(
         text_feature = clip.encode_text(network, text)
         vectors = batch["vectors"]
         contradicted = batch["contradicted"].astype(jnp.float32)
-        wrong = vectors[:, : world.NUM_VALUES] @ contradicted.T
+        wrong = vectors[:, : attributes.NUM_VALUES] @ contradicted.T
         fits = jnp.maximum(1 - wrong, 0)
         refines = "moves" in batch
         scale = _LOGIT_SCALE if refines else params["clip"]["logit_scale"]

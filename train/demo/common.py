@@ -1,4 +1,4 @@
-"""What the stages of the demo share: data, state on disk, progress, sheets."""
+"""Common parts of the stages: data, pictures, state on disk, progress, sheets."""
 
 import dataclasses
 import os
@@ -14,7 +14,9 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
-from styleclip_jax.toy import world
+from styleclip_jax.models import stylegan2
+from styleclip_jax.models.network import Network
+from styleclip_jax.toy import attributes, drawing
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -36,7 +38,7 @@ def drawn_faces(
 
     def make() -> Arrays:
         rng = np.random.default_rng(seed)
-        return _draw([world.sample_face(rng) for _ in range(count)], resolution)
+        return _draw([attributes.sample_face(rng) for _ in range(count)], resolution)
 
     return kept(workdir / f"faces_{resolution}_{seed}_{count}.npz", make)
 
@@ -52,7 +54,7 @@ def drawn_pairs(
 
     def make() -> Arrays:
         rng = np.random.default_rng(seed)
-        pairs = [face for _ in range(count) for face in _pair(rng)]
+        pairs = [face for _ in range(count) for face in _borrow_attributes(rng)]
         images, vectors = _draw(pairs, resolution)
         return (
             images.reshape(count, 2, *images.shape[1:]),
@@ -62,17 +64,19 @@ def drawn_pairs(
     return kept(workdir / f"pairs_{resolution}_{seed}_{count}.npz", make)
 
 
-def _draw(faces: list[world.Face], resolution: int) -> Arrays:
+def _draw(faces: list[attributes.Face], resolution: int) -> Arrays:
     images = np.empty((len(faces), resolution, resolution, 3), np.uint8)
     for index, face in enumerate(faces):
-        images[index] = world.draw(face, resolution)
-    return images, np.stack([world.to_vector(face) for face in faces])
+        images[index] = drawing.draw(face, resolution)
+    return images, np.stack([attributes.to_vector(face) for face in faces])
 
 
-def _pair(rng: np.random.Generator) -> tuple[world.Face, world.Face]:
-    """A face, and the same with one to some attributes of another."""
-    face, other = world.sample_face(rng), world.sample_face(rng)
-    names = list(world.ATTRIBUTES)
+def _borrow_attributes(
+    rng: np.random.Generator,
+) -> tuple[attributes.Face, attributes.Face]:
+    """A face, and the same with some attributes of another, at least one."""
+    face, other = attributes.sample_face(rng), attributes.sample_face(rng)
+    names = list(attributes.ATTRIBUTES)
     chosen = rng.random(len(names)) < 0.25
     chosen[rng.integers(len(names))] = True
     values = {
@@ -86,9 +90,9 @@ def _pair(rng: np.random.Generator) -> tuple[world.Face, world.Face]:
 def between(
     key: jax.Array, images: jax.Array, vectors: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """One face of each pair, or in half of the cases a picture between the two.
+    """Pictures of one face of each pair, or in half of the cases between the two.
 
-    Those between are more often near one of them: edits begin and end there.
+    Pictures between are more often near one of them: edits begin and end there.
 
     Args:
       key: for the random shares.
@@ -106,6 +110,26 @@ def between(
     return image, vector
 
 
+def render(
+    generator: Network,
+    w_plus: jax.Array | np.ndarray,
+    finish: Callable[[jax.Array], jax.Array],
+    *,
+    size: int,
+) -> np.ndarray:
+    """Pictures of W+ latents [N, L, D], so many at a time.
+
+    Args:
+      generator: that draws them.
+      w_plus: latents.
+      finish: makes float pictures what they are kept as.
+      size: latents at a time, at most.
+    """
+    draw = jax.jit(lambda network, w: finish(stylegan2.synthesize(network, w)))
+    parts = np.array_split(np.asarray(w_plus), -(-len(w_plus) // size))
+    return np.concatenate([np.asarray(draw(generator, part)) for part in parts])
+
+
 def to_float(images: np.ndarray | jax.Array) -> jax.Array:
     """uint8 pictures as float32 in [-1, 1]."""
     return jnp.asarray(images, jnp.float32) / 127.5 - 1
@@ -114,7 +138,7 @@ def to_float(images: np.ndarray | jax.Array) -> jax.Array:
 def batches(
     count: int, batch_size: int, *, seed: int, start: int
 ) -> Iterator[np.ndarray]:
-    """Random indices below `count`, the same at each step wherever the run starts."""
+    """Random indices below `count`, a function of the step wherever the run starts."""
     step = start
     while True:
         rng = np.random.default_rng((seed, step))
@@ -151,13 +175,14 @@ def restore_state(path: pathlib.Path, state: Any) -> Any:
 
 
 class Progress:
-    """Logs metrics with the rate and the time left, averaged since the last line."""
+    """Progress in the log: metrics, and rate and time left since the last line."""
 
     def __init__(self, name: str, start: int, total: int, batch_size: int) -> None:
         self._name, self._total, self._batch_size = name, total, batch_size
         self._step, self._time = start, time.monotonic()
 
     def log(self, step: int, **metrics: float) -> None:
+        """Adds a line for so many steps done."""
         now = time.monotonic()
         rate = (step - self._step) / max(now - self._time, 1e-9)
         left = (self._total - step) / max(rate, 1e-9)

@@ -1,4 +1,4 @@
-"""A convolution with a quick weight gradient on CPUs.
+"""Convolution with a quick weight gradient on CPUs.
 
 XLA's CPU backend computes the gradient of a small kernel ten times more slowly than
 the convolution itself. As y[i] = Σ_a x[i + a - p] k[a] along each axis, that gradient

@@ -1,7 +1,7 @@
 """Stages "mappers", "directions", "tuning" and "edits": the three methods, scored.
 
 They call the project's programs as a user does, with the flags below, and end with the
-table of `styleclip-evaluate`. What was trained or edited before is not made again.
+table of `styleclip-evaluate`. Mappers and edits that are there are not made again.
 """
 
 import pathlib
@@ -14,10 +14,10 @@ from absl import logging
 
 
 class Goal(NamedTuple):
-    """What an edit by a prompt is for, and how far each method goes for it.
+    """Goal of an edit by a prompt, and the strength of each method for it.
 
     Attributes:
-      target: what the judge is to find.
+      target: attribute that the judge is to find.
       l2_lambda: weight of the distance, of optimization.
       strength: factor of the mapper's step.
       alpha: strength of the direction.
@@ -40,20 +40,20 @@ PROMPTS = {
     "a surprised face": Goal("mouth:surprised", 0.004, 0.12, 3),
 }
 
-# The flag that says how far a method goes, and what the stage "tuning" tries of it.
+# Flag for the strength of each method, and its values that the stage "tuning" tries.
 _CHOICES = {
     "optimization": ("l2_lambda", (0.003, 0.0035, 0.004, 0.00425, 0.0045, 0.005)),
     "mapper": ("strength", (0.08, 0.09, 0.1, 0.11, 0.12, 0.13, 0.14, 0.16, 0.18)),
     "direction": ("alpha", (2, 3, 4, 4.5, 5, 5.5, 6, 6.5, 7, 7.5, 8)),
 }
 
-# Latents that are scored, and others that settings are chosen on.
+# Seeds of latents that are scored, and of others that settings are chosen on.
 _SEEDS = "0-63"
 _TUNING_SEEDS = "1000-1063"
 
 # Large first steps lead past halfway pictures that CLIP takes for something else.
 _OPTIMIZATION = ("--steps=80", "--learning_rate=0.7")
-# All of w is positive here, and over rows the official normalisation would leave signs.
+# Every w is positive here, so that the official normalisation over rows leaves signs.
 _MAPPER = (
     "--train_steps=600",
     "--batch_size=4",
@@ -156,7 +156,7 @@ def _evaluate(
 
 
 def slug(prompt: str) -> str:
-    """The folder name that train.mapper gives a prompt."""
+    """Name of the folder that train.mapper gives a prompt."""
     return prompt.replace(" ", "-")
 
 

@@ -1,4 +1,4 @@
-"""Stages "generator" and "samples": a StyleGAN2 generator of drawn faces.
+"""Stage "generator": a StyleGAN2 generator of drawn faces.
 
 It is trained supervised. A face's vector v (one-hot attributes, shapes, tints) is laid
 into W by a fixed matrix E with orthonormal rows,
@@ -12,7 +12,7 @@ them: half of the targets are such pictures. (A generator that never saw one jum
 face to face, and small steps in w change nothing.)
 
 The mapping network needs no training. A z has one coordinate per attribute, which
-thresholds turn into a one-hot code with the world's frequencies, and one coordinate
+thresholds turn into a one-hot code with its frequencies, and one coordinate
 per shape and tint. With leaky ReLU ϕ of slope 1/5 below zero, two units make a step
 
   ϕ(s (u - t) + ½) - ϕ(s (u - t) - ½) = 1/5 left of t, 1 right of it,
@@ -40,7 +40,7 @@ from styleclip_jax import spaces
 from styleclip_jax.io import checkpoints
 from styleclip_jax.models import param_trees, stylegan2
 from styleclip_jax.models.network import Network
-from styleclip_jax.toy import judge, world
+from styleclip_jax.toy import attributes, judge
 
 from . import common, convolution, judge_stage
 
@@ -94,9 +94,9 @@ class GeneratorTraining:
 
 def mean_vector() -> np.ndarray:
     """v̄: the frequencies of the attributes, and zeros."""
-    mean = np.zeros(world.VECTOR_SIZE, np.float32)
-    mean[: world.NUM_VALUES] = [
-        p for t in world.ATTRIBUTES.values() for p in t.values()
+    mean = np.zeros(attributes.VECTOR_SIZE, np.float32)
+    mean[: attributes.NUM_VALUES] = [
+        p for t in attributes.ATTRIBUTES.values() for p in t.values()
     ]
     return mean
 
@@ -104,10 +104,10 @@ def mean_vector() -> np.ndarray:
 def embedding(w_dim: int) -> np.ndarray:
     """γE: what a face's vector adds to w, [VECTOR_SIZE, w_dim]."""
     square = np.random.default_rng(0).normal(size=(w_dim, w_dim))
-    rows = np.linalg.qr(square)[0][: world.VECTOR_SIZE]
-    share = mean_vector()[: world.NUM_VALUES]
-    num_numbers = world.VECTOR_SIZE - world.NUM_VALUES
-    variance = np.sum(share * (1 - share)) + num_numbers * world.SPREAD**2
+    rows = np.linalg.qr(square)[0][: attributes.VECTOR_SIZE]
+    share = mean_vector()[: attributes.NUM_VALUES]
+    num_numbers = attributes.VECTOR_SIZE - attributes.NUM_VALUES
+    variance = np.sum(share * (1 - share)) + num_numbers * attributes.SPREAD**2
     return (rows * np.sqrt(w_dim / variance)).astype(np.float32)
 
 
@@ -115,9 +115,9 @@ def mean_latent(w_dim: int) -> np.ndarray:
     """w_avg: just large enough for every latent to be positive, [w_dim]."""
     code = embedding(w_dim)
     lowest = np.zeros(w_dim)
-    for part in world.SLICES.values():
+    for part in attributes.SLICES.values():
         lowest += code[part].min(axis=0)
-    lowest -= np.abs(code[world.NUM_VALUES :]).sum(axis=0)
+    lowest -= np.abs(code[attributes.NUM_VALUES :]).sum(axis=0)
     return (mean_vector() @ code - lowest).astype(np.float32)
 
 
@@ -133,7 +133,7 @@ def mapping_params(config: stylegan2.GeneratorConfig) -> dict[str, Any]:
     units: list[np.ndarray] = []  # rows of the first layer
     biases: list[float] = []
     readout: list[np.ndarray] = []  # what a unit adds to the face's vector
-    vector = np.zeros(world.VECTOR_SIZE)
+    vector = np.zeros(attributes.VECTOR_SIZE)
 
     def step(axis: np.ndarray, slope: float, at: float, change: np.ndarray) -> None:
         """Adds `change`, times a ramp from 0 to 1 of this slope, to the vector."""
@@ -145,18 +145,21 @@ def mapping_params(config: stylegan2.GeneratorConfig) -> dict[str, Any]:
         nonlocal vector
         vector = vector - change / 4
 
-    for name, table in world.ATTRIBUTES.items():
-        axis, one_hot = next(axes), np.eye(world.VECTOR_SIZE)[world.SLICES[name]]
+    for name, table in attributes.ATTRIBUTES.items():
+        axis, one_hot = (
+            next(axes),
+            np.eye(attributes.VECTOR_SIZE)[attributes.SLICES[name]],
+        )
         vector = vector + one_hot[0]
         thresholds = np.cumsum(list(table.values()))[:-1]
         for index, share in enumerate(thresholds):
             at = statistics.NormalDist().inv_cdf(share)
             step(axis, _STEEPNESS, at, one_hot[index + 1] - one_hot[index])
-    for index in range(world.NUM_VALUES, world.VECTOR_SIZE):
+    for index in range(attributes.NUM_VALUES, attributes.VECTOR_SIZE):
         # From -1 at u = -2 to 1 at u = 2, hence half of u, clipped.
-        number = np.eye(world.VECTOR_SIZE)[index]
+        number = np.eye(attributes.VECTOR_SIZE)[index]
         vector = vector - number
-        step(next(axes), 1 / (2 / world.SPREAD), 0.0, 2 * number)
+        step(next(axes), 1 / (2 / attributes.SPREAD), 0.0, 2 * number)
 
     hidden, code = config.w_dim, embedding(config.w_dim)
     if len(units) > hidden:
@@ -206,7 +209,7 @@ def export_params(
 def reconstruction(
     image: jax.Array, target: jax.Array, features: Any, feature_weight: float
 ) -> jax.Array:
-    """How far pictures are from their targets in colour, edges and features, [B]."""
+    """Distance of pictures from their targets in colour, edges and features, [B]."""
     difference = image - target
     size = image.shape[1]
     y, x = np.mgrid[:size, :size] * (64 / size)
@@ -235,10 +238,10 @@ def perturb(
     keys = jax.random.split(key, 3)
     batch = vectors.shape[0]
     mean = mean_vector()
-    is_attribute = np.arange(world.VECTOR_SIZE) < world.NUM_VALUES
+    is_attribute = np.arange(attributes.VECTOR_SIZE) < attributes.NUM_VALUES
     psi = jax.random.uniform(keys[0], (batch, 1), minval=training.least_psi)
     contracted = jnp.where(is_attribute, mean + psi * (vectors - mean), vectors)
-    noise = jax.random.normal(keys[1], (batch, num_rows, world.VECTOR_SIZE))
+    noise = jax.random.normal(keys[1], (batch, num_rows, attributes.VECTOR_SIZE))
     deviation = np.where(is_attribute, training.attribute_noise, training.number_noise)
     rows = contracted[:, None] + deviation * noise
     chosen = jax.random.bernoulli(keys[2], 0.5, (batch, 1, 1))

@@ -19,13 +19,13 @@ from absl import logging
 from styleclip_jax.io import checkpoints
 from styleclip_jax.models import irse50
 from styleclip_jax.models.network import Network
-from styleclip_jax.toy import world
+from styleclip_jax.toy import attributes, drawing
 
 from . import common, judge_stage
 
 RESOLUTION = 64
 
-# What every picture of a person shares.
+# Attributes and shapes that all pictures of a person share.
 _ATTRIBUTES = ("skin", "hair_style", "eyes")
 _SHAPES = (
     "face_width",
@@ -74,14 +74,16 @@ class IdentityTraining:
     seed: int = 6
 
 
-def another_picture(person: world.Face, rng: np.random.Generator) -> world.Face:
-    """The person with another expression, glasses, background and so on."""
-    face = world.sample_face(rng)
-    shapes = dict(zip(world.SHAPES, face.shapes, strict=True))
-    shapes |= {name: person.shapes[world.SHAPES.index(name)] for name in _SHAPES}
+def another_picture(
+    person: attributes.Face, rng: np.random.Generator
+) -> attributes.Face:
+    """A face of the person with another expression, glasses, background and so on."""
+    face = attributes.sample_face(rng)
+    shapes = dict(zip(attributes.SHAPES, face.shapes, strict=True))
+    shapes |= {name: person.shapes[attributes.SHAPES.index(name)] for name in _SHAPES}
     tints = list(face.tints)
     for name in _TINTS:
-        first = 2 * world.TINTS.index(name)
+        first = 2 * attributes.TINTS.index(name)
         tints[first : first + 2] = person.tints[first : first + 2]
     kept = {name: getattr(person, name) for name in _ATTRIBUTES}
     return dataclasses.replace(
@@ -100,9 +102,9 @@ def persons(
         shape = (num_persons, num_pictures, RESOLUTION, RESOLUTION, 3)
         images = np.empty(shape, np.uint8)
         for row in images:
-            person = world.sample_face(rng)
+            person = attributes.sample_face(rng)
             for index in range(num_pictures):
-                row[index] = world.draw(another_picture(person, rng), RESOLUTION)
+                row[index] = drawing.draw(another_picture(person, rng), RESOLUTION)
         common.write_atomically(path, lambda p: np.save(p, images))
     return np.load(path)
 

@@ -17,7 +17,7 @@ from absl import logging
 
 from styleclip_jax.io import checkpoints
 from styleclip_jax.models.network import Network
-from styleclip_jax.toy import judge, world
+from styleclip_jax.toy import attributes, judge
 
 from . import common
 
@@ -46,7 +46,7 @@ FEATURES = ClassifierTraining(
 def augment(
     key: jax.Array, image: jax.Array, max_shift: int = 2, max_blur: float = 1.0
 ) -> jax.Array:
-    """Shifts, blurs, tints and adds noise to pictures [B, H, W, 3] in [-1, 1]."""
+    """Pictures [B, H, W, 3] in [-1, 1], shifted, blurred, tinted and with noise."""
     keys = jax.random.split(key, 6)
     batch = image.shape[0]
     shift = jax.random.randint(keys[0], (batch, 2), -max_shift, max_shift + 1)
@@ -76,7 +76,7 @@ def cross_entropy(
     labels: dict[str, jax.Array],
     seen: dict[str, jax.Array],
 ) -> jax.Array:
-    """Summed over the attributes that can be seen, [B]."""
+    """Cross-entropy, summed over the attributes that can be seen, [B]."""
     return sum(
         seen[name]
         * optax.softmax_cross_entropy_with_integer_labels(scores, labels[name])
@@ -94,11 +94,11 @@ def accuracies(
         jax.device_get(predict(common.to_float(part)))
         for part in np.array_split(images, max(1, len(images) // 250))
     ]
-    truth = world.labels(vectors)
+    truth = attributes.labels(vectors)
     result = {}
-    for name in world.ATTRIBUTES:
+    for name in attributes.ATTRIBUTES:
         found = np.concatenate([part[name] for part in scores]).argmax(axis=1)
-        right = (found == truth[name])[world.visible(vectors, name)]
+        right = (found == truth[name])[attributes.visible(vectors, name)]
         result[name] = float(right.mean())
     return result
 
@@ -111,9 +111,10 @@ def train(
     images, vectors = common.drawn_faces(
         workdir, training.num_faces, seed=training.seed, resolution=config.resolution
     )
-    truth = world.labels(vectors)
+    truth = attributes.labels(vectors)
     seen = {
-        key: world.visible(vectors, key).astype(np.float32) for key in world.ATTRIBUTES
+        key: attributes.visible(vectors, key).astype(np.float32)
+        for key in attributes.ATTRIBUTES
     }
     optimizer = optax.inject_hyperparams(optax.adam)(learning_rate=0.0, b2=0.99)
 

@@ -1,4 +1,4 @@
-"""Stage "report": what the embedded models can do, in numbers and a sheet.
+"""Stage "report": abilities of the embedded models, in numbers and a sheet.
 
 It measures the judge, the CLIP and the generator on held-out drawings and writes the
 contact sheet of random samples.
@@ -9,6 +9,7 @@ import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
@@ -31,14 +32,6 @@ def sample_latents(
     return spaces.truncate(w_plus, generator.params["mapping"]["w_avg"], truncation_psi)
 
 
-def pictures(generator: Network, w_plus: jax.Array | np.ndarray) -> np.ndarray:
-    """Pictures of W+ latents, [N, H, W, 3] in [-1, 1]."""
-    render = jax.jit(stylegan2.synthesize)
-    parts = np.array_split(np.asarray(w_plus), -(-len(w_plus) // 50))
-    made = [np.asarray(render(generator, part)) for part in parts]
-    return np.clip(np.concatenate(made), -1, 1)
-
-
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     """Fréchet distance of the Gaussians fitted to two sets of features [N, D].
 
@@ -53,6 +46,10 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     return float(mean + trace - 2 * np.sum(np.sqrt(np.maximum(cross, 0))))
 
 
+def _clip(images: jax.Array) -> jax.Array:
+    return jnp.clip(images, -1, 1)
+
+
 def _features(network: Network, images: np.ndarray) -> np.ndarray:
     encode = jax.jit(lambda x: judge.features(network, x))
     parts = np.array_split(images, max(1, len(images) // 500))
@@ -64,7 +61,7 @@ def _features(network: Network, images: np.ndarray) -> np.ndarray:
 def run(workdir: pathlib.Path, assets: pathlib.Path) -> None:
     """Measures the embedded models; writes samples.png and report.json."""
     generator = loading.load_generator(assets / "generator")
-    network = Network(*judge.load(assets / "judge"))
+    network = judge.load(assets / "judge")
     size = generator.config.resolution
     held_out = common.drawn_faces(workdir, 5000, seed=1000, resolution=size)
     report: dict[str, Any] = {
@@ -80,7 +77,7 @@ def run(workdir: pathlib.Path, assets: pathlib.Path) -> None:
     sheets = []
     for psi in (0.7, 1.0):
         w_plus = sample_latents(generator, 10_000, seed=100, truncation_psi=psi)
-        made = pictures(generator, w_plus)
+        made = common.render(generator, w_plus, _clip, size=50)
         distance = frechet_distance(_features(network, made), real[:10_000])
         report["frechet"][f"psi_{psi}"] = distance
         sheets.append(made[:64])

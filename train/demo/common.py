@@ -110,12 +110,17 @@ def between(
     return image, vector
 
 
+def clip_colors(images: jax.Array) -> jax.Array:
+    """Pictures with all colours in [-1, 1]."""
+    return jnp.clip(images, -1, 1)
+
+
 def render(
     generator: Network,
     w_plus: jax.Array | np.ndarray,
-    finish: Callable[[jax.Array], jax.Array],
+    finish: Callable[[jax.Array], jax.Array] = clip_colors,
     *,
-    size: int,
+    size: int = 50,
 ) -> np.ndarray:
     """Pictures of W+ latents [N, L, D], so many at a time.
 

@@ -9,7 +9,6 @@ import pathlib
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
@@ -46,10 +45,6 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     return float(mean + trace - 2 * np.sum(np.sqrt(np.maximum(cross, 0))))
 
 
-def _clip(images: jax.Array) -> jax.Array:
-    return jnp.clip(images, -1, 1)
-
-
 def _features(network: Network, images: np.ndarray) -> np.ndarray:
     encode = jax.jit(lambda x: judge.features(network, x))
     parts = np.array_split(images, max(1, len(images) // 500))
@@ -77,7 +72,7 @@ def run(workdir: pathlib.Path, assets: pathlib.Path) -> None:
     sheets = []
     for psi in (0.7, 1.0):
         w_plus = sample_latents(generator, 10_000, seed=100, truncation_psi=psi)
-        made = common.render(generator, w_plus, _clip, size=50)
+        made = common.render(generator, w_plus)
         distance = frechet_distance(_features(network, made), real[:10_000])
         report["frechet"][f"psi_{psi}"] = distance
         sheets.append(made[:64])

@@ -1,9 +1,10 @@
 """One list of public functions with tiny inputs, which test_transforms.py runs through.
 
-Each entry is a function of (params, batch): the parameters are shared, every array in
-the batch has a leading batch axis, and so has every result.
+Each entry is a function of (network, batch), or of (networks, batch): their parameters
+are shared, every array in the batch has a leading batch axis, and so has every result.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,7 +15,6 @@ import jax.numpy as jnp
 from styleclip_jax import latents, losses, spaces
 from styleclip_jax.methods import mapper, optimization
 from styleclip_jax.models import clip, clip_input, stylegan2
-from styleclip_jax.models.network import Network
 from tests import tiny
 
 BATCH = 4
@@ -25,8 +25,8 @@ class Entry(NamedTuple):
 
     Attributes:
       name: what the test is called.
-      function: (params, batch) → tree of [B, …].
-      params: shared arrays.
+      function: (network, batch) → tree of [B, …].
+      network: whatever is shared: a network, several, or any tree of arrays.
       batch: tree of arrays with a leading axis of BATCH.
       tolerance: absolute, between two ways of running it.
       differentiable: whether `batch` has a gradient.
@@ -35,7 +35,7 @@ class Entry(NamedTuple):
 
     name: str
     function: Callable[[Any, Any], Any]
-    params: Any
+    network: Any
     batch: Any
     tolerance: float = 2e-5
     differentiable: bool = True
@@ -59,23 +59,17 @@ def _optimize(
     return {"image": result.image, "total": result.terms["total"]}
 
 
-def _edit_by_mapper(space: str) -> tuple[Callable[[Any, Any], Any], Any]:
-    """The edit of a mapper in this space, and its parameters."""
-    config = mapper.of_generator(tiny.GENERATOR, space=space)
-    network = tiny.mapper_network(config)
-    return functools.partial(mapper.edit, config=config), network.params
-
-
 def entries() -> list[Entry]:
     """Every entry; built when asked, since it initialises networks."""
     generator, clip_network = tiny.generator(), tiny.clip_network()
     networks = losses.Networks(generator, clip_network)
-    config, clip_config = generator.config, clip_network.config
     w_plus, text = tiny.w_plus(BATCH), tiny.text_features(BATCH)
-    styles = stylegan2.to_styles(Network(generator.params, config), w_plus)
+    styles = stylegan2.to_styles(generator, w_plus)
     tokens = jnp.tile(jnp.array([612, 5, 9, 613, 0, 0]), (BATCH, 1))
-    bfloat16 = tiny.GENERATOR.__class__(**{**vars(config), "dtype": "bfloat16"})
-    remat = tiny.GENERATOR.__class__(**{**vars(config), "remat": True})
+    bfloat16, remat = (
+        generator.replace(config=dataclasses.replace(generator.config, **change))
+        for change in ({"dtype": "bfloat16"}, {"remat": True})
+    )
     return [
         Entry(
             "truncate",
@@ -91,38 +85,38 @@ def entries() -> list[Entry]:
         ),
         Entry(
             "map_latents",
-            functools.partial(stylegan2.map_latents, config=config),
-            generator.params,
-            tiny.normal(6, BATCH, config.z_dim),
+            stylegan2.map_latents,
+            generator,
+            tiny.normal(6, BATCH, generator.config.z_dim),
         ),
         Entry(
             "to_styles",
-            functools.partial(stylegan2.to_styles, config=config),
-            generator.params,
+            stylegan2.to_styles,
+            generator,
             w_plus,
         ),
         Entry(
             "synthesize_styles",
-            functools.partial(stylegan2.synthesize_styles, config=config),
-            generator.params,
+            stylegan2.synthesize_styles,
+            generator,
             styles,
         ),
         Entry(
             "synthesize",
-            functools.partial(stylegan2.synthesize, config=config),
-            generator.params,
+            stylegan2.synthesize,
+            generator,
             w_plus,
         ),
         Entry(
             "synthesize_remat",
-            functools.partial(stylegan2.synthesize, config=remat),
-            generator.params,
+            stylegan2.synthesize,
+            remat,
             w_plus,
         ),
         Entry(
             "synthesize_bfloat16",
-            functools.partial(stylegan2.synthesize, config=bfloat16),
-            generator.params,
+            stylegan2.synthesize,
+            bfloat16,
             w_plus,
             # bfloat16 has 8 bits; fusion changes where it rounds.
             tolerance=0.3,
@@ -130,8 +124,8 @@ def entries() -> list[Entry]:
         ),
         Entry(
             "encode_text",
-            functools.partial(clip.encode_text, config=clip_config),
-            clip_network.params,
+            clip.encode_text,
+            clip_network,
             tokens,
             differentiable=False,
             # transformers looks tokens up across the batch; prompts are encoded once.
@@ -139,20 +133,20 @@ def entries() -> list[Entry]:
         ),
         Entry(
             "encode_image",
-            functools.partial(clip.encode_image, config=clip_config),
-            clip_network.params,
-            tiny.image(BATCH, clip_config.image_size),
+            clip.encode_image,
+            clip_network,
+            tiny.image(BATCH, clip_network.config.image_size),
         ),
         Entry(
             "preprocess_styleclip",
-            lambda _, x: clip_input.preprocess_styleclip(Network({}, clip_config), x),
-            None,
+            clip_input.preprocess_styleclip,
+            clip_network,
             tiny.image(BATCH, 16),
         ),
         Entry(
             "preprocess_clip",
-            lambda _, x: clip_input.preprocess_clip(Network({}, clip_config), x),
-            None,
+            clip_input.preprocess_clip,
+            clip_network,
             tiny.image(BATCH, 16),
         ),
         Entry(
@@ -170,10 +164,11 @@ def entries() -> list[Entry]:
         *(
             Entry(
                 f"mapper_edit_{space}",
-                *_edit_by_mapper(space),
+                mapper.edit,
+                tiny.mapper_network(mapper.of_generator(tiny.GENERATOR, space=space)),
                 w_plus if space == "w_plus" else styles,
             )
-            for space in mapper.SPACES
+            for space in latents.SPACES
         ),
         *(
             Entry(

@@ -16,10 +16,13 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["NPROC"] = str(max(2, os.cpu_count() or 1))
 
 import jax
+import numpy as np
 import pytest
 
 from styleclip_jax import losses
-from tests import tiny
+from styleclip_jax.io import clip_files
+from styleclip_jax.models import bpe, clip
+from tests import golden_data, golden_networks, tiny
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -44,3 +47,24 @@ def models(
 ) -> dict[str, str]:
     """Flags that name these networks on disk."""
     return tiny.save(tmp_path_factory.mktemp("models"), networks.clip)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> bpe.Tokenizer:
+    """The tokenizer of OpenAI's whole vocabulary."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    bpe.write(bpe.OPENAI_MERGES, folder)
+    return bpe.read(*(folder / name for name in clip_files.TOKENIZER_FILES))
+
+
+@pytest.fixture(scope="session")
+def golden() -> dict[str, np.ndarray]:
+    """What OpenAI's code computes with the CLIP of `golden_clip`."""
+    with np.load(golden_data.ROOT / "clip_vit" / "io.npz") as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="session")
+def golden_clip() -> clip.Clip:
+    """A small CLIP, converted from OpenAI's format."""
+    return golden_networks.openai_clip()

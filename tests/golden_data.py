@@ -44,6 +44,13 @@ class Case:
         )
 
 
+def assert_near(found: Any, expected: Any, relative: float = 2e-5) -> None:
+    """Fails unless the largest error is a small part of the largest value."""
+    found, expected = np.asarray(found), np.asarray(expected)
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= relative * np.abs(expected).max()
+
+
 def to_nhwc(image: np.ndarray) -> np.ndarray:
     """[B, C, H, W] to [B, H, W, C]."""
     return np.moveaxis(image, 1, -1)

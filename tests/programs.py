@@ -1,11 +1,19 @@
 """Programs as users run them, in this process."""
 
+import hashlib
+import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from absl import flags
 
 from styleclip_jax.cli import program
+from styleclip_jax.errors import UserError
+
+REPOSITORY = pathlib.Path(__file__).parent.parent
+# (module, flags as keywords) → exit code, stdout, stderr.
+Program = Callable[..., tuple[int, str, str]]
 
 
 def forget(values: flags.FlagValues) -> None:
@@ -21,3 +29,20 @@ def run(module: Any, argv: list[str]) -> int:
     with pytest.raises(SystemExit) as stop:
         program.run(module.main, module.VALUES, argv)
     return stop.value.code
+
+
+def refusal(function: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
+    """The one-line message with which something is refused."""
+    with pytest.raises(UserError) as caught:
+        function(*args, **kwargs)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def hashes(folder: pathlib.Path) -> dict[str, str]:
+    """SHA-256 of every file, but for what names the devices."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "run.json"
+    }

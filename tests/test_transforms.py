@@ -19,8 +19,13 @@ ENTRIES = {entry.name: entry for entry in catalogue.entries()}
 def compiled(name: str) -> tuple[Any, Any]:
     """The function of an entry under jit, and what it gives of the entry's batch."""
     entry = ENTRIES[name]
-    function = jax.jit(entry.function)
-    return function, function(entry.params, entry.batch)
+
+    # Several entries call one function, whose programs jax would keep together.
+    @jax.jit
+    def function(network: Any, batch: Any) -> Any:
+        return entry.function(network, batch)
+
+    return function, function(entry.network, entry.batch)
 
 
 @pytest.fixture(params=ENTRIES, scope="module")
@@ -36,22 +41,40 @@ def assert_close(found: Any, expected: Any, tolerance: float) -> None:
 def test_batch_equals_its_examples_under_jit_and_vmap(entry: catalogue.Entry) -> None:
     _, expected = compiled(entry.name)
 
-    def one(params: Any, example: Any) -> Any:
+    def one(network: Any, example: Any) -> Any:
         batch = jax.tree.map(lambda x: x[None], example)
-        return jax.tree.map(lambda x: x[0], entry.function(params, batch))
+        return jax.tree.map(lambda x: x[0], entry.function(network, batch))
 
     mapped = jax.jit(jax.vmap(one, in_axes=(None, 0)))
-    assert_close(mapped(entry.params, entry.batch), expected, entry.tolerance)
+    assert_close(mapped(entry.network, entry.batch), expected, entry.tolerance)
     alone = jax.tree.map(lambda x: x[2], entry.batch)
     third = jax.tree.map(lambda x: x[2], expected)
-    assert_close(jax.jit(one)(entry.params, alone), third, entry.tolerance)
+    assert_close(jax.jit(one)(entry.network, alone), third, entry.tolerance)
 
 
 def test_new_values_compile_nothing_new(entry: catalogue.Entry) -> None:
     function, _ = compiled(entry.name)
     other = jax.tree.map(lambda x: x[::-1], entry.batch)
-    function(entry.params, other)
+    function(jax.tree.map(lambda x: 0.9 * x, entry.network), other)
     assert function._cache_size() == 1
+
+
+def test_results_are_float32(entry: catalogue.Entry) -> None:
+    _, found = compiled(entry.name)
+    assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [e for e in ENTRIES.values() if e.differentiable and jax.tree.leaves(e.network)],
+    ids=lambda e: e.name,
+)
+def test_networks_stacked_equal_each_alone_under_vmap(entry: catalogue.Entry) -> None:
+    _, expected = compiled(entry.name)
+    stacked = jax.tree.map(lambda x: jnp.stack([0.9 * x, x]), entry.network)
+    mapped = jax.jit(jax.vmap(entry.function, in_axes=(0, None)))
+    found = jax.tree.map(lambda x: x[1], mapped(stacked, entry.batch))
+    assert_close(found, expected, entry.tolerance)
 
 
 @pytest.mark.parametrize(
@@ -63,12 +86,12 @@ def test_sharded_batch_equals_one_device_without_communication(
     assert jax.device_count() == 4
     mesh = parallel.make_mesh()
     _, expected = compiled(entry.name)
-    params = parallel.replicate(entry.params, mesh)
+    network = parallel.replicate(entry.network, mesh)
     batch = parallel.shard(entry.batch, mesh)
-    program = jax.jit(entry.function).lower(params, batch).compile()
+    program = jax.jit(entry.function).lower(network, batch).compile()
     for collective in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
         assert collective not in program.as_text()
-    found = program(params, batch)
+    found = program(network, batch)
     assert all(
         leaf.sharding.is_equivalent_to(parallel.over_batch(mesh), leaf.ndim)
         for leaf in jax.tree.leaves(found)
@@ -85,7 +108,7 @@ def test_gradient_is_the_slope(entry: catalogue.Entry) -> None:
     @jax.jit
     @jax.value_and_grad
     def value_and_gradient(batch: Any) -> jax.Array:
-        leaves = jax.tree.leaves(entry.function(entry.params, batch))
+        leaves = jax.tree.leaves(entry.function(entry.network, batch))
         return sum(jnp.mean(jnp.sin(leaf)) for leaf in leaves)
 
     _, gradient = value_and_gradient(entry.batch)

@@ -11,7 +11,7 @@ import numpy as np
 
 from styleclip_jax.io import checkpoints, clip_files
 from styleclip_jax.methods import mapper
-from styleclip_jax.models import bpe, clip, stylegan2
+from styleclip_jax.models import bpe, clip, e4e, irse50, param_trees, stylegan2
 from styleclip_jax.models.network import Network
 
 GENERATOR = stylegan2.GeneratorConfig(
@@ -33,6 +33,37 @@ CLIP = clip.ClipConfig(
     text_mlp_width=16,
     embed_dim=8,
 )
+# With images of 32², and a vocabulary of the first NUM_MERGES merges of OpenAI's.
+NUM_MERGES = 500
+CLIP_32 = clip.ClipConfig(
+    image_size=32,
+    patch_size=16,
+    vision_width=16,
+    vision_layers=1,
+    vision_heads=2,
+    vision_mlp_width=32,
+    vocab_size=bpe.NUM_TOKENS_BESIDE_MERGES + NUM_MERGES,
+    context_length=16,
+    eos_token_id=bpe.NUM_TOKENS_BESIDE_MERGES + NUM_MERGES - 1,
+    text_width=16,
+    text_layers=1,
+    text_heads=2,
+    text_mlp_width=32,
+    embed_dim=8,
+)
+IDENTITY = irse50.IrseConfig(
+    num_blocks=(1, 1), widths=(6, 8), embed_dim=5, input_size=12, reduction=3
+)
+# For the generator above.
+ENCODER = e4e.E4eConfig(
+    num_blocks=(1, 1, 1),
+    widths=(6, 8, 10),
+    reduction=3,
+    w_dim=GENERATOR.w_dim,
+    num_rows=GENERATOR.num_rows,
+    input_size=16,
+)
+_synthesize = jax.jit(stylegan2.synthesize)
 
 
 @functools.cache
@@ -68,6 +99,18 @@ def clip_network(config: clip.ClipConfig = CLIP) -> Network:
     return Network(_draw(clip.param_shapes(config), draw), config)
 
 
+@functools.cache
+def identity_network(config: irse50.IrseConfig = IDENTITY) -> Network:
+    """A face network whose statistics matter."""
+    return Network(_uniform(irse50.param_shapes(config), 0.5), config)
+
+
+@functools.cache
+def encoder(config: e4e.E4eConfig = ENCODER, scale: float = 0.5) -> Network:
+    """An encoder of photos whose average latent matters."""
+    return Network(_uniform(e4e.param_shapes(config), scale), config)
+
+
 def save(folder: pathlib.Path, clip_network: clip.Clip) -> dict[str, str]:
     """Writes the generator and a CLIP with a tokenizer; the flags that name them."""
     network = generator()
@@ -98,7 +141,17 @@ def _draw(
         name: jnp.asarray(draw(name, shape, random.randn(*shape)), jnp.float32)
         for name, shape in sorted(shapes.items())
     }
-    return checkpoints.unflatten(flat)
+    return param_trees.unflatten(flat)
+
+
+def _uniform(shapes: Mapping[str, tuple[int, ...]], scale: float) -> dict[str, Any]:
+    """Kernels of both signs, all else positive, as variances are."""
+    random = np.random.default_rng(0)
+    flat = {
+        name: random.uniform(-scale if name.endswith("kernel") else 0.1, scale, shape)
+        for name, shape in shapes.items()
+    }
+    return jax.tree.map(jnp.float32, param_trees.unflatten(flat))
 
 
 def normal(seed: int, *shape: int) -> jax.Array:
@@ -115,6 +168,11 @@ def text_features(count: int, config: clip.ClipConfig = CLIP) -> jax.Array:
 def w_plus(count: int, config: stylegan2.GeneratorConfig = GENERATOR) -> jax.Array:
     """Random W+ latents [count, L, D]."""
     return normal(4, count, config.num_rows, config.w_dim)
+
+
+def render(latent: jax.Array) -> jax.Array:
+    """Images of W+ latents by the generator."""
+    return _synthesize(generator(), latent)
 
 
 def image(count: int, size: int) -> jax.Array:

@@ -1,0 +1,61 @@
+"""styleclip-generate: latents, images, sheets."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from styleclip_jax.cli import generate
+from styleclip_jax.io import images
+from styleclip_jax.models import stylegan2
+from tests import tiny
+
+Program = Callable[..., tuple[int, str, str]]
+
+
+def test_generate_writes_latents_images_and_sheet(run: Program, tmp_path) -> None:
+    code, out, _ = run(generate, seeds="0-4", images="npy", batch_size=4)
+    assert code == 0
+    folder = tmp_path / "out"
+    w_plus = np.load(folder / "w_plus.npy")
+    assert w_plus.shape == (5, 4, 12)
+    assert str(folder / "grid.png") in out
+    # Rendering the latents gives the same images, whatever the batch.
+    code, *_ = run(
+        generate,
+        latents=folder / "w_plus.npy",
+        images="npy",
+        outdir=tmp_path / "again",
+        batch_size=8,
+    )
+    assert code == 0
+    for name in (f"{i:06d}.npy" for i in range(5)):
+        a = np.load(folder / "images" / name)
+        assert a.dtype == np.float32
+        b = np.load(tmp_path / "again" / "images" / name)
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_seeds_are_those_of_stylegan2_ada(run: Program, tmp_path) -> None:
+    run(generate, seeds="7", truncation_psi=1, images="none", grid=0)
+    z = np.random.RandomState(7).randn(1, 8).astype(np.float32)
+    network = tiny.generator()
+    expected = stylegan2.map_latents(network, z)
+    found = np.load(tmp_path / "out" / "w_plus.npy")[0]
+    np.testing.assert_allclose(found, np.tile(expected, (4, 1)), atol=1e-5)
+
+
+@pytest.mark.parametrize("image_format", ["png", "jpg"])
+def test_image_files_are_the_images(run: Program, tmp_path, image_format) -> None:
+    run(generate, seeds="0", images=image_format)
+    picture = Image.open(tmp_path / "out" / "images" / f"000000.{image_format}")
+    network = tiny.generator()
+    w_plus = np.load(tmp_path / "out" / "w_plus.npy")
+    expected = stylegan2.synthesize(network, w_plus)
+    error = np.abs(
+        np.asarray(picture, int) - images.to_uint8(np.asarray(expected)[0]).astype(int)
+    )
+    # JPEG is not exact.
+    assert error.mean() <= (0.01 if image_format == "png" else 20)
+    assert picture.size == (8, 8)

@@ -1,0 +1,350 @@
+"""styleclip-invert: files, resuming, aligned faces, refusals."""
+
+import functools
+import json
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from styleclip_jax import loading
+from styleclip_jax.batch import journal
+from styleclip_jax.cli import invert
+from styleclip_jax.errors import UserError
+from styleclip_jax.io import checkpoints
+from styleclip_jax.models import e4e, stylegan2
+from styleclip_jax.photos import align
+from styleclip_jax.photos import crops as photo_crops
+from tests import programs, tiny
+
+ENCODER = e4e.E4eConfig(
+    num_blocks=(1, 1, 1),
+    widths=(6, 8, 10),
+    reduction=3,
+    w_dim=tiny.GENERATOR.w_dim,
+    num_rows=tiny.GENERATOR.num_rows,
+    input_size=16,
+)
+
+
+@functools.cache
+def render() -> Any:
+    network = tiny.generator()
+    synthesize = jax.jit(functools.partial(stylegan2.synthesize, config=network.config))
+    return functools.partial(synthesize, network.params)
+
+
+# The program.
+
+
+@pytest.fixture(scope="module")
+def models(
+    models: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    """Flags that name tiny networks on disk."""
+    folder = tmp_path_factory.mktemp("models") / "encoder"
+    rng = np.random.default_rng(0)
+    params = {
+        name: rng.uniform(-0.3 if name.endswith("kernel") else 0.1, 0.3, shape)
+        for name, shape in e4e.param_shapes(ENCODER).items()
+    }
+    checkpoints.save_network(
+        folder,
+        kind="e4e",
+        params=params,
+        config=ENCODER,
+        source={"note": "random"},
+    )
+    return models | {"encoder": str(folder)}
+
+
+def start(models: dict[str, str], **options: Any) -> int:
+    """Runs the program and returns its exit code."""
+    defaults = {
+        "generator": models["generator"],
+        "clip": models["clip"],
+        "align": False,
+        "w_steps": 2,
+        "refine_steps": 3,
+        "batch_size": 4,
+        "images": "npy",
+        "grid": 3,
+    }
+    argv = ["program"]
+    for name, value in (defaults | options).items():
+        argv += [] if value is None else [f"--{name}={value}"]
+    return programs.run(invert, argv)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Six square photos, one of them grey, and three that are of no use."""
+    folder = tmp_path_factory.mktemp("photos")
+    for i in range(6):
+        values = np.random.default_rng(i).integers(0, 256, (4, 4, 3), np.uint8)
+        size = (20 + i, 20 + i)
+        image = Image.fromarray(values).resize(size, Image.Resampling.BICUBIC)
+        (image.convert("L") if i == 1 else image).save(folder / f"face{i}.png")
+    Image.new("RGB", (30, 20)).save(folder / "a_wide.png")
+    Image.new("RGB", (5, 5)).save(folder / "b_tiny.png")
+    (folder / "c_broken.jpg").write_text("no picture")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(
+    models: dict[str, str],
+    folder: pathlib.Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> pathlib.Path:
+    """The folder of a run over all of them."""
+    outdir = tmp_path_factory.mktemp("out")
+    assert start(models, photos=folder, outdir=outdir) == 1
+    return outdir
+
+
+def test_program_writes_everything_that_it_promises(
+    folder: pathlib.Path, finished: pathlib.Path
+) -> None:
+    w_plus = np.load(finished / "w_plus.npy")
+    assert w_plus.shape == (6, 4, 12)
+    metrics = [json.loads(line) for line in (finished / "metrics.jsonl").open()]
+    files = [str(folder / f"face{i}.png") for i in range(6)]
+    assert [line["file"] for line in metrics] == files
+    faces = json.loads((finished / "aligned.json").read_text())["faces"]
+    assert [face["file"] for face in faces] == files
+    corners = np.array([(0, 0), (0, 23), (23, 23), (23, 0)]) - 0.5
+    np.testing.assert_array_equal(faces[3]["quad"], corners)
+    image = render()(w_plus)
+    for i, line in enumerate(metrics):
+        found = np.load(finished / "images" / f"{i:06d}.npy")
+        np.testing.assert_allclose(found, image[i], atol=1e-5)
+        photo = Image.open(files[i]).convert("RGB")
+        target = np.asarray(photo.resize((8, 8), Image.Resampling.LANCZOS), float)
+        levels = np.clip(np.rint((found + 1) * 127.5), 0, 255)
+        np.testing.assert_allclose(
+            line["levels"], np.abs(levels - target).mean(), rtol=1e-6
+        )
+        assert {"index", "pixel", "clip", "l2", "total", "seconds"} <= line.keys()
+
+
+def test_unusable_photos_are_listed_at_the_end_each_time(
+    models: dict[str, str],
+    folder: pathlib.Path,
+    finished: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert start(models, photos=folder, outdir=finished) == 1
+    out = capsys.readouterr().out
+    assert "6 of 6 faces are done" in out
+    assert f"sheet: {finished / 'grid.png'}" in out
+    end = out.splitlines()[-3:]
+    for name, reason in (
+        ("a_wide.png", "expected a square crop with --noalign, found 30×20 pixels"),
+        ("b_tiny.png", "found 5×5"),
+        ("c_broken.jpg", "not a readable photo"),
+    ):
+        found = [line for line in end if line.startswith(f"skipped: {folder / name}: ")]
+        assert len(found) == 1, out
+        assert reason in found[0]
+
+
+def test_killed_run_goes_on_where_it_stopped(
+    models: dict[str, str],
+    folder: pathlib.Path,
+    finished: pathlib.Path,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    append = journal.Journal.append
+
+    def die_after_writing(*arguments: Any, **latent: Any) -> None:
+        append(*arguments, **latent)
+        raise Killed
+
+    options = {"photos": folder, "outdir": tmp_path / "out"}
+    monkeypatch.setattr(journal.Journal, "append", die_after_writing)
+    with pytest.raises(Killed):
+        start(models, **options)
+    monkeypatch.setattr(journal.Journal, "append", append)
+    # Faces are not looked for again.
+    monkeypatch.setattr(photo_crops, "find", None)
+    assert start(models, **options) == 1
+    assert "4 of 6 faces are done" in capsys.readouterr().out
+    for name in ("w_plus.npy", "images/000005.npy", "grid.png", "aligned.json"):
+        a, b = (folder / name for folder in (tmp_path / "out", finished))
+        assert a.read_bytes() == b.read_bytes(), name
+
+
+def test_other_flags_and_other_photos_are_refused(
+    models: dict[str, str],
+    folder: pathlib.Path,
+    finished: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert start(models, photos=folder, outdir=finished, l2_lambda=0.5) == 2
+    assert "--l2_lambda=0.1, found 0.5" in capsys.readouterr().err
+    path = folder / "face0.png"
+    content = path.read_bytes()
+    Image.new("RGB", (20, 20)).save(path)
+    assert start(models, photos=folder, outdir=finished) == 2
+    assert "with photos=" in capsys.readouterr().err
+    path.write_bytes(content)
+
+
+def test_faces_whose_loss_is_not_finite_are_named(
+    models: dict[str, str],
+    folder: pathlib.Path,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    broken = result()._replace(failed_at=np.array([-1, 7, -1, -1]))
+    broken = broken._replace(latent=broken.latent.at[3].set(jnp.nan))
+    monkeypatch.setattr(invert, "inverter", lambda *_: lambda crops, report: broken)
+    photos = ",".join(str(folder / f"face{i}.png") for i in range(4))
+    assert start(models, photos=photos, outdir=tmp_path / "out") == 1
+    out = capsys.readouterr().out
+    assert f"failed: {folder / 'face1.png'}: the loss was not finite at step 7" in out
+    assert f"failed: {folder / 'face3.png'}: the loss was not finite at step 0" in out
+    assert out.count("failed: ") == 2
+    lines = (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
+    assert ["failed_at" in json.loads(x) for x in lines] == [False, True, False, True]
+
+
+def landmarks(scale: float, x: float, y: float) -> np.ndarray:
+    """A face [68, 2] whose eyes and mouth lie at known places."""
+    points = np.zeros((68, 2))
+    points[36:42], points[42:48] = (-1, -0.5), (1, -0.5)
+    points[48], points[54] = (-0.7, 1), (0.7, 1)
+    return scale * points + (x, y)
+
+
+def test_faces_are_cropped_by_their_landmarks(
+    models: dict[str, str],
+    folder: pathlib.Path,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    values = np.random.default_rng(9).integers(0, 256, (6, 9, 3), np.uint8)
+    group = tmp_path / "group.png"
+    Image.fromarray(values).resize((90, 60)).save(group)
+    small, large = landmarks(5, 20, 30), landmarks(9, 55, 30)
+    faces = {
+        "group.png": [small.tolist(), large.tolist()],
+        "face0.png": landmarks(5, 500, 30).tolist(),
+    }
+    path = tmp_path / "landmarks.json"
+    path.write_text(json.dumps(faces))
+    code = start(
+        models,
+        photos=f"{group},{folder / 'face0.png'},{folder / 'face1.png'}",
+        outdir=tmp_path / "out",
+        landmarks=path,
+        align=True,
+        encoder=models["encoder"],
+        refine_steps=0,
+    )
+    assert code == 1
+    out = capsys.readouterr().out
+    assert f"skipped: {folder / 'face0.png'}: landmarks: expected a face" in out
+    assert f"{folder / 'face1.png'}: expected a face, found none in --landm" in out
+    document = json.loads((tmp_path / "out" / "aligned.json").read_text())
+    (face,) = document["faces"]
+    assert face["file"] == str(group)
+    np.testing.assert_allclose(face["quad"], align.quad(large))
+
+    # Without refinement the latent is the encoder's of its own crop.
+    photo = np.asarray(Image.open(group))
+    crop = align.crop(photo, align.quad(large), 16, supersampling=1)
+    network = loading.load_encoder(models["encoder"])
+    expected = jax.jit(functools.partial(e4e.encode, config=network.config))(
+        network.params, crop[None] / np.float32(127.5) - 1
+    )
+    found = np.load(tmp_path / "out" / "w_plus.npy")
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+    both = photo_crops.quads_of(
+        group, photo, align.read_landmarks(path), all_faces=True
+    )
+    np.testing.assert_allclose(both, [align.quad(small), align.quad(large)])
+
+
+def test_the_encoders_own_generator_is_the_default(
+    models: dict[str, str], tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / loading.DECODER).mkdir()
+    for argv, expected in (
+        ([], loading.generator_directory()),
+        ([f"--encoder={models['encoder']}"], loading.generator_directory()),
+        ([f"--encoder={tmp_path}"], tmp_path / loading.DECODER),
+        ([f"--encoder={tmp_path}", "--generator=mine"], pathlib.Path("mine")),
+    ):
+        programs.forget(invert.VALUES)
+        invert.VALUES(["program", *argv])
+        assert invert._generator_directory(invert.VALUES) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"photos": None}, "expected photos"),
+        ({"photos": "absent.png"}, "absent.png"),
+        ({"photos": "wide.png"}, "--photos: expected faces, found none in 1 photos"),
+        ({"generator": "absent"}, "absent"),
+        ({"encoder": "absent"}, "absent"),
+        ({"encoder": "large"}, "expected one to W+ of [4, 12], as the generator of 8²"),
+        ({"id_lambda": 0.5}, "--identity"),
+        ({"w_steps": 0, "refine_steps": 0}, "--refine_steps"),
+        ({"refine_steps": -1}, "--refine_steps"),
+        ({"learning_rate": "nan"}, "--learning_rate"),
+        ({"landmarks": "wide.png"}, "--landmarks: expected --align"),
+        ({"landmarks": "absent.json", "align": True}, "absent.json"),
+        ({"align": True}, "no detector"),
+        ({"outdir": "full"}, "--outdir"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_bad_input_gets_one_line_and_leaves_nothing(
+    models: dict[str, str],
+    folder: pathlib.Path,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: dict[str, Any],
+    expected: str,
+) -> None:
+    def detect(photo: np.ndarray) -> list[np.ndarray]:
+        raise UserError("no detector")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(align, "detect", detect)
+    Image.new("RGB", (30, 20)).save("wide.png")
+    pathlib.Path("full").mkdir()
+    pathlib.Path("full/thesis.txt").write_text("years of work")
+    config = e4e.E4eConfig(
+        num_blocks=(1, 1, 1), widths=(1, 1, 1), reduction=1, w_dim=1, num_rows=1
+    )
+    checkpoints.save_network(
+        "large",
+        kind="e4e",
+        params={n: np.zeros(s) for n, s in e4e.param_shapes(config).items()},
+        config=config,
+        source={},
+    )
+    before = sorted(tmp_path.rglob("*"))
+    defaults = {"photos": folder / "face0.png", "outdir": "out"}
+    assert start(models, **(defaults | options)) == 2
+    message = capsys.readouterr().err.strip().split("\n")
+    assert len(message) == 1, message
+    assert message[0].startswith("error: ")
+    assert expected in message[0]
+    assert sorted(tmp_path.rglob("*")) == before

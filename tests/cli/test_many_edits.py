@@ -1,0 +1,254 @@
+"""styleclip-edit on many latents: devices, processes, prompts, mappers, refusals."""
+
+import hashlib
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from styleclip_jax import loading, parallel
+from styleclip_jax.cli import edit
+from styleclip_jax.editing import editors
+from styleclip_jax.io import checkpoints
+from styleclip_jax.methods import mapper
+from styleclip_jax.models import stylegan2
+from tests import programs, tiny
+from tests.test_cli import Program
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def hashes(folder: pathlib.Path) -> dict[str, str]:
+    """SHA-256 of every file, but for what names the devices."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "run.json"
+    }
+
+
+# The programs.
+
+
+@pytest.fixture
+def direction(
+    relevance: pathlib.Path,
+    models: dict[str, str],
+    tmp_path: pathlib.Path,
+) -> dict[str, Any]:
+    """Flags of a run of styleclip-edit on many latents."""
+    w = np.random.RandomState(2).randn(27, 12).astype(np.float32)
+    np.save(tmp_path / "w.npy", w)
+    return models | {
+        "method": "direction",
+        "directions": relevance,
+        "templates": tmp_path / "templates.txt",
+        "prompt": "cat",
+        "neutral": "dog",
+        "alpha": "1,2",
+        "num_channels": 9,
+        "latents": tmp_path / "w.npy",
+        "batch_size": 2,
+        "images": "jpg",
+        "grid": 2,
+    }
+
+
+def launch(options: dict[str, Any], cache: pathlib.Path) -> subprocess.Popen[str]:
+    """styleclip-edit as a process with one device."""
+    flags = os.environ["XLA_FLAGS"].replace("device_count=4", "device_count=1")
+    environment = dict(os.environ) | {"XLA_FLAGS": flags, "XDG_CACHE_HOME": str(cache)}
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    arguments = [f"--{name}={value}" for name, value in options.items()]
+    return subprocess.Popen(
+        [sys.executable, "-m", "styleclip_jax.cli.edit", *arguments],
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def test_four_devices_two_processes_and_a_kill_end_the_same(
+    run: Program,
+    direction: dict[str, Any],
+    tmp_path: pathlib.Path,
+) -> None:
+    cache = tmp_path / "cache"
+    code, out, _ = run(edit, **direction, steps=None, outdir=tmp_path / "four")
+    assert code == 0, out
+    expected = hashes(tmp_path / "four")
+    assert len(expected) == 2 * 27 + 4
+    # One device, killed; programs are kept in the user's cache.
+    process = launch(direction | {"outdir": tmp_path / "killed"}, cache)
+    part = tmp_path / "killed" / "metrics.part0.jsonl"
+    while not part.exists() or part.read_bytes().count(b"\n") < 6:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert list(cache.glob("styleclip_jax/*/*"))
+    # Two processes go on.
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    shared = direction | {
+        "outdir": tmp_path / "killed",
+        "coordinator_address": f"localhost:{port}",
+        "num_processes": 2,
+    }
+    processes = [launch(shared | {"process_id": i}, cache) for i in range(2)]
+    try:
+        printed = [process.communicate(timeout=600)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], printed
+    assert "latents are done" in printed[0]
+    assert hashes(tmp_path / "killed") == expected
+
+
+def test_several_prompts_equal_single_ones_and_compile_nothing_new(
+    run: Program,
+    models: dict[str, str],
+    tmp_path: pathlib.Path,
+) -> None:
+    (tmp_path / "prompts.txt").write_text("cat\n\n dog \n")
+    shared = {"seeds": "0-2", "batch_size": 1}
+    file = tmp_path / "prompts.txt"
+    code, out, _ = run(edit, **shared, prompt=None, prompts_file=file)
+    assert code == 0, out
+    together = np.load(tmp_path / "out/edited.npy")
+    lines = [json.loads(x) for x in (tmp_path / "out/metrics.jsonl").open()]
+    assert [line["prompt"] for line in lines] == ["cat", "dog"] * 3
+    assert [line["seed"] for line in lines] == [0, 0, 1, 1, 2, 2]
+    run(edit, **shared, prompt="dog", outdir=tmp_path / "dog")
+    # Their texts went through CLIP in one batch, so it is not the same to the last bit.
+    alone = np.load(tmp_path / "dog/edited.npy")
+    np.testing.assert_allclose(together[1::2], alone, rtol=0, atol=1e-5)
+    assert np.abs(together[::2] - together[1::2]).max() > 1e-4
+    # The second prompt runs through the programs of the first.
+    edit.VALUES.unparse_flags()
+    flags = {**models, "prompts_file": file, "steps": 2}
+    edit.VALUES(["edit", *(f"--{name}={value}" for name, value in flags.items())])
+    edit.VALUES["prompt"].unparse()
+    edit.VALUES["prompt"].value = None
+    mesh = parallel.make_mesh()
+    generator = parallel.replicate(tiny.generator(), mesh)
+    editor = editors.prepare(edit.VALUES, generator, mesh)
+    batch = parallel.shard(np.asarray(tiny.w_plus(4)), mesh)
+    compiled: list[str] = []
+
+    def remember(name: str, seconds: float, **options: Any) -> None:
+        if "backend_compile" in name:
+            compiled.append(name)
+
+    jax.block_until_ready(editor.edit(batch, 0, lambda count: None))
+    jax.monitoring.register_event_duration_secs_listener(remember)
+    try:
+        jax.block_until_ready(editor.edit(batch, 1, lambda count: None))
+        assert not compiled
+        jax.jit(lambda x: x + 12.5)(1.0)
+        assert compiled
+    finally:
+        jax.monitoring.unregister_event_duration_listener(remember)
+
+
+def _mappers(models: dict[str, str], folder: pathlib.Path) -> list[str]:
+    config = mapper.MapperConfig(levels=("coarse",), w_dim=12, num_layers=1)
+    for i, name in enumerate("ab"):
+        params = jax.tree.map(lambda x, i=i: (i + 1) * x, tiny.mapper_network(config))
+        loading.save_mapper(
+            folder / name,
+            params.params,
+            config,
+            prompt=name,
+            generator=checkpoints.fingerprint(models["generator"]),
+            clip="tiny",
+            training={},
+        )
+    return [str(folder / name) for name in "ab"]
+
+
+def test_several_mappers_edit_every_latent(
+    run: Program,
+    models: dict[str, str],
+    tmp_path: pathlib.Path,
+) -> None:
+    paths = _mappers(models, tmp_path)
+    options = {"method": "mapper", "mapper": ",".join(paths), "strength": 0.01}
+    code, out, _ = run(edit, **options, seeds="0-1", prompt=None, steps=None)
+    assert code == 0, out
+    step = np.load(tmp_path / "out/edited.npy") - np.load(tmp_path / "out/original.npy")
+    assert len(step) == 4
+    # A network of one layer: twice the weights give twice the step.
+    np.testing.assert_allclose(step[1::2], 2 * step[::2], atol=1e-5)
+    assert np.abs(step).max() > 1e-3
+    lines = [json.loads(x) for x in (tmp_path / "out/metrics.jsonl").open()]
+    assert [line["mapper"] for line in lines] == paths * 2
+
+
+def test_sharded_edit_needs_no_communication(
+    models: dict[str, str],
+    direction: dict[str, Any],
+) -> None:
+    programs.forget(edit.VALUES)
+    edit.VALUES(["edit", *(f"--{name}={x}" for name, x in direction.items())])
+    mesh = parallel.make_mesh()
+    generator = parallel.replicate(tiny.generator(), mesh)
+    apply, weights = editors.prepare(edit.VALUES, generator, mesh).freeze()
+    styles = stylegan2.to_styles(generator, tiny.w_plus(8))
+    inputs = (
+        generator,
+        parallel.replicate(weights, mesh),
+        parallel.shard(styles, mesh),
+    )
+    program = jax.jit(apply).lower(*inputs).compile().as_text()
+    for name in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
+        assert name not in program
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"batch_size": "many"}, "--batch_size"),
+        ({"process_id": 0}, "--coordinator_address: expected"),
+        ({"distributed": True}, "--distributed: expected a TPU pod"),
+        ({"prompts_file": "absent.txt", "prompt": None}, "absent.txt"),
+        ({"prompts_file": "empty.txt", "prompt": None}, "found none"),
+        ({"prompts_file": "twice.txt", "prompt": None}, "twice"),
+        ({"prompts_file": "twice.txt"}, "--prompt and --prompts_file"),
+        ({"prompts_file": "twice.txt", "method": "mapper", "mapper": "a"}, "for one"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_bad_input_gets_one_line_and_leaves_nothing(
+    run: Program,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    expected: str,
+) -> None:
+    def find_no_cluster(*arguments: Any) -> None:
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr(jax.distributed, "initialize", find_no_cluster)
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("empty.txt").write_text("\n")
+    pathlib.Path("twice.txt").write_text("a\na\n")
+    steps = {"steps": None} if "method" in options else {}
+    code, _, err = run(edit, **(options | steps))
+    assert code == 2
+    assert err.count("\n") == 1, err
+    assert expected in err
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,286 @@
+"""Folders of CLIP: what is saved loads again and in transformers; what is refused."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import flax.serialization
+import huggingface_hub
+import huggingface_hub.errors
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+import transformers
+
+from styleclip_jax.errors import UserError
+from styleclip_jax.io import clip_files
+from styleclip_jax.models import bpe, clip
+from tests import programs, tiny
+from tests.golden_data import assert_near
+
+
+@pytest.fixture(scope="module")
+def small_directory(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("small")
+    clip_files.save(tiny.clip_network(tiny.CLIP_32), directory)
+    bpe.write(bpe.OPENAI_MERGES, directory, tiny.NUM_MERGES)
+    return directory
+
+
+@pytest.fixture
+def directory(small_directory, tmp_path):
+    return shutil.copytree(small_directory, tmp_path / "clip")
+
+
+def test_transformers_reads_what_save_writes(golden, golden_clip, tmp_path):
+    clip_files.save(golden_clip, tmp_path)
+    model, params = transformers.FlaxCLIPModel.from_pretrained(tmp_path, _do_init=False)
+    found = model.get_image_features(golden["images"], params=params)
+    assert_near(found, golden["image_features"])
+    found = model.get_text_features(golden["tokens"], params=params)
+    assert_near(found, golden["text_features"])
+    size = transformers.CLIPImageProcessor.from_pretrained(tmp_path).crop_size
+    assert size == {"height": 64, "width": 64}
+
+
+def test_saved_clip_loads_as_it_was(golden_clip, tmp_path):
+    clip_files.save(golden_clip, tmp_path)
+    loaded = clip_files.load(str(tmp_path))
+    assert loaded.config == golden_clip.config
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, golden_clip.params)
+
+
+def test_float16_storage_becomes_float32(golden_clip, tmp_path):
+    clip_files.save(golden_clip, tmp_path, dtype="float16")
+    stored = safetensors.numpy.load_file(tmp_path / "model.safetensors")
+    assert {x.dtype for x in stored.values()} == {np.dtype("float16")}
+    loaded = clip_files.load(tmp_path)
+    assert {x.dtype for x in jax.tree.leaves(loaded.params)} == {np.dtype("float32")}
+    kernel = loaded.params["text_projection"]["kernel"]
+    expected = golden_clip.params["text_projection"]["kernel"]
+    np.testing.assert_array_equal(kernel, expected.astype(np.float16))
+
+
+def test_msgpack_weights_load(directory):
+    expected = clip_files.load(directory)
+    (directory / "model.safetensors").unlink()
+    (directory / "flax_model.msgpack").write_bytes(
+        flax.serialization.msgpack_serialize(jax.device_get(expected.params))
+    )
+    loaded = clip_files.load(directory)
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, expected.params)
+
+
+def test_names_on_the_hub_are_downloaded(small_directory, monkeypatch):
+    def download(name, filename):
+        assert name == "someone/small-clip"
+        if not (small_directory / filename).exists():
+            raise entry_not_found(filename)
+        return str(small_directory / filename)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    assert clip_files.load("someone/small-clip").config == tiny.CLIP_32
+    expected = bpe.NUM_TOKENS_BESIDE_MERGES + tiny.NUM_MERGES
+    assert clip_files.load_tokenizer("someone/small-clip").num_tokens == expected
+
+
+def entry_not_found(filename):
+    # Its constructor wants an answer of the hub.
+    error = huggingface_hub.errors.EntryNotFoundError
+    return error.__new__(error, f"no {filename}")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (huggingface_hub.errors.LocalEntryNotFoundError("no"), "cannot be reached"),
+        (OSError("disk\nfull"), r"config.json \(disk full\)"),
+    ],
+)
+def test_trouble_with_the_hub_is_one_line(monkeypatch, error, message):
+    def download(name, filename):
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    with pytest.raises(UserError, match=f"someone/small-clip: .*{message}"):
+        clip_files.load("someone/small-clip")
+
+
+def set_config(directory, **changes):
+    path = directory / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def set_text_config(directory, **changes):
+    text = json.loads((directory / "config.json").read_text())["text_config"]
+    set_config(directory, text_config=text | changes)
+
+
+def rewrite_weights(directory, change, metadata):
+    path = directory / "model.safetensors"
+    tensors = safetensors.numpy.load_file(path)
+    change(tensors)
+    safetensors.numpy.save_file(tensors, path, metadata=metadata)
+
+
+FLAX = {"format": "flax"}
+DAMAGES = {
+    "missing configuration": (
+        lambda d: (d / "config.json").unlink(),
+        "has no config.json",
+    ),
+    "configuration that is not JSON": (
+        lambda d: (d / "config.json").write_text("{"),
+        "config.json: expected JSON",
+    ),
+    "configuration that is no object": (
+        lambda d: (d / "config.json").write_text("[]"),
+        "expected a JSON object",
+    ),
+    "another model": (
+        lambda d: set_config(d, model_type="bert"),
+        "expected model_type 'clip', found 'bert'",
+    ),
+    "impossible configuration": (
+        lambda d: set_text_config(d, num_attention_heads=3),
+        "config.json: not a valid CLIP configuration .text_width 16",
+    ),
+    "two activations": (
+        lambda d: set_text_config(d, hidden_act="gelu"),
+        "hidden_act differs",
+    ),
+    "missing weights": (
+        lambda d: (d / "model.safetensors").unlink(),
+        "found neither; PyTorch weights are converted by",
+    ),
+    "PyTorch weights": (
+        lambda d: rewrite_weights(d, lambda _: None, {"format": "pt"}),
+        r"found 'pt'; .*styleclip-convert .*model.safetensors --output OUT",
+    ),
+    "truncated safetensors": (
+        lambda d: (d / "model.safetensors").write_bytes(
+            (d / "model.safetensors").read_bytes()[:-100]
+        ),
+        "model.safetensors: not a readable safetensors file",
+    ),
+    "truncated msgpack": (
+        lambda d: (d / "flax_model.msgpack").write_bytes(b"\x81\xa1a"),
+        "flax_model.msgpack: not a readable msgpack file",
+    ),
+    "missing tensor": (
+        lambda d: rewrite_weights(d, lambda t: t.pop("logit_scale"), FLAX),
+        "missing logit_scale",
+    ),
+    "surplus tensor": (
+        lambda d: rewrite_weights(
+            d, lambda t: t.update(extra=np.zeros(1, np.float32)), FLAX
+        ),
+        "surplus extra",
+    ),
+    "misshapen tensor": (
+        lambda d: set_text_config(d, vocab_size=2000),
+        r"token_embedding/embedding: expected \[2000, 16\], found \[1014, 16\]",
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGES.values(), ids=DAMAGES)
+def test_load_refuses(directory, damage, message):
+    damage(directory)
+    with pytest.raises(UserError, match=message) as error:
+        clip_files.load(directory)
+    assert str(directory) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_load_refuses_what_is_no_directory(directory, monkeypatch):
+    def download(name, filename):
+        raise AssertionError("a path was taken for a name on the hub")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.chdir(directory.parent)
+    for name in ("clip/mistyped", "mistyped", "a/b/mistyped", "/mistyped"):
+        with pytest.raises(UserError, match=f"{name}: no such CLIP directory"):
+            clip_files.load(name)
+    with pytest.raises(UserError, match=r"found a file; .*styleclip-convert"):
+        clip_files.load(directory / "config.json")
+
+
+def test_import_leaves_transformers_out_and_load_says_nothing(small_directory):
+    program = (
+        "import sys; from styleclip_jax.io import clip_files; "
+        "assert 'transformers' not in sys.modules; "
+        f"network = clip_files.load({str(small_directory)!r}); "
+        f"clip_files.save(network, {str(small_directory / 'again')!r})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=programs.REPOSITORY,
+    )
+    assert done.stdout + done.stderr == ""
+
+
+def test_shortened_vocabulary_matches_transformers(small_directory):
+    tokenizer = clip_files.load_tokenizer(small_directory)
+    assert tokenizer.num_tokens == tiny.CLIP_32.vocab_size
+    reference = transformers.CLIPTokenizer.from_pretrained(small_directory)
+    for text in (
+        "A woman with  purple hair",
+        "it's 1960, isn't it?",
+        "naïve café",
+        "that'ſ",
+    ):
+        expected = reference(text)["input_ids"]
+        found = clip.tokenize(tokenizer, [text], context_length=len(expected))
+        np.testing.assert_array_equal(found, [expected])
+
+
+TOKENIZER_DAMAGES = {
+    "missing vocabulary": (
+        lambda d: (d / "vocab.json").unlink(),
+        "has no vocab.json",
+    ),
+    "vocabulary that is not JSON": (
+        lambda d: (d / "vocab.json").write_text("{"),
+        "vocab.json: expected JSON",
+    ),
+    "ids that are no numbers": (
+        lambda d: (d / "vocab.json").write_text('{"a": "b"}'),
+        "vocab.json: expected an object with ids",
+    ),
+    "vocabulary without bytes": (
+        lambda d: (d / "vocab.json").write_text('{"a": 0}'),
+        "'!' is missing",
+    ),
+    "merges that are not pairs": (
+        lambda d: (d / "merges.txt").write_text("#version: 0.2\na b c\n"),
+        "merges.txt: expected two symbols a line",
+    ),
+    "merges without a token": (
+        lambda d: (d / "merges.txt").write_text("#version: 0.2\nz z\n"),
+        "'zz' is missing",
+    ),
+    "merges that are no text": (
+        lambda d: (d / "merges.txt").write_bytes(b"\xff"),
+        "merges.txt: expected text",
+    ),
+    "vocabulary of a larger model": (
+        lambda d: set_text_config(d, vocab_size=1000),
+        "has 1014 tokens, but vocab_size in config.json is 1000",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"), TOKENIZER_DAMAGES.values(), ids=TOKENIZER_DAMAGES
+)
+def test_load_tokenizer_refuses(directory, damage, message):
+    damage(directory)
+    with pytest.raises(UserError, match=message) as error:
+        clip_files.load_tokenizer(directory)
+    assert "\n" not in str(error.value)

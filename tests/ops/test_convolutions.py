@@ -1,0 +1,129 @@
+"""What the generator's convolutions choose equals the plain form, derivatives too."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from styleclip_jax.ops import convolutions, winograd
+from tests import tiny
+
+WINOGRAD = (winograd.conv3x3, winograd.conv3x3_by_rows)
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 4), (8, 12)])
+@pytest.mark.parametrize("function", WINOGRAD)
+def test_winograd_is_a_convolution(
+    function: Callable[..., jax.Array], height: int, width: int
+) -> None:
+    x, kernel = tiny.normal(0, 2, height, width, 3), tiny.normal(1, 3, 3, 3, 5)
+    found = jax.jit(function)(x, kernel)
+    expected = convolutions.direct_conv3x3(x, kernel)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_winograd_refuses_parts_of_tiles() -> None:
+    with pytest.raises(ValueError, match="multiples of 4, found 8 by 6"):
+        winograd.conv3x3(jnp.zeros((1, 8, 6, 3)), jnp.zeros((3, 3, 3, 3)))
+    with pytest.raises(ValueError, match="multiples of 4, found 6"):
+        winograd.conv3x3_by_rows(jnp.zeros((1, 6, 8, 3)), jnp.zeros((3, 3, 3, 3)))
+
+
+PAIRS = {
+    # Winograd along one axis and both, on a CPU.
+    "conv3x3_by_rows": (convolutions.conv3x3, convolutions.direct_conv3x3, 32, 128),
+    "conv3x3": (convolutions.conv3x3, convolutions.direct_conv3x3, 32, 256),
+    # With a strided gradient.
+    "upsample_conv3x3": (
+        convolutions.upsample_conv3x3,
+        convolutions.upsample_conv3x3_by_phases,
+        128,
+        4,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_what_large_layers_choose_equals_the_plain_form(name: str) -> None:
+    chosen, plain, size, channels = PAIRS[name]
+    x = tiny.normal(0, 1, size, size, channels)
+    # Results of order 1.
+    kernel = tiny.normal(1, 3, 3, channels, channels) / (9 * channels) ** 0.5
+    y, pull = jax.vjp(jax.jit(chosen), x, kernel)
+    expected, expected_pull = jax.vjp(jax.jit(plain), x, kernel)
+    assert 1e-7 < jnp.abs(y - expected).max() < 2e-4 or "up" in name
+    np.testing.assert_allclose(y, expected, atol=2e-4)
+    weight = tiny.normal(2, *y.shape)
+    for found, wanted in zip(pull(weight), expected_pull(weight), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_forward_and_reverse_mode_compose_with_vmap(name: str) -> None:
+    chosen, plain, size, channels = PAIRS[name]
+    channels = min(channels, 8)
+    x = tiny.normal(0, 2, size, size, channels)
+    kernel = tiny.normal(1, 3, 3, channels, channels)
+
+    def forward(function: object) -> jax.Array:
+        def one(x: jax.Array) -> jax.Array:
+            return jax.jvp(lambda x: jnp.sin(function(x[None], kernel)), (x,), (x,))[1]
+
+        return jax.jit(jax.vmap(one))(x)
+
+    def reverse(function: object) -> jax.Array:
+        def one(x: jax.Array) -> jax.Array:
+            return jax.grad(lambda x: jnp.sin(function(x[None], kernel)).sum())(x)
+
+        return jax.jit(jax.vmap(one))(x)
+
+    for derivative in (forward, reverse):
+        np.testing.assert_allclose(derivative(chosen), derivative(plain), atol=1e-3)
+
+
+def test_kernel_power_is_a_sum_of_squares() -> None:
+    kernel = tiny.normal(0, 3, 3, 4, 5)
+    power, pull = jax.vjp(convolutions.kernel_power, kernel)
+    np.testing.assert_allclose(power, np.sum(kernel**2, (0, 1)), rtol=1e-5)
+    weight = tiny.normal(1, 4, 5)
+    np.testing.assert_allclose(*pull(weight), 2 * kernel * weight, rtol=1e-6)
+
+
+def zero_insertion_fir(x: jax.Array) -> jax.Array:
+    """FIR [1, 3, 3, 1] (gain 2) per axis over [B, H, W, C], padding 1."""
+    taps = jnp.outer(jnp.array([1.0, 3, 3, 1]), jnp.array([1.0, 3, 3, 1])) / 16
+    kernel = jnp.tile(taps[:, :, None, None], (1, 1, 1, x.shape[-1]))
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (1, 1),
+        ((1, 1), (1, 1)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[-1],
+    )
+
+
+@pytest.mark.parametrize("size", [4, 5])
+def test_upsampling_convolution_is_transposed_convolution_then_fir(size: int) -> None:
+    x, kernel = tiny.normal(0, 2, size, size, 3), tiny.normal(1, 3, 3, 3, 4)
+    # Zeros between pixels, then the flipped kernel: a transposed convolution.
+    spread = lax.conv_general_dilated(
+        x,
+        kernel[::-1, ::-1],
+        (1, 1),
+        ((2, 2), (2, 2)),
+        lhs_dilation=(2, 2),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    expected = zero_insertion_fir(spread)
+    found = convolutions.upsample_conv3x3(x, kernel)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_rgb_upsampling_keeps_a_constant_inside() -> None:
+    found = convolutions.upsample_rgb(jnp.ones((1, 4, 4, 3)))
+    assert found.shape == (1, 8, 8, 3)
+    np.testing.assert_allclose(found[:, 1:-1, 1:-1], 1)

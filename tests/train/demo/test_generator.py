@@ -1,0 +1,70 @@
+"""The embedded generator: varied samples, codes of faces."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from styleclip_jax import loading
+from styleclip_jax.models import stylegan2
+from styleclip_jax.models.network import Network
+from styleclip_jax.ops import convolutions
+from styleclip_jax.toy import attributes, judge
+from tests import tiny
+from train.demo import (
+    common,
+    convolution,
+    generator_stage,
+    report_stage,
+)
+
+ASSETS = pathlib.Path(loading.__file__).parent
+
+
+def test_samples_are_as_varied_as_drawings():
+    generator = loading.load_generator()
+    latents = report_stage.sample_latents(generator, 300, seed=0, truncation_psi=1.0)
+    network = judge.load()
+    images = common.render(generator, latents)
+    scores = judge.logits(network, images)
+    sunglasses = attributes.index("glasses", "sunglasses")
+    seen = {"eyes": np.argmax(scores["glasses"], axis=1) != sunglasses}
+    for name, score in scores.items():
+        one_hot = np.eye(score.shape[1])[np.argmax(score, axis=1)]
+        found = one_hot[seen.get(name, slice(None))].mean(axis=0)
+        wanted = list(attributes.ATTRIBUTES[name].values())
+        np.testing.assert_allclose(found, wanted, atol=0.1, err_msg=name)
+
+
+def test_the_mapping_network_makes_the_codes_of_faces():
+    config = generator_stage.GeneratorTraining().network
+    params = {"mapping": generator_stage.mapping_params(config)}
+    params = jax.tree.map(jnp.asarray, params)
+    z = tiny.normal(0, 500, config.z_dim)
+    w = stylegan2.map_latents(Network(params, config), z)
+    vectors = np.asarray(w - params["mapping"]["w_avg"]) @ np.linalg.pinv(
+        generator_stage.embedding(config.w_dim)
+    )
+    vectors += generator_stage.mean_vector()
+    codes = vectors[:, : attributes.NUM_VALUES]
+    # All but the few latents on a ramp have one value of each attribute.
+    assert np.mean(np.minimum(abs(codes), abs(1 - codes)) < 1e-2) > 0.99
+    np.testing.assert_allclose(
+        w, params["mapping"]["w_avg"] + generator_stage.to_w(vectors, 128), atol=1e-3
+    )
+
+
+def test_quick_weight_gradients_are_those_of_xla():
+    x, kernel = tiny.normal(0, 2, 8, 8, 3), tiny.normal(1, 3, 3, 3, 5)
+    for name in ("conv3x3", "upsample_conv3x3"):
+
+        def loss(x: jax.Array, kernel: jax.Array) -> jax.Array:
+            function = getattr(convolutions, name)  # noqa: B023
+            return jnp.sum(jnp.sin(function(x, kernel)))
+
+        wanted = jax.jit(jax.grad(loss, (0, 1)))(x, kernel)
+        with convolution.quick_weight_gradients():
+            found = jax.jit(jax.grad(loss, (0, 1)))(x, kernel)
+        for a, b in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-4)

@@ -3,44 +3,41 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import jax
-
 from styleclip_jax import progress
 from styleclip_jax.models.network import Network
 
 
-class Edits(NamedTuple):
-    """One edit of each latent of a batch.
+class Outcome(NamedTuple):
+    """Results for a batch of latents.
 
     Attributes:
-      original: source latents.
-      latent: edited latents.
-      image: [B, H, W, 3] of the edited ones.
+      image: [B, H, W, 3] in [-1, 1].
+      latent: {name: latents}, W+ [B, L, D] or a tuple of styles [B, C], flat before
+        they go into files; of edits "original" and "edited".
       terms: {name: [B]} for metrics.jsonl.
       failed_at: [B] step at which something was not finite, -1 for none.
-      film: latents on the way with an axis of frames after that of the batch; None for
-        the straight line between the two.
-      history: {name: [B, steps]}, terms before each step, None without steps.
+      film: latents on the way with an axis of frames after that of the batch; of edits
+        None for the straight line between the two.
+      history: {name: [B, steps]}, terms before each step; None where there are none.
     """
 
-    original: Any
-    latent: Any
-    image: jax.Array
-    terms: dict[str, jax.Array]
-    failed_at: jax.Array
+    image: Any
+    latent: dict[str, Any]
+    terms: dict[str, Any]
+    failed_at: Any
     film: Any = None
-    history: dict[str, jax.Array] | None = None
+    history: Any = None
 
 
 class Frozen(NamedTuple):
     """One edit as a pure function, to be written to a file.
 
     Attributes:
-      apply: (generator, weights, latents) → `Edits`.
+      apply: (generator, weights, latents) → `Outcome`.
       weights: tree of arrays.
     """
 
-    apply: Callable[[Network, Any, Any], Edits]
+    apply: Callable[[Network, Any, Any], Outcome]
     weights: Any
 
 
@@ -57,7 +54,7 @@ class Editor(NamedTuple):
       record: settings of the method by the names of their flags, for run.json.
       inputs: hashes of the files that it reads.
       about: lines for people.
-      edit: (latents, number of the setting, report) → `Edits` on the devices, which
+      edit: (latents, number of the setting, report) → `Outcome` on the devices, which
         may still be under way.
       probe: (latents) → something on the devices that takes the memory of an edit.
       freeze: the edit of the first setting.
@@ -72,6 +69,6 @@ class Editor(NamedTuple):
     record: Mapping[str, Any]
     inputs: Mapping[str, str]
     about: list[str]
-    edit: Callable[[Any, int, progress.Report], Edits]
+    edit: Callable[[Any, int, progress.Report], Outcome]
     probe: Callable[[Any], Any]
     freeze: Callable[[], Frozen]

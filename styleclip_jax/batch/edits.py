@@ -13,7 +13,7 @@ import numpy as np
 
 from styleclip_jax import latents, loading
 from styleclip_jax.batch import runs, stream
-from styleclip_jax.batch.editor import Editor, Edits
+from styleclip_jax.batch.editor import Editor, Outcome
 from styleclip_jax.batch.journal import Journal, name
 from styleclip_jax.batch.source import LatentSource, SourceRequest
 from styleclip_jax.io import files, films, images
@@ -58,8 +58,7 @@ class Extras:
 
     Attributes:
       film_frames: number of frames of a film from the source to the edit, 0 for none.
-      film_format: Format of the films that --film_frames writes; mp4 needs the extra
-        film.
+      film_format: Format of the films of film_frames; mp4 needs the extra film.
       paste: Put the results back into the photos that styleclip-invert made the
         latents from.
     """
@@ -225,7 +224,7 @@ class _Writer(NamedTuple):
     """Writer of further files of an edit, and their folder."""
 
     folder: str
-    write: Callable[[int, int, stream.Outcome], None]
+    write: Callable[[int, int, Outcome], None]
 
 
 def _task(
@@ -239,13 +238,10 @@ def _task(
 ) -> stream.Task:
     """What is done with each latent."""
 
-    def compute(
-        latent: Any, rows: np.ndarray, variant: int, report: Report
-    ) -> stream.Outcome:
+    def compute(latent: Any, rows: np.ndarray, variant: int, report: Report) -> Outcome:
         made = editor.edit(latent, variant, report)
-        packed = _pack({"original": made.original, "edited": made.latent})
         film = _film(made, extras.film_frames)
-        return stream.Outcome(made.image, packed, made.terms, made.failed_at, film)
+        return made._replace(latent=_pack(made.latent), film=film, history=None)
 
     writers = []
     outdir = pathlib.Path(output.outdir)
@@ -257,7 +253,7 @@ def _task(
     if faces:
         writers.append(_Writer("pasted", functools.partial(_paste, outdir, faces)))
 
-    def write(index: int, row: int, one: stream.Outcome) -> None:
+    def write(index: int, row: int, one: Outcome) -> None:
         for writer in writers:
             writer.write(index, row, one)
 
@@ -278,7 +274,7 @@ def _task(
 _pack = jax.jit(lambda tree: {n: latents.pack(x) for n, x in tree.items()})
 
 
-def _film(made: Edits, num_frames: int) -> Any:
+def _film(made: Outcome, num_frames: int) -> Any:
     """Latents from the source to the edit, [B, F + 1, …]; None without a film."""
     if not num_frames:
         return None
@@ -287,12 +283,12 @@ def _film(made: Edits, num_frames: int) -> Any:
     def straight(a: jax.Array, b: jax.Array) -> jax.Array:
         return a[:, None] + share.reshape(-1, *[1] * (a.ndim - 1)) * (b - a)[:, None]
 
-    film = made.film
+    before, film = made.latent["original"], made.film
     if film is None:
-        film = jax.tree.map(straight, made.original, made.latent)
+        film = jax.tree.map(straight, before, made.latent["edited"])
     return jax.tree.map(
         lambda a, rest: jnp.concatenate([a[:, None], rest], axis=1),
-        made.original,
+        before,
         film,
     )
 
@@ -303,7 +299,7 @@ def _write_film(
     format_: str,
     index: int,
     row: int,
-    one: stream.Outcome,
+    one: Outcome,
 ) -> None:
     """A film of an edit: the source, then the frames on the way."""
     frames = np.asarray(latents.render(generator, one.film))
@@ -316,7 +312,7 @@ def _paste(
     faces: list[dict[str, Any]],
     index: int,
     row: int,
-    one: stream.Outcome,
+    one: Outcome,
 ) -> None:
     pasting.paste(outdir / "pasted" / f"{index:06d}.png", faces[row], one.image)
 

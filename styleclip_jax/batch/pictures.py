@@ -11,6 +11,7 @@ import numpy as np
 
 from styleclip_jax import latents, loading, parallel
 from styleclip_jax.batch import runs, stream
+from styleclip_jax.batch.editor import Outcome
 from styleclip_jax.batch.source import SourceRequest
 from styleclip_jax.io import files, images, latent_files
 from styleclip_jax.loading import Models
@@ -105,14 +106,12 @@ def carry_out(request: Request, listener: Listener) -> runs.Summary:
     keys = jax.random.split(jax.random.key(picture.seed), len(source))
     render = functools.partial(_render, generator, noise=picture.noise)
 
-    def compute(
-        latent: Any, rows: np.ndarray, variant: int, report: Report
-    ) -> stream.Outcome:
+    def compute(latent: Any, rows: np.ndarray, variant: int, report: Report) -> Outcome:
         image = render(latent, parallel.shard(keys[rows], mesh))
         finite = jnp.all(jnp.isfinite(image), axis=(1, 2, 3))
         report(1)
         failed_at = jnp.where(finite, -1, 0)
-        return stream.Outcome(image, {name: _pack(latent)}, {}, failed_at)
+        return Outcome(image, {name: _pack(latent)}, {}, failed_at)
 
     task = stream.Task(
         variants=1,

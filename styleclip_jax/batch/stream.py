@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from styleclip_jax import parallel, progress
+from styleclip_jax.batch.editor import Outcome
 from styleclip_jax.batch.journal import Journal
 from styleclip_jax.batch.source import LatentSource
 from styleclip_jax.errors import UserError
@@ -41,24 +42,6 @@ _GAIN = 1.05
 _LARGEST_BATCH = 1024
 _NUM_SHOWN = 10
 _WAIT_SECONDS = 0.2
-
-
-class Outcome(NamedTuple):
-    """Results for a batch of latents.
-
-    Attributes:
-      image: [B, H, W, 3] in [-1, 1].
-      latent: {name: [B, …]}, W+ or flat S.
-      terms: {name: [B]} for metrics.jsonl.
-      failed_at: [B] step at which something was not finite, -1 for none.
-      film: latents on the way with an axis of frames after that of the batch, or None.
-    """
-
-    image: Any
-    latent: dict[str, Any]
-    terms: dict[str, Any]
-    failed_at: Any
-    film: Any = None
 
 
 class Task(NamedTuple):

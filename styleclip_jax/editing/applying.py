@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from styleclip_jax import latents, parallel, spaces
-from styleclip_jax.batch.editor import Editor, Edits
+from styleclip_jax.batch.editor import Editor, Outcome
 from styleclip_jax.editing.editors import Loaded
 from styleclip_jax.editing.faces import Edit, Faces
 from styleclip_jax.errors import UserError
@@ -33,7 +33,7 @@ def apply(loaded: Loaded, faces: Faces, editor: Editor) -> Edit:
     total = len(faces) * variants * editor.steps
     with loaded.listener.bar(total, editor.unit) as report:
 
-        def compute(setting: int, part: Any, count: int) -> Edits:
+        def compute(setting: int, part: Any, count: int) -> Outcome:
             return editor.edit(part, setting, lambda n: report(count * n))
 
         made = [
@@ -44,7 +44,7 @@ def apply(loaded: Loaded, faces: Faces, editor: Editor) -> Edit:
     found = jax.tree.map(_interleave, *made)
     repeated = [i for i in range(len(faces)) for _ in range(variants)]
     after = Faces(
-        found.latent,
+        found.latent["edited"],
         found.image,
         tuple(faces.names[i] for i in repeated),
         tuple(faces.origins[i] for i in repeated),

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from styleclip_jax import latents, loading, losses, parallel
-from styleclip_jax.batch.editor import Editor, Edits
+from styleclip_jax.batch.editor import Editor, Outcome
 from styleclip_jax.editing import editors, estimation, prompts
 from styleclip_jax.editing.editors import Loaded
 from styleclip_jax.editing.prompts import Prompts
@@ -158,7 +158,7 @@ def _move(
     return editors.at_once(_along, loaded.generator, placed, weights[0], **options)
 
 
-def _along(generator: Network, weights: Any, batch: Any) -> Edits:
+def _along(generator: Network, weights: Any, batch: Any) -> Outcome:
     """Edits along a direction with its strength."""
     latent = global_directions.edit(batch, *weights)
     return editors.finished(

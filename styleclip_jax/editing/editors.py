@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from styleclip_jax import latents, loading, losses, parallel
-from styleclip_jax.batch.editor import Editor, Edits, Frozen
+from styleclip_jax.batch.editor import Editor, Frozen, Outcome
 from styleclip_jax.editing import prompts
 from styleclip_jax.editing.prompts import Prompts
 from styleclip_jax.errors import UserError
@@ -127,12 +127,12 @@ def optimize(
 
     def edit(
         batch: Any, setting: int, report: Report, steps: int = config.steps
-    ) -> Edits:
+    ) -> Outcome:
         state = compiled.start(placed, batch, features[setting])
         state = take_steps(compiled.step, placed, state, steps, report)
         return _optimized(compiled.finish(placed, state))
 
-    def apply(generator: Network, weights: Any, batch: Any) -> Edits:
+    def apply(generator: Network, weights: Any, batch: Any) -> Outcome:
         others, text = weights
         run = functools.partial(optimization.optimize, problem=problem)
         over_batch = jax.vmap(run, in_axes=(None, 0, None))
@@ -170,11 +170,10 @@ def _without_text(model: clip.Clip) -> clip.Clip:
     return Network(kept, model.config)
 
 
-def _optimized(result: optimization.Result) -> Edits:
-    return Edits(
-        result.source.latent,
-        result.latent,
+def _optimized(result: optimization.Result) -> Outcome:
+    return Outcome(
         result.image,
+        {"original": result.source.latent, "edited": result.latent},
         result.terms,
         result.failed_at,
         result.film,
@@ -245,10 +244,10 @@ def map_latents(loaded: Loaded, config: MappingConfig) -> Editor:
 @functools.lru_cache(maxsize=8)
 def _mapping(
     strength: float | None, levels: tuple[str, ...] | None
-) -> Callable[[Network, Network, Any], Edits]:
+) -> Callable[[Network, Network, Any], Outcome]:
     """(generator, mapper, latents) → edits; the same function for the same settings."""
 
-    def apply(generator: Network, network: Network, batch: Any) -> Edits:
+    def apply(generator: Network, network: Network, batch: Any) -> Outcome:
         latent = mapper.edit(network, batch, strength=strength, levels=levels)
         space = latents.SPACES[network.config.space]
         return finished(batch, latent, space.synthesize(generator, latent))
@@ -261,7 +260,7 @@ _jit = functools.lru_cache(maxsize=16)(jax.jit)
 
 
 def at_once(
-    apply: Callable[[Network, Any, Any], Edits],
+    apply: Callable[[Network, Any, Any], Outcome],
     generator: Network,
     weights: Sequence[Any],
     frozen: Any,
@@ -278,7 +277,7 @@ def at_once(
     """
     run = _jit(apply)
 
-    def edit(batch: Any, setting: int, report: Report) -> Edits:
+    def edit(batch: Any, setting: int, report: Report) -> Outcome:
         edits = run(generator, weights[setting], batch)
         report(1)
         return edits
@@ -293,14 +292,19 @@ def at_once(
     )
 
 
-def finished(original: Any, latent: Any, image: jax.Array) -> Edits:
+def finished(original: Any, latent: Any, image: jax.Array) -> Outcome:
     """The edits of a method that makes them at once."""
     moved = jax.tree.map(
         lambda a, b: jnp.sum(jnp.square(a - b), axis=range(1, a.ndim)), latent, original
     )
     l2 = jax.tree.reduce(jnp.add, moved)
     finite = jnp.isfinite(l2) & jnp.all(jnp.isfinite(image), axis=(1, 2, 3))
-    return Edits(original, latent, image, {"l2": l2}, jnp.where(finite, -1, 0))
+    return Outcome(
+        image,
+        {"original": original, "edited": latent},
+        {"l2": l2},
+        jnp.where(finite, -1, 0),
+    )
 
 
 def record_prompts(texts: Prompts) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def write(request: ExportRequest, editor: Editor, generator: Network) -> list[st
         if editor.space == "s":
             batch = stylegan2.to_styles(generator, w_plus)
         made = frozen.apply(generator, rest, batch)
-        return {"image": made.image, "latent": latents.pack(made.latent)}
+        return {"image": made.image, "latent": latents.pack(made.latent["edited"])}
 
     (count,) = export.symbolic_shape("n")
     shape = (count, generator.config.num_rows, generator.config.w_dim)

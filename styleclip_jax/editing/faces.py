@@ -11,7 +11,7 @@ from PIL import Image
 
 from styleclip_jax import latents, parallel
 from styleclip_jax.batch import edits, runs
-from styleclip_jax.batch.editor import Editor, Edits
+from styleclip_jax.batch.editor import Editor, Outcome
 from styleclip_jax.batch.runs import Summary
 from styleclip_jax.batch.source import LatentSource
 from styleclip_jax.editing.editors import Loaded
@@ -165,12 +165,14 @@ class Edit:
             listener=SILENT,
         )
 
-    def _edit_again(self, batch: Any, setting: int, report: Report) -> Edits:
+    def _edit_again(self, batch: Any, setting: int, report: Report) -> Outcome:
         """What the editor made of all faces by one setting."""
         report(1)
         rows = slice(setting, None, len(self.settings))
-        made = (self.after.latent, self.images, self.terms, self.failed_at, self.film)
-        return Edits(batch, *jax.tree.map(lambda x: x[rows], made))
+        latent = {"edited": self.after.latent}
+        made = Outcome(self.images, latent, self.terms, self.failed_at, self.film)
+        found = jax.tree.map(lambda x: x[rows], made)
+        return found._replace(latent={"original": batch, **found.latent})
 
     def sheet(self) -> Image.Image:
         """Sheet of the first faces and their edits."""

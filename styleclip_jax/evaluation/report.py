@@ -263,13 +263,13 @@ def _notes(rows: Sequence[Row]) -> list[str]:
     if optimized:
         notes.append(
             f"CLIP metrics of {len(optimized)} of {len(rows)} rows are by the CLIP "
-            "that was optimised, which flatters them; --clip names another one."
+            "that was optimised, which flatters them; clip names another one."
         )
     if any(a["clip"] and a["clip_was_optimized"] is None for a in abouts):
         notes.append("Some rows do not say which CLIP was optimised.")
     if any(a["clip"] is None for a in abouts):
         notes.append(
-            "Rows without CLIP metrics have no prompt, or no CLIP; --clip names one."
+            "Rows without CLIP metrics have no prompt, or no CLIP; clip names one."
         )
     if any(a["identity_was_optimized"] for a in abouts):
         notes.append("Identity is by the network that was optimised.")

@@ -9,22 +9,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import convert.clip
+import convert.irse50
+import convert.mapper
+import convert.stylegan2
+import convert.torch_files
 from benchmarks import limit, worker
-from convert import clip as convert_clip
-from convert import irse50 as convert_irse50
-from convert import mapper as convert_mapper
-from convert import stylegan2 as convert_stylegan2
-from convert import torch_files
-from styleclip_jax import losses
+from styleclip_jax import latents, losses
 from styleclip_jax.cli import allocator
-from styleclip_jax.io import checkpoints, clip_files
+from styleclip_jax.io import clip_files
 from styleclip_jax.methods import (
     channel_relevance,
     mapper,
     mapper_training,
     optimization,
 )
-from styleclip_jax.models import bpe, clip, clip_input, irse50, stylegan2
+from styleclip_jax.models import bpe, clip, clip_input, irse50, param_trees, stylegan2
 from styleclip_jax.models.network import Network
 
 # Rows of the Jacobian per turn.
@@ -40,7 +40,7 @@ def random_network(module: Any, config: Any) -> Network:
     }
     # Variances.
     flat = {name: abs(x) if name.endswith("/var") else x for name, x in flat.items()}
-    return _on_device(checkpoints.unflatten(flat), config)
+    return _on_device(param_trees.unflatten(flat), config)
 
 
 def read_network(
@@ -49,8 +49,8 @@ def read_network(
     """What the peer left, or a random network where there is no peer."""
     if not path.exists():
         return random_network(module, config)
-    converted = conversion.convert(torch_files.read(path))
-    return _on_device(checkpoints.unflatten(converted.tensors), converted.config)
+    converted = conversion.convert(convert.torch_files.read(path))
+    return _on_device(param_trees.unflatten(converted.tensors), converted.config)
 
 
 def _on_device(tree: Any, config: Any) -> Network:
@@ -69,22 +69,22 @@ class Ours:
         config = limit.config_f(self.spec.resolution)
         names = [self.folder / f"generator{suffix}" for suffix in (".pt", ".pkl")]
         path = next((name for name in names if name.exists()), names[0])
-        return read_network(path, convert_stylegan2, stylegan2, config)
+        return read_network(path, convert.stylegan2, stylegan2, config)
 
     @functools.cached_property
     def clip(self) -> Network:
         path = self.folder / "clip.pt"
-        return read_network(path, convert_clip, clip, clip.ClipConfig())
+        return read_network(path, convert.clip, clip, clip.ClipConfig())
 
     @functools.cached_property
     def identity(self) -> Network:
         path = self.folder / "irse50.pt"
-        return read_network(path, convert_irse50, irse50, irse50.IrseConfig())
+        return read_network(path, convert.irse50, irse50, irse50.IrseConfig())
 
     @functools.cached_property
     def mapper(self) -> Network:
         config = mapper.of_generator(self.generator.config)
-        return read_network(self.folder / "mapper.pt", convert_mapper, mapper, config)
+        return read_network(self.folder / "mapper.pt", convert.mapper, mapper, config)
 
     def networks(self, *, identity: bool) -> losses.Networks:
         return losses.Networks(
@@ -99,15 +99,14 @@ class Ours:
 
     @functools.cached_property
     def styles(self) -> Any:
-        return jax.jit(stylegan2.to_styles)(self.generator, self.w_plus)
+        plain = {"space": "w_plus", "truncation_psi": 1.0, "cutoff": None}
+        return latents.convert(self.generator, self.w_plus, **plain, to="s")
 
     @functools.cached_property
     def text(self) -> jax.Array:
-        length = self.clip.config.context_length
         bpe.write(bpe.OPENAI_MERGES, self.folder)
         names = (self.folder / name for name in clip_files.TOKENIZER_FILES)
-        tokens = clip.tokenize(bpe.read(*names), [worker.PROMPT], context_length=length)
-        return clip.normalize(jax.jit(clip.encode_text)(self.clip, tokens))[0]
+        return clip.encode_prompts(self.clip, bpe.read(*names), [worker.PROMPT])[0]
 
 
 def _repeat(turns: worker.Turns, function: Callable[..., Any], *inputs: Any) -> None:
@@ -122,10 +121,9 @@ def _gradient(function: Callable[..., jax.Array]) -> Callable[..., Any]:
 
 
 def synthesis(ours: Ours, turns: worker.Turns, *, gradient: bool = False) -> None:
-    network = ours.generator
     function = stylegan2.synthesize
     wanted = _gradient(function) if gradient else function
-    _repeat(turns, wanted, network, ours.w_plus)
+    _repeat(turns, wanted, ours.generator, ours.w_plus)
 
 
 def optimization_step(
@@ -164,13 +162,10 @@ def mapper_step(ours: Ours, turns: worker.Turns) -> None:
 
 
 def apply_mapper(ours: Ours, turns: worker.Turns) -> None:
-    generator, network = ours.generator, ours.mapper
+    def edit(generator: Network, network: Network, latent: jax.Array) -> jax.Array:
+        return stylegan2.synthesize(generator, mapper.edit(network, latent))
 
-    def edit(networks: Any, latent: jax.Array) -> jax.Array:
-        edited = mapper.edit(networks[0], latent)
-        return stylegan2.synthesize(networks[1], edited)
-
-    _repeat(turns, edit, (network, generator), ours.w_plus)
+    _repeat(turns, edit, ours.generator, ours.mapper, ours.w_plus)
 
 
 def apply_direction(ours: Ours, turns: worker.Turns) -> None:

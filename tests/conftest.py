@@ -22,7 +22,9 @@ import pytest
 from styleclip_jax import losses
 from styleclip_jax.io import clip_files
 from styleclip_jax.models import bpe, clip
+from styleclip_jax.toy import attributes
 from tests import golden_data, golden_networks, tiny
+from tests.toy import faces as toy_faces
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -68,3 +70,9 @@ def golden() -> dict[str, np.ndarray]:
 def golden_clip() -> clip.Clip:
     """A small CLIP, converted from OpenAI's format."""
     return golden_networks.openai_clip()
+
+
+@pytest.fixture(scope="session")
+def faces() -> list[attributes.Face]:
+    """300 drawn faces."""
+    return toy_faces.sample()

@@ -233,13 +233,18 @@ def test_any_single_missing_or_surplus_tensor_is_named(path):
     message = refusal(convert_stylegan2.convert, file)
     assert re.search(r"1 surplus tensor \(\S*unheard\)", message)
     container.pop("unheard" if isinstance(container, dict) else -1)
-    # Averages and noise that are absent are made up, FIR kernels are not needed.
-    optional = ("avg", "noise", "filter", "kernel", "lod")
+    # Averages and noise that are absent are made up, FIR kernels are not needed, and
+    # without the last two it would not be taken for a generator.
+    skipped = ("avg", "noise", "filter", "kernel", "lod")
+    skipped += ("b4.const", ".conv1.conv.modulation.weight")
     for container, key, name in places[::9]:
-        if not any(part in name for part in optional):
-            kept, container[key] = container[key], None
+        if not any(part in name for part in skipped):
+            kept = container.pop(key)
             message = refusal(convert_stylegan2.convert, file)
-            container[key] = kept
+            if isinstance(container, dict):
+                container[key] = kept
+            else:
+                container.insert(key, kept)
             assert "missing tensor" in message or "wrongly shaped" in message
 
 
@@ -259,7 +264,8 @@ def _places(content: Any, path: str = "") -> Iterator[tuple[Any, Any, str]]:
     for key, value in list(pairs):
         if isinstance(value, np.ndarray):
             yield content, key, f"{path}.{key}"
-        elif isinstance(value, tuple) and isinstance(value[-1], np.ndarray):
+        elif isinstance(value, tuple) and len(value) == 2 and type(value[0]) is str:
             yield content, key, value[0]
         elif isinstance(value, dict | list | Object):
-            yield from _places(value, f"{path}.{key}")
+            name = path if key in ("_modules", "_parameters") else f"{path}.{key}"
+            yield from _places(value, name)

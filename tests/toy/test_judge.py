@@ -1,23 +1,13 @@
 """The judge sees what is drawn."""
 
-import pathlib
-
 import numpy as np
 import pytest
 
-from styleclip_jax import loading
 from styleclip_jax.toy import attributes, drawing, judge
+from tests.toy import faces as toy_faces
 from train.demo import (
     judge_stage,
 )
-
-ASSETS = pathlib.Path(loading.__file__).parent
-
-
-@pytest.fixture(scope="module")
-def faces() -> list[attributes.Face]:
-    rng = np.random.default_rng(0)
-    return [attributes.sample_face(rng) for _ in range(300)]
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +31,7 @@ def test_checks_see_what_is_drawn(
 
 def test_the_judge_recognises_drawings():
     network = judge.load()
-    shares = judge_stage.accuracies(network.params, *_held_out(600), network.config)
+    shares = judge_stage.accuracies(
+        network.params, *toy_faces.held_out(600), network.config
+    )
     assert min(shares.values()) > 0.97, shares
-
-
-def _held_out(count: int) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(99)
-    made = [attributes.sample_face(rng) for _ in range(count)]
-    pictures = np.stack([drawing.draw(face, 64) for face in made])
-    return pictures, np.stack([attributes.to_vector(face) for face in made])

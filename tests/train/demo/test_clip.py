@@ -5,47 +5,18 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from styleclip_jax import loading
 from styleclip_jax.models import clip
 from styleclip_jax.toy import attributes, drawing
 from tests import tiny
+from tests.toy import faces as toy_faces
 from train.demo import (
     clip_losses,
     clip_pictures,
     clip_stage,
     common,
 )
-
-
-def _faces(count: int) -> np.ndarray:
-    rng = np.random.default_rng(0)
-    return np.stack(
-        [attributes.to_vector(attributes.sample_face(rng)) for _ in range(count)]
-    )
-
-
-@pytest.mark.parametrize(
-    ("attribute", "hiding", "value"),
-    [("hair_color", "hair_style", "bald"), ("eyes", "glasses", "sunglasses")],
-)
-def test_attributes_are_shown_as_far_as_nothing_hides_them(
-    attribute: str, hiding: str, value: str
-):
-    vectors = _faces(3)
-    part = attributes.SLICES[hiding]
-    hides = attributes.index(hiding, value)
-    other = (hides + 1) % len(attributes.ATTRIBUTES[hiding])
-    for row, share in enumerate((0.0, 0.3, 1.0)):
-        vectors[row, part] = 0
-        vectors[row, part.start + hides] = share
-        vectors[row, part.start + other] = 1 - share
-    np.testing.assert_allclose(
-        attributes.shown(vectors, attribute), [1, 0.7, 0], atol=1e-6
-    )
-    np.testing.assert_array_equal(attributes.visible(vectors, attribute), [1, 1, 0])
-    np.testing.assert_array_equal(attributes.shown(vectors, "mouth"), 1)
 
 
 def test_moves_change_what_they_say_and_nothing_else():
@@ -114,16 +85,10 @@ def test_the_clip_sees_small_moves_of_the_generator():
     assert float(clip_losses.disagreement(features, codes)) < 0.6
 
 
-@pytest.fixture(scope="module")
-def faces() -> list[attributes.Face]:
-    rng = np.random.default_rng(0)
-    return [attributes.sample_face(rng) for _ in range(300)]
-
-
 def test_the_clip_names_what_drawings_show():
     model, words = loading.load_clip()
     shares = clip_stage.zero_shot(
-        model.params, *_held_out(400), config=model.config, words=words
+        model.params, *toy_faces.held_out(400), config=model.config, words=words
     )
     assert min(shares.values()) > 0.98, shares
 
@@ -144,10 +109,3 @@ def test_similarity_rises_from_the_first_step_of_the_way_to_a_prompt(
     pictures = [source + share * (target - source) for share in shares]
     rise = np.diff([float(np.mean(encode(x) @ text)) for x in pictures])
     assert np.all(rise > 0.005), rise
-
-
-def _held_out(count: int) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(99)
-    made = [attributes.sample_face(rng) for _ in range(count)]
-    pictures = np.stack([drawing.draw(face, 64) for face in made])
-    return pictures, np.stack([attributes.to_vector(face) for face in made])

@@ -4,19 +4,12 @@ import pathlib
 
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from styleclip_jax import loading
 from styleclip_jax.toy import attributes
 from train.demo import (
     identity_stage,
 )
-
-
-@pytest.fixture(scope="module")
-def faces() -> list[attributes.Face]:
-    rng = np.random.default_rng(0)
-    return [attributes.sample_face(rng) for _ in range(300)]
 
 
 def test_the_identity_network_tells_persons_apart(tmp_path: pathlib.Path):

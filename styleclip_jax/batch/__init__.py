@@ -1,4 +1,4 @@
-"""Many latents through the devices into files, resumable: `run` edits them."""
+"""Runs over many latents, resumable: `run` edits latents into files."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ __all__ = ["run"]
 
 
 def __getattr__(name: str) -> Any:
-    # Imported late, since the modules of this package import each other through it.
+    # The import is late: modules of this package import each other through it.
     if name == "run":
         return importlib.import_module("styleclip_jax.batch.edits").run
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,17 +8,17 @@ from styleclip_jax.models.network import Network
 
 
 class Outcome(NamedTuple):
-    """Results for a batch of latents.
+    """Outcome of a batch of latents: images, latents and terms.
 
     Attributes:
       image: [B, H, W, 3] in [-1, 1].
       latent: {name: latents}, W+ [B, L, D] or a tuple of styles [B, C], flat before
-        they go into files; of edits "original" and "edited".
-      terms: {name: [B]} for metrics.jsonl.
-      failed_at: [B] step at which something was not finite, -1 for none.
-      film: latents on the way with an axis of frames after that of the batch; of edits
-        None for the straight line between the two.
-      history: {name: [B, steps]}, terms before each step; None where there are none.
+        they go into files. Edits have "original" and "edited".
+      terms: {name: [B]} terms for metrics.jsonl.
+      failed_at: [B] step at which a value was not finite, -1 for none.
+      film: latents of the film's frames, with a frame axis after the batch axis. None
+        stands for the straight line from the original to the edited latent.
+      history: {name: [B, steps]} terms before each step; None where there are none.
     """
 
     image: Any
@@ -30,11 +30,11 @@ class Outcome(NamedTuple):
 
 
 class Frozen(NamedTuple):
-    """One edit as a pure function, to be written to a file.
+    """Pure function of one edit, for export to a file.
 
     Attributes:
       apply: (generator, weights, latents) → `Outcome`.
-      weights: tree of arrays.
+      weights: tree of arrays that `apply` takes.
     """
 
     apply: Callable[[Network, Any, Any], Outcome]
@@ -42,22 +42,22 @@ class Frozen(NamedTuple):
 
 
 class Editor(NamedTuple):
-    """A method with everything that it needs, ready to edit.
+    """Editor: a method with everything that it needs, ready to edit.
 
     Attributes:
       method: optimization, mapper or direction.
-      space: latent space that it edits in, w_plus or s.
-      title: what it edits towards.
-      settings: of each edit that it makes of a latent, such as {"alpha": 4.0}.
+      space: latent space that the method edits in, w_plus or s.
+      title: caption of the edits: what they edit towards.
+      settings: settings of each edit of a latent, such as {"alpha": 4.0}.
       steps: units of work per edit.
-      unit: what they are called.
+      unit: name of these units, such as "step".
       record: settings of the method by the names of their flags, for run.json.
-      inputs: hashes of the files that it reads.
-      about: lines for people.
+      inputs: hashes of the files that the editor reads.
+      about: lines on the editor for people.
       edit: (latents, number of the setting, report) → `Outcome` on the devices, which
         may still be under way.
-      probe: (latents) → something on the devices that takes the memory of an edit.
-      freeze: the edit of the first setting.
+      probe: (latents) → value on the devices that takes the memory of an edit.
+      freeze: () → `Frozen`, the edit of the first setting.
     """
 
     method: str

@@ -25,13 +25,13 @@ PROGRAM = "styleclip-edit"
 
 
 class Place(Protocol):
-    """A generator on its devices.
+    """Generator on its devices.
 
     Attributes:
       models: names of the networks.
-      mesh: the devices.
-      generator: on them.
-      label: [c_dim] class, None for an unconditional generator.
+      mesh: devices that batches are spread over.
+      generator: generator on these devices.
+      label: [c_dim] one-hot class, None for an unconditional generator.
     """
 
     @property
@@ -54,13 +54,14 @@ class Session(Place, Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Extras:
-    """Further files of each edit.
+    """Additional files of each edit: films and pasted photos.
 
     Attributes:
-      film_frames: number of frames of a film from the source to the edit, 0 for none.
-      film_format: Format of the films of film_frames; mp4 needs the extra film.
-      paste: Put the results back into the photos that styleclip-invert made the
-        latents from.
+      film_frames: Number of frames of a film from the source to the edit, 0 for none.
+      film_format: Format of the films that film_frames asks for; mp4 needs the extra
+        film.
+      paste: Paste the edited faces back into the photos that styleclip-invert made
+        the latents from.
     """
 
     film_frames: int = 0
@@ -87,22 +88,25 @@ def run(
     film_format: str = "gif",
     paste: bool = False,
 ) -> runs.Summary:
-    """Edits many latents into a folder, as styleclip-edit does, resumable.
+    """Edits many latents into a folder, as styleclip-edit does. A run is resumable.
 
     Args:
       session: loaded networks.
-      edit: an editor of the session, such as `session.optimization(…)`, or a
-        direction, which moves by itself.
-      latents: file of latents; None for those of `seeds`.
-      seeds: such as "0-15"; 0-7 without latents and seeds.
-      truncation_psi: of z and w.
+      edit: editor of the session, such as `session.optimization(…)`, or a direction,
+        which is an edit by itself.
+      latents: file of latents; None for random latents of `seeds`.
+      seeds: seeds such as "0-15"; "0-7" without latents and seeds.
+      truncation_psi: truncation of z and w: 1 for none, 0 for the average.
       truncation_cutoff: number of leading rows to truncate, None for all.
-      outdir: folder for the results; the same call goes on with an interrupted one.
-      prompt: text that a direction is for, which is written down for evaluation.
+      outdir: folder for the results; the same call resumes an interrupted run.
+      prompt: prompt of a direction, which is written down for evaluation.
       batch_size: latents per device at a time, or "auto".
       images: format of the images: png, jpg, npy, or none.
       grid: number of latents on the sheet grid.png, 0 for no sheet.
       film_frames, film_format, paste: see `Extras`.
+
+    Returns:
+      Summary of the run.
 
     Raises:
       UserError: an argument is wrong, or the folder is of another run.
@@ -139,10 +143,10 @@ def record(
     """Settings of an edit by the names of their flags, for run.json.
 
     Args:
-      models: of the session.
-      editor: that edits.
-      prompt: text that a direction is for; others say theirs themselves.
-      images, grid: as of `run`.
+      models: names of the session's networks.
+      editor: editor of the run.
+      prompt: prompt of a direction; other editors record their own.
+      images, grid: as in `run`.
     """
     return {
         "generator": models.generator,
@@ -168,20 +172,23 @@ def carry_out(
     settings: Mapping[str, Any],
     listener: Listener,
 ) -> runs.Summary:
-    """Makes every edit that is not made yet, and the sheet.
+    """Makes every edit that is missing, and the sheet of edits.
 
     Args:
-      place: the generator and its devices.
-      editor: what is done with each latent.
-      source: the latents.
-      latents_file: file that they are from, None for seeds.
+      place: generator and its devices.
+      editor: editor of each latent.
+      source: source of the latents.
+      latents_file: file of these latents, None for seeds.
       output: files to write.
-      extras: further files.
-      settings: what decides the results, by the names of the flags.
-      listener: is told how far it is.
+      extras: additional files to write.
+      settings: settings that decide the results, by the names of the flags.
+      listener: listener for the progress.
+
+    Returns:
+      Summary of the run.
 
     Raises:
-      UserError: as of `runs.carry_out`, or there is nothing to paste into.
+      UserError: as in `runs.carry_out`, or there is nothing to paste into.
     """
     generator = place.generator
     faces = pasting.read_faces(latents_file, len(source)) if extras.paste else []
@@ -221,7 +228,7 @@ def carry_out(
 
 
 class _Writer(NamedTuple):
-    """Writer of further files of an edit, and their folder."""
+    """Writer of additional files of an edit, and their folder."""
 
     folder: str
     write: Callable[[int, int, Outcome], None]
@@ -236,7 +243,7 @@ def _task(
     extras: Extras,
     faces: list[dict[str, Any]],
 ) -> stream.Task:
-    """What is done with each latent."""
+    """Task of a run: the edit of each latent, and its files."""
 
     def compute(latent: Any, rows: np.ndarray, variant: int, report: Report) -> Outcome:
         made = editor.edit(latent, variant, report)
@@ -275,7 +282,7 @@ _pack = jax.jit(lambda tree: {n: latents.pack(x) for n, x in tree.items()})
 
 
 def _film(made: Outcome, num_frames: int) -> Any:
-    """Latents from the source to the edit, [B, F + 1, …]; None without a film."""
+    """Film of latents from the source to the edit, [B, F + 1, …]; None without one."""
     if not num_frames:
         return None
     share = jnp.linspace(0, 1, num_frames + 1, dtype=jnp.float32)[1:]
@@ -301,7 +308,7 @@ def _write_film(
     row: int,
     one: Outcome,
 ) -> None:
-    """A film of an edit: the source, then the frames on the way."""
+    """Writes the film of an edit: the source, then the frames up to the edit."""
     frames = np.asarray(latents.render(generator, one.film))
     write = films.write_mp4 if format_ == "mp4" else films.write_gif
     write(outdir / "films" / f"{index:06d}.{format_}", frames)
@@ -320,7 +327,7 @@ def _paste(
 def _write_sheet(
     journal: Journal, generator: Network, editor: Editor, count: int
 ) -> pathlib.Path:
-    """Sheet of the first latents, from the files of the run."""
+    """Writes the sheet of the first latents, from the files of the run."""
     variants = len(editor.settings)
     count = min(count, len(journal.done) // variants)
     lines = list(itertools.islice(journal.lines(), count * variants))
@@ -343,18 +350,18 @@ def draw_sheet(
     settings: Sequence[Mapping[str, Any]],
     title: str,
 ) -> Any:
-    """Sheet of edits.
+    """Sheet of edits: originals and edits in a grid with captions.
 
-    One edit per latent: originals above, edits below. Several strengths: a row per
-    latent and β, a column per α, the original first (Figure 6 of the paper). Several
-    prompts or mappers: a row per latent, a column for each edit.
+    One edit per latent: originals are above, edits below. Several strengths: each
+    latent and β has a row, and each α a column after the original (Figure 6 of the
+    paper). Several prompts or mappers: each latent has a row, and each edit a column.
 
     Args:
-      before: for each latent, its image once per edit, [variants, H, W, 3].
-      after: likewise its edits.
+      before: originals, for each latent its image once per edit, [variants, H, W, 3].
+      after: edits, for each latent [variants, H, W, 3].
       labels: names of the latents.
-      settings: of each edit of a latent.
-      title: what was edited towards.
+      settings: settings of each edit of a latent.
+      title: caption of the sheet: what was edited towards.
 
     Returns:
       An RGB image.
@@ -381,7 +388,7 @@ def draw_sheet(
 
 
 def _columns(settings: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
-    """Captions of the rows of a latent, and of the columns with its edits."""
+    """Captions of the rows of a latent, and of the columns of its edits."""
     if "beta" in settings[0] and "prompt" not in settings[0]:
         alphas = list(dict.fromkeys(s["alpha"] for s in settings))
         betas = list(dict.fromkeys(s["beta"] for s in settings))
@@ -392,7 +399,7 @@ def _columns(settings: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str
 
 
 def _caption(setting: str, value: Any) -> str:
-    """A prompt, the words of a mapper's folder, or a number with its name."""
+    """Caption: a prompt, the words of a mapper's folder, or a number with its name."""
     if isinstance(value, float):
         return f"{setting} {value:.3g}"
     if setting == "mapper":
@@ -401,7 +408,7 @@ def _caption(setting: str, value: Any) -> str:
 
 
 def _split(tree: Any, parts: int) -> list[Any]:
-    """A tree of [N, …] as a list of trees of [N / parts, …]."""
+    """Splits a tree of [N, …] into a list of trees of [N / parts, …]."""
     leaves, structure = jax.tree.flatten(tree)
     split = [np.split(np.asarray(leaf), parts) for leaf in leaves]
     return [jax.tree.unflatten(structure, part) for part in zip(*split, strict=True)]

@@ -1,4 +1,4 @@
-"""Journal of a run: its results on disk as they are made, in order at the end."""
+"""Journal of a run: results on disk as they are made, put in order at the end."""
 
 import contextlib
 import itertools
@@ -13,20 +13,20 @@ from styleclip_jax import spaces
 from styleclip_jax.io import files, latent_files
 from styleclip_jax.models import stylegan2
 
-# Failures that are named.
+# Number of failures that are named.
 _NUM_SHOWN = 10
-# Latents in memory while parts are put in order.
+# Number of latents in memory while parts are put in order.
 _CHUNK = 1024
 
 
 class Journal:
-    """The results of a run, on disk as they are made.
+    """Journal of a run: its results on disk as they are made.
 
-    A process adds to a part of its own: to `.latents.partP` the latents of an edit, and
-    to `metrics.partP.jsonl` a line of the same number, which says that everything of
-    the edit is there. When all is done, the parts become NAME.npy (.npz in S) and
-    metrics.jsonl, in order. So it does not matter how many processes there are, and how
-    many there were before an interruption.
+    Each process adds to a part of its own: the latents of an edit to `.latents.partP`,
+    and a line of the same number to `metrics.partP.jsonl`. The line says that
+    everything of the edit is there. When all is done, the parts become NAME.npy (.npz
+    in S) and metrics.jsonl, in order. So the number of processes does not matter, nor
+    how many there were before an interruption.
     """
 
     def __init__(
@@ -38,18 +38,18 @@ class Journal:
         names: Sequence[str] = ("original", "edited"),
         process: int = 0,
     ) -> None:
-        """Opens the run in `outdir`, which may have some or all of its results.
+        """Opens the journal in `outdir`, which may have some or all of the results.
 
         Args:
           outdir: folder of the run.
           count: number of edits, N.
           space: "w_plus" or "s".
-          config: of the generator.
-          names: of the files of latents.
+          config: configuration of the generator.
+          names: names of the files of latents.
           process: number of this process.
 
         Attributes:
-          done: [N] bool, what was done when the run was opened and since.
+          done: [N] bool, edits that are done, before the run was opened or since.
 
         Raises:
           UserError: the folder cannot be written.
@@ -63,7 +63,7 @@ class Journal:
         self.paths = {n: outdir / (n + suffix) for n in names}
         self.metrics = outdir / "metrics.jsonl"
         self.done = np.ones(count, bool)
-        # It gets its name after all others.
+        # The file of metrics gets its name after all others.
         self.finished = self.metrics.exists()
         if not self.finished:
             self._part = _Part(outdir, process, names, int(np.prod(one)))
@@ -79,7 +79,7 @@ class Journal:
         """Stores edits whose other files are on disk: lines and latents [B, …].
 
         Raises:
-          UserError: they cannot be written; none of them is stored then.
+          UserError: the edits cannot be written; none of them is stored then.
         """
         self._part.append(lines, latent)
         self.done[list(indices)] = True
@@ -110,7 +110,7 @@ class Journal:
         return True
 
     def _clean(self) -> None:
-        """Removes the parts, and what was being written when processes were killed."""
+        """Removes the parts, and the unfinished files of processes that were killed."""
         for part in self._parts():
             part.remove()
         for folder in (
@@ -121,7 +121,7 @@ class Journal:
                 path.unlink()
 
     def read(self, name: str, count: int) -> Any:
-        """The first latents of this name, S as a tuple; once finished."""
+        """First latents of this name, S as a tuple; once the run is finished."""
         array = latent_files.read_array(self.paths[name])
         found: Any = latent_files.take(array, np.arange(min(count, len(array))))
         if self._space == "s":
@@ -129,12 +129,12 @@ class Journal:
         return found
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """The lines of all edits in order; once finished."""
+        """Lines of all edits in order; once the run is finished."""
         with self.metrics.open() as file:
             yield from map(json.loads, file)
 
     def _locate(self) -> "_Where":
-        """Where the parts of all processes have the edits."""
+        """Locates the edits in the parts of all processes."""
         count, parts = len(self.done), self._parts()
         part = np.full(count, -1, np.int32)
         record, offset = np.zeros((2, count), np.int64)
@@ -144,14 +144,14 @@ class Journal:
         return _Where(parts, part, record, offset)
 
     def _parts(self) -> "list[_Part]":
-        """The parts of all processes, of earlier ones too."""
+        """Parts of all processes, earlier ones included."""
         names, size = tuple(self.paths), int(np.prod(self._shape[1:]))
         found = sorted(self.outdir.glob("metrics.part*.jsonl"))
         numbers = [int(path.stem.removeprefix("metrics.part")) for path in found]
         return [_Part(self.outdir, number, names, size) for number in numbers]
 
     def _chunks(self, where: "_Where", name: str) -> Iterator[np.ndarray]:
-        """Latents in order, some at a time."""
+        """Latents in order, a chunk at a time."""
         count = len(where.part)
         for start in range(0, count, _CHUNK):
             stop = min(start + _CHUNK, count)
@@ -165,16 +165,16 @@ class Journal:
 
 
 def name(line: dict[str, Any]) -> str:
-    """What a line of metrics.jsonl is about, for people."""
+    """Name of the latent that a line of metrics.jsonl is about, for people."""
     return f"seed {line['seed']}" if "seed" in line else f"row {line['row']}"
 
 
 def describe_failures(journal: Journal, unit: str) -> list[str]:
-    """Lines on what was not finite in a finished run; none where all was.
+    """Lines on the failures of a finished run: results that were not finite.
 
     Args:
-      journal: of the run.
-      unit: what a result is called, such as "edit".
+      journal: journal of the run.
+      unit: name of a result, such as "edit".
     """
     failed = [line for line in journal.lines() if "failed_at" in line]
     lines = [
@@ -188,13 +188,13 @@ def describe_failures(journal: Journal, unit: str) -> list[str]:
 
 
 class _Where(NamedTuple):
-    """Where each edit is.
+    """Locations of the edits in the parts.
 
     Attributes:
-      parts: of all processes.
-      part: [N], which of them has it, -1 for none.
-      record: [N], number of its line and latents there.
-      offset: [N], where its line starts there.
+      parts: parts of all processes.
+      part: [N] number of the part that has the edit, -1 for none.
+      record: [N] number of its line and latents in that part.
+      offset: [N] byte at which its line starts there.
     """
 
     parts: "list[_Part]"
@@ -204,7 +204,7 @@ class _Where(NamedTuple):
 
 
 class _Part:
-    """What one process has done: lines, and latents of the same number."""
+    """Part of one process: lines, and latents of the same number."""
 
     def __init__(
         self, outdir: pathlib.Path, process: int, names: Sequence[str], size: int
@@ -212,11 +212,11 @@ class _Part:
         self.metrics = outdir / f"metrics.part{process}.jsonl"
         self._latents = outdir / f".latents.part{process}"
         self._names, self._size = names, size
-        # Number of edits, and of bytes of their lines.
+        # Numbers of edits, and of bytes of their lines.
         self._count, self._length = 0, 0
 
     def open(self) -> None:
-        """Goes on after what is whole, or makes the files."""
+        """Opens the part after its last whole edit, or makes its files."""
         for path in (self._latents, self.metrics):
             path.touch()
         self._length = sum(len(line) for line in self._whole_lines())
@@ -234,14 +234,14 @@ class _Part:
         self._length += len(text)
 
     def scan(self) -> Iterator[tuple[int, int]]:
-        """Where each whole line starts, and the index of its edit."""
+        """Byte at which each whole line starts, and the index of its edit."""
         start = 0
         for line in self._whole_lines():
             yield start, json.loads(line)["index"]
             start += len(line)
 
     def read(self, name: str, rows: np.ndarray) -> np.ndarray:
-        """Some latents, flat."""
+        """Latents of some rows, flat."""
         count = self._latents.stat().st_size // self._record_size
         shape = (count, len(self._names), self._size)
         stored = np.memmap(self._latents, "<f4", "r", shape=shape)
@@ -253,7 +253,7 @@ class _Part:
 
     @property
     def _record_size(self) -> int:
-        """Bytes of the latents of an edit."""
+        """Number of bytes of the latents of an edit."""
         return 4 * self._size * len(self._names)
 
     def _whole_lines(self) -> Iterator[bytes]:
@@ -265,7 +265,7 @@ class _Part:
 
 
 def _in_order(where: _Where) -> Iterator[bytes]:
-    """The lines of all edits."""
+    """Lines of all edits in order."""
     with contextlib.ExitStack() as stack:
         opened = [stack.enter_context(part.metrics.open("rb")) for part in where.parts]
         for part, offset in zip(where.part, where.offset, strict=True):

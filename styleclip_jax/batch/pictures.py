@@ -1,4 +1,4 @@
-"""Pictures of many latents: a source rendered into the files of styleclip-generate."""
+"""Pictures of many latents: renders a source into the files of styleclip-generate."""
 
 import dataclasses
 import functools
@@ -28,7 +28,7 @@ _pack = jax.jit(latents.pack)
 def _render(
     generator: Network, latent: Any, keys: jax.Array, noise: stylegan2.Noise
 ) -> jax.Array:
-    """Images [B, H, W, 3] of W+ or S, each with its own key."""
+    """Renders W+ or S as images [B, H, W, 3], each with its own key."""
     synthesize = (
         stylegan2.synthesize_styles
         if isinstance(latent, tuple)
@@ -44,11 +44,11 @@ def _render(
 
 @dataclasses.dataclass(frozen=True)
 class PictureRequest:
-    """How pictures are drawn.
+    """Settings of pictures: space of the latents, and noise.
 
     Attributes:
-      space: Space of the latents' file; told by their shape if absent.
-      noise: Noise of the layers: the stored one, a random one, or none.
+      space: Latent space of the file of latents; told by their shape if absent.
+      noise: Noise of the layers: the stored one (const), random, or none.
       seed: Seed of random noise.
     """
 
@@ -63,12 +63,12 @@ class PictureRequest:
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """Pictures of the latents of a source.
+    """Request for pictures of the latents of a source.
 
     Attributes:
       models: names of the networks; the generator is used.
-      source: the latents.
-      picture: how they are drawn.
+      source: source of the latents.
+      picture: settings of the pictures.
       output: files to write.
       settings: all of this by the names of the flags, for run.json.
     """
@@ -84,11 +84,14 @@ def carry_out(request: Request, listener: Listener) -> runs.Summary:
     """Renders every latent that is not rendered yet, and writes the sheet.
 
     Args:
-      request: what to render.
-      listener: is told how far it is.
+      request: pictures to render.
+      listener: listener for the progress.
+
+    Returns:
+      Summary of the run.
 
     Raises:
-      UserError: as of `runs.carry_out`, or the latents do not fit the generator.
+      UserError: as in `runs.carry_out`, or the latents do not fit the generator.
     """
     models, output, picture = request.models, request.output, request.picture
     mesh = parallel.make_mesh(jax.local_devices())

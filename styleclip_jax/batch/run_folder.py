@@ -1,4 +1,4 @@
-"""Folder of a run: what was run is written down, and compared when it goes on."""
+"""Folder of a run: a record of the run, which is compared when the run is resumed."""
 
 import importlib.metadata
 import pathlib
@@ -26,9 +26,9 @@ def begin(
     """Opens the folder of a run: writes run.json, or checks the one that is there.
 
     Args:
-      folder: new, empty, or that of the same run.
+      folder: new or empty folder, or that of the same run.
       program: name of the program.
-      settings: what decides the results, by the names of its flags.
+      settings: settings that decide the results, by the names of the flags.
       inputs: hash (or name) of each input.
       field: name of the setting that names the folder.
 
@@ -64,11 +64,11 @@ def begin(
 
 
 def difference(before: Any, now: Any, name: str = "") -> tuple[str, str] | None:
-    """The first difference of two records, as its name and "2, found 3"; None if equal.
+    """First difference of two records, as its name and "2, found 3"; None if equal.
 
     Args:
-      before, now: trees of dicts.
-      name: of the two.
+      before, now: records, trees of dicts.
+      name: name of the two records.
     """
     if isinstance(before, dict) and isinstance(now, dict):
         for key in sorted(before.keys() | now.keys()):
@@ -101,5 +101,5 @@ def _refuse_differences(
 
 
 def _plain(value: Any) -> Any:
-    """A setting as JSON holds it."""
+    """Setting as JSON holds it: a tuple as a list."""
     return list(value) if isinstance(value, tuple) else value

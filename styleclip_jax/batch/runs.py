@@ -1,4 +1,4 @@
-"""Run: a task over all latents of a source, in a folder, from where it stopped."""
+"""Run: a task over all latents of a source, into a folder, resumable."""
 
 import dataclasses
 import functools
@@ -21,13 +21,13 @@ from styleclip_jax.progress import Listener
 
 @dataclasses.dataclass(frozen=True)
 class Output:
-    """Files that a run writes, and how fast.
+    """Output of a run: its folder, its files and the batch size.
 
     Attributes:
       outdir: Folder for the results.
       images: Format of the images; npy is float32 in [-1, 1], for exact work.
       grid: Number of latents on the sheet grid.png, 0 for no sheet.
-      batch_size: Latents per device at a time; auto finds by trying how many fit, or
+      batch_size: Number of latents per device at a time; auto tries how many fit, or
         on a CPU how many are fastest.
     """
 
@@ -46,20 +46,20 @@ class Output:
 
 
 class Work(NamedTuple):
-    """A task, where its results go, and what run.json says of it.
+    """Work of a run: a task, its output, and its record for run.json.
 
     Attributes:
       program: name of the program.
-      settings: what decides the results, by the names of the flags.
-      inputs: gives the hash (or name) of each input.
+      settings: settings that decide the results, by the names of the flags.
+      inputs: () → hash (or name) of each input.
       output: files to write.
-      source: the latents.
-      task: what is done with each.
-      space: of the results, w_plus or s.
-      names: of the files of latents.
+      source: source of the latents.
+      task: task for each latent.
+      space: latent space of the results, w_plus or s.
+      names: names of the files of latents.
       steps: units of work per result.
-      unit: what they are called.
-      result: what a result is called.
+      unit: name of these units, such as "step".
+      result: name of a result, such as "edit".
     """
 
     program: str
@@ -76,16 +76,16 @@ class Work(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """A run that has ended.
+    """Summary of a run that has ended.
 
     Attributes:
-      journal: of the run.
+      journal: journal of the run.
       complete: whether every result is there.
-      made: number of results that were made now.
-      seconds: that took.
-      size: latents per device at a time.
-      failures: lines on what was not finite, or could not be written.
-      succeeded: whether there is no such failure.
+      made: number of results that this call made.
+      seconds: time that they took.
+      size: number of latents per device at a time.
+      failures: lines on results that were not finite, or could not be written.
+      succeeded: whether the run is complete without such a failure.
     """
 
     journal: Journal
@@ -103,13 +103,16 @@ def carry_out(
     mesh: jax.sharding.Mesh,
     listener: Listener,
 ) -> Summary:
-    """Makes every result that is not made yet.
+    """Makes every result of a run that is missing.
 
     Args:
-      work: what to do.
-      config: of the generator.
+      work: task and output of the run.
+      config: configuration of the generator.
       mesh: devices of this process.
-      listener: is told how far it is.
+      listener: listener for the progress.
+
+    Returns:
+      Summary of the run.
 
     Raises:
       UserError: the folder is of another run or cannot be written, or a batch does not
@@ -136,7 +139,7 @@ def carry_out(
         lines = stream.describe_unwritten(failures, journal)
     succeeded = complete and not lines
     if complete and jax.process_index():
-        # One process says it for all.
+        # Process 0 reports the failures of all.
         lines = []
     return Summary(journal, complete, total, seconds, size, lines, succeeded)
 
@@ -163,7 +166,7 @@ def _open(work: Work, mesh: jax.sharding.Mesh) -> tuple[pathlib.Path, int]:
 
 
 def _batch_size(record: pathlib.Path, text: str, find: Callable[[], int]) -> int:
-    """The batch size; what auto has found is kept for a run that is resumed."""
+    """Batch size; the one that auto has found is kept for a run that is resumed."""
     if text != stream.AUTO:
         return int(text)
     document, kind = files.read_json(record), jax.local_devices()[0].device_kind

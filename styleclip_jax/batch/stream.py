@@ -1,13 +1,13 @@
-"""A stream of work: latents of any number, through the devices, into files.
+"""Stream of work: any number of latents, through the devices, into files.
 
-Batches are placed on the devices ahead of time and work on them is queued there without
-waiting; results are fetched and written by threads while the next ones are computed.
-So memory is that of a few batches, however many latents there are.
+Batches are placed on the devices ahead of time, and work on them is queued there
+without waiting. Threads fetch and write results while the next ones are computed. So
+the memory holds a few batches, however many latents there are.
 
-Latents are taken in batches of `batch_size`, one for each device at a time. Which
+A batch has `batch_size` latents, and each device takes one batch at a time. Which
 latents share a batch depends on their order and on that size alone: neither on the
 number of devices and processes, nor on what an interrupted run has done. A result thus
-is the same to the last bit however many there are.
+is the same to the last bit on any number of devices and processes.
 """
 
 import collections
@@ -33,11 +33,11 @@ from styleclip_jax.io import files, images
 
 AUTO = "auto"
 
-# Batches whose work is queued on the devices behind the one that is written.
+# Number of batches that are queued on the devices behind the one that is written.
 _AHEAD = 2
-# Files are written side by side, since each waits for the disk.
+# Number of files that are written side by side, since each waits for the disk.
 _WRITERS = 8
-# A larger batch must be faster by this factor on a CPU, whose memory is not tried out.
+# Speedup that a larger batch must bring on a CPU, whose memory is not tried out.
 _GAIN = 1.05
 _LARGEST_BATCH = 1024
 _NUM_SHOWN = 10
@@ -45,20 +45,20 @@ _WAIT_SECONDS = 0.2
 
 
 class Task(NamedTuple):
-    """What is to be done with every latent.
+    """Task of a run: the work on every latent, and its files.
 
     Attributes:
-      variants: number of results per latent; the index of a result is that of its
+      variants: number of results per latent. The index of a result is that of its
         latent times this number, plus its variant.
       prepare: (batch as the source has it) → latents.
       compute: (latents, rows [B] in the source, variant, report) → `Outcome` on the
         devices, which may still be under way.
-      describe: (row, variant) → what metrics.jsonl says beside index and terms.
-      image_format: one of `images.FORMATS`.
-      probe: (latents, rows) → something on the devices that takes the memory of
+      describe: (row, variant) → entries of metrics.jsonl beside index and terms.
+      image_format: format of the images, one of `images.FORMATS`.
+      probe: (latents, rows) → value on the devices that takes the memory of
         `compute`, to try batch sizes.
-      folders: of further files, beside images/.
-      write: (index, row, `Outcome` of this one on the host) writes further files.
+      folders: folders of additional files, beside images/.
+      write: (index, row, `Outcome` of one result on the host) writes additional files.
     """
 
     variants: int
@@ -72,12 +72,12 @@ class Task(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What the devices work on at a time.
+    """Step of the stream: the latents that the devices work on at a time.
 
     Attributes:
-      rows: [devices · B] latents, a batch for each device in turn. What is missing in
-        the last ones is filled up by repetition.
-      wanted: [devices · B] bool, False for repetitions.
+      rows: [devices · B] rows of latents, a batch for each device in turn. The last
+        batches are padded by repeating rows.
+      wanted: [devices · B] bool, False for padding.
     """
 
     rows: np.ndarray
@@ -85,7 +85,7 @@ class Step(NamedTuple):
 
 
 class Failures:
-    """Results that could not be written."""
+    """Failures of a stream: results that could not be written."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -98,10 +98,10 @@ class Failures:
 
 
 def find_batch_size(source: LatentSource, task: Task, mesh: jax.sharding.Mesh) -> int:
-    """Number of latents per device at a time, found by trying.
+    """Batch size, the number of latents per device at a time, found by trying.
 
-    Doubles it until the memory of an accelerator is full, or until a CPU gets no
-    faster, or until there are no more latents.
+    The size is doubled until the memory of an accelerator is full, or until a CPU gets
+    no faster, or until there are no more latents.
     """
     limit = min(_LARGEST_BATCH, math.ceil(len(source) / mesh.size))
 
@@ -111,7 +111,7 @@ def find_batch_size(source: LatentSource, task: Task, mesh: jax.sharding.Mesh) -
 
         def run() -> list[Any]:
             latent = task.prepare(batch)
-            # As many at a time as there will be.
+            # A run will have as many at a time.
             return [task.probe(latent, rows) for _ in range(_AHEAD)]
 
         jax.block_until_ready(run())
@@ -123,15 +123,15 @@ def find_batch_size(source: LatentSource, task: Task, mesh: jax.sharding.Mesh) -
 
 
 def largest(seconds: Callable[[int], float], limit: int, *, by_speed: bool) -> int:
-    """The largest of 1, 2, 4, … that fits, or the fastest per item.
+    """Largest size of 1, 2, 4, … that fits, or the fastest one per item.
 
     Args:
-      seconds: time that a batch of this size takes; may run out of memory.
-      limit: number that need not be exceeded.
-      by_speed: whether to stop where a larger one gains little.
+      seconds: (size) → time that a batch takes; may run out of memory.
+      limit: size that need not be exceeded.
+      by_speed: whether to stop where a larger size gains little.
 
     Raises:
-      UserError: not even one fits.
+      UserError: not even a size of 1 fits.
     """
     best, size, rate = 0, 1, 0.0
     while size < 2 * limit:
@@ -152,13 +152,13 @@ def largest(seconds: Callable[[int], float], limit: int, *, by_speed: bool) -> i
 
 
 def steps(count: int, size: int, devices: int, done: np.ndarray) -> Iterator[Step]:
-    """The work of this process.
+    """Steps of this process over the batches that are not done.
 
     Args:
       count: number of latents, N.
-      size: latents per device at a time.
-      devices: of this process.
-      done: [N · variants] bool; batches that are done are left out.
+      size: number of latents per device at a time.
+      devices: number of devices of this process.
+      done: [N · variants] bool, results that are done.
     """
     size = min(size, count)
     numbers = parallel.share(math.ceil(count / size))
@@ -177,7 +177,7 @@ def steps(count: int, size: int, devices: int, done: np.ndarray) -> Iterator[Ste
 
 
 def count_open(count: int, size: int, done: np.ndarray) -> int:
-    """Number of results that this process has to make; arguments as of `steps`."""
+    """Number of results that this process has to make; arguments as in `steps`."""
     numbers, variants = parallel.share(math.ceil(count / size)), len(done) // count
     rows = slice(numbers.start * size * variants, numbers.stop * size * variants)
     return int((~done[rows]).sum())
@@ -191,18 +191,18 @@ def run(
     mesh: jax.sharding.Mesh,
     report: progress.Report,
 ) -> Failures:
-    """Makes all results that the journal does not have; those of this process.
+    """Runs the stream: makes this process's results that the journal does not have.
 
     Args:
-      task: what to do.
-      source: with which latents.
-      journal: where results go.
-      size: latents per device at a time.
+      task: task for each latent.
+      source: source of the latents.
+      journal: journal that the results go to.
+      size: number of latents per device at a time.
       mesh: devices of this process.
       report: is called with the units of work that are done, over all latents.
 
     Returns:
-      What could not be written.
+      Results that could not be written.
 
     Raises:
       UserError: a batch does not fit into the memory of a device.
@@ -255,7 +255,7 @@ def run(
 
 
 def finish(journal: Journal) -> bool:
-    """Puts the results of all processes in order; process 0 does it, others wait.
+    """Finishes the journal of all processes: process 0 orders it, others wait.
 
     Returns:
       Whether every result is there.
@@ -266,7 +266,7 @@ def finish(journal: Journal) -> bool:
     outdir = journal.outdir
     if index := jax.process_index():
         marker = outdir / _marker(index)
-        # If the folder is gone, so is what could be waited for.
+        # Without the folder there is nothing to wait for.
         if outdir.is_dir():
             marker.touch()
         _wait_while(marker.exists)
@@ -281,13 +281,13 @@ def finish(journal: Journal) -> bool:
 
 
 def forget_ended(outdir: pathlib.Path) -> None:
-    """Removes what the processes of an interrupted run have left to say they ended."""
+    """Removes the markers of ended processes that an interrupted run has left."""
     for marker in outdir.glob(_marker("*")):
         marker.unlink()
 
 
 def describe_unwritten(failures: Failures, journal: Journal) -> list[str]:
-    """Lines on what is missing."""
+    """Lines on the results that could not be written."""
     lines = [f"failed: {message}" for message in failures.first]
     if jax.process_index():
         return lines
@@ -309,7 +309,7 @@ def _keep(
     writers: concurrent.futures.Executor,
     failures: Failures,
 ) -> None:
-    """Fetches and writes a batch; the journal comes last, it says that all is there."""
+    """Fetches and writes a batch; the journal is last, as it says that all is there."""
     host = jax.device_get(outcome)
     indices = {i: int(index[i]) for i in places}
     jobs = {
@@ -336,7 +336,7 @@ def _keep(
 
 
 def _advance(report: progress.Report, latents: int, steps: int) -> None:
-    """Reports steps that a batch of latents has taken."""
+    """Reports the steps of a batch of latents as units of work."""
     report(latents * steps)
 
 
@@ -365,7 +365,7 @@ def _folders(task: Task) -> list[str]:
 
 
 def _shrink(task: Task, outcome: Outcome) -> Outcome:
-    """Images with 8 bits unless float32 is asked for: a fourth to fetch."""
+    """Outcome with 8-bit images, a fourth to fetch, unless float32 is asked for."""
     if task.image_format == "npy":
         return outcome
     if task.image_format == "none" and task.write is None:
@@ -375,12 +375,12 @@ def _shrink(task: Task, outcome: Outcome) -> Outcome:
 
 @jax.jit
 def _to_uint8(image: jax.Array) -> jax.Array:
-    """`images.to_uint8` on the devices."""
+    """Images in 8 bits, as by `images.to_uint8`, on the devices."""
     return jnp.clip(jnp.rint((image + 1) * 127.5), 0, 255).astype(jnp.uint8)
 
 
 def _marker(process: Any) -> str:
-    """Name of the file that says that a process has done its share."""
+    """Name of the marker, a file that says that a process has done its share."""
     return f".ended{process}"
 
 

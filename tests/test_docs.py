@@ -23,18 +23,20 @@ import pytest
 from convert import __main__
 from tests import golden_data, programs, tiny, torch_format
 
-ROOT = pathlib.Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+DOCUMENTS = [
+    programs.REPOSITORY / "README.md",
+    *sorted((programs.REPOSITORY / "docs").glob("*.md")),
+]
+PROJECT = tomllib.loads((programs.REPOSITORY / "pyproject.toml").read_text())["project"]
 
 # Part of a command, and where the command runs instead.
 FLAGS_ALONE = {
     "models/": "official weights",
-    "--photos": "test_inversion.py",
-    "styleclip-evaluate": "test_evaluate.py",
-    "styleclip-app": "test_app.py",
-    "--num_processes": "test_scale.py",
-    "examples.": "test_paper.py, test_examples.py",
+    "--photos": "cli/test_invert.py",
+    "styleclip-evaluate": "cli/test_evaluate.py",
+    "styleclip-app": "cli/test_app.py",
+    "--num_processes": "cli/test_many_edits.py",
+    "examples.": "examples/test_paper.py, examples/test_examples.py",
     "train.demo": "hours",
 }
 # Values that make a run short, of the flags that a command has.
@@ -112,7 +114,9 @@ def parse(module: Any, name: str, arguments: list[str]) -> None:
 def test_programs_and_flags_of_the_commands_exist(command: str) -> None:
     name, arguments = split(command)
     if name == "make":
-        targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        targets = re.findall(
+            r"^(\w+):", (programs.REPOSITORY / "Makefile").read_text(), re.MULTILINE
+        )
         assert {*arguments} <= {*targets}
     elif name == "pip":
         extras = PROJECT["optional-dependencies"]
@@ -195,7 +199,7 @@ def test_commands_run(
 
 def test_every_kind_of_file_is_described() -> None:
     for name in ("README.md", "docs/conversion.md"):
-        text = (ROOT / name).read_text()
+        text = (programs.REPOSITORY / name).read_text()
         files = re.findall(r"python -m convert (\S+) --output", text)
         assert {pathlib.PurePath(x).name for x in files} >= {
             *OFFICIAL.keys() - {"ffhq.pkl"},
@@ -206,7 +210,7 @@ def test_every_kind_of_file_is_described() -> None:
 
 
 def test_python_example_runs() -> None:
-    (code,) = blocks((ROOT / "README.md").read_text(), "python")
+    (code,) = blocks((programs.REPOSITORY / "README.md").read_text(), "python")
     variables: dict[str, Any] = {}
     exec(compile(code, "README.md", "exec"), variables)
     result = variables["result"]
@@ -225,11 +229,11 @@ def test_error_lines_are_those_of_the_programs() -> None:
     texts = [
         node.value
         for folder in ("styleclip_jax", "convert", "train")
-        for file in (ROOT / folder).rglob("*.py")
+        for file in (programs.REPOSITORY / folder).rglob("*.py")
         for node in ast.walk(ast.parse(file.read_text()))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     ]
-    text = (ROOT / "docs" / "troubleshooting.md").read_text()
+    text = (programs.REPOSITORY / "docs" / "troubleshooting.md").read_text()
     table = text.partition("## Error lines")[2].partition("\n## ")[0]
     lines = re.findall(r"^\| `(.+?)` \|", table, re.MULTILINE)
     assert len(lines) > 15

@@ -1,20 +1,18 @@
 """Fixtures of program runs."""
 
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
 from styleclip_jax import loading
 from styleclip_jax.cli import edit
-from styleclip_jax.io import direction_files
-from styleclip_jax.methods import global_directions
+from styleclip_jax.io import checkpoints, direction_files
+from styleclip_jax.methods import global_directions, mapper
 from tests import programs, tiny
-from tests.test_cli import Program
-
-Program = Callable[..., tuple[int, str, str]]
+from tests.programs import Program
 
 
 @pytest.fixture
@@ -51,7 +49,7 @@ def relevance(models: dict[str, str], tmp_path: pathlib.Path) -> pathlib.Path:
     count = int(global_directions.channels_of(LAYOUT, layers).sum())
     rows = random.randn(count, tiny.CLIP.embed_dim)
     total = sum(layer.channels for layer in LAYOUT)
-    origins = loading.origins(models["generator"], models["clip"])
+    origin = loading.Models(generator=models["generator"], clip=models["clip"])
     path = tmp_path / "relevance.safetensors"
     direction_files.write_relevance(
         path,
@@ -63,8 +61,50 @@ def relevance(models: dict[str, str], tmp_path: pathlib.Path) -> pathlib.Path:
             {},
         ),
         layout=LAYOUT,
-        generator=origins[0],
-        clip=origins[1],
+        generator=origin.generator_origin(),
+        clip=origin.clip_origin(),
     )
     (tmp_path / "templates.txt").write_text("a {}\nthe {}\n")
     return path
+
+
+@pytest.fixture
+def direction(
+    relevance: pathlib.Path,
+    models: dict[str, str],
+    tmp_path: pathlib.Path,
+) -> dict[str, Any]:
+    """Flags of a run of styleclip-edit on many latents."""
+    w = np.random.RandomState(2).randn(27, 12).astype(np.float32)
+    np.save(tmp_path / "w.npy", w)
+    return models | {
+        "method": "direction",
+        "directions": relevance,
+        "templates": tmp_path / "templates.txt",
+        "prompt": "cat",
+        "neutral": "dog",
+        "alpha": "1,2",
+        "num_channels": 9,
+        "latents": tmp_path / "w.npy",
+        "batch_size": 2,
+        "images": "jpg",
+        "grid": 2,
+    }
+
+
+@pytest.fixture
+def mappers(models: dict[str, str], tmp_path: pathlib.Path) -> list[str]:
+    """Two mappers of one layer, the second of twice the weights."""
+    config = mapper.MapperConfig(levels=("coarse",), w_dim=12, num_layers=1)
+    network = tiny.mapper_network(config)
+    for factor, name in ((1, "a"), (2, "b")):
+        loading.save_mapper(
+            tmp_path / name,
+            jax.tree.map(lambda x, factor=factor: factor * x, network.params),
+            config,
+            prompt=name,
+            generator=checkpoints.fingerprint(models["generator"]),
+            clip="tiny",
+            training={},
+        )
+    return [str(tmp_path / name) for name in "ab"]

@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,7 @@ from PIL import Image
 
 from styleclip_jax.cli import edit
 from tests import tiny
-
-Program = Callable[..., tuple[int, str, str]]
+from tests.programs import Program
 
 
 @pytest.mark.parametrize("space", ["w_plus", "s"])

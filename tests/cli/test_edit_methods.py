@@ -17,7 +17,7 @@ from styleclip_jax.methods import global_directions, mapper
 from styleclip_jax.models import stylegan2
 from styleclip_jax.models.network import Network
 from tests import tiny
-from tests.test_cli import Program
+from tests.programs import Program
 
 LAYOUT = tiny.GENERATOR.style_layout
 MAPPER = mapper.MapperConfig(levels=("coarse",), w_dim=12, num_layers=1)

@@ -3,7 +3,6 @@
 import csv
 import json
 import pathlib
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,8 +22,8 @@ from styleclip_jax.models import clip, clip_input
 from styleclip_jax.models.network import Network
 from styleclip_jax.toy import attributes, judge
 from tests import programs, tiny
+from tests.programs import Program
 
-Program = Callable[..., tuple[int, str, str]]
 LAYOUT = tiny.GENERATOR.style_layout
 CHANNELS = sum(layer.channels for layer in LAYOUT)
 

@@ -11,60 +11,12 @@ import jax
 import numpy as np
 import pytest
 
-from styleclip_jax import loading
 from styleclip_jax.cli import edit
-from styleclip_jax.io import checkpoints, latent_files
-from styleclip_jax.methods import mapper
-from tests import tiny
-from tests.test_cli import Program
+from styleclip_jax.io import latent_files
+from tests import programs, tiny
+from tests.programs import Program
 
-ROOT = pathlib.Path(__file__).parent.parent
-
-
-# The programs.
-
-
-@pytest.fixture
-def direction(
-    relevance: pathlib.Path,
-    models: dict[str, str],
-    tmp_path: pathlib.Path,
-) -> dict[str, Any]:
-    """Flags of a run of styleclip-edit on many latents."""
-    w = np.random.RandomState(2).randn(27, 12).astype(np.float32)
-    np.save(tmp_path / "w.npy", w)
-    return models | {
-        "method": "direction",
-        "directions": relevance,
-        "templates": tmp_path / "templates.txt",
-        "prompt": "cat",
-        "neutral": "dog",
-        "alpha": "1,2",
-        "num_channels": 9,
-        "latents": tmp_path / "w.npy",
-        "batch_size": 2,
-        "images": "jpg",
-        "grid": 2,
-    }
-
-
-def _mappers(models: dict[str, str], folder: pathlib.Path) -> list[str]:
-    config = mapper.MapperConfig(levels=("coarse",), w_dim=12, num_layers=1)
-    for i, name in enumerate("ab"):
-        params = jax.tree.map(lambda x, i=i: (i + 1) * x, tiny.mapper_network(config))
-        loading.save_mapper(
-            folder / name,
-            params.params,
-            config,
-            prompt=name,
-            generator=checkpoints.fingerprint(models["generator"]),
-            clip="tiny",
-            training={},
-        )
-    return [str(folder / name) for name in "ab"]
-
-
-README = (ROOT / "README.md").read_text()
+README = (programs.REPOSITORY / "README.md").read_text()
 
 
 def edited_by_program(folder: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
@@ -107,8 +59,8 @@ def test_exported_edit_runs_by_itself(
 @pytest.mark.parametrize("method", ["optimization", "mapper"])
 def test_exported_edit_takes_its_weights_from_beside(
     run: Program,
-    models: dict[str, str],
     tmp_path: pathlib.Path,
+    mappers: list[str],
     monkeypatch: pytest.MonkeyPatch,
     method: str,
 ) -> None:
@@ -117,8 +69,7 @@ def test_exported_edit_takes_its_weights_from_beside(
     np.save("w_plus.npy", w_plus)
     options: dict[str, Any] = {"latents": "w_plus.npy", "images": "npy"}
     if method == "mapper":
-        paths = _mappers(models, tmp_path)
-        options |= {"method": method, "mapper": paths[0], "steps": None}
+        options |= {"method": method, "mapper": mappers[0], "steps": None}
     assert run(edit, **options)[0] == 0
     assert run(edit, **options, export="edit.jax", export_weights="beside")[0] == 0
     program = jax.export.deserialize(bytearray(pathlib.Path("edit.jax").read_bytes()))

@@ -1,7 +1,5 @@
 """styleclip-generate: latents, images, sheets."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,8 +8,7 @@ from styleclip_jax.cli import generate
 from styleclip_jax.io import images
 from styleclip_jax.models import stylegan2
 from tests import tiny
-
-Program = Callable[..., tuple[int, str, str]]
+from tests.programs import Program
 
 
 def test_generate_writes_latents_images_and_sheet(run: Program, tmp_path) -> None:

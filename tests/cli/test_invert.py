@@ -11,32 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from styleclip_jax import loading
+from styleclip_jax import loading, losses
 from styleclip_jax.batch import journal
 from styleclip_jax.cli import invert
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints
-from styleclip_jax.models import e4e, stylegan2
+from styleclip_jax.methods import inversion, optimization
+from styleclip_jax.models import e4e
 from styleclip_jax.photos import align
 from styleclip_jax.photos import crops as photo_crops
 from tests import programs, tiny
-
-ENCODER = e4e.E4eConfig(
-    num_blocks=(1, 1, 1),
-    widths=(6, 8, 10),
-    reduction=3,
-    w_dim=tiny.GENERATOR.w_dim,
-    num_rows=tiny.GENERATOR.num_rows,
-    input_size=16,
-)
-
-
-@functools.cache
-def render() -> Any:
-    network = tiny.generator()
-    synthesize = jax.jit(functools.partial(stylegan2.synthesize, config=network.config))
-    return functools.partial(synthesize, network.params)
-
 
 # The program.
 
@@ -47,16 +31,12 @@ def models(
 ) -> dict[str, str]:
     """Flags that name tiny networks on disk."""
     folder = tmp_path_factory.mktemp("models") / "encoder"
-    rng = np.random.default_rng(0)
-    params = {
-        name: rng.uniform(-0.3 if name.endswith("kernel") else 0.1, 0.3, shape)
-        for name, shape in e4e.param_shapes(ENCODER).items()
-    }
+    encoder = tiny.encoder(scale=0.3)
     checkpoints.save_network(
         folder,
         kind="e4e",
-        params=params,
-        config=ENCODER,
+        params=encoder.params,
+        config=encoder.config,
         source={"note": "random"},
     )
     return models | {"encoder": str(folder)}
@@ -119,7 +99,7 @@ def test_program_writes_everything_that_it_promises(
     assert [face["file"] for face in faces] == files
     corners = np.array([(0, 0), (0, 23), (23, 23), (23, 0)]) - 0.5
     np.testing.assert_array_equal(faces[3]["quad"], corners)
-    image = render()(w_plus)
+    image = tiny.render(w_plus)
     for i, line in enumerate(metrics):
         found = np.load(finished / "images" / f"{i:06d}.npy")
         np.testing.assert_allclose(found, image[i], atol=1e-5)
@@ -200,6 +180,15 @@ def test_other_flags_and_other_photos_are_refused(
     path.write_bytes(content)
 
 
+def inverted() -> optimization.Result:
+    """The inversion of four photos, in few steps."""
+    networks = losses.Networks(tiny.generator(), tiny.clip_network())
+    config = inversion.InversionConfig(w_steps=1, refine_steps=1)
+    run = functools.partial(inversion.invert, config=config)
+    photos = tiny.render(tiny.w_plus(4))
+    return jax.jit(jax.vmap(run, in_axes=(None, 0)))(networks, photos)
+
+
 def test_faces_whose_loss_is_not_finite_are_named(
     models: dict[str, str],
     folder: pathlib.Path,
@@ -207,7 +196,7 @@ def test_faces_whose_loss_is_not_finite_are_named(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    broken = result()._replace(failed_at=np.array([-1, 7, -1, -1]))
+    broken = inverted()._replace(failed_at=np.array([-1, 7, -1, -1]))
     broken = broken._replace(latent=broken.latent.at[3].set(jnp.nan))
     monkeypatch.setattr(invert, "inverter", lambda *_: lambda crops, report: broken)
     photos = ",".join(str(folder / f"face{i}.png") for i in range(4))

@@ -1,6 +1,5 @@
 """styleclip-edit on many latents: devices, processes, prompts, mappers, refusals."""
 
-import hashlib
 import json
 import os
 import pathlib
@@ -15,52 +14,12 @@ import jax
 import numpy as np
 import pytest
 
-from styleclip_jax import loading, parallel
+from styleclip_jax import parallel
 from styleclip_jax.cli import edit
 from styleclip_jax.editing import editors
-from styleclip_jax.io import checkpoints
-from styleclip_jax.methods import mapper
 from styleclip_jax.models import stylegan2
 from tests import programs, tiny
-from tests.test_cli import Program
-
-ROOT = pathlib.Path(__file__).parent.parent
-
-
-def hashes(folder: pathlib.Path) -> dict[str, str]:
-    """SHA-256 of every file, but for what names the devices."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "run.json"
-    }
-
-
-# The programs.
-
-
-@pytest.fixture
-def direction(
-    relevance: pathlib.Path,
-    models: dict[str, str],
-    tmp_path: pathlib.Path,
-) -> dict[str, Any]:
-    """Flags of a run of styleclip-edit on many latents."""
-    w = np.random.RandomState(2).randn(27, 12).astype(np.float32)
-    np.save(tmp_path / "w.npy", w)
-    return models | {
-        "method": "direction",
-        "directions": relevance,
-        "templates": tmp_path / "templates.txt",
-        "prompt": "cat",
-        "neutral": "dog",
-        "alpha": "1,2",
-        "num_channels": 9,
-        "latents": tmp_path / "w.npy",
-        "batch_size": 2,
-        "images": "jpg",
-        "grid": 2,
-    }
+from tests.programs import Program
 
 
 def launch(options: dict[str, Any], cache: pathlib.Path) -> subprocess.Popen[str]:
@@ -71,7 +30,7 @@ def launch(options: dict[str, Any], cache: pathlib.Path) -> subprocess.Popen[str
     arguments = [f"--{name}={value}" for name, value in options.items()]
     return subprocess.Popen(
         [sys.executable, "-m", "styleclip_jax.cli.edit", *arguments],
-        cwd=ROOT,
+        cwd=programs.REPOSITORY,
         env=environment,
         text=True,
         stdout=subprocess.PIPE,
@@ -87,7 +46,7 @@ def test_four_devices_two_processes_and_a_kill_end_the_same(
     cache = tmp_path / "cache"
     code, out, _ = run(edit, **direction, steps=None, outdir=tmp_path / "four")
     assert code == 0, out
-    expected = hashes(tmp_path / "four")
+    expected = programs.hashes(tmp_path / "four")
     assert len(expected) == 2 * 27 + 4
     # One device, killed; programs are kept in the user's cache.
     process = launch(direction | {"outdir": tmp_path / "killed"}, cache)
@@ -115,7 +74,7 @@ def test_four_devices_two_processes_and_a_kill_end_the_same(
             process.kill()
     assert [process.returncode for process in processes] == [0, 0], printed
     assert "latents are done" in printed[0]
-    assert hashes(tmp_path / "killed") == expected
+    assert programs.hashes(tmp_path / "killed") == expected
 
 
 def test_several_prompts_equal_single_ones_and_compile_nothing_new(
@@ -164,29 +123,10 @@ def test_several_prompts_equal_single_ones_and_compile_nothing_new(
         jax.monitoring.unregister_event_duration_listener(remember)
 
 
-def _mappers(models: dict[str, str], folder: pathlib.Path) -> list[str]:
-    config = mapper.MapperConfig(levels=("coarse",), w_dim=12, num_layers=1)
-    for i, name in enumerate("ab"):
-        params = jax.tree.map(lambda x, i=i: (i + 1) * x, tiny.mapper_network(config))
-        loading.save_mapper(
-            folder / name,
-            params.params,
-            config,
-            prompt=name,
-            generator=checkpoints.fingerprint(models["generator"]),
-            clip="tiny",
-            training={},
-        )
-    return [str(folder / name) for name in "ab"]
-
-
 def test_several_mappers_edit_every_latent(
-    run: Program,
-    models: dict[str, str],
-    tmp_path: pathlib.Path,
+    run: Program, mappers: list[str], tmp_path: pathlib.Path
 ) -> None:
-    paths = _mappers(models, tmp_path)
-    options = {"method": "mapper", "mapper": ",".join(paths), "strength": 0.01}
+    options = {"method": "mapper", "mapper": ",".join(mappers), "strength": 0.01}
     code, out, _ = run(edit, **options, seeds="0-1", prompt=None, steps=None)
     assert code == 0, out
     step = np.load(tmp_path / "out/edited.npy") - np.load(tmp_path / "out/original.npy")
@@ -195,7 +135,7 @@ def test_several_mappers_edit_every_latent(
     np.testing.assert_allclose(step[1::2], 2 * step[::2], atol=1e-5)
     assert np.abs(step).max() > 1e-3
     lines = [json.loads(x) for x in (tmp_path / "out/metrics.jsonl").open()]
-    assert [line["mapper"] for line in lines] == paths * 2
+    assert [line["mapper"] for line in lines] == mappers * 2
 
 
 def test_sharded_edit_needs_no_communication(

@@ -18,14 +18,12 @@ TRAINING = (
 )
 CONDITIONAL = _ADA / "conditional" / "network-snapshot-cond.pkl"
 TENSORFLOW = _ADA / "tf_legacy" / "stylegan2-tiny-config-f.pkl"
-
 CONFIGS = {
     CONVERTED: GeneratorConfig(64, 64, 64, 0, 8, (32, 32, 32, 32, 16)),
     TRAINING: GeneratorConfig(32, 32, 32, 0, 8, (24, 24, 16, 16)),
     CONDITIONAL: GeneratorConfig(32, 32, 48, 3, 8, (24, 24, 24, 16)),
     TENSORFLOW: GeneratorConfig(32, 48, 48, 0, 8, (24, 24, 24, 16)),
 }
-
 each_file = pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 
 

@@ -14,8 +14,6 @@ TABLE = (
     Rule(r"fc(\d)\.bias", lambda match: f"fc{int(match[1])}/bias"),
     Rule(r"step", None),
 )
-
-
 SHAPES = {"fc0/kernel": (2, 3), "fc0/bias": (3,)}
 
 

@@ -21,18 +21,19 @@ from examples import (
 from styleclip_jax import loading, losses
 from styleclip_jax.methods import optimization
 from styleclip_jax.models import stylegan2
-from tests import tiny
+from tests import programs, tiny
 
-ROOT = pathlib.Path(__file__).parent.parent
 EXAMPLES = sorted(
-    path for path in (ROOT / "examples").glob("*.py") if path.stem != "__init__"
+    path
+    for path in (programs.REPOSITORY / "examples").glob("*.py")
+    if path.stem != "__init__"
 )
 CONFIG = optimization.OptimizationConfig(steps=20, learning_rate=0.1, l2_lambda=0.0)
 BATCH = 2
 
 
 def test_five_variants_are_described() -> None:
-    text = (ROOT / "docs" / "variants.md").read_text()
+    text = (programs.REPOSITORY / "docs" / "variants.md").read_text()
     assert len(EXAMPLES) == 5
     for path in EXAMPLES:
         assert f"python -m examples.{path.stem}" in text

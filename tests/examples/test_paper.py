@@ -1,7 +1,6 @@
 """The paper's tables and figures, with tiny networks."""
 
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,8 +13,7 @@ from styleclip_jax import loading
 from styleclip_jax.io import checkpoints
 from styleclip_jax.methods import mapper
 from tests import programs, tiny
-
-Program = Callable[..., tuple[int, str, str]]
+from tests.programs import Program
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import pathlib
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,12 +20,11 @@ from styleclip_jax.editing import estimation
 from styleclip_jax.methods import channel_relevance
 from styleclip_jax.methods.channel_relevance import RelevanceConfig
 from tests import programs, tiny
+from tests.programs import Program
 from train import global_directions, relevance_run
 
 CONFIG = RelevanceConfig(num_samples=3, num_statistics=20, rounding="none")
 LAYOUT = tiny.GENERATOR.style_layout
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +36,7 @@ def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def run(
     models: dict[str, str], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
-) -> Run:
+) -> Program:
     """Runs the program and returns its exit code, stdout and stderr."""
 
     def call(**options: Any) -> tuple[int, str, str]:
@@ -151,7 +149,9 @@ def test_exact_rows_are_those_of_the_method(
     np.testing.assert_allclose(found, expected(networks), atol=2e-5)
 
 
-def test_program_writes_reports_and_compares(run: Run, tmp_path: pathlib.Path) -> None:
+def test_program_writes_reports_and_compares(
+    run: Program, tmp_path: pathlib.Path
+) -> None:
     code, out, _ = run()
     path = tmp_path / "out.safetensors"
     assert code == 0
@@ -182,7 +182,7 @@ def test_program_writes_reports_and_compares(run: Run, tmp_path: pathlib.Path) -
 
 
 def test_interrupted_program_ends_in_the_same_bytes(
-    run: Run, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    run: Program, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, whole = tmp_path / "out.safetensors", tmp_path / "whole.safetensors"
     assert run(output=whole)[0] == 0
@@ -206,7 +206,7 @@ def test_interrupted_program_ends_in_the_same_bytes(
 
 
 def test_two_processes_share_the_channels(
-    run: Run, models: dict[str, str], tmp_path: pathlib.Path
+    run: Program, models: dict[str, str], tmp_path: pathlib.Path
 ) -> None:
     assert run(output=tmp_path / "whole.safetensors", layers="all")[0] == 0
     with socket.socket() as free:
@@ -273,7 +273,7 @@ def test_lower_resolution_reports_its_cosine(
     ],
 )
 def test_wrong_flags_are_refused_in_one_line(
-    run: Run, tmp_path: pathlib.Path, options: dict[str, Any], message: str
+    run: Program, tmp_path: pathlib.Path, options: dict[str, Any], message: str
 ) -> None:
     code, _, err = run(**options)
     assert code == 2

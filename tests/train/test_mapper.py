@@ -23,7 +23,6 @@ from tests import programs, tiny
 from train import mapper as train_mapper
 from train import mapper_run
 
-ROOT = pathlib.Path(__file__).parent.parent
 PROMPTS = ("a cat", "a dog")
 STEPS = 24
 
@@ -68,7 +67,7 @@ def launch(options: dict[str, Any], devices: int) -> subprocess.Popen[str]:
     environment["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
         [sys.executable, "-m", *command(options)],
-        cwd=ROOT,
+        cwd=programs.REPOSITORY,
         env=environment,
         text=True,
         stdout=subprocess.PIPE,

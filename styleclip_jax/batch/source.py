@@ -1,4 +1,4 @@
-"""Source of a run: latents of seeds or of a file, some at a time."""
+"""Source of latents for a run: seeds or a file, read some at a time."""
 
 import dataclasses
 import re
@@ -15,14 +15,14 @@ from styleclip_jax.models import stylegan2
 
 @dataclasses.dataclass(frozen=True)
 class SourceRequest:
-    """Latents that a work starts from.
+    """Source of the latents of a run: seeds or a file, and their truncation.
 
     Attributes:
       seeds: Seeds of random latents, such as 0-15 or 1,5,8-11; drawn as in
         stylegan2-ada-pytorch.
       latents: File of latents (.npy, .npz, .safetensors) instead of seeds.
       truncation_psi: Truncation of z and w: 1 is none, 0 the average.
-      truncation_cutoff: Number of leading rows to truncate; all of them if absent.
+      truncation_cutoff: Number of leading rows that are truncated; all if absent.
     """
 
     seeds: str | None = None
@@ -56,15 +56,15 @@ class SourceRequest:
         default_seeds: str,
         space: str | None = None,
     ) -> "LatentSource":
-        """The latents for a generator.
+        """Opens the source for a generator.
 
         Args:
-          config: of the generator.
-          default_seeds: used without seeds and latents.
-          space: of the file; None tells it by the shape.
+          config: configuration of the generator.
+          default_seeds: seeds where neither seeds nor latents are given.
+          space: latent space of the file; None tells it by the shape.
 
         Raises:
-          UserError: no such seeds, or a file that does not fit.
+          UserError: the seeds are no seeds, or the file does not fit.
         """
         options: dict[str, Any] = {
             "layout": config.style_layout,
@@ -82,17 +82,17 @@ class SourceRequest:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LatentSource:
-    """Latents of seeds or of an array, read some at a time.
+    """Source of latents: seeds or an array, read some at a time.
 
     Attributes:
       space: one of `latent_files.SPACES`.
       origins: origin of each latent: its seed, or its row in the file.
-      array: what the file holds, [N, …]; None for z of seeds.
-      layout: of S.
+      array: latents of the file, [N, …]; None for z of seeds.
+      layout: layout of S.
       z_dim: length of z.
-      truncation_psi: applied to z and w, never to W+ and S.
+      truncation_psi: truncation of z and w; W+ and S stay as they are.
       truncation_cutoff: number of leading rows to truncate, None for all.
-      unit: "seed" or "row", what the origins are.
+      unit: unit of the origins, "seed" or "row"; told by the array if empty.
     """
 
     space: str
@@ -113,7 +113,7 @@ class LatentSource:
         return {unit: self.origins[row]}
 
     def load(self, rows: np.ndarray) -> Any:
-        """Some latents as float32 in memory, S as a tuple of style vectors."""
+        """Loads some latents as float32, S as a tuple of style vectors."""
         if self.array is None:
             seeds = (self.origins[row] for row in rows)
             return np.stack([latents.seeded_z(seed, self.z_dim) for seed in seeds])
@@ -123,7 +123,7 @@ class LatentSource:
         return found
 
     def convert(self, generator: Any, batch: Any, *, to: str, label: Any) -> Any:
-        """A loaded batch in the space "w_plus" or "s"; see `latents.convert`."""
+        """Converts a loaded batch to "w_plus" or "s"; see `latents.convert`."""
         return latents.convert(
             generator,
             batch,
@@ -136,10 +136,10 @@ class LatentSource:
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Seeds of "3", "0-15" or "1,5,8-11", in the order given.
+    """Parses seeds such as "3", "0-15" or "1,5,8-11", in the order given.
 
     Raises:
-      UserError: not such a list.
+      UserError: the text is no such list, or a seed is 2^32 or more.
     """
     seeds: list[int] = []
     for part in text.split(","):

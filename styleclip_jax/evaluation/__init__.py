@@ -1,4 +1,4 @@
-"""Measures of edits: `measure` gives the table of folders of edits."""
+"""Evaluation of edits: `measure` gives the table of metrics of folders of edits."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ __all__ = ["Table", "measure"]
 
 
 def __getattr__(name: str) -> Any:
-    # Imported late, since the modules of this package import each other through it.
+    # The import is late: modules of this package import each other through it.
     if name in __all__:
         return getattr(importlib.import_module("styleclip_jax.evaluation.table"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,10 +18,10 @@ _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def find_images(names: Sequence[str]) -> list[pathlib.Path]:
-    """Image files, those of folders in order of their names.
+    """Finds image files; a folder gives its files in the order of their names.
 
     Raises:
-      UserError: a file is missing, or no image.
+      UserError: a file is missing, or is no image.
     """
     found: list[pathlib.Path] = []
     for path in map(pathlib.Path, names):
@@ -52,14 +52,14 @@ def classify(
     batch_size: int,
     listener: Listener,
 ) -> np.ndarray:
-    """Probabilities [N, C] of texts for images.
+    """Zero-shot probabilities [N, C] of texts for images.
 
     Args:
       paths: [N] image files.
       labels: [C] texts.
       clip_name: directory or hub name of the CLIP, None for the embedded one.
-      batch_size: images at a time.
-      listener: is told how far it is.
+      batch_size: number of images at a time.
+      listener: listener for the progress.
 
     Raises:
       UserError: a file is no image, or a text is too long.
@@ -79,7 +79,7 @@ def classify(
 
 
 def _prepare(path: pathlib.Path, network: clip.Clip) -> np.ndarray:
-    """CLIP's input [1, S, S, 3] of an image file."""
+    """CLIP input [1, S, S, 3] of an image file."""
     try:
         with Image.open(path) as image:
             pixels = np.asarray(image.convert("RGB"))[None]

@@ -15,15 +15,15 @@ from styleclip_jax.models.network import Network
 
 
 class Comparison(NamedTuple):
-    """Mappers to compare, and where.
+    """Comparison of mappers at the latents of a source.
 
     Attributes:
       models: names of the generator and the class.
-      generator: that the mappers are of.
-      source: the latents.
-      networks: the mappers.
-      prompts: that they were trained for.
-      directories: where they are.
+      generator: generator of the mappers.
+      source: source of the latents.
+      networks: networks of the mappers.
+      prompts: prompts that the mappers were trained for.
+      directories: directories of the mappers.
     """
 
     models: Models
@@ -37,7 +37,7 @@ class Comparison(NamedTuple):
 def prepare(
     models: Models, source: SourceRequest, directories: tuple[str, ...]
 ) -> Comparison:
-    """Loads mappers and latents.
+    """Prepares a comparison: loads its mappers and opens its source.
 
     Raises:
       UserError: a mapper or the latents do not fit, or there is only one latent.
@@ -74,7 +74,7 @@ _similarity = jax.jit(mapper.similarity)
 
 
 def compare(comparison: Comparison) -> mapper.Similarity:
-    """How much the steps of mappers depend on the latent and on the prompt."""
+    """Similarity of the steps of mappers, between latents and between prompts."""
     source, generator = comparison.source, comparison.generator
     latent = source.convert(
         generator,

@@ -1,4 +1,4 @@
-"""Sets of edits measured: every metric of `metrics`, and the judge's verdict."""
+"""Measuring of sets of edits: every metric of `metrics`, and the judge's verdict."""
 
 import dataclasses
 import functools
@@ -16,20 +16,20 @@ from styleclip_jax.models import clip, clip_input, irse50
 from styleclip_jax.models.network import Network
 from styleclip_jax.toy import judge, world
 
-# Steps that are compared with each other in pairs.
+# Largest number of steps that are compared with each other in pairs.
 MAX_PAIRED = 1024
 
-# What the judge looks at: the sources, the edits, and random steps as long as these.
+# Stages that the judge looks at: sources, edits, and random steps as long as these.
 _STAGES = ("before", "after", "random")
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """What a set of edits was to reach, in the embedded world.
+    """Target of a set of edits, a value of an attribute in the embedded world.
 
     Attributes:
       attribute: one of `world.ATTRIBUTES`.
-      value: one of its values.
+      value: one of the attribute's values.
     """
 
     attribute: str
@@ -40,15 +40,15 @@ class Target:
 
     @property
     def index(self) -> int:
-        """Of the value among those of its attribute."""
+        """Index of the value among those of its attribute."""
         return list(world.ATTRIBUTES[self.attribute]).index(self.value)
 
 
 def parse_target(text: str) -> Target | None:
-    """The target of "hair_color:blonde", None of an empty text.
+    """Parses a target such as "hair_color:blonde"; None for an empty text.
 
     Raises:
-      UserError: no such attribute or value.
+      UserError: there is no such attribute or value.
     """
     if not text.strip():
         return None
@@ -69,12 +69,12 @@ def parse_target(text: str) -> Target | None:
 
 
 class Instruments(NamedTuple):
-    """The networks that measure; None where there is none.
+    """Instruments: the networks that measure; None where there is none.
 
     Attributes:
-      clip: scores texts.
-      identity: recognises faces.
-      judge: names attributes.
+      clip: CLIP, which scores texts.
+      identity: identity network, which recognises faces.
+      judge: judge, which names attributes.
     """
 
     clip: Network | None = None
@@ -86,9 +86,9 @@ class Texts(NamedTuple):
     """Normalised CLIP features of texts.
 
     Attributes:
-      pair: [2, E], neutral and target.
-      others: [P, 2, E], pairs that the edit should leave alone.
-      labels: [C, E], classes for zero-shot classification.
+      pair: [2, E] neutral and target text.
+      others: [P, 2, E] pairs that the edit should leave alone.
+      labels: [C, E] classes for zero-shot classification.
     """
 
     pair: jax.Array
@@ -97,11 +97,12 @@ class Texts(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """A metric over a set; the interval is a 95 % bootstrap interval of the mean.
+    """Summary of a metric over a set, with a 95 % bootstrap interval of the mean.
 
     Attributes:
-      mean, std, low, high: NaN where they are not defined.
+      mean, std: mean and deviation, NaN where they are not defined.
       n: number of edits, or of steps that were compared in pairs.
+      low, high: ends of the interval, NaN where it is not defined.
     """
 
     mean: float
@@ -122,17 +123,20 @@ def measure(
     seed: int,
     report: Callable[[int], None],
 ) -> dict[str, Summary]:
-    """Every metric that the instruments allow.
+    """Metrics of a set of edits: every one that the instruments allow.
 
     Args:
-      edits: what to measure.
-      generator: that the edits were made with.
+      edits: set of edits.
+      generator: generator that the edits were made with.
       instruments: networks; the judge is used if there is a target.
-      texts: of the prompt; needed with a CLIP.
-      target: what the judge looks for.
-      batch_size: edits at a time.
-      seed: of the control and the bootstrap.
+      texts: features of the prompt and other texts; needed with a CLIP.
+      target: target that the judge looks for.
+      batch_size: number of edits at a time.
+      seed: seed of the control and the bootstrap.
       report: is called with the number of edits that are done.
+
+    Returns:
+      Summary of each metric by its name.
     """
     layout = generator.config.style_layout
     original, edited = edits.load(edits.rows[:MAX_PAIRED])
@@ -143,7 +147,7 @@ def measure(
     parts = []
     for start in range(0, len(edits.rows), batch_size):
         rows = edits.rows[start : start + batch_size]
-        # The last batch is filled up, so that one program does for all.
+        # The last batch is padded by repeating rows, so that one program does for all.
         padded = np.resize(rows, min(batch_size, len(edits.rows)))
         found = _measure_batch(edits, padded, generator, instruments, target, control)
         parts.append(_first(found, len(rows)))
@@ -162,12 +166,12 @@ def measure(
 
 
 def _first(tree: Any, count: int) -> Any:
-    """The first examples of each array, on the host."""
+    """First examples of each array, on the host."""
     return jax.tree.map(lambda x: np.asarray(x)[:count], tree)
 
 
 def summarize(values: dict[str, np.ndarray], seed: int) -> dict[str, Summary]:
-    """Mean, deviation and interval of each metric, and of what follows from them."""
+    """Summary of each metric, and of the ratios that follow from them."""
     values = {name: np.asarray(x, np.float32) for name, x in values.items()}
     stacked = np.stack(list(values.values()), axis=1)
     key = jax.random.key(seed)
@@ -197,14 +201,14 @@ def _ratio(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
 
 
 def _summarize_ratio(key: jax.Array, pair: tuple[np.ndarray, np.ndarray]) -> Summary:
-    """Of a ratio of means, which single edits do not have."""
+    """Summary of a ratio of means, which single edits do not have."""
     low, high = metrics.bootstrap_interval(key, pair, statistic=_ratio)
     mean = metrics.disentanglement(*map(jnp.asarray, pair))
     return Summary(float(mean), float("nan"), len(pair[0]), float(low), float(high))
 
 
 def _consistency(delta: np.ndarray) -> dict[str, Summary]:
-    """Of the first steps; pairs share steps, so there is no bootstrap interval."""
+    """Consistency of the first steps; without interval, since pairs share steps."""
     if len(delta) < 2:
         return {}
     found = _direction_consistency(delta.reshape(len(delta), -1))
@@ -227,7 +231,7 @@ def _measure_batch(
     target: Target | None,
     control: Callable[..., np.ndarray],
 ) -> dict[str, Any]:
-    """Features of the images, and what needs the images themselves."""
+    """Features of the images of a batch, and metrics of its latents and pixels."""
     original, edited = edits.load(rows)
     latents = [original, edited]
     if target is None:
@@ -263,7 +267,7 @@ def _random_step(
 
 @functools.partial(jax.jit, static_argnames=("space",))
 def _render(generator: Network, latent: jax.Array, space: str) -> jax.Array:
-    """Images as they are shown, [B, H, W, 3] in [-1, 1]."""
+    """Renders images as they are shown, [B, H, W, 3] in [-1, 1]."""
     found: Any = latent
     if space == "s":
         found = spaces.unflatten_styles(latent, generator.config.style_layout)
@@ -272,7 +276,7 @@ def _render(generator: Network, latent: jax.Array, space: str) -> jax.Array:
 
 @jax.jit
 def _look(instruments: Instruments, image: jax.Array) -> dict[str, Any]:
-    """What each network says of images."""
+    """Features of images by each network, and the judge's answers."""
     found: dict[str, Any] = {}
     if (network := instruments.clip) is not None:
         found["clip"] = encode_images(network, image)
@@ -328,7 +332,7 @@ def _score(
 
 
 def _check(target: Target, images: Sequence[jax.Array]) -> dict[str, np.ndarray]:
-    """The verdict on pixels, 0 or 1, where there is a check for the target."""
+    """Verdict of a check on pixels, 0 or 1, where there is one for the target."""
     check = judge.CHECKS.get((target.attribute, target.value))
     if check is None:
         return {}
@@ -341,7 +345,7 @@ def _check(target: Target, images: Sequence[jax.Array]) -> dict[str, np.ndarray]
 def _judge(
     target: Target, found: Sequence[dict[str, np.ndarray]]
 ) -> dict[str, np.ndarray]:
-    """The judge's verdict on sources, edits and random steps."""
+    """Verdict of the judge on sources, edits and random steps."""
     values = {
         f"judge_{stage}": (x[target.attribute] == target.index).astype(np.float32)
         for stage, x in zip(_STAGES, found, strict=True)

@@ -15,18 +15,18 @@ from styleclip_jax.models import bpe, clip
 from styleclip_jax.models.network import Network
 from styleclip_jax.toy import judge
 
-# Text that edits lead away from, where nothing else is said.
+# Neutral text of edits that do not record one.
 _NEUTRAL = "a face"
 
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """What is to be measured of which edits.
+    """Question of an evaluation: edits, and what is to be measured of them.
 
     Attributes:
       edits: folders of styleclip-edit.
-      target: what the judge is to find, as ATTRIBUTE:VALUE; one for all, for each
-        folder, or for each prompt of each folder in order; an empty one asks for
+      target: targets that the judge looks for, as ATTRIBUTE:VALUE; one for all, for
+        each folder, or for each prompt of each folder in order. An empty one asks for
         nothing.
       models: generator of the edits where it is now, CLIP that scores, and network
         that recognises faces; those of the edits if absent.
@@ -44,16 +44,16 @@ class Question:
 
 
 class Plan(NamedTuple):
-    """One row of the table, before it is measured.
+    """Plan of one row of the table, before it is measured.
 
     Attributes:
-      edits: what to measure.
-      target: what the judge looks for.
-      generator: of the edits.
+      edits: set of edits to measure.
+      target: target that the judge looks for, None for none.
+      generator: generator of the edits.
       clip: CLIP that scores, None for none.
-      texts: that it scores by.
+      texts: texts that the CLIP scores by, None without one.
       identity: network that recognises faces, None for none.
-      about: what the row says beside its metrics.
+      about: entries of the row beside its metrics.
     """
 
     edits: EditSet
@@ -66,7 +66,7 @@ class Plan(NamedTuple):
 
 
 def plan(question: Question) -> list[Plan]:
-    """Reads all that is needed, so that what is wrong is told before work starts.
+    """Plans the rows of a table; all is read now, so that errors come before work.
 
     Raises:
       UserError: a folder, a network or a text is wrong.
@@ -111,7 +111,7 @@ def plan(question: Question) -> list[Plan]:
 def _targets(
     question: Question, folders: Sequence[Sequence[EditSet]]
 ) -> list[measuring.Target | None]:
-    """The target of each set, of all folders one after the other."""
+    """Target of each set, of all folders one after the other."""
     found = [measuring.parse_target(text) for text in question.target] or [None]
     folder_of = [i for i, sets in enumerate(folders) for _ in sets]
     prompts = [(i, edits.goal) for i, sets in enumerate(folders) for edits in sets]
@@ -141,7 +141,7 @@ def _clip_name(question: Question, edits: EditSet) -> str | None:
 
 
 def _describe(question: Question, edits: EditSet) -> dict[str, Any]:
-    """What a row says of itself, and whether its judges were also its teachers."""
+    """Entries of a row, such as whether its judges were also its teachers."""
     recorded, inputs = edits.record["flags"], edits.record["inputs"]
     clip_name = _clip_name(question, edits)
     # A mapper does not name its CLIP, and the embedded one has seen drawn faces alone.
@@ -177,7 +177,7 @@ def _encode(
     pair: tuple[str, str],
     question: Question,
 ) -> measuring.Texts:
-    """Features of all texts at once."""
+    """CLIP features of all texts, encoded at once."""
     others, labels = question.pairs, question.labels
     texts = [*pair, *(text for other in others for text in other), *labels]
     features = clip.encode_prompts(network, words, texts)

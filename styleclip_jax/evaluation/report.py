@@ -11,7 +11,7 @@ from styleclip_jax.evaluation.measuring import Summary
 from styleclip_jax.io import images, plots, tables
 from styleclip_jax.methods import mapper
 
-# Columns of the two tables of edits: metric and caption.
+# Columns of the two tables of edits: the caption of each metric.
 _METRICS = {
     "clip_score_before": "CLIP score before",
     "clip_score": "CLIP score",
@@ -44,11 +44,11 @@ _CSV = (
 
 
 class Row(NamedTuple):
-    """One set of edits, measured.
+    """Row of the table: one set of edits, measured.
 
     Attributes:
-      about: where it comes from.
-      metrics: summaries by their names.
+      about: entries on the set: its folder, method, prompt and the like.
+      metrics: summaries of the metrics by their names.
     """
 
     about: dict[str, Any]
@@ -56,10 +56,10 @@ class Row(NamedTuple):
 
 
 def markdown(rows: Sequence[Row], labels: Sequence[str]) -> str:
-    """The tables for people, with notes on how to read them.
+    """Tables in Markdown for people, with notes on how to read them.
 
     Args:
-      rows: sets of edits.
+      rows: measured sets of edits.
       labels: texts of zero-shot classification.
     """
     renamed = [_name_labels(row, labels) for row in rows]
@@ -76,7 +76,7 @@ def markdown(rows: Sequence[Row], labels: Sequence[str]) -> str:
 def write(
     outdir: pathlib.Path, rows: Sequence[Row], labels: Sequence[str]
 ) -> list[pathlib.Path]:
-    """Writes edits.md, .json, .csv and, with an identity network, frontier.png."""
+    """Writes edits.md, .json, .csv and, with identity similarities, frontier.png."""
     renamed = [_name_labels(row, labels) for row in rows]
     document = {
         "rows": [
@@ -179,7 +179,7 @@ def write_zero_shot(
 
 
 def _name_labels(row: Row, labels: Sequence[str]) -> Row:
-    """The row with its labels' texts in the names of metrics."""
+    """Row with the texts of the labels in the names of its metrics."""
     named = {
         f"label{i}_{stage}": f"{stage}: {label}"
         for i, label in enumerate(labels)
@@ -196,7 +196,7 @@ def _table(
     *,
     deviation: bool = True,
 ) -> str:
-    """A table of the metrics that some row has."""
+    """Table of the metrics that some row has."""
     shown = [name for name in columns if any(name in row.metrics for row in rows)]
     body = [
         [
@@ -233,7 +233,7 @@ def _label_table(rows: Sequence[Row], labels: Sequence[str]) -> str:
 
 
 def _format(summary: Summary | None, deviation: bool) -> str:
-    """Mean ± deviation [interval], as far as there are any."""
+    """Cell of a summary: mean ± deviation [interval], as far as there are any."""
     if summary is None:
         return ""
     text = _number(summary.mean)
@@ -253,7 +253,7 @@ def _number(value: float) -> str:
 
 
 def _notes(rows: Sequence[Row]) -> list[str]:
-    """What must be known to read the numbers."""
+    """Notes on how to read the numbers."""
     notes = [
         "Mean ± deviation over edits [95 % bootstrap interval of the mean, "
         "1,000 draws]; pixels in [-1, 1].",
@@ -286,8 +286,8 @@ def _notes(rows: Sequence[Row]) -> list[str]:
 def _frontier(rows: Sequence[Row]) -> tuple[list[plots.Curve], str]:
     """Curves of target gain against identity, and the caption of the gain.
 
-    Sets of one strength, of several prompts, are one point: their mean. The points of a
-    curve are in order of the length of the edits, backward ones before.
+    Sets of one strength and several prompts are one point: their mean. The points of a
+    curve are in order of the length of the edits, backward ones first.
     """
     gain, caption = "target_gain", "target gain, by CLIP"
     if all("judge_gain" in row.metrics for row in rows):
@@ -326,7 +326,7 @@ def _mean(rows: Sequence[Row], name: str) -> float:
 
 
 def _interval(rows: Sequence[Row], name: str) -> tuple[float, float] | None:
-    """Of a point that is one set."""
+    """Interval of a point that is one set; None for several."""
     if len(rows) > 1:
         return None
     summary = rows[0].metrics[name]

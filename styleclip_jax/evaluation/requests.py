@@ -19,24 +19,25 @@ TABLES = ("edits", "mapper_similarity")
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationRequest:
-    """Tables to make, and of what.
+    """Request for the tables of an evaluation.
 
     Attributes:
       edits: Folders of styleclip-edit, with commas between.
-      target: For drawn faces, such as the embedded generator's: what the judge is to
-        find, as ATTRIBUTE:VALUE (hair_color:blonde). One for all, for each folder, or
-        for each prompt of each folder in order; an empty one asks for nothing.
-      tables: What to make, of edits, mapper_similarity; edits if absent.
-      mapper: Mappers of the table mapper_similarity.
+      target: Target that the judge looks for, as ATTRIBUTE:VALUE (hair_color:blonde);
+        for drawn faces alone, such as the embedded generator's. One for all, for each
+        folder, or for each prompt of each folder in order; an empty one asks for
+        nothing.
+      tables: Tables to make, of edits, mapper_similarity; edits if absent.
+      mapper: Model directories of the mappers in the table mapper_similarity.
       neutral: Text that edits lead away from; that of the edits, or "a face", if
         absent.
       pairs: File of pairs of texts, one a line with a | between, whose probabilities
         an edit should leave alone; for the disentanglement.
-      zero_shot: File of texts, one a line, to classify images by, or originals and
-        edits.
-      images: Images, or folders of them, for zero_shot.
+      zero_shot: File of texts, one a line, for zero-shot classification of images, or
+        of originals and edits.
+      images: Images, or folders of images, that are classified by zero_shot.
       outdir: Folder for the results.
-      batch_size: Edits at a time.
+      batch_size: Number of edits or images at a time.
       seed: Seed of the bootstrap and of the judge's random steps.
     """
 
@@ -78,7 +79,7 @@ class EvaluationRequest:
 
     @property
     def wanted(self) -> tuple[str, ...]:
-        """The tables to make."""
+        """Tables to make."""
         if self.tables is not None:
             return self.tables
         return ("edits",) if self.edits or not self.images else ()
@@ -95,14 +96,14 @@ def carry_out(
     """Makes the tables that are asked for.
 
     Args:
-      request: what to make, and of what.
+      request: tables to make, and their inputs.
       models: generator of the edits, CLIP that scores, and identity network.
-      source: latents at which mappers are compared.
+      source: source of the latents at which mappers are compared.
       settings: all of this by the names of the flags, for run.json.
-      listener: is told how far it is.
+      listener: listener for the progress.
 
     Returns:
-      The files written, a list for each table.
+      Files written, a list for each table.
 
     Raises:
       UserError: something asked for is wrong or does not fit.
@@ -158,10 +159,10 @@ def carry_out(
 
 
 def read_texts(path: files.Path) -> list[str]:
-    """Different texts of a file, one a line, at least two.
+    """Reads different texts from a file, one a line, at least two.
 
     Raises:
-      UserError: they are fewer, or one stands there twice.
+      UserError: there are fewer texts, or one stands there twice.
     """
     found = files.read_lines(path)
     if len(found) < 2 or len(set(found)) < len(found):
@@ -173,10 +174,10 @@ def read_texts(path: files.Path) -> list[str]:
 
 
 def read_pairs(path: files.Path) -> list[tuple[str, str]]:
-    """Pairs of texts of a file, TEXT | TEXT in each line.
+    """Reads pairs of texts from a file, TEXT | TEXT in each line.
 
     Raises:
-      UserError: a line is none.
+      UserError: a line is no pair.
     """
     pairs = []
     for line in read_texts(path):
@@ -188,7 +189,7 @@ def read_pairs(path: files.Path) -> list[tuple[str, str]]:
 
 
 def _inputs(request: EvaluationRequest, source: SourceRequest) -> dict[str, str]:
-    """Hashes of what is read."""
+    """Hashes of the files that are read."""
     inputs = {}
     for directory in request.edits:
         for edited in pathlib.Path(directory).glob("edited.np[yz]"):

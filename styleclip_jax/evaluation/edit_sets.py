@@ -12,23 +12,23 @@ from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, files, latent_files
 from styleclip_jax.models.network import Network
 
-# What a line of metrics.jsonl may say of the edit beside its source.
+# Settings of an edit that a line of metrics.jsonl may hold.
 _SETTINGS = ("prompt", "mapper", "alpha", "beta")
 
 
 class EditSet(NamedTuple):
-    """Edits of one folder that have the same prompt and strength.
+    """Set of edits: those of one folder that have the same prompt and strength.
 
     Attributes:
-      directory: the folder.
-      record: its run.json.
-      setting: what tells the set from others of the folder: prompt, mapper, alpha and
-        beta, as far as they vary or are written down.
+      directory: folder of the edits.
+      record: run.json of the folder.
+      setting: settings that tell the set from others of the folder: prompt, mapper,
+        alpha and beta, as far as they vary or are written down.
       prompt: text that was edited towards; None if a mapper does not say it.
-      space: w_plus or s.
+      space: latent space, w_plus or s.
       original, edited: latents of all edits of the folder, [N, L, D] or [N, ΣC].
-      rows: [M] those of the set whose edits are finite.
-      num_failed: number of those that are not.
+      rows: [M] rows of the set whose edits are finite.
+      num_failed: number of edits of the set that are not finite.
     """
 
     directory: pathlib.Path
@@ -43,24 +43,24 @@ class EditSet(NamedTuple):
 
     @property
     def method(self) -> str:
-        """optimization, mapper or direction."""
+        """Method of the edits: optimization, mapper or direction."""
         return str(self.record["flags"]["method"])
 
     @property
     def goal(self) -> str | None:
-        """What tells prompts of a folder apart: a prompt or a mapper."""
+        """Goal of the edits, a prompt or a mapper, which tells sets apart."""
         return self.setting.get("prompt", self.setting.get("mapper"))
 
     @property
     def series(self) -> str:
-        """The method, and the threshold where a folder has several."""
+        """Series of the set: its method, and its threshold if a folder has several."""
         betas = self.record["flags"].get("beta") or []
         several = self.method == "direction" and len(betas) > 1
         return self.method + (f", {self._threshold}" if several else "")
 
     @property
     def strength(self) -> str:
-        """How strong the edits are, in the flags of the method."""
+        """Strength of the edits, in the flags of the method."""
         flags = self.record["flags"]
         if self.method == "direction":
             alpha = f"alpha {self.setting['alpha']:g}"
@@ -74,7 +74,7 @@ class EditSet(NamedTuple):
 
     @property
     def _threshold(self) -> str:
-        """One is named as the flag does: auto differs between prompts."""
+        """Threshold; a single one as its flag has it, since auto differs by prompt."""
         flags = self.record["flags"]
         if flags.get("num_channels") is not None:
             return f"{flags['num_channels']} channels"
@@ -84,24 +84,24 @@ class EditSet(NamedTuple):
 
     @property
     def optimized_clip(self) -> str | None:
-        """Hash or name of the CLIP that the method looked through, if it says so."""
+        """Hash or name of the CLIP that the method looked through, if recorded."""
         if self.method == "mapper":
             path = _mapper_of(self.setting, self.record)
             return loading.mapper_source(path).get("clip")
         return self.record["inputs"].get("clip")
 
     def load(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Original and edited latents of some rows, float32; S is flat."""
+        """Loads original and edited latents of some rows, float32; S is flat."""
         return latent_files.take(self.original, rows), latent_files.take(
             self.edited, rows
         )
 
 
 def read(directory: files.Path) -> list[EditSet]:
-    """The sets of a folder, in the order of their first edits.
+    """Reads the sets of edits of a folder, in the order of their first edits.
 
     Raises:
-      UserError: not a finished folder of styleclip-edit, or no edit is finite.
+      UserError: this is no finished folder of styleclip-edit, or no edit is finite.
     """
     directory = pathlib.Path(directory)
     record = files.read_json(directory / files.RECORD)
@@ -176,14 +176,14 @@ def _mapper_of(setting: dict[str, Any], record: dict[str, Any]) -> str:
 
 
 def load_generator(edits: EditSet, directory: str | None) -> Network:
-    """The generator that the edits were made with.
+    """Loads the generator that the edits were made with.
 
     Args:
-      edits: any set.
-      directory: where it is now; None for where it was.
+      edits: any set of the folder.
+      directory: directory of the generator now; None for the recorded one.
 
     Raises:
-      UserError: no generator is there, or another one.
+      UserError: the directory holds no generator, or another one.
     """
     path = loading.generator_directory(directory or edits.record["flags"]["generator"])
     generator = loading.load_generator(path)
@@ -201,11 +201,11 @@ def load_generator(edits: EditSet, directory: str | None) -> Network:
 
 
 def moved(delta: np.ndarray, layout: tuple[spaces.StyleLayer, ...]) -> np.ndarray:
-    """Which numbers of a latent lie in rows, or style vectors, that edits move.
+    """Mask of the numbers of a latent in rows, or style vectors, that edits move.
 
     Args:
-      delta: [N, L, D] or [N, ΣC], steps.
-      layout: of S.
+      delta: [N, L, D] or [N, ΣC] steps of the edits.
+      layout: layout of S.
 
     Returns:
       [L, D] or [ΣC] bool.

@@ -1,7 +1,7 @@
-"""What an edit did: to the text, the person, the pixels, the latent, and the rest.
+"""Metrics of an edit: text, identity, pixels, latent, and changes elsewhere.
 
 Metrics take images, features or latents and give one value per example, as losses do.
-The end of the file has what a table says about many of them.
+Statistics over many examples are at the end of the file.
 """
 
 import functools
@@ -22,7 +22,7 @@ _C1, _C2 = 0.01**2, 0.03**2
 
 
 def clip_score(image_feature: jax.Array, text_feature: jax.Array) -> jax.Array:
-    """Cosine of image and text, [B] in [-1, 1].
+    """CLIP score: cosine of image and text, [B] in [-1, 1].
 
     Args:
       image_feature: [B, E] CLIP features, of any length.
@@ -41,7 +41,7 @@ def directional_similarity(
     *,
     min_length: float = 1e-3,
 ) -> jax.Array:
-    """Cosine of the step between images and the step between texts, [B] in [-1, 1].
+    """Directional similarity: cosine of image step and text step, [B] in [-1, 1].
 
     Short steps count in proportion to their length, ⟨Δi, Δt⟩ / max(|Δi|, min_length)
     for a unit Δt: the direction of a step of rounding errors would be noise, and its
@@ -50,8 +50,8 @@ def directional_similarity(
     Args:
       source_image, edited_image: [B, E] CLIP features, of any length.
       neutral_text, target_text: [E] or [B, E], likewise.
-      min_length: of the step between normalised image features. As a loss, which
-        starts without any step, 0.1 keeps the gradient moderate.
+      min_length: least length of the step between normalised image features. As a
+        loss, which starts without any step, 0.1 keeps the gradient moderate.
 
     Source: Gal et al. 2021 (StyleGAN-NADA), eq. 2, there as a loss.
     """
@@ -63,24 +63,24 @@ def directional_similarity(
 
 
 def identity_similarity(source: jax.Array, edited: jax.Array) -> jax.Array:
-    """Cosine of face features [B, E] before and after, [B] in [-1, 1]."""
+    """Identity similarity: cosine of face features [B, E] of both, [B] in [-1, 1]."""
     return _cosine(source, edited)
 
 
 def pixel_l1(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Mean absolute difference of images [B, H, W, 3], [B] in their units."""
+    """Pixel L1: mean absolute difference of images [B, H, W, 3], [B] in their units."""
     return jnp.mean(jnp.abs(a - b), axis=(1, 2, 3))
 
 
 def pixel_l2(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Mean squared difference of images [B, H, W, 3], [B] in their units squared."""
+    """Pixel L2: mean squared difference of images [B, H, W, 3], [B] in their units²."""
     return jnp.mean(jnp.square(a - b), axis=(1, 2, 3))
 
 
 def num_scales(height: int, width: int) -> int:
     """Number of scales of `ms_ssim`: 5, or as many as the window fits into.
 
-    Five from 176 pixels on, 3 at 64, none below 11.
+    There are five from 176 pixels on, 3 at 64, and none below 11.
     """
     sides = (min(height, width) >> scale for scale in range(len(_SCALE_WEIGHTS)))
     return sum(side >= _WINDOW_SIZE for side in sides)
@@ -94,14 +94,14 @@ def ms_ssim(a: jax.Array, b: jax.Array) -> jax.Array:
       MS-SSIM = l_M^w_M · Π_j cs_j^w_j
 
     for each colour, then averaged over the three. Images too small for five scales
-    have the first `num_scales`, with weights that add up to 1 again; such values do
+    have the first `num_scales`, with weights that add up to 1 again. Such values do
     not compare with those of five scales.
 
     Args:
       a, b: [B, H, W, 3] in [-1, 1].
 
     Raises:
-      ValueError: other shapes, or images smaller than the window of 11.
+      ValueError: the shapes are others, or images are smaller than the window of 11.
 
     Source: Wang, Simoncelli and Bovik 2003, eq. 7 (gray there), with a Gaussian window
     of deviation 1.5 without padding, and halving by the mean of 2 × 2. Negative
@@ -131,7 +131,7 @@ def ms_ssim(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def latent_distance(source: Any, edited: Any) -> jax.Array:
-    """Euclidean length of the step, [B].
+    """Latent distance: Euclidean length of the step, [B].
 
     Args:
       source, edited: latents of one space, [B, …] or a tuple of [B, C] styles.
@@ -143,10 +143,10 @@ def latent_distance(source: Any, edited: Any) -> jax.Array:
 
 
 def zero_shot(network: clip.Clip, image: jax.Array, text: jax.Array) -> jax.Array:
-    """Probability of each text for each image, [B, N].
+    """Zero-shot probability of each text for each image, [B, N].
 
     Args:
-      network: the CLIP that the features are of.
+      network: CLIP that the features are of.
       image: [B, E] image features, of any length.
       text: [N, E] text features, likewise.
 
@@ -158,10 +158,10 @@ def zero_shot(network: clip.Clip, image: jax.Array, text: jax.Array) -> jax.Arra
 def zero_shot_gain(
     network: clip.Clip, source: jax.Array, edited: jax.Array, pair: jax.Array
 ) -> jax.Array:
-    """How much more probable the second text of a pair became, [B] in [-1, 1].
+    """Zero-shot gain: probability that a pair's second text gained, [B] in [-1, 1].
 
     Args:
-      network: the CLIP that the features are of.
+      network: CLIP that the features are of.
       source, edited: [B, E] image features, of any length.
       pair: [2, E] features of a neutral and a target text, likewise.
     """
@@ -170,22 +170,22 @@ def zero_shot_gain(
 
 
 def disentanglement(gain: jax.Array, change: jax.Array) -> jax.Array:
-    """Mean gain in the target over mean change elsewhere, [].
+    """Disentanglement: mean gain in the target over mean change elsewhere, [].
 
     Args:
-      gain: [B], such as `zero_shot_gain` of the target.
-      change: [B], not negative, such as the mean |`zero_shot_gain`| of other pairs.
-        Without any change the result is infinite, or not a number without gain.
+      gain: [B] gain, such as `zero_shot_gain` of the target.
+      change: [B] change, not negative, such as the mean |`zero_shot_gain`| of other
+        pairs. Without any change the result is infinite, or not a number without gain.
     """
     return jnp.mean(gain) / jnp.mean(change)
 
 
 class Consistency(NamedTuple):
-    """How much steps depend on where they start: cosines over pairs of latents.
+    """Consistency of steps wherever they start: cosines over pairs of latents.
 
     Attributes:
-      mean: [].
-      std: [].
+      mean: [] mean of the cosines.
+      std: [] deviation of the cosines.
     """
 
     mean: jax.Array
@@ -193,7 +193,7 @@ class Consistency(NamedTuple):
 
 
 def direction_consistency(delta: jax.Array) -> Consistency:
-    """Mean and deviation of the cosine between steps at different latents.
+    """Direction consistency: cosines between the steps at different latents.
 
     Args:
       delta: [N, F] steps, N ≥ 2.
@@ -221,7 +221,7 @@ def bootstrap_interval(
       key: PRNG key.
       values: tree of [N, …]; examples are drawn with replacement, the same for all
         leaves.
-      statistic: of such a tree; None for the mean of an array.
+      statistic: statistic of such a tree; None for the mean of an array.
       num_resamples: number of draws.
       level: probability that the interval shall hold.
 
@@ -244,13 +244,13 @@ def _cosine(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def _unit(x: jax.Array) -> jax.Array:
-    """Scaled to length 1, with a gradient; zero stays zero."""
+    """Vectors scaled to length 1, with a gradient; zero stays zero."""
     squares = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
     return jnp.where(squares > 0, x * lax.rsqrt(jnp.where(squares > 0, squares, 1)), 0)
 
 
 def _power(x: jax.Array, exponent: float) -> jax.Array:
-    """x^exponent, 0 for x ≤ 0, where the gradient is 0 as well."""
+    """Power x^exponent, 0 for x ≤ 0, where the gradient is 0 as well."""
     return jnp.where(x > 0, jnp.where(x > 0, x, 1) ** exponent, 0)
 
 

@@ -14,10 +14,10 @@ from styleclip_jax.toy import judge
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Table:
-    """Metrics of edits, a row for each folder, prompt and strength.
+    """Table of metrics of edits, a row for each folder, prompt and strength.
 
     Attributes:
-      rows: each with what it is of, and its metrics.
+      rows: rows, each a set of edits with its metrics.
       labels: texts of zero-shot classification.
     """
 
@@ -25,7 +25,7 @@ class Table:
     labels: Sequence[str] = ()
 
     def to_markdown(self) -> str:
-        """The table for people, with notes on how to read it."""
+        """Table in Markdown for people, with notes on how to read it."""
         return report.markdown(self.rows, self.labels)
 
     def write(self, outdir: files.Path) -> list[pathlib.Path]:
@@ -54,9 +54,9 @@ def measure(
 
     Args:
       edits: folders of styleclip-edit, `batch.run` or `Edit.save`.
-      target: for drawn faces, what the judge is to find, such as "mouth:smile"; one
-        for all, for each folder, or for each prompt of each folder in order.
-      generator: directory of the edits' generator; where it was if absent.
+      target: target that the judge looks for, such as "mouth:smile", for drawn faces
+        alone; one for all, for each folder, or for each prompt of each folder in order.
+      generator: directory of the edits' generator now; the recorded one if absent.
       clip: CLIP that scores, best one that no edit was made with; that of the edits if
         absent.
       identity: model directory of a face recognition network; the embedded one if
@@ -64,9 +64,12 @@ def measure(
       neutral: text that edits lead away from; that of the edits, or "a face".
       pairs: pairs of texts whose probabilities an edit should leave alone.
       labels: texts to classify originals and edits by.
-      batch_size: edits at a time.
-      seed: of the bootstrap and of the judge's random steps.
-      quiet: show no progress bar.
+      batch_size: number of edits at a time.
+      seed: seed of the bootstrap and of the judge's random steps.
+      quiet: whether to show no progress bar.
+
+    Returns:
+      Table with a row for each folder, prompt and strength.
 
     Raises:
       UserError: a folder, a network or a text is wrong.
@@ -97,14 +100,14 @@ def answer(
     seed: int,
     listener: Listener,
 ) -> Table:
-    """The table of some plans.
+    """Table of planned rows, measured one after the other.
 
     Args:
-      plans: a row each.
+      plans: plans, one for each row.
       labels: texts of zero-shot classification.
-      batch_size: edits at a time.
-      seed: of the bootstrap and of the judge's random steps.
-      listener: is told how far it is.
+      batch_size: number of edits at a time.
+      seed: seed of the bootstrap and of the judge's random steps.
+      listener: listener for the progress.
     """
     network = judge.load() if any(plan.target for plan in plans) else None
     total, rows = sum(len(plan.edits.rows) for plan in plans), []

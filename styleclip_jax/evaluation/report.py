@@ -76,7 +76,7 @@ def markdown(rows: Sequence[Row], labels: Sequence[str]) -> str:
 def write(
     outdir: pathlib.Path, rows: Sequence[Row], labels: Sequence[str]
 ) -> list[pathlib.Path]:
-    """Writes edits.md, .json, .csv and, with identity similarities, frontier.png."""
+    """Writes edits.md, .json, .csv and, with an identity network, frontier.png."""
     renamed = [_name_labels(row, labels) for row in rows]
     document = {
         "rows": [

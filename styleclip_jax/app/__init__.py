@@ -1,1 +1,1 @@
-"""The page of styleclip-app."""
+"""Page of styleclip-app: edits of faces with sliders in the browser."""

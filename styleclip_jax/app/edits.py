@@ -1,7 +1,7 @@
-"""Edits of the page: faces one at a time, with whatever the sliders say.
+"""Edits of the page: one face at a time, by the settings of the sliders.
 
-A `Room` holds a session and what the page offers beside it. Everything else is a value,
-and a function of it, so that several people can use one room.
+A `Room` holds a session, mappers and relevance. Everything else is a value or a
+function of values, so that several people can use one room.
 """
 
 import collections
@@ -56,13 +56,13 @@ class Settings(NamedTuple):
 
 
 class Edited(NamedTuple):
-    """An edited face.
+    """Edited face, and how it was edited.
 
     Attributes:
-      face: one, after the edit.
-      about: what was done, for people.
-      direction: of one unit of α; None where the edit has none.
-      note: what the direction is, for its file.
+      face: a single face, after the edit.
+      about: line on the edit for people.
+      direction: direction of one unit of α; None where the edit has none.
+      note: note on the direction, for its file.
     """
 
     face: Faces
@@ -73,13 +73,14 @@ class Edited(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Room:
-    """What the page works with.
+    """Room: the networks that all visitors of the page share.
 
     Attributes:
       session: loaded networks, on one device, since a face alone has no use for more.
-      mappers: by the prompt that they were trained for.
-      relevance: of all channels for all texts; None to estimate it for each pair.
-      num_samples: samples of that estimate.
+      mappers: mappers by the prompt that they were trained for.
+      relevance: relevance of all channels for all texts; None to estimate it for each
+        pair of texts.
+      num_samples: number of samples of that estimate.
     """
 
     session: Session
@@ -94,7 +95,7 @@ class Room:
 
     @functools.cached_property
     def origin(self) -> direction_files.Origin:
-        """Which generator it is."""
+        """Origin of directions: the generator that they are for."""
         return self.session.models.generator_origin()
 
     @functools.cached_property
@@ -107,12 +108,12 @@ class Room:
 
     @functools.cached_property
     def inverter(self) -> inverter.Inverter:
-        """Inversion of photos."""
+        """Inverter of photos."""
         return self.session.inverter(_INVERSION)[0]
 
     @property
     def num_inversion_steps(self) -> int:
-        """Steps of the inversion of a photo."""
+        """Number of steps of the inversion of a photo."""
         return inverter.count_steps(_INVERSION, self.session.encoder)
 
 
@@ -123,16 +124,16 @@ def open_room(
     directions: str | None = None,
     num_samples: int = 16,
 ) -> Room:
-    """The room with all that is named.
+    """Opens a room: loads all networks and files that are named.
 
     Args:
       models: names of the networks.
-      mappers: model directories.
+      mappers: model directories of mappers.
       directions: file of channel relevance, None to estimate it.
-      num_samples: samples of the estimate.
+      num_samples: number of samples of the estimate.
 
     Raises:
-      UserError: something named does not fit.
+      UserError: a network or file does not fit.
     """
     session = Session(models, devices=jax.local_devices()[:1])
     config = session.generator.config
@@ -148,17 +149,17 @@ def open_room(
             directions, models, session.generator, session.clip
         )
     room = Room(session, named, relevance, num_samples)
-    # Read now, so that what is wrong is told before the page is there.
+    # Networks are loaded now, so that errors come before the page is there.
     for name in ("generator", "label", "clip", "identity", "encoder", "templates"):
         getattr(session, name)
     return room
 
 
 def draw(room: Room, seed: int, truncation_psi: float) -> Faces:
-    """The face of a seed, as styleclip-generate makes it.
+    """Draws the face of a seed, as styleclip-generate makes it.
 
     Raises:
-      UserError: the seed is none.
+      UserError: the seed is out of range.
     """
     if not 0 <= seed < 2**32:
         raise UserError(f"seed: expected 0 to {2**32 - 1}, found {seed}")
@@ -168,23 +169,23 @@ def draw(room: Room, seed: int, truncation_psi: float) -> Faces:
 def invert_photo(
     room: Room, path: str, *, find_face: bool, report: Report
 ) -> tuple[Faces, str]:
-    """The face that a photo shows, and how it was found in the photo.
+    """Inverts the face that a photo shows, and says how it was found in the photo.
 
     Args:
       room: networks.
-      path: the photo; any file whatever its name.
-      find_face: crop as in FFHQ; without it, or without a face, the largest square in
-        the middle is the face.
+      path: file of the photo, whatever its name.
+      find_face: whether to crop a face as in FFHQ; without it, or without a face, the
+        largest square in the middle is the face.
       report: is told of steps, `num_inversion_steps` in all.
 
     Raises:
-      UserError: not a photo, or one that cannot be inverted.
+      UserError: the file is no photo, or one that cannot be inverted.
     """
     name, session = pathlib.Path(path).name, room.session
     try:
         photo = photo_files.read(path)
     except UserError as error:
-        # Where an upload is kept concerns nobody.
+        # The folder of an upload concerns nobody.
         raise UserError(str(error).replace(str(path), name)) from None
     photo, quad, found = _frame(photo, find_face)
     crop = crops.cut(
@@ -202,7 +203,7 @@ def invert_photo(
 def _frame(
     photo: np.ndarray, find_face: bool
 ) -> tuple[np.ndarray, np.ndarray | None, str]:
-    """The photo or its middle, the square of the face in it, and what that is."""
+    """Photo or its middle, square of the face in it, and how the face was found."""
     if find_face:
         try:
             faces = align.detect(photo)
@@ -228,7 +229,7 @@ def measure(
     Args:
       room: networks, perhaps with relevance for all texts.
       neutral: text that the direction leads away from.
-      target: text that it leads to.
+      target: text that the direction leads to.
       report: is told of the samples that are done, `room.num_samples` in all.
 
     Raises:
@@ -247,7 +248,7 @@ def measure(
 
 
 class Relevances:
-    """Relevance of the pairs of texts that were asked for last, for all visitors."""
+    """Cache of relevance for the last pairs of texts, shared by all visitors."""
 
     def __init__(self, room: Room, capacity: int = 64) -> None:
         self._room, self._capacity = room, capacity
@@ -280,14 +281,14 @@ def move(
     alpha: float,
     beta: float,
 ) -> tuple[Edited, int]:
-    """A face moved along a direction, and how many channels the direction has.
+    """Moves a face along a direction; also gives the number of its channels.
 
-    Nothing but arrays changes between calls, so that a slider compiles nothing.
+    Only arrays change between calls, so that a slider compiles nothing.
     """
     threshold = jnp.float32(beta)
     direction = _direction(relevance, threshold)
     kept = int(_count_kept(relevance, threshold))
-    # An edit of no strength is still in W+.
+    # Without strength there is no edit, and the face stays in W+.
     moved = room.session.move(face, direction, alpha).after if alpha else face
     note = {"alpha": alpha, "beta": beta, "channels": kept}
     about = f"α {alpha:g}, β {beta:.3g}, {kept} channels"
@@ -308,7 +309,7 @@ def warm_up(room: Room) -> None:
 
 
 def beta_for(relevance: global_directions.TextRelevance, num_channels: int) -> float:
-    """The threshold, to four decimals, of so many channels or barely more.
+    """Threshold β, to four decimals, that keeps so many channels or barely more.
 
     Raises:
       UserError: fewer channels were measured.
@@ -324,7 +325,7 @@ def sheet(
     alphas: Sequence[float],
     counts: Sequence[int],
 ) -> Image.Image:
-    """A sheet of a face at several strengths and numbers of channels.
+    """Sheet of a face at several strengths and numbers of channels.
 
     Raises:
       UserError: fewer channels were measured.
@@ -342,10 +343,10 @@ def sheet(
 
 
 def map_face(room: Room, face: Faces, name: str, strength: float) -> Edited:
-    """A face edited by a mapper.
+    """Edits a face by a mapper.
 
     Raises:
-      UserError: no such mapper, or the face is not in the mapper's space.
+      UserError: there is no such mapper, or the face is not in the mapper's space.
     """
     if name not in room.mappers:
         raise UserError(
@@ -368,7 +369,7 @@ def map_face(room: Room, face: Faces, name: str, strength: float) -> Edited:
 
 @jax.jit
 def _map(network: Network, latent: Any, strength: jax.Array) -> Any:
-    """Latents after a mapper."""
+    """Latents edited by a mapper."""
     return mapper.edit(network, latent, strength=strength)
 
 
@@ -378,9 +379,8 @@ def optimize(
     """Optimizes a face towards a text: in W+, or in S where it is not in W+.
 
     Returns:
-      The number of steps done and the face so far, about twice a second and last, as
-      the optimization goes on. A UserError comes out of it where the loss is not
-      finite.
+      Iterator over the number of steps done and the face so far, about twice a second
+      and at the end. It raises a UserError where the loss is not finite.
 
     Raises:
       UserError: a setting is wrong.
@@ -399,7 +399,7 @@ def optimize(
 def _steps(
     room: Room, face: Faces, text: str, feature: jax.Array, settings: Settings
 ) -> Iterator[tuple[int, Edited]]:
-    """The steps of `optimize`, whose settings are in order."""
+    """Steps of `optimize`, after its settings were checked."""
     session = room.session
     latent = jax.tree.map(lambda x: jnp.asarray(x[0]), face.latent)
     networks = session.networks(identity=session.identity is not None)
@@ -408,7 +408,7 @@ def _steps(
     shown = time.monotonic()
     for done in range(1, settings.steps + 1):
         state = _step(networks, state, settings, **static)
-        # Without it, steps would be queued sooner than pictures are due.
+        # Without waiting, steps would be queued sooner than pictures are due.
         jax.block_until_ready(state)
         last = done == settings.steps
         if not last and time.monotonic() - shown < _SHOW_EVERY:
@@ -431,7 +431,7 @@ def _text(name: str, text: str) -> str:
 def _problem(
     space: str, settings: Settings, use_identity: bool
 ) -> optimization.Problem:
-    """The official problem with settings that may be traced."""
+    """Official problem with settings that may be traced."""
     problem = optimization.official(optimization.OptimizationConfig(space=space))
     objective = {**problem.objective, "l2": (settings.l2_lambda, losses.latent_l2)}
     if use_identity:
@@ -475,7 +475,8 @@ def save(room: Room, edited: Edited, folder: pathlib.Path) -> list[pathlib.Path]
     """Writes image, latent and, where there is one, direction into a folder.
 
     Returns:
-      edited.png, edited.npy (W+) or edited.npz (S), and direction.safetensors.
+      Paths of edited.png, edited.npy (W+) or edited.npz (S), and
+      direction.safetensors.
     """
     face = edited.face
     suffix = ".npz" if face.space == "s" else ".npy"

@@ -1,7 +1,7 @@
-"""The page of styleclip-app: its layout, and what its controls call.
+"""Page of styleclip-app: its layout, and the handlers of its controls.
 
-Nothing is computed here. What belongs to a visitor is in `gr.State`: the face to start
-from, the last edit, and the relevance of the direction; networks are in the room.
+Nothing is computed here. `gr.State` holds what belongs to a visitor: the face to start
+from, the last edit, and the relevance of the direction. Networks are in the room.
 """
 
 import base64
@@ -28,11 +28,11 @@ from styleclip_jax.methods.global_directions import TextRelevance, automatic_bet
 _TITLE = "StyleCLIP"
 _MAX_ALPHA = 10.0
 _SHEET_ALPHAS = (-6, -3, 0, 3, 6)
-# Of the fields that count steps, λ and the like, where models are the embedded ones.
+# Settings of an optimization that the page shows first for the embedded models.
 _EMBEDDED = edits.Settings(80, 0.1, 0.0045, 0.0)
 # Width of the largest picture that is shown without loss.
 _MAX_PNG = 256
-# Uploads, pictures and files are deleted after a day; looked for every hour, in s.
+# Seconds between two looks for old uploads, pictures and files, and their lifetime.
 _KEEP = (3600, 86400)
 
 _CSS = """
@@ -49,14 +49,14 @@ figcaption { padding: 0 0 .3em .1em; font-weight: 600; }
 footer { display: none !important; }
 """
 
-# Arguments of events that are too quick for a spinner, or to wait for others.
+# Arguments of quick events: they need no spinner, and do not wait for others.
 _LIVE: dict[str, Any] = {
     "show_progress": "hidden",
     "trigger_mode": "always_last",
     "queue": False,
     "api_visibility": "private",
 }
-# Of those that keep the processor busy: one at a time, whoever asked.
+# Arguments of heavy events: they keep the processor busy, one at a time for all.
 _HEAVY: dict[str, Any] = {
     "concurrency_id": "heavy",
     "concurrency_limit": 1,
@@ -65,7 +65,7 @@ _HEAVY: dict[str, Any] = {
 
 
 def launch(page: gr.Blocks, *, host: str, port: int, max_upload_mb: int) -> None:
-    """Starts to serve a page, in the background.
+    """Serves a page in the background.
 
     Raises:
       OSError: the address is taken or not of this machine.
@@ -76,7 +76,7 @@ def launch(page: gr.Blocks, *, host: str, port: int, max_upload_mb: int) -> None
         font=["system-ui", "sans-serif"],
         font_mono=["ui-monospace", "monospace"],
     )
-    # Of gradio's own, at every event.
+    # Gradio's own code causes these warnings at every event.
     warnings.filterwarnings("ignore", module=r"gradio\.routes")
     page.queue(default_concurrency_limit=1).launch(
         server_name=host,
@@ -97,7 +97,7 @@ def launch(page: gr.Blocks, *, host: str, port: int, max_upload_mb: int) -> None
 
 
 class Handlers:
-    """What the controls call; each gives the values of its outputs."""
+    """Handlers of the controls; each gives the values of its outputs."""
 
     def __init__(self, room: Room, folder: str) -> None:
         self.room = room
@@ -105,12 +105,12 @@ class Handlers:
         self.relevances = edits.Relevances(room)
 
     def draw(self, seed: float, psi: float) -> Faces:
-        """A random face."""
+        """Random face of a seed."""
         with _told():
             return edits.draw(self.room, int(seed or 0), psi)
 
     def show(self, face: Faces | None) -> str:
-        """The picture of a start."""
+        """Picture of a face to start from."""
         return "" if face is None else _figure("Start", face)
 
     def upload(
@@ -119,7 +119,7 @@ class Handlers:
         find_face: bool,
         progress: Any = gr.Progress(),  # noqa: B008
     ) -> tuple[Faces, str]:
-        """The face of a photo, and a line on how it was found."""
+        """Face of a photo, and a line on how it was found."""
         total = self.room.num_inversion_steps
         report = _reporter(progress, total, "Inverting the photo")
         with _told():
@@ -134,7 +134,7 @@ class Handlers:
         target: str,
         progress: Any = gr.Progress(),  # noqa: B008
     ) -> tuple[TextRelevance, str, Any]:
-        """Relevance for the texts, what they are, and the slider of β for it."""
+        """Relevance for a pair of texts, a line with the texts, and the slider of β."""
         report = _reporter(progress, self.room.num_samples, "Measuring channels")
         with _told():
             relevance = self.relevances.find(neutral, target, report)
@@ -178,7 +178,7 @@ class Handlers:
     def sheet(
         self, face: Faces | None, relevance: TextRelevance | None, count: float
     ) -> Any:
-        """A sheet of strengths by numbers of channels."""
+        """Sheet of strengths by numbers of channels."""
         with _told():
             if face is None or relevance is None:
                 raise UserError("Measure a direction first")
@@ -190,7 +190,7 @@ class Handlers:
     def optimize(
         self, face: Faces | None, prompt: str, *settings: float
     ) -> Iterator[tuple[Any, ...]]:
-        """Edit, image and line again and again."""
+        """Edit, its image and a line on it, again and again."""
         if face is None:
             return
         steps, *others = (float(x or 0) for x in settings)
@@ -206,7 +206,7 @@ class Handlers:
     def map_face(
         self, face: Faces | None, name: str, strength: float
     ) -> tuple[Any, ...]:
-        """Edit, image and line of a mapper."""
+        """Edit by a mapper, its image and a line on it."""
         if face is None:
             return gr.skip(), gr.skip(), gr.skip()
         with _told():
@@ -214,7 +214,7 @@ class Handlers:
         return edited, _figure("Edit", edited.face), edited.about
 
     def use(self, edited: Edited | None) -> tuple[Any, ...]:
-        """The edit as the face to start from, at α 0."""
+        """Edit as the face to start from, at α 0."""
         if edited is None:
             return gr.skip(), gr.skip(), gr.skip()
         return edited.face, _figure("Start", edited.face), 0
@@ -230,11 +230,11 @@ class Handlers:
 
 
 def build(room: Room, folder: str) -> gr.Blocks:
-    """The page.
+    """Builds the page.
 
     Args:
       room: networks of all visitors.
-      folder: where files to download are made.
+      folder: folder for files to download.
     """
     do = Handlers(room, folder)
     size = room.session.generator.config.resolution
@@ -420,7 +420,7 @@ def _mapper_tab(room: Room) -> dict[str, Any]:
 
 
 def _figure(caption: str, face: Faces) -> str:
-    """A picture inside the page itself, which is sooner there than a file would be."""
+    """Figure inside the page itself, which is sooner there than a file would be."""
     image = images.to_uint8(face.images[0])
     kind = "png" if len(image) <= _MAX_PNG else "jpeg"
     content = io.BytesIO()
@@ -438,7 +438,7 @@ def _picture(name: str) -> gr.HTML:
 
 
 def _reporter(progress: Any, total: int, what: str) -> Callable[[int], None]:
-    """Adds up what is reported, for a bar on the page."""
+    """Reporter that adds up what is done, for a bar on the page."""
     done = 0
     progress((0, total), desc=what)
 
@@ -452,7 +452,7 @@ def _reporter(progress: Any, total: int, what: str) -> Callable[[int], None]:
 
 @contextlib.contextmanager
 def _told() -> Iterator[None]:
-    """Shows on the page what is wrong with its input."""
+    """Shows a UserError on the page."""
     try:
         yield
     except UserError as error:

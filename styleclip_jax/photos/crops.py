@@ -1,4 +1,4 @@
-"""Faces in photos: found, or taken from landmarks, and cut out as in FFHQ."""
+"""Crops of faces in photos: detected or given by landmarks, cut out as in FFHQ."""
 
 import pathlib
 from collections.abc import Callable
@@ -14,11 +14,11 @@ from styleclip_jax.progress import ignore
 
 
 class Crops(NamedTuple):
-    """Faces cut out of their photos.
+    """Crops: faces cut out of their photos.
 
     Attributes:
-      target: [B, R, R, 3] in [-1, 1] and the generator's resolution.
-      encoded: [B, S, S, 3] in [-1, 1], as the encoder takes them; None without one.
+      target: [B, R, R, 3] in [-1, 1], R the generator's resolution.
+      encoded: [B, S, S, 3] in [-1, 1], S the encoder's input size; None without one.
     """
 
     target: Any
@@ -33,13 +33,13 @@ def find(
     all_faces: bool,
     tell: Callable[[str], None] = ignore,
 ) -> dict[str, list[Any]]:
-    """The faces of photos, and the photos that have none.
+    """Finds the faces of photos, and the photos that have none.
 
     Args:
-      paths: the photos.
-      is_aligned: photos are square crops, each of one face.
+      paths: photos.
+      is_aligned: whether photos are square crops, each of one face.
       landmarks_file: file of landmarks by name of the photo; None to detect faces.
-      all_faces: all faces of a photo, not the largest.
+      all_faces: whether to take all faces of a photo, not the largest alone.
       tell: is given a line for each photo that cannot be used.
 
     Returns:
@@ -61,7 +61,7 @@ def find(
     elif landmarks_file is not None:
         landmarks = align.read_landmarks(landmarks_file)
     else:
-        # Says at once if there is no detector.
+        # A missing detector is reported at once.
         align.detect(np.zeros((16, 16, 3), np.uint8))
     faces: list[dict[str, Any]] = []
     skipped = []
@@ -93,7 +93,7 @@ def cut_all(
     resolution: int,
     encoded_size: int | None,
 ) -> Crops:
-    """The largest face of each photo, as float32 [B, …]; see `find` and `cut`.
+    """Cuts out the largest face of each photo, float32 [B, …]; see `find` and `cut`.
 
     Raises:
       UserError: a photo cannot be read or has no face.
@@ -119,13 +119,13 @@ def quads_of(
     """Squares [4, 2] of the faces of a photo.
 
     Args:
-      path: names the photo in the landmarks.
+      path: path of the photo; its name is that in the landmarks.
       photo: [H, W, 3] uint8.
-      landmarks: of each face by name of the photo; None to detect faces.
-      all_faces: all of them, not the largest.
+      landmarks: landmarks of each face by name of the photo; None to detect faces.
+      all_faces: whether to take all faces, not the largest alone.
 
     Raises:
-      UserError: no face, or one that does not lie in the photo.
+      UserError: there is no face, or one does not lie in the photo.
     """
     if landmarks is None:
         found, where = align.detect(photo), "in the photo"
@@ -135,13 +135,13 @@ def quads_of(
         raise UserError(f"expected a face, found none {where}")
     quads = [align.quad(x) for x in (found if all_faces else [align.largest(found)])]
     for quad in quads:
-        # Refuses squares that do not lie in the photo.
+        # The crop refuses a square that does not lie in the photo.
         align.crop(photo, quad, 8, supersampling=1)
     return quads
 
 
 def _whole(photo: np.ndarray) -> np.ndarray:
-    """The square [4, 2] of a whole photo; pixels have their centres at integers."""
+    """Square [4, 2] of a whole photo; pixels have their centres at integers."""
     height, width, _ = photo.shape
     if height != width:
         raise UserError(
@@ -157,7 +157,7 @@ def crop(
     encoded_size: int | None,
     is_aligned: bool,
 ) -> Crops:
-    """The faces that `find` found, as float32 [B, …]; see `cut`."""
+    """Cuts out the faces that `find` found, float32 [B, …]; see `cut`."""
     crops = []
     for face in faces:
         quad = None if is_aligned else np.array(face["quad"])
@@ -173,7 +173,7 @@ def cut(
     resolution: int,
     encoded_size: int | None,
 ) -> Crops:
-    """One face of a photo.
+    """Cuts one face out of a photo.
 
     Parity: encoders get what the official e4e makes: the crop of its own alignment,
     without supersampling, or the whole photo by bilinear resizing.
@@ -181,11 +181,11 @@ def cut(
     Args:
       photo: [H, W, 3] uint8.
       quad: [4, 2] square of the face; None for the whole photo.
-      resolution: of the generator.
-      encoded_size: of what the encoder takes; None without one.
+      resolution: resolution of the generator.
+      encoded_size: input size of the encoder; None without one.
 
     Returns:
-      Crops without the axis of the batch.
+      Crops without the batch axis.
     """
     if quad is None:
         target = resize(photo, resolution, Image.Resampling.LANCZOS)
@@ -201,10 +201,10 @@ def cut(
 
 
 def resize(photo: np.ndarray, size: int, filter_: Image.Resampling) -> np.ndarray:
-    """A photo [H, W, 3] uint8 as [size, size, 3] uint8."""
+    """Resizes a photo [H, W, 3] uint8 to [size, size, 3] uint8."""
     return np.asarray(Image.fromarray(photo).resize((size, size), filter_))
 
 
 def to_float(crop: np.ndarray) -> np.ndarray:
-    """uint8 as float32 in [-1, 1]."""
+    """Converts uint8 to float32 in [-1, 1]."""
     return crop.astype(np.float32) / 127.5 - 1

@@ -1,4 +1,4 @@
-"""Putting edited faces back into the photos that styleclip-invert took them from."""
+"""Pasting of edited faces into the photos that styleclip-invert took them from."""
 
 import pathlib
 from typing import Any
@@ -10,15 +10,15 @@ from styleclip_jax.errors import UserError
 from styleclip_jax.io import files, images
 from styleclip_jax.photos import align, photo_files
 
-# Written by styleclip-invert beside its latents.
+# File of faces that styleclip-invert writes beside its latents.
 RECORD = "aligned.json"
 
 
 def read_faces(latents: str | None, count: int) -> list[dict[str, Any]]:
-    """Photo and square of each latent of a file that styleclip-invert wrote.
+    """Reads the photo and square of each latent of a file of styleclip-invert.
 
     Args:
-      latents: the file; None for seeds.
+      latents: file of latents; None for seeds.
       count: number of its latents.
 
     Raises:
@@ -46,7 +46,7 @@ def read_faces(latents: str | None, count: int) -> list[dict[str, Any]]:
 
 
 def paste(path: files.Path, face: dict[str, Any], image: np.ndarray) -> None:
-    """Writes the photo of a face with its edited image [H, W, 3] in [-1, 1]."""
+    """Writes the photo of a face with the edited image [H, W, 3] in [-1, 1] in it."""
     photo = photo_files.read(pathlib.Path(face["file"]))
     edited = align.paste(photo, images.to_uint8(image), np.array(face["quad"]))
     with files.new_file(path) as temporary:

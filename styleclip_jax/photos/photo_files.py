@@ -1,4 +1,4 @@
-"""Photographs in: any common image file as upright 8-bit RGB."""
+"""Photo files: any common image file read as upright 8-bit RGB."""
 
 import pathlib
 import warnings
@@ -10,12 +10,12 @@ from PIL import Image
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files
 
-# Named, since Pillow would hand other files to outside programs (EPS).
+# Formats are named, since Pillow would hand other files to outside programs (EPS).
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm")
 _MIN_SIDE = 16
 
-# EXIF tag 0x0112, and what makes a photo with each of its values upright.
+# Orientation tag of EXIF, and the turn that makes a photo with each value upright.
 _ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -29,7 +29,7 @@ _UPRIGHT = {
 
 
 def find(paths: Sequence[files.Path]) -> list[pathlib.Path]:
-    """Photos among files and folders.
+    """Finds the photos among files and folders.
 
     Args:
       paths: photos, which are taken whatever their suffix, and folders, which give
@@ -49,18 +49,18 @@ def find(paths: Sequence[files.Path]) -> list[pathlib.Path]:
 def read(path: files.Path) -> np.ndarray:
     """Reads a photo, upright as its EXIF orientation says.
 
-    Grey values are repeated, 16-bit values scaled to 8, transparent pixels laid over
-    white; of an animation the first frame counts. Colour profiles are ignored, as the
-    official alignment does.
+    Grey values are repeated, 16-bit values are scaled to 8, and transparent pixels are
+    laid over white. The first frame of an animation counts. Colour profiles are
+    ignored, as the official alignment does.
 
     Args:
-      path: JPEG, PNG, WebP, TIFF, BMP, GIF or PPM.
+      path: file in JPEG, PNG, WebP, TIFF, BMP, GIF or PPM.
 
     Returns:
       [H, W, 3] uint8.
 
     Raises:
-      UserError: missing, unreadable, truncated, too small or too large.
+      UserError: the file is missing, unreadable, truncated, too small or too large.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -68,7 +68,7 @@ def read(path: files.Path) -> np.ndarray:
         raise UserError(f"{path}: expected a photo, found {found}")
     try:
         with warnings.catch_warnings():
-            # Pillow warns of half the size that it refuses; cameras reach it.
+            # Pillow warns from half the size that it refuses, which cameras reach.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             return _read(path)
     except Image.DecompressionBombError as error:
@@ -103,7 +103,7 @@ def _read(path: pathlib.Path) -> np.ndarray:
                 f"found {image.width}×{image.height}"
             )
         image.load()
-        # Asked for after loading: Pillow turns TIFF itself, and then drops the tag.
+        # The tag is read after loading: Pillow turns TIFF itself, and then drops it.
         turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
         rgb = _to_rgb(image)
     return np.array(rgb if turn is None else rgb.transpose(turn))
@@ -120,7 +120,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bits(gray: np.ndarray) -> np.ndarray:
-    """Grey values of 16 bits, perhaps in a wider type, to 8."""
+    """Scales grey values of 16 bits, perhaps in a wider type, to 8."""
     low, high = gray.min(), gray.max()
     if gray.dtype.kind == "f" or low < 0 or high > 65535:
         raise ValueError(f"grey values from {low} to {high} instead of 8 or 16 bits")

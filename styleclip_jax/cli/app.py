@@ -4,9 +4,9 @@
   styleclip-app --generator=models/ffhq --clip=models/clip --encoder=models/e4e \
     --directions=models/directions --mapper=models/surprised,models/purple_hair
 
-Needs the extra app: pip install 'styleclip-jax[app]'. Without model flags it shows the
-embedded models. The page is at http://127.0.0.1:7860, for this machine alone unless
---host says otherwise; Ctrl-C ends the program.
+The program needs the extra app: pip install 'styleclip-jax[app]'. Without model flags
+it shows the embedded models. The page is at http://127.0.0.1:7860, for this machine
+alone unless --host says otherwise. Ctrl-C ends the program.
 """
 
 import contextlib
@@ -53,7 +53,7 @@ flags.DEFINE_integer(
 
 
 def open_room(values: flags.FlagValues) -> edits.Room:
-    """The room that the flags ask for.
+    """Opens the room that the flags ask for.
 
     Raises:
       UserError: a flag is wrong, or its file does not fit.
@@ -69,7 +69,7 @@ def open_room(values: flags.FlagValues) -> edits.Room:
 def main(values: flags.FlagValues) -> int:
     """Serves the page until it is interrupted."""
     _check_address(values.host, values.port)
-    # Before gradio is imported: it reports nothing to anybody.
+    # Set before gradio is imported, so that it reports nothing to anybody.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
         from styleclip_jax.app import page
@@ -91,7 +91,7 @@ def main(values: flags.FlagValues) -> int:
     edits.warm_up(room)
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="styleclip-"))
-        # Uploads and pictures of the page: gone when the program ends.
+        # Uploads and pictures of the page are gone when the program ends.
         os.environ["GRADIO_TEMP_DIR"] = folder
         blocks = page.build(room, folder)
         stack.callback(blocks.close, verbose=False)
@@ -113,11 +113,11 @@ def main(values: flags.FlagValues) -> int:
 
 
 def _check_address(host: str, port: int) -> None:
-    """Raises a UserError if nothing can listen there; says so before long work."""
+    """Checks before long work that the page can listen there; a UserError if not."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family) as probe:
-            # As servers do, or a program just ended would still have the port.
+            # Servers set this too; else a program just ended would still have the port.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
     except OSError as error:
@@ -127,7 +127,7 @@ def _check_address(host: str, port: int) -> None:
 
 
 def entry() -> None:
-    """The console script."""
+    """Console script of styleclip-app."""
     program.run(main, VALUES)
 
 

@@ -5,12 +5,13 @@
   styleclip-edit --method=mapper --mapper=models/purple_hair --strength=0.12
   styleclip-edit --method=direction --prompt="a smiling face" --alpha=-4,4
 
-Writes under --outdir: original.npy and edited.npy (.npz in S), images/, metrics.jsonl
+Files under --outdir: original.npy and edited.npy (.npz in S), images/, metrics.jsonl
 (a line per edit), grid.png, films/ with --film_frames, pasted/ with --paste, and
-run.json. A latent that is edited with several --alpha and --beta has one row in each
-for every pair of them.
-Started again with the same flags, it goes on where it stopped. Exit code 1 says that
-some latents could not be edited; metrics.jsonl says which.
+run.json. With several --alpha and --beta, a latent has one row in each file for every
+pair of them.
+
+The same command resumes an interrupted run. Exit code 1 says that some latents could
+not be edited; metrics.jsonl says which.
 """
 
 import dataclasses
@@ -72,12 +73,12 @@ _OF_TEXTS = (
     *("prompt", "prompts_file", "clip", "neutral", "directions", "num_samples"),
     *("beta", "num_channels", "templates"),
 )
-# Flags that say where and how fast, not what.
+# Flags that do not decide the results: they say where and how fast.
 _NEUTRAL = ("outdir", "batch_size", *_fields(ExportRequest), *processes.FLAGS)
 
 
 def main(values: flags.FlagValues) -> int:
-    """Makes every edit that is not made yet."""
+    """Makes every edit that is missing."""
     request = _parse(values)
     processes.connect(values)
     listener = terminal(shown=jax.process_index() == 0)
@@ -90,10 +91,10 @@ def main(values: flags.FlagValues) -> int:
 
 
 def _parse(values: flags.FlagValues) -> EditRequest:
-    """The request of the flags.
+    """Parses the flags into a request.
 
     Raises:
-      UserError: a flag is wrong, of another method, or goes with no other one.
+      UserError: a flag is wrong, of another method, or without use beside others.
     """
     output = program.build(runs.Output, values)
     method = values.method
@@ -123,7 +124,7 @@ def _parse(values: flags.FlagValues) -> EditRequest:
 
 
 def _check_flags(values: flags.FlagValues) -> None:
-    """Raises a UserError for flags of another method, or without use beside others."""
+    """Refuses flags of another method, and flags without use beside others."""
 
     def refuse(name: str, why: str) -> None:
         if values[name].present:
@@ -151,7 +152,7 @@ def _check_flags(values: flags.FlagValues) -> None:
 
 
 def entry() -> None:
-    """The console script."""
+    """Console script of styleclip-edit."""
     program.run(main, VALUES)
 
 

@@ -3,10 +3,12 @@
   styleclip-generate --seeds=0-15 --truncation_psi=0.7
   styleclip-generate --latents=outputs/edit/edited.npy --images=npy
 
-Writes under --outdir: w_plus.npy (styles.npz for S), images/, metrics.jsonl (a line per
-image), grid.png and run.json. Started again with the same flags, it goes on where it
-stopped. Several processes as with styleclip-edit. Exit code 1 says that some images are
-not finite or could not be written.
+Files under --outdir: w_plus.npy (styles.npz for S), images/, metrics.jsonl (a line per
+image), grid.png and run.json.
+
+The same command resumes an interrupted run. Several processes can share a run, as with
+styleclip-edit. Exit code 1 says that some images are not finite or could not be
+written.
 """
 
 import jax
@@ -27,7 +29,7 @@ program.define(pictures.PictureRequest, VALUES)
 program.define(runs.Output, VALUES, outdir="outputs/generate", grid=16)
 processes.define(VALUES)
 
-# Flags that say where and how fast, not what.
+# Flags that do not decide the results: they say where and how fast.
 _NEUTRAL = ("outdir", "batch_size", *processes.FLAGS)
 
 
@@ -48,7 +50,7 @@ def main(values: flags.FlagValues) -> int:
 
 
 def entry() -> None:
-    """The console script."""
+    """Console script of styleclip-generate."""
     program.run(main, VALUES)
 
 

@@ -1,18 +1,19 @@
-"""styleclip-invert: photos → latents whose images they are.
+"""styleclip-invert: invert photos, find the latents whose images they are.
 
   styleclip-invert --photos=me.jpg,holiday/ --encoder=models/e4e --refine_steps=100
   styleclip-invert --photos=crops/ --noalign
 
-With --encoder, the optimization in W+ goes on from what the encoder finds; without, it
-starts at the average latent and first goes through W. Faces are cropped as in FFHQ;
-with --noalign the photos are such crops already.
+With --encoder, the optimization in W+ starts at the encoder's latent. Without it, the
+optimization starts at the average latent and first goes through W. Faces are cropped
+as in FFHQ; with --noalign the photos are such crops already.
 
-Writes under --outdir: w_plus.npy, images/ (what the latents show), metrics.jsonl (a
-line per face: file, each loss term, seconds, and as "levels" the mean absolute error
-of 8-bit pixels), aligned.json (the corners of each face's square in its photo),
-grid.png and run.json.
-Started again with the same flags, it goes on where it stopped. Exit code 1 says that
-some photos could not be inverted; they are listed at the end.
+Files under --outdir: w_plus.npy, images/ (of the latents), metrics.jsonl (a line per
+face: file, each loss term, seconds, and as "levels" the mean absolute error of 8-bit
+pixels), aligned.json (the corners of each face's square in its photo), grid.png and
+run.json.
+
+The same command resumes an interrupted run. Exit code 1 says that some photos could
+not be inverted; they are listed at the end.
 """
 
 from absl import flags
@@ -32,7 +33,7 @@ program.define(PhotoRequest, VALUES)
 program.define(InversionConfig, VALUES)
 program.define(PhotoOutput, VALUES)
 
-# Flags that say where and how fast, not what.
+# Flags that do not decide the results: they say where and how fast.
 _NEUTRAL = ("outdir", "batch_size")
 
 
@@ -52,7 +53,7 @@ def main(values: flags.FlagValues) -> int:
 
 
 def entry() -> None:
-    """The console script."""
+    """Console script of styleclip-invert."""
     program.run(main, VALUES)
 
 

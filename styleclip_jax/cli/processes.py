@@ -1,11 +1,11 @@
-"""Flags of several processes that share a work, and how they find each other."""
+"""Processes that share a run: their flags, and how they find each other."""
 
 from absl import flags
 
 from styleclip_jax import parallel
 from styleclip_jax.errors import UserError
 
-# They say where a run takes place, not what it makes.
+# Flags that do not decide the results: they say where a run takes place.
 FLAGS = ("coordinator_address", "num_processes", "process_id", "distributed")
 
 
@@ -32,10 +32,10 @@ def define(values: flags.FlagValues) -> None:
 
 
 def connect(values: flags.FlagValues) -> None:
-    """Joins the other processes, if there are any; before any other use of devices.
+    """Joins the other processes, if any; to be called before other use of devices.
 
     Raises:
-      UserError: flags are missing, or the cluster is not known.
+      UserError: flags are missing, or the cluster is unknown.
     """
     names = FLAGS[:3]
     missing = [name for name in names if values[name].value is None]

@@ -1,4 +1,4 @@
-"""Programs: flags from dataclasses, help and version, one-line errors, caches."""
+"""Program runner: flags from dataclasses, help, version, one-line errors, caches."""
 
 import contextlib
 import dataclasses
@@ -26,12 +26,12 @@ Config = TypeVar("Config")
 
 EXIT_FAILED_ITEMS = 1
 EXIT_USER_ERROR = 2
-# As of a program that SIGPIPE ends.
+# Exit code as of a program that SIGPIPE ends.
 EXIT_UNREAD = 141
 
-# Flag of all programs.
+# Name of the flag that all programs have.
 CACHE = "compilation_cache"
-# Seconds from which on compiling counts as slow.
+# Seconds of compiling from which on its result is cached.
 _MIN_COMPILE_TIME = 0.1
 
 _DEFINERS: dict[type, Callable[..., Any]] = {
@@ -60,7 +60,7 @@ def define(
         None.
       values: where the flags are defined.
       names: fields that get a flag; None for all.
-      **defaults: of this program, where they are others than the fields'.
+      **defaults: defaults of this program, where they are others than the fields'.
     """
     helps = _attribute_docs(config_type)
     for field, kind, element in _fields(config_type, names):
@@ -84,12 +84,12 @@ def build(
     values: flags.FlagValues,
     names: Sequence[str] | None = None,
 ) -> Config:
-    """The dataclass that the flags say; fields without a flag have their defaults.
+    """Builds a dataclass from flags; fields without a flag have their defaults.
 
     Args:
-      config_type: as given to `define`.
+      config_type: dataclass, as given to `define`.
       values: parsed flags.
-      names: as given to `define`.
+      names: fields that have a flag, as given to `define`.
 
     Raises:
       UserError: the dataclass refuses a value.
@@ -109,7 +109,7 @@ def settings(values: flags.FlagValues, without: Sequence[str] = ()) -> dict[str,
 
     Args:
       values: parsed flags.
-      without: flags that say where, how long or how fast, not what.
+      without: flags that do not decide the results: where, how long or how fast.
     """
     left_out = {CACHE, *without}
     return {name: values[name].value for name in values if name not in left_out}
@@ -137,12 +137,12 @@ def run(
 ) -> None:
     """Parses flags and runs a program.
 
-    Exits with 0, with what `main` returns, or with 2 after one line on what is wrong.
+    The exit code is 0, or what `main` returns, or 2 after one line on what is wrong.
 
     Args:
-      main: the program; the docstring of its module is the help, and begins with the
-        name of the program and a colon.
-      values: the flags that it defines.
+      main: main function of the program. The docstring of its module is the help, and
+        begins with the name of the program and a colon.
+      values: flags that the program defines.
       argv: command line; None for the process's own.
     """
     argv = list(sys.argv if argv is None else argv)
@@ -184,7 +184,7 @@ def answer(argv: Sequence[str], document: str, values: flags.FlagValues) -> bool
       values: flags of the program.
 
     Returns:
-      Whether it did.
+      Whether one of them was printed.
     """
     if {"--help", "-h", "-help"} & set(argv):
         print(f"{document}\n{values.get_help()}")
@@ -201,7 +201,7 @@ def describe(error: Exception) -> str:
     message = " ".join(str(error).split()).removeprefix("flag ")
     fields = (error.field, *error.also) if isinstance(error, UserError) else ()
     for flag in map(_flag_of, filter(None, fields)):
-        # As a word of its own, not in a path.
+        # The field is matched as a word of its own, not in a path.
         pattern = rf"(?<![^\s(])(?:--)?{re.escape(flag)}(?![\w/-]|\.\w)"
         message = re.sub(pattern, f"--{flag}", message, count=1)
     return f"error: {message}"
@@ -210,8 +210,8 @@ def describe(error: Exception) -> str:
 def _steady_threads() -> None:
     """Gives XLA two threads or more on a CPU.
 
-    With one it computes convolutions in another way. With more, results do not depend
-    on their number, and so not on that of simulated devices.
+    With one thread it computes convolutions in another way. With more, results do not
+    depend on the number of threads, and so not on that of simulated devices.
     """
     if hasattr(os, "sched_getaffinity"):
         count = len(os.sched_getaffinity(0))
@@ -221,7 +221,7 @@ def _steady_threads() -> None:
 
 
 def _keep_compiled(folder: str | None) -> None:
-    """Turns the persistent compilation cache on, unless it is on or not wanted."""
+    """Turns the persistent compilation cache on, unless it is on or unwanted."""
     if folder == "none":
         jax.config.update("jax_enable_compilation_cache", False)
     chosen = getattr(jax.config, "jax_compilation_cache_dir", None)
@@ -268,7 +268,7 @@ def _flag_of(field: str) -> str:
 
 
 def _parse(flag: str, kind: type, text: str) -> Any:
-    """An element of a list flag."""
+    """Parses an element of a list flag."""
     try:
         value = kind(text)
         if kind is float and not math.isfinite(value):
@@ -280,7 +280,7 @@ def _parse(flag: str, kind: type, text: str) -> Any:
 
 
 def _attribute_docs(config_type: type) -> dict[str, str]:
-    """Field name to its text under "Attributes:", there or in a base class."""
+    """Texts under "Attributes:" by name of the field, from the class and its bases."""
     found: dict[str, str] = {}
     for part in reversed(config_type.__mro__):
         section = inspect.cleandoc(part.__doc__ or "").partition("Attributes:")[2]

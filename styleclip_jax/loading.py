@@ -26,13 +26,13 @@ class Models:
     """Models that a work uses.
 
     Attributes:
-      generator: Model directory; the embedded one if absent.
+      generator: Model directory of the generator; the embedded one if absent.
       clip: CLIP by directory or hub name (openai/clip-vit-base-patch32); the embedded
         one if absent.
       identity: Model directory of a face recognition network, for identity losses;
         the embedded one if absent, for the embedded generator.
       encoder: Model directory of an e4e or pSp encoder that photos are inverted from.
-      class_: Class, for class-conditional generators.
+      class_: Class of the samples, for class-conditional generators.
       templates: File of templates with {} for a direction's texts; the official ones
         if absent.
     """

@@ -7,8 +7,8 @@
 
 Files under --outdir: original.npy and edited.npy (.npz in S), images/, metrics.jsonl
 (a line per edit), grid.png, films/ with --film_frames, pasted/ with --paste, and
-run.json. With several --alpha and --beta, a latent has one row in each file for every
-pair of them.
+run.json. With several --alpha and --beta, a latent has one row in original and edited
+for every pair of them.
 
 The same command resumes an interrupted run. Exit code 1 says that some latents could
 not be edited; metrics.jsonl says which.

@@ -1,4 +1,4 @@
-"""Editors applied to faces in memory, some at a time on the devices."""
+"""Applying of editors to faces in memory, some at a time on the devices."""
 
 import functools
 import math
@@ -14,15 +14,15 @@ from styleclip_jax.editing.editors import Loaded
 from styleclip_jax.editing.faces import Edit, Faces
 from styleclip_jax.errors import UserError
 
-# Latents per device at a time.
+# Number of latents per device at a time.
 _BATCH = 8
 
 
 def apply(loaded: Loaded, faces: Faces, editor: Editor) -> Edit:
-    """Edits of faces by an editor.
+    """Applies an editor to faces.
 
     Raises:
-      UserError: the faces are in S, and the edit is one of W+.
+      UserError: the faces are in S, and the editor edits in W+.
     """
     if faces.space == "s" and editor.space != "s":
         raise UserError(
@@ -40,7 +40,7 @@ def apply(loaded: Loaded, faces: Faces, editor: Editor) -> Edit:
             in_batches(loaded.mesh, batch, functools.partial(compute, setting))
             for setting in range(variants)
         ]
-    # Edits of a face side by side.
+    # Edits of one face stand side by side.
     found = jax.tree.map(_interleave, *made)
     repeated = [i for i in range(len(faces)) for _ in range(variants)]
     after = Faces(
@@ -56,7 +56,7 @@ def apply(loaded: Loaded, faces: Faces, editor: Editor) -> Edit:
 
 
 def to_styles(loaded: Loaded, faces: Faces) -> spaces.Styles:
-    """Styles of faces, a tuple of [B, C]."""
+    """Converts faces to styles, a tuple of [B, C]."""
     if faces.space == "s":
         return faces.latent
 
@@ -76,11 +76,11 @@ def to_styles(loaded: Loaded, faces: Faces) -> spaces.Styles:
 def in_batches(
     mesh: jax.sharding.Mesh, tree: Any, function: Callable[[Any, int], Any]
 ) -> Any:
-    """Results on the host for arrays [N, …], some rows at a time.
+    """Applies a function to arrays [N, …] in batches; results are on the host.
 
     Args:
       mesh: devices to spread batches over.
-      tree: of arrays [N, …].
+      tree: tree of arrays [N, …].
       function: (batch on the devices, number of its rows that are no padding) → tree
         of arrays of the batch.
     """
@@ -97,6 +97,6 @@ def in_batches(
 
 
 def _interleave(*parts: np.ndarray) -> np.ndarray:
-    """Arrays [N, …] of V settings as [N · V, …], the settings of a row side by side."""
+    """Interleaves arrays [N, …] of V settings to [N · V, …], a row's side by side."""
     count = len(parts) * len(parts[0])
     return np.stack(parts, axis=1).reshape(count, *parts[0].shape[1:])

@@ -1,4 +1,4 @@
-"""Editors of global directions: of texts, of a file, or of a value."""
+"""Editors of global directions: made of texts, read from a file, or given by value."""
 
 import dataclasses
 import math
@@ -19,24 +19,25 @@ from styleclip_jax.io import direction_files, files
 from styleclip_jax.methods import global_directions
 from styleclip_jax.models.network import Network
 
-# The threshold that is found for each pair of texts.
+# Threshold that is found for each pair of texts.
 AUTO = "auto"
 
 
 @dataclasses.dataclass(frozen=True)
 class DirectionConfig:
-    """Edits along global directions.
+    """Settings of edits along global directions.
 
     Attributes:
-      neutral: Text that a direction leads away from.
+      neutral: Neutral text, which a direction leads away from.
       directions: File of channel relevance (styleclip-measure-directions makes it); if
         absent, relevance for the prompt is estimated on the spot.
-      num_samples: Samples that relevance is estimated from without a file of it.
+      num_samples: Number of samples that relevance is estimated from, without a file
+        of it.
       saved_direction: File of one direction, as the app saves it, in place of texts.
       alpha: Strength of a direction, one or several with commas between.
-      beta: Least relevance of a channel, one or several; or auto, the largest of 0.10
-        to 0.29 that keeps more than 20 channels.
-      num_channels: Number of channels instead of a least relevance.
+      beta: Least relevance of a channel, one or several with commas between; or auto,
+        the largest of 0.10 to 0.29 that keeps more than 20 channels.
+      num_channels: Number of channels that a direction keeps, in place of beta.
     """
 
     neutral: str = "a face"
@@ -51,7 +52,7 @@ class DirectionConfig:
 
 
 def direct(loaded: Loaded, texts: Prompts, config: DirectionConfig) -> Editor:
-    """The editor of directions that are made of texts.
+    """Editor of directions that are made of texts.
 
     Raises:
       UserError: a number or text is wrong, or the file of relevance does not fit.
@@ -99,7 +100,7 @@ def direct(loaded: Loaded, texts: Prompts, config: DirectionConfig) -> Editor:
 
 
 def direct_by_file(loaded: Loaded, config: DirectionConfig) -> Editor:
-    """The editor of the direction of a file, which needs no text and no CLIP.
+    """Editor of the direction of a file, which needs no text and no CLIP.
 
     Raises:
       UserError: a number is wrong, or the file does not fit the generator.
@@ -125,13 +126,13 @@ def direct_by_file(loaded: Loaded, config: DirectionConfig) -> Editor:
 def direct_by_value(
     loaded: Loaded, direction: global_directions.Direction, *, alpha: float, title: str
 ) -> Editor:
-    """The editor of a direction.
+    """Editor of a direction.
 
     Args:
-      loaded: networks.
-      direction: Δs.
-      alpha: strength.
-      title: what it edits towards.
+      loaded: loaded networks.
+      direction: direction Δs.
+      alpha: strength of the direction.
+      title: caption of the edits: what they edit towards.
     """
     return _move(
         loaded,
@@ -151,7 +152,7 @@ def _move(
     weights: Sequence[tuple[global_directions.Direction, jax.Array]],
     **about: Any,
 ) -> Editor:
-    """The editor of directions with their strengths, one for each setting."""
+    """Editor of directions with their strengths, one for each setting."""
 
     placed = parallel.replicate(list(weights), loaded.mesh)
     options = {"method": "direction", "space": "s"} | about
@@ -159,7 +160,7 @@ def _move(
 
 
 def _along(generator: Network, weights: Any, batch: Any) -> Outcome:
-    """Edits along a direction with its strength."""
+    """Moves latents along a direction with its strength."""
     latent = global_directions.edit(batch, *weights)
     return editors.finished(
         batch, latent, latents.SPACES["s"].synthesize(generator, latent)
@@ -169,7 +170,7 @@ def _along(generator: Network, weights: Any, batch: Any) -> Outcome:
 def text_directions(
     loaded: Loaded, texts: Prompts, config: DirectionConfig
 ) -> list[jax.Array]:
-    """The unit vector [E] from the neutral text to each prompt.
+    """Text directions: the unit vector [E] from the neutral text to each prompt.
 
     Raises:
       UserError: a text is missing or too long, or CLIP sees no difference.
@@ -185,7 +186,7 @@ def text_directions(
 def relevances(
     loaded: Loaded, texts: Prompts, config: DirectionConfig
 ) -> Iterator[global_directions.TextRelevance]:
-    """Relevance for each prompt, from the file or estimated on the spot.
+    """Channel relevance for each prompt, from the file or estimated on the spot.
 
     Raises:
       UserError: a text is missing or too long, or the file does not fit.
@@ -212,10 +213,10 @@ def relevances(
 def choose_betas(
     relevance: global_directions.TextRelevance, config: DirectionConfig
 ) -> list[float]:
-    """Thresholds that the configuration asks for.
+    """Thresholds β that the configuration asks for.
 
     Raises:
-      UserError: one is no threshold, or keeps no channel.
+      UserError: a value is no threshold, or keeps no channel.
     """
     if config.num_channels is not None:
         return [global_directions.beta_for(relevance, config.num_channels)]
@@ -230,10 +231,10 @@ def choose_betas(
 
 
 def numbers(field: str, values: Sequence[str | float]) -> list[float]:
-    """Texts or numbers as finite numbers.
+    """Parses texts or numbers as finite numbers.
 
     Raises:
-      UserError: one is none.
+      UserError: a value is no finite number.
     """
     found = []
     for value in values:

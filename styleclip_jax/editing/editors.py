@@ -23,17 +23,17 @@ from styleclip_jax.progress import Listener, Report, ignore, take_steps
 
 
 class Loaded(NamedTuple):
-    """Networks that editors are made of.
+    """Loaded networks, which editors are made of.
 
     Attributes:
-      models: names of them.
-      generator: on the devices of the mesh.
+      models: names of the networks.
+      generator: generator on the devices of the mesh.
       label: [c_dim] class of samples, None for an unconditional generator.
       mesh: devices to spread batches over.
-      clip: gives the CLIP and its tokenizer.
-      identity: gives the face recognition network.
-      templates: gives the templates of directions' texts.
-      listener: is told of work before the edits.
+      clip: () → CLIP and its tokenizer.
+      identity: () → face recognition network, None if there is none.
+      templates: () → templates of directions' texts.
+      listener: listener for work before the edits.
     """
 
     models: loading.Models
@@ -48,7 +48,7 @@ class Loaded(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class MappingConfig:
-    """Edits by mappers.
+    """Settings of edits by mappers.
 
     Attributes:
       mapper: Model directory of a mapper, or several with commas between.
@@ -71,17 +71,17 @@ def optimize(
     feature: jax.Array | None = None,
     networks: losses.Networks | None = None,
 ) -> Editor:
-    """The editor of latent optimization, or of a variant of it.
+    """Editor of latent optimization, or of a variant of it.
 
     Args:
-      loaded: networks.
+      loaded: loaded networks.
       texts: prompts.
-      config: how latents are optimized.
-      objective: {name: (weight, loss)}, terms beside the official ones, or in place of
+      config: settings of the optimization.
+      objective: {name: (weight, loss)} terms beside the official ones, or in place of
         those of the same name.
       optimizer: any optax transformation in place of the official one.
-      feature: [E], or [T, E] for several prompts, in place of the prompts' features.
-      networks: what losses see in place of the loaded networks.
+      feature: [E] feature, or [T, E] for several prompts, in place of the prompts'.
+      networks: networks that losses see, in place of the loaded ones.
 
     Raises:
       UserError: a prompt is too long, or there is no network for the identity.
@@ -160,12 +160,12 @@ def optimize(
 def _compiled(
     config: OptimizationConfig, sharding: jax.sharding.Sharding
 ) -> optimization.Compiled:
-    """The parts of the official optimization; the same again for the same settings."""
+    """Compiled parts of the official optimization, the same for the same settings."""
     return optimization.compiled(optimization.official(config), sharding=sharding)
 
 
 def _without_text(model: clip.Clip) -> clip.Clip:
-    """A CLIP that can only look at images."""
+    """CLIP without its text encoder, which can only look at images."""
     kept = {n: x for n, x in model.params.items() if not n.startswith("text")}
     return Network(kept, model.config)
 
@@ -182,11 +182,11 @@ def _optimized(result: optimization.Result) -> Outcome:
 
 
 def map_latents(loaded: Loaded, config: MappingConfig) -> Editor:
-    """The editor of mappers.
+    """Editor of mappers.
 
     Raises:
-      UserError: there is none, one is of another generator, or of another space than
-        the others, or a level does not exist.
+      UserError: there is no mapper, one is of another generator, or of another space
+        than the others, or a level does not exist.
     """
     models, generator = loaded.models, loaded.generator
     if not config.mapper:
@@ -245,7 +245,7 @@ def map_latents(loaded: Loaded, config: MappingConfig) -> Editor:
 def _mapping(
     strength: float | None, levels: tuple[str, ...] | None
 ) -> Callable[[Network, Network, Any], Outcome]:
-    """(generator, mapper, latents) → edits; the same function for the same settings."""
+    """Function (generator, mapper, latents) → edits, the same for the same settings."""
 
     def apply(generator: Network, network: Network, batch: Any) -> Outcome:
         latent = mapper.edit(network, batch, strength=strength, levels=levels)
@@ -255,7 +255,7 @@ def _mapping(
     return apply
 
 
-# The same program for the same function.
+# Cache of compiled functions: the same program for the same function.
 _jit = functools.lru_cache(maxsize=16)(jax.jit)
 
 
@@ -266,13 +266,13 @@ def at_once(
     frozen: Any,
     **about: Any,
 ) -> Editor:
-    """The editor of a method that makes edits in one pass.
+    """Editor of a method that makes edits in one pass.
 
     Args:
       apply: (generator, weights, latents) → edits.
-      generator: on the devices.
-      weights: of each setting, on the devices.
-      frozen: those of the first one, as they were before.
+      generator: generator on the devices.
+      weights: weights of each setting, on the devices.
+      frozen: weights of the first setting, as they were before.
       **about: other attributes of the `Editor`.
     """
     run = _jit(apply)
@@ -293,7 +293,7 @@ def at_once(
 
 
 def finished(original: Any, latent: Any, image: jax.Array) -> Outcome:
-    """The edits of a method that makes them at once."""
+    """Edits of a method that makes them in one pass, with l2 and failures."""
     moved = jax.tree.map(
         lambda a, b: jnp.sum(jnp.square(a - b), axis=range(1, a.ndim)), latent, original
     )
@@ -308,7 +308,7 @@ def finished(original: Any, latent: Any, image: jax.Array) -> Outcome:
 
 
 def record_prompts(texts: Prompts) -> dict[str, Any]:
-    """Prompts by the names of their flags."""
+    """Record of prompts by the names of their flags."""
     alone = texts.texts[0] if texts.file is None else None
     return {"prompt": alone, "prompts_file": texts.file}
 

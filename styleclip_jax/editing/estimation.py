@@ -1,4 +1,4 @@
-"""Estimation of relevance for one text: samples of S, and derivatives at them."""
+"""Estimation of channel relevance for a text: samples of S, and derivatives there."""
 
 import functools
 from collections.abc import Callable
@@ -15,19 +15,19 @@ from styleclip_jax.progress import Report, ignore
 
 _BATCH = 1000
 
-# Samples of the statistics at least, where relevance is estimated for one text.
+# Least number of samples of the statistics, where relevance is for one text.
 _NUM_STATISTICS = 10_000
-# Samples at a time, of which each has many derivatives.
+# Number of samples at a time; each has many derivatives.
 _DERIVATIVES = 4
 
 
 class Samples(NamedTuple):
-    """Random samples in style space.
+    """Random samples in style space, with their statistics.
 
     Attributes:
-      styles: tuple of [N, C], the first num_samples of them.
-      mean: [S] over all num_statistics.
-      std: [S] likewise.
+      styles: tuple of [N, C], the first num_samples of the samples.
+      mean: [S] mean over all num_statistics samples.
+      std: [S] deviation over all num_statistics samples.
     """
 
     styles: spaces.Styles
@@ -43,10 +43,10 @@ def draw_samples(
     label: jax.Array | None = None,
     report: Report = ignore,
 ) -> Samples:
-    """Samples of S as the official scripts draw them, with mean and deviation.
+    """Draws samples of S as the official scripts do, with mean and deviation.
 
     Args:
-      generator: whose S.
+      generator: generator whose S is sampled.
       config: number, truncation and seed of the samples.
       mesh: devices to spread batches over.
       label: [c_dim] class of all samples, for class-conditional generators.
@@ -88,7 +88,7 @@ def draw_samples(
 
 
 def configure(num_samples: int) -> channel_relevance.RelevanceConfig:
-    """How relevance for one text is estimated, where no file gives it for all."""
+    """Settings that estimate relevance for one text, where no file gives it for all."""
     return channel_relevance.RelevanceConfig(
         method="jacobian",
         num_samples=num_samples,
@@ -105,13 +105,13 @@ def estimate(
     mesh: jax.sharding.Mesh | None = None,
     report: Report = ignore,
 ) -> global_directions.TextRelevance:
-    """Relevance for one text direction, of samples drawn by the same configuration.
+    """Estimates relevance for a text direction, of samples of the same configuration.
 
     Args:
       networks: generator and CLIP.
-      samples: of `draw_samples`.
-      text: [E] unit vector.
-      config: of `configure`.
+      samples: samples of `draw_samples`.
+      text: [E] unit vector of the direction.
+      config: configuration of `configure`.
       mesh: devices to spread batches over; None leaves them to jax.
       report: is called with the number of samples of each batch that is done.
     """

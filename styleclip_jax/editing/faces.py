@@ -1,4 +1,4 @@
-"""Faces and edits of them: what a session gives, shows in a notebook, and saves."""
+"""Faces and edits of a session: shown in a notebook, and saved as files."""
 
 import dataclasses
 import io
@@ -19,21 +19,21 @@ from styleclip_jax.io import files, images
 from styleclip_jax.models import stylegan2
 from styleclip_jax.progress import SILENT, Report
 
-# Faces on a sheet in a notebook.
+# Number of faces on a sheet in a notebook.
 _NUM_SHOWN = 16
 _COLUMNS = 8
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Faces:
-    """Latents of one space, and what they show.
+    """Faces: latents of one space, and their images.
 
     Attributes:
       latent: [B, L, D] W+, or a tuple of [B, C] styles.
       images: [B, H, W, 3] float32, nominally in [-1, 1].
-      names: of each, such as "seed 3".
-      origins: of each, such as 3.
-      unit: "seed" or "row", what the origins are.
+      names: name of each face, such as "seed 3".
+      origins: seed or row of each face, such as 3.
+      unit: unit of the origins, "seed" or "row".
     """
 
     latent: Any
@@ -46,7 +46,7 @@ class Faces:
         return len(self.names)
 
     def __getitem__(self, index: int | slice) -> "Faces":
-        """Some of the faces."""
+        """Faces of an index or a slice."""
         rows = slice(index, index + 1 or None) if isinstance(index, int) else index
         return Faces(
             jax.tree.map(lambda x: x[rows], self.latent),
@@ -58,7 +58,7 @@ class Faces:
 
     @property
     def space(self) -> str:
-        """w_plus or s."""
+        """Latent space, w_plus or s."""
         return "s" if isinstance(self.latent, tuple) else "w_plus"
 
     @property
@@ -67,7 +67,7 @@ class Faces:
         return np.asarray(latents.pack(self.latent))
 
     def as_source(self, config: stylegan2.GeneratorConfig) -> LatentSource:
-        """The faces as the source of a run, for a generator of this configuration."""
+        """Source of a run with these faces, for a generator of this configuration."""
         return LatentSource(
             self.space,
             self.origins,
@@ -92,14 +92,14 @@ class Edit:
     """Edits of faces by one editor; with several settings, those of a face in turn.
 
     Attributes:
-      before: the faces.
-      after: the edited faces, len(before) · len(settings) of them.
-      terms: {name: [N]}, losses and the like.
-      failed_at: [N] step at which something was not finite, -1 for none.
-      film: latents on the way, [N, F, …], or None.
-      history: {name: [N, steps]}, terms before each step, None without steps.
-      editor: that made them.
-      loaded: networks that it was made with.
+      before: faces before the edits.
+      after: edited faces, N = len(before) · len(settings) of them.
+      terms: {name: [N]} losses and other terms.
+      failed_at: [N] step at which a value was not finite, -1 for none.
+      film: latents of the film's frames, [N, F, …], or None.
+      history: {name: [N, steps]} terms before each step; None without steps.
+      editor: editor that made the edits.
+      loaded: networks that the editor was made with.
     """
 
     before: Faces
@@ -123,7 +123,7 @@ class Edit:
 
     @property
     def settings(self) -> Sequence[Mapping[str, Any]]:
-        """What tells the edits of a face apart."""
+        """Settings of the edits, which tell those of a face apart."""
         return self.editor.settings
 
     def save(
@@ -135,14 +135,17 @@ class Edit:
         prompt: str | None = None,
         film_format: str = "gif",
     ) -> Summary:
-        """Writes the files that styleclip-edit writes into a new folder.
+        """Writes the edits into a new folder, in the files of styleclip-edit.
 
         Args:
           outdir: folder to make.
           images: format of the images: png, jpg, npy, or none.
           grid: number of faces on the sheet grid.png, 0 for no sheet.
-          prompt: text that a direction is for, which is written down for evaluation.
-          film_format: gif or mp4, of the films where there are any.
+          prompt: prompt of a direction, which is written down for evaluation.
+          film_format: format of the films, gif or mp4, where there are any.
+
+        Returns:
+          Summary of the run.
 
         Raises:
           UserError: the folder has other contents, or cannot be written.
@@ -166,7 +169,7 @@ class Edit:
         )
 
     def _edit_again(self, batch: Any, setting: int, report: Report) -> Outcome:
-        """What the editor made of all faces by one setting."""
+        """Edits that the editor made of all faces by one setting."""
         report(1)
         rows = slice(setting, None, len(self.settings))
         latent = {"edited": self.after.latent}

@@ -1,4 +1,4 @@
-"""Inversions of many photos: faces found, cut out, inverted, into files; resumable."""
+"""Inversions of many photos, resumable: faces are found, cut out and inverted."""
 
 import dataclasses
 import functools
@@ -27,7 +27,7 @@ from styleclip_jax.progress import Listener, Report
 
 PROGRAM = "styleclip-invert"
 
-# Letters of a file's name on the sheet.
+# Largest number of letters of a file's name on the sheet.
 _MAX_LABEL = 16
 
 
@@ -36,12 +36,12 @@ class PhotoRequest:
     """Photos to invert.
 
     Attributes:
-      photos: Photos and folders of photos, with commas.
+      photos: Photos and folders of photos, with commas between.
       align: Find faces and crop them as in FFHQ; without it photos are square crops.
-      all_faces: All faces of a photo, not the largest.
+      all_faces: Invert all faces of a photo, not the largest alone.
       landmarks: File of 68 landmarks per face by name of the photo (.json, .npz);
         without it a detector finds them.
-      batch_size: Photos at a time.
+      batch_size: Number of faces at a time.
     """
 
     photos: tuple[str, ...] = ()
@@ -53,7 +53,7 @@ class PhotoRequest:
 
 @dataclasses.dataclass(frozen=True)
 class PhotoOutput:
-    """Files that an inversion writes.
+    """Output of an inversion: its folder and files.
 
     Attributes:
       outdir: Folder for the results.
@@ -68,12 +68,12 @@ class PhotoOutput:
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """Inversions of the faces of photos.
+    """Request for inversions of the faces of photos.
 
     Attributes:
       models: names of the networks.
-      photos: what to invert.
-      config: how.
+      photos: photos to invert.
+      config: settings of the inversion.
       output: files to write.
       settings: all of this by the names of the flags, for run.json.
     """
@@ -86,10 +86,10 @@ class Request:
 
 
 class Summary(NamedTuple):
-    """Inversions that have ended.
+    """Summary of inversions that have ended.
 
     Attributes:
-      journal: of the run.
+      journal: journal of the run.
       failures: lines on photos that were skipped, and faces that did not stay finite.
     """
 
@@ -101,8 +101,11 @@ def carry_out(request: Request, listener: Listener) -> Summary:
     """Inverts every face that is not done yet.
 
     Args:
-      request: photos, and how they are inverted.
-      listener: is told how far it is.
+      request: photos, and settings of their inversion.
+      listener: listener for the progress.
+
+    Returns:
+      Summary of the run.
 
     Raises:
       UserError: no photo has a face, a network is missing, or the folder is of another
@@ -167,19 +170,19 @@ def _batches(
 
 
 def _advance(report: Report, faces: int, steps: int) -> None:
-    """Reports steps that a batch of faces has taken."""
+    """Reports the steps of a batch of faces as units of work."""
     report(faces * steps)
 
 
 def _to_host(result: optimization.Result, count: int) -> Any:
-    """The result as NumPy arrays, without the padding of the batch."""
+    """Result as NumPy arrays, without the padding of the batch."""
     return jax.tree.map(lambda x: np.asarray(x)[:count], result)
 
 
 def _inputs(
     models: Models, asked: PhotoRequest, paths: Sequence[pathlib.Path]
 ) -> dict[str, str]:
-    """Hashes of what the run reads; a CLIP from the hub goes by its name."""
+    """Hashes of the files that the run reads; a CLIP from the hub goes by its name."""
     named = [n for n in ("encoder", "identity") if getattr(models, n) is not None]
     inputs = models.fingerprints("generator", "clip", *named)
     if asked.landmarks is not None:
@@ -193,7 +196,7 @@ def _hash_photo(path: pathlib.Path) -> str:
     try:
         return files.hash_file(path)
     except UserError as error:
-        # It will be skipped and listed.
+        # The photo will be skipped and listed.
         return str(error)
 
 
@@ -203,7 +206,7 @@ def _open(
     inputs: Mapping[str, str],
     listener: Listener,
 ) -> tuple[pathlib.Path, list[dict[str, Any]], list[str]]:
-    """The folder of the run, its faces, and why photos were skipped.
+    """Folder of the run, its faces, and lines on why photos were skipped.
 
     A face has the keys "file" and "quad", the corners of its square. A run that goes on
     has the same photos, so that faces need not be found again.
@@ -237,12 +240,12 @@ def _lines(
     result: Any,
     seconds: float,
 ) -> list[dict[str, Any]]:
-    """Lines of metrics.jsonl."""
+    """Lines of metrics.jsonl for a batch of faces."""
     lines = []
     for i, row in enumerate(rows):
         failed_at = int(result.failed_at[i])
         if failed_at < 0 and not np.isfinite(result.latent[i]).all():
-            # An encoder's latent, which no step has looked at.
+            # The latent is an encoder's, which no step has looked at.
             failed_at = 0
         outcome: dict[str, Any] = {"failed_at": failed_at}
         if failed_at < 0:
@@ -282,7 +285,7 @@ def _write_sheet(
 def _describe_failures(
     journal: Journal, skipped: list[str], listener: Listener
 ) -> list[str]:
-    """Lines on what failed; the mean error of the others is told."""
+    """Lines on faces and photos that failed; the mean error of the others is told."""
     lines = list(journal.lines())
     levels = [line["levels"] for line in lines if "levels" in line]
     if levels:

@@ -14,12 +14,12 @@ from styleclip_jax.models.network import Network
 from styleclip_jax.photos.crops import Crops
 from styleclip_jax.progress import Report, take_steps
 
-# Inverts a batch of faces and reports the steps that it has taken.
+# Inverter of a batch of faces, which reports the steps that it has taken.
 Inverter = Callable[[Crops, Report], optimization.Result]
 
 
 def count_steps(config: inversion.InversionConfig, encoder: Network | None) -> int:
-    """Number of steps of each face.
+    """Number of steps of the inversion of each face.
 
     Raises:
       UserError: there is neither an encoder nor a step.
@@ -41,13 +41,14 @@ def inverter(
     config: inversion.InversionConfig,
     sharding: jax.sharding.NamedSharding,
 ) -> Inverter:
-    """Inversion of batches of faces, which reports its steps.
+    """Inverter of batches of faces, which reports its steps.
 
     Args:
       networks: generator and CLIP, and the identity network where it has a weight.
-      encoder: gives the start; None for the average latent, and W before W+.
-      config: how.
-      sharding: of a batch.
+      encoder: encoder of the latents to start at; None to start at the average latent
+        and go through W before W+.
+      config: settings of the inversion.
+      sharding: sharding of a batch.
     """
     first, second = inversion.phases(config)
     in_w, in_w_plus = (

@@ -1,4 +1,4 @@
-"""Prompts of a work: one text, or those of a file; and how they are told to people."""
+"""Prompts of an edit: one text or those of a file, and their titles for people."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,17 +7,18 @@ from typing import Any
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files
 
-# Prompts that are printed.
+# Number of prompts that are printed.
 _NUM_SHOWN = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class PromptRequest:
-    """Texts to edit towards.
+    """Request for prompts: one text, or a file of texts.
 
     Attributes:
       prompt: Text to edit towards.
-      prompts_file: File of prompts, one a line; every latent gets each.
+      prompts_file: File of prompts, one a line; each latent is edited towards every
+        one of them.
     """
 
     prompt: str | None = None
@@ -26,11 +27,11 @@ class PromptRequest:
 
 @dataclasses.dataclass(frozen=True)
 class Prompts:
-    """Texts to edit towards.
+    """Prompts: texts to edit towards.
 
     Attributes:
-      texts: one or several.
-      file: that they are from, None for a single text.
+      texts: one text or several.
+      file: file that the texts are from, None without a file.
     """
 
     texts: tuple[str, ...]
@@ -38,28 +39,28 @@ class Prompts:
 
     @classmethod
     def of(cls, prompt: str | Sequence[str]) -> "Prompts":
-        """A text, or several."""
+        """Prompts of a text, or of several."""
         return cls((prompt,) if isinstance(prompt, str) else tuple(prompt))
 
     @property
     def named(self) -> bool:
-        """Whether results say which prompt they are of."""
+        """Whether results name their prompt."""
         return self.file is not None or len(self.texts) > 1
 
     @property
     def title(self) -> str:
-        """What an edit with these prompts leads to."""
+        """Title of an edit with these prompts."""
         return title(self.texts)
 
     @property
     def inputs(self) -> dict[str, str]:
-        """Hash of the file."""
+        """Hash of the file of prompts; empty without one."""
         return {} if self.file is None else {"prompts_file": files.hash_file(self.file)}
 
     def name_settings(
         self, settings: Sequence[Sequence[dict[str, Any]]]
     ) -> list[dict[str, Any]]:
-        """Settings of each prompt in turn, named where there are several."""
+        """Settings of each prompt in turn, with the prompt where results name it."""
         return [
             {"prompt": prompt} | setting if self.named else setting
             for prompt, group in zip(self.texts, settings, strict=True)
@@ -68,10 +69,11 @@ class Prompts:
 
 
 def read(request: PromptRequest) -> Prompts:
-    """The prompts that are asked for.
+    """Reads the prompts that are asked for.
 
     Raises:
-      UserError: there is neither or both, or one is empty, broken or twice there.
+      UserError: there is neither a prompt nor a file, or both, or a prompt is empty,
+        broken or twice there.
     """
     path = request.prompts_file
     if path is None:
@@ -91,14 +93,14 @@ def read(request: PromptRequest) -> Prompts:
 
 
 def text(field: str, value: str | None) -> str:
-    """A text without blanks around it.
+    """Text without blanks around it.
 
     Args:
-      field: that it is the value of.
-      value: as it was given.
+      field: name of the field that holds the text.
+      value: text as it was given.
 
     Raises:
-      UserError: it is missing or empty.
+      UserError: the text is missing or empty.
     """
     stripped = (value or "").strip()
     if not stripped:
@@ -107,12 +109,12 @@ def text(field: str, value: str | None) -> str:
 
 
 def title(texts: Sequence[str]) -> str:
-    """A text alone, or the number of them."""
+    """Title of texts: the only one, or their number."""
     return texts[0] if len(texts) == 1 else f"{len(texts)} prompts"
 
 
 def shorten(lines: Sequence[str], start: str) -> list[str]:
-    """The first lines, and how many more there are."""
+    """First lines, and how many more there are."""
     more = len(lines) - _NUM_SHOWN
     shown = [start + line for line in lines[:_NUM_SHOWN]]
     return [*shown, f"{start}{more} more"] if more > 0 else shown

@@ -1,4 +1,4 @@
-"""Requests for edits: all that one run of styleclip-edit needs, and how it is met."""
+"""Requests for edits: all that one run of styleclip-edit needs, and its execution."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -23,19 +23,19 @@ from styleclip_jax.progress import Listener
 
 @dataclasses.dataclass(frozen=True)
 class EditRequest:
-    """Edits of the latents of a source by one method.
+    """Request for edits of the latents of a source by one method.
 
     Attributes:
       models: names of the networks.
-      source: the latents.
+      source: source of the latents.
       method: one of `METHODS`.
-      prompts: texts, None for mappers and saved directions.
-      optimization: how latents are optimized.
-      mapping: how mappers edit.
-      direction: how directions edit.
+      prompts: prompts, None for mappers and saved directions.
+      optimization: settings of latent optimization.
+      mapping: settings of mappers.
+      direction: settings of directions.
       output: files to write.
-      extras: further files of each edit.
-      export: program to write instead.
+      extras: additional files of each edit.
+      export: program to write instead of edits.
       settings: all of this by the names of the flags, for run.json.
     """
 
@@ -76,14 +76,14 @@ METHODS: dict[str, Callable[[Loaded, EditRequest], Editor]] = {
 
 
 def carry_out(request: EditRequest, listener: Listener) -> runs.Summary | None:
-    """Makes every edit that is not made yet.
+    """Makes every edit of a request that is missing.
 
     Args:
-      request: what to edit and how.
-      listener: is told how far it is.
+      request: latents, and how they are edited.
+      listener: listener for the progress.
 
     Returns:
-      The run, None where a program was written instead.
+      Summary of the run; None where a program was written instead.
 
     Raises:
       UserError: something asked for is wrong or does not fit.
@@ -116,7 +116,7 @@ def carry_out(request: EditRequest, listener: Listener) -> runs.Summary | None:
 
 
 def _open(request: EditRequest, session: Session, editor: Editor) -> LatentSource:
-    """The latents to edit, in a space that the editor takes."""
+    """Opens the source of the latents, in a space that the editor takes."""
     asked, config = request.source, session.generator.config
     if request.optimization.mode == "free_generation":
         if asked.latents is not None or asked.seeds is not None:

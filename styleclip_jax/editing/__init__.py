@@ -1,1 +1,1 @@
-"""Edits of loaded networks, for programs and for people."""
+"""Editing with loaded networks: sessions, faces and editors."""

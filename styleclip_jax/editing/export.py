@@ -2,8 +2,8 @@
 
 The file holds the program that `jax.export` makes, for any number of latents, on CPUs,
 GPUs and TPUs. It takes W+ latents [N, L, D] float32 and returns {"image": [N, H, W, 3]
-in [-1, 1], "latent": W+ or flat S}. Weights are inside of it, or beside it in an .npz
-file whose arrays, as a dict, are then its first argument.
+in [-1, 1], "latent": W+ or flat S}. Weights are inside of the file, or beside it in an
+.npz file. The arrays of the latter, as a dict, are then the program's first argument.
 """
 
 import dataclasses
@@ -31,11 +31,11 @@ WEIGHTS = ("inside", "beside")
 
 @dataclasses.dataclass(frozen=True)
 class ExportRequest:
-    """Edit as a program of its own.
+    """Export of an edit as a program of its own.
 
     Attributes:
       export: File to write the edit to as a program of its own, instead of editing.
-      export_weights: Whether the weights are in that file or beside it, in FILE.npz.
+      export_weights: Place of the weights: inside that file, or beside it in FILE.npz.
     """
 
     export: str | None = None
@@ -48,9 +48,9 @@ def write(request: ExportRequest, editor: Editor, generator: Network) -> list[st
     """Writes the edit of an editor as a program.
 
     Args:
-      request: file to make.
-      editor: has one setting.
-      generator: that it edits images of.
+      request: file to write.
+      editor: editor with one setting.
+      generator: generator of the images.
 
     Returns:
       Lines on what was written.
@@ -66,7 +66,7 @@ def write(request: ExportRequest, editor: Editor, generator: Network) -> list[st
             also=["alpha", "beta"],
         )
     path, frozen = pathlib.Path(str(request.export)), editor.freeze()
-    # On the host, so that the program is not tied to the devices of this process.
+    # Weights are on the host, so that the program is not tied to these devices.
     tree = jax.device_get((generator, frozen.weights))
     leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
     arrays = {
@@ -111,7 +111,7 @@ def _export(function: Callable[..., Any], *arguments: Any) -> export.Exported:
 def _used(
     program: export.Exported, weights: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """The weights that the program reads; a text encoder is not among them."""
+    """Weights that the program reads; a text encoder is not among them."""
     # Dicts are flattened in the order of their keys.
     kept = {sorted(weights)[i] for i in program.module_kept_var_idx[:-1]}
     return {name: array for name, array in weights.items() if name in kept}

@@ -1,11 +1,11 @@
-"""Session: loaded networks, and what people and programs do with them.
+"""Session: loaded networks, with faces and edits of them for people and programs.
 
   session = load()
   faces = session.sample(seeds=range(4))
   edit = session.optimize(faces, "a smiling face", steps=80, l2_lambda=0.0045)
   edit.save("outputs/smile")
 
-Networks are loaded when they are first asked for, except those that are named, which
+Networks are loaded when they are first asked for. Those that `load` is given by name
 are loaded at once. A session adds no behaviour of its own: programs, the app and
 examples stand on it.
 """
@@ -35,7 +35,7 @@ from styleclip_jax.models.network import Network
 from styleclip_jax.photos import crops, photo_files
 from styleclip_jax.progress import BARS, SILENT, Listener
 
-# Parts of an optimization that are no settings.
+# Names of the parts of an optimization that are no settings.
 _OWN = {"objective", "optimizer", "feature", "networks"}
 
 
@@ -49,7 +49,7 @@ def load(
     class_: int | None = None,
     quiet: bool = False,
 ) -> "Session":
-    """A session with networks from model directories; the embedded ones without.
+    """Loads a session with networks from model directories; embedded ones if absent.
 
     Args:
       generator: model directory; the encoder's own if absent, or the embedded one.
@@ -57,8 +57,8 @@ def load(
       identity: model directory of a face recognition network.
       encoder: model directory of an e4e or pSp encoder of photos.
       templates: file of templates for the texts of directions.
-      class_: class, for class-conditional generators.
-      quiet: show no progress bars.
+      class_: class of the samples, for class-conditional generators.
+      quiet: whether to show no progress bars.
 
     Raises:
       UserError: a directory holds no valid network, or the class does not exist.
@@ -72,19 +72,19 @@ def load(
     }
     models = loading.Models.of(class_=class_, **paths).with_decoder()
     session = Session(models, listener=SILENT if quiet else BARS)
-    # What is named is read at once, so that what is wrong is told here.
+    # Named networks are loaded at once, so that errors come here.
     for name in ("generator", "label", *(n for n, path in paths.items() if path)):
         getattr(session, name)
     return session
 
 
 class Session:
-    """Loaded networks and what is done with them.
+    """Session: loaded networks, and the work with them.
 
     Attributes:
       models: names of the networks.
       mesh: devices that batches are spread over.
-      listener: is told of long work.
+      listener: listener for the progress of long work.
     """
 
     def __init__(
@@ -98,8 +98,8 @@ class Session:
 
         Args:
           models: names of the networks; the embedded ones if absent.
-          devices: to spread batches over; all of this process if absent.
-          listener: is told of long work.
+          devices: devices to spread batches over; all of this process if absent.
+          listener: listener for the progress of long work.
         """
         self.models = models or loading.Models()
         self.mesh = parallel.make_mesh(devices or jax.local_devices())
@@ -107,7 +107,7 @@ class Session:
 
     @functools.cached_property
     def generator(self) -> stylegan2.Generator:
-        """The generator, on the devices."""
+        """Generator, on the devices."""
         network = loading.load_generator(self.models.generator)
         return parallel.replicate(network, self.mesh)
 
@@ -122,7 +122,7 @@ class Session:
 
     @property
     def clip(self) -> clip.Clip:
-        """The CLIP."""
+        """CLIP that encodes images and texts."""
         return self._clip[0]
 
     @property
@@ -132,21 +132,21 @@ class Session:
 
     @functools.cached_property
     def identity(self) -> Network | None:
-        """The face recognition network, None if there is none for this generator."""
+        """Face recognition network, None if there is none for this generator."""
         if not self.models.has_identity:
             return None
         return loading.load_identity(self.models.identity)
 
     @functools.cached_property
     def encoder(self) -> Network | None:
-        """The encoder of photos, None if none is named."""
+        """Encoder of photos, None if none is named."""
         if self.models.encoder is None:
             return None
         return loading.load_encoder(self.models.encoder, self.generator.config)
 
     @property
     def encoded_size(self) -> int | None:
-        """Width and height of what the encoder takes, None without one."""
+        """Input size of the encoder, its width and height; None without one."""
         return None if self.encoder is None else self.encoder.config.input_size
 
     @functools.cached_property
@@ -155,7 +155,7 @@ class Session:
         return loading.load_templates(self.models.templates)
 
     def networks(self, *, identity: bool = False) -> losses.Networks:
-        """The networks that losses see, on the devices.
+        """Networks that losses see, on the devices.
 
         Args:
           identity: whether the face recognition network is among them.
@@ -167,7 +167,7 @@ class Session:
 
     @property
     def loaded(self) -> editors.Loaded:
-        """What editors are made of."""
+        """Loaded networks, which editors are made of."""
         return editors.Loaded(
             models=self.models,
             generator=self.generator,
@@ -199,8 +199,8 @@ class Session:
         """Faces of seeds, as styleclip-generate draws them.
 
         Args:
-          seeds: numbers, or a text such as "0-15".
-          truncation_psi: 1 for none, 0 for the average.
+          seeds: seeds as numbers, or as a text such as "0-15".
+          truncation_psi: truncation: 1 for none, 0 for the average.
           truncation_cutoff: number of leading rows to truncate, None for all.
 
         Raises:
@@ -220,12 +220,12 @@ class Session:
         truncation_psi: float = 0.7,
         truncation_cutoff: int | None = None,
     ) -> Faces:
-        """Faces of a file of latents, or of an array.
+        """Reads the faces of a file of latents, or of an array.
 
         Args:
-          latents: .npy, .npz or .safetensors, or what such a file holds.
-          space: z, w, w_plus or s; None tells it by the shape.
-          truncation_psi: of z and w; W+ and S stay as they are.
+          latents: file in .npy, .npz or .safetensors, or an array as it holds.
+          space: latent space: z, w, w_plus or s; None tells it by the shape.
+          truncation_psi: truncation of z and w; W+ and S stay as they are.
           truncation_cutoff: number of leading rows to truncate, None for all.
 
         Raises:
@@ -256,12 +256,12 @@ class Session:
         align: bool = True,
         **settings: Any,
     ) -> Faces:
-        """Faces whose images are photos; see styleclip-invert.
+        """Inverts photos into faces whose images they are; see styleclip-invert.
 
         Args:
           photos: a photo, a folder of photos, or several.
-          align: find the largest face of each and crop it as in FFHQ; without it
-            photos are square crops already.
+          align: whether to find the largest face of each and crop it as in FFHQ;
+            without it photos are square crops already.
           **settings: fields of `InversionConfig`, such as refine_steps.
 
         Raises:
@@ -294,21 +294,21 @@ class Session:
 
         Args:
           latent: [B, L, D] W+, or a tuple of [B, C] styles.
-          names: of each.
-          origins: rows where they come from; 0, 1, … if absent.
+          names: name of each face.
+          origins: row that each face comes from; 0, 1, … if absent.
         """
         latent = jax.tree.map(np.asarray, latent)
         rows = tuple(origins) or tuple(range(len(names)))
         return Faces(latent, self.render(latent), tuple(names), rows)
 
     def render(self, latent: Any) -> np.ndarray:
-        """Images [B, H, W, 3] of W+ [B, L, D], or of a tuple of styles [B, C]."""
+        """Renders W+ [B, L, D], or a tuple of styles [B, C], as images [B, H, W, 3]."""
         return applying.in_batches(
             self.mesh, latent, lambda batch, _: latents.render(self.generator, batch)
         )
 
     def to_styles(self, faces: Faces) -> spaces.Styles:
-        """Styles of faces, a tuple of [B, C]."""
+        """Converts faces to styles, a tuple of [B, C]."""
         return applying.to_styles(self.loaded, faces)
 
     # Edits
@@ -319,7 +319,7 @@ class Session:
         """Edits faces by latent optimization.
 
         Args:
-          faces: to edit.
+          faces: faces to edit.
           prompt: text to edit towards, or several.
           **settings: fields of `OptimizationConfig`, such as steps, l2_lambda, space;
             and parts of one's own, see `editors.optimize`: objective (further terms),
@@ -336,8 +336,8 @@ class Session:
         """Edits faces by a mapper, or several.
 
         Args:
-          faces: to edit.
-          mapper: model directories.
+          faces: faces to edit.
+          mapper: model directories of the mappers.
           **settings: fields of `MappingConfig`: strength, levels.
 
         Raises:
@@ -388,16 +388,16 @@ class Session:
         directions: files.Path | None = None,
         num_samples: int = 16,
     ) -> global_directions.Direction:
-        """The global direction of a prompt: one Δs for all faces.
+        """Global direction of a prompt: one Δs for all faces.
 
         Args:
-          prompt: text that it leads to.
-          neutral: text that it leads away from.
+          prompt: text that the direction leads to.
+          neutral: text that the direction leads away from.
           beta: least relevance of a channel, or "auto".
           num_channels: number of channels in place of beta.
           directions: file of channel relevance; without it, relevance for the prompt
             is estimated.
-          num_samples: samples of the estimate.
+          num_samples: number of samples of the estimate.
 
         Raises:
           UserError: a text or number is wrong, or the file does not fit.
@@ -414,10 +414,10 @@ class Session:
         return global_directions.make_direction(relevance, chosen)
 
     def read_direction(self, path: files.Path) -> global_directions.Direction:
-        """The direction of a file, as `save_direction` and the app write it.
+        """Reads the direction of a file, as `save_direction` and the app write it.
 
         Raises:
-          UserError: no such file, or one of another generator.
+          UserError: there is no such file, or it is for another generator.
         """
         layout = self.generator.config.style_layout
         delta, _ = direction_files.read_direction(
@@ -431,9 +431,9 @@ class Session:
         """Writes a direction, for `styleclip-edit --saved_direction`.
 
         Args:
-          direction: to write.
+          direction: direction to write.
           path: .safetensors file to make.
-          **about: a note of what it is, such as texts.
+          **about: notes on the direction, such as its texts.
         """
         direction_files.write_direction(
             path,
@@ -447,18 +447,18 @@ class Session:
         """Edits faces by an editor, or along a direction.
 
         Raises:
-          UserError: the faces are in S, and the edit is one of W+.
+          UserError: the faces are in S, and the editor edits in W+.
         """
         return applying.apply(self.loaded, faces, self.editor(edit))
 
     def editor(self, edit: Editor | global_directions.Direction) -> Editor:
-        """The editor itself, or that of a direction."""
+        """Editor of an edit: the edit itself, or the editor of a direction."""
         if isinstance(edit, global_directions.Direction):
             return self.moving(edit)
         return edit
 
     def inverter(self, config: InversionConfig) -> tuple[inverter.Inverter, int]:
-        """Inversion of batches of photos, and its number of steps per photo.
+        """Inverter of batches of photos, and its number of steps per photo.
 
         Raises:
           UserError: a network is missing, or there is nothing to do.
@@ -479,7 +479,7 @@ class Session:
         return inverter.inverter(networks, encoder, config, sharding), steps
 
     def _open(self, latent: source.LatentSource) -> Faces:
-        """All faces of a source."""
+        """Opens all faces of a source."""
         space = "s" if latent.space == "s" else "w_plus"
         batch = latent.load(np.arange(len(latent)))
         unit = "seed" if latent.array is None else "row"

@@ -111,7 +111,7 @@ def find_batch_size(source: LatentSource, task: Task, mesh: jax.sharding.Mesh) -
 
         def run() -> list[Any]:
             latent = task.prepare(batch)
-            # A run will have as many at a time.
+            # A run queues as many batches at a time.
             return [task.probe(latent, rows) for _ in range(_AHEAD)]
 
         jax.block_until_ready(run())

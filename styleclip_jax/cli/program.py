@@ -31,7 +31,7 @@ EXIT_UNREAD = 141
 
 # Name of the flag that all programs have.
 CACHE = "compilation_cache"
-# Seconds of compiling from which on its result is cached.
+# Compile time in seconds from which on a program is cached.
 _MIN_COMPILE_TIME = 0.1
 
 _DEFINERS: dict[type, Callable[..., Any]] = {

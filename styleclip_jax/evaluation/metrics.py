@@ -63,7 +63,11 @@ def directional_similarity(
 
 
 def identity_similarity(source: jax.Array, edited: jax.Array) -> jax.Array:
-    """Identity similarity: cosine of face features [B, E] of both, [B] in [-1, 1]."""
+    """Identity similarity: cosine of face features, [B] in [-1, 1].
+
+    Args:
+      source, edited: [B, E] face features before and after, of any length.
+    """
     return _cosine(source, edited)
 
 

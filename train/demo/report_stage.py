@@ -12,23 +12,12 @@ import jax
 import numpy as np
 from absl import logging
 
-from styleclip_jax import loading, spaces
-from styleclip_jax.models import stylegan2
+from styleclip_jax.editing.session import Session
+from styleclip_jax.loading import Models
 from styleclip_jax.models.network import Network
 from styleclip_jax.toy import judge
 
 from . import clip_stage, common, judge_stage
-
-
-def sample_latents(
-    generator: Network, count: int, *, seed: int, truncation_psi: float
-) -> jax.Array:
-    """Random W+ latents, [count, L, D]."""
-    config = generator.config
-    z = jax.random.normal(jax.random.key(seed), (count, config.z_dim))
-    w = stylegan2.map_latents(generator, z)
-    w_plus = spaces.broadcast_w(w, config.num_rows)
-    return spaces.truncate(w_plus, generator.params["mapping"]["w_avg"], truncation_psi)
 
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -55,24 +44,26 @@ def _features(network: Network, images: np.ndarray) -> np.ndarray:
 
 def run(workdir: pathlib.Path, assets: pathlib.Path) -> None:
     """Measures the embedded models; writes samples.png and report.json."""
-    generator = loading.load_generator(assets / "generator")
-    network = judge.load(assets / "judge")
-    size = generator.config.resolution
+    session = Session(Models(str(assets / "generator"), str(assets / "clip")))
+    network, config = judge.load(assets / "judge"), session.generator.config
+    size = config.resolution
     held_out = common.drawn_faces(workdir, 5000, seed=1000, resolution=size)
     report: dict[str, Any] = {
         "judge": judge_stage.accuracies(network.params, *held_out, network.config)
     }
-    model, words = loading.load_clip(assets / "clip")
     report["zero_shot"] = clip_stage.zero_shot(
-        model.params, *held_out, config=model.config, words=words
+        session.clip.params,
+        *held_out,
+        config=session.clip.config,
+        words=session.tokenizer,
     )
     drawn, _ = common.drawn_faces(workdir, 20_000, seed=1001, resolution=size)
     real = _features(network, drawn)
     report["frechet"] = {"halves": frechet_distance(real[:10_000], real[10_000:])}
-    sheets = []
+    z, sheets = jax.random.normal(jax.random.key(100), (10_000, config.z_dim)), []
     for psi in (0.7, 1.0):
-        w_plus = sample_latents(generator, 10_000, seed=100, truncation_psi=psi)
-        made = common.render(generator, w_plus)
+        faces = session.read(z, space="z", truncation_psi=psi)
+        made = np.clip(faces.images, -1, 1)
         distance = frechet_distance(_features(network, made), real[:10_000])
         report["frechet"][f"psi_{psi}"] = distance
         sheets.append(made[:64])

@@ -220,7 +220,7 @@ class Handlers:
         return edited.face, _figure("Start", edited.face), 0
 
     def save(self, edited: Edited | None) -> Any:
-        """Files of the edit, as links."""
+        """Saves the edit as files, which are shown as links."""
         if edited is None:
             return gr.skip()
         folder = pathlib.Path(tempfile.mkdtemp(dir=self.folder))

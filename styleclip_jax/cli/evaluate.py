@@ -5,10 +5,10 @@
   styleclip-evaluate --tables=mapper_similarity --mapper=models/afro,models/bob
   styleclip-evaluate --images=photos --zero_shot=labels.txt
 
-Files under --outdir: edits.md (tables for people), edits.json and edits.csv have a row
-for each folder of styleclip-edit, or for each prompt and strength in it. frontier.png
-shows target gain against identity, a curve for each method. Mappers give
-mapper_similarity.md and .json, images give zero_shot.md and zero_shot.jsonl.
+Files under --outdir: edits.md (tables for people), edits.json, edits.csv and
+frontier.png (target gain against identity, a curve for each method). The tables have a
+row for each folder of styleclip-edit, or for each prompt and strength in it. Mappers
+give mapper_similarity.md and .json, images give zero_shot.md and zero_shot.jsonl.
 """
 
 from absl import flags

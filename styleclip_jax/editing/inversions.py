@@ -271,7 +271,7 @@ def _write_sheet(
     faces: list[dict[str, Any]],
     target: np.ndarray,
 ) -> pathlib.Path:
-    """Sheet of the first faces and their inversions, from the files of the run."""
+    """Writes the sheet of the first faces and inversions, from the files of the run."""
     image = latents.render(generator, journal.read("w_plus", len(target)))
     labels = [pathlib.Path(face["file"]).stem[:_MAX_LABEL] for face in faces]
     sheet = images.grid(

@@ -15,10 +15,9 @@ was not finite.
 import dataclasses
 import functools
 import pathlib
-import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -31,7 +30,7 @@ from styleclip_jax.cli import processes, program
 from styleclip_jax.editing import prompts
 from styleclip_jax.editing.prompts import PromptRequest, Prompts
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import files, images
+from styleclip_jax.io import files
 from styleclip_jax.loading import Models
 from styleclip_jax.methods import mapper, mapper_training
 from styleclip_jax.methods.mapper_training import TrainingConfig
@@ -39,7 +38,7 @@ from styleclip_jax.models import clip, stylegan2
 from styleclip_jax.models.network import Network
 from styleclip_jax.progress import Listener, terminal
 
-from . import mapper_run
+from . import mapper_files, mapper_run
 
 # Name of the program in run.json, which is older than the console script.
 _PROGRAM = "train.mapper"
@@ -247,7 +246,9 @@ def train(request: Request, listener: Listener) -> list[str]:
     text = clip.encode_prompts(clip_network, tokenizer, texts)
     label = models.one_hot_label(generator.config)
     inputs = _inputs(request)
-    folder = Folder(request, problem.config, inputs, listener)
+    folder = mapper_files.Folder(
+        request.workdir, texts, architecture, inputs, config.batch_size, listener
+    )
     if folder.primary:
         for line in _describe(request, problem, data, generator.config):
             listener.tell(line)
@@ -266,122 +267,15 @@ def train(request: Request, listener: Listener) -> list[str]:
     )
     networks = losses.Networks(generator, clip_network, identity)
     trainer = mapper_run.Trainer(networks, text, problem, data, convert)
-    with mapper_run.Checkpoints(request.workdir) as saved:
+    with mapper_files.Checkpoints(request.workdir) as saved:
         return _train(trainer, folder, config, saved, listener)
-
-
-class Folder:
-    """Files of a run; only the first process writes any."""
-
-    def __init__(
-        self,
-        request: Request,
-        architecture: mapper.MapperConfig,
-        inputs: dict[str, str],
-        listener: Listener,
-    ) -> None:
-        """Writes nothing yet.
-
-        Args:
-          request: what is trained.
-          architecture: of the mappers.
-          inputs: hashes of what the run reads.
-          listener: is told where the results are.
-        """
-        self.primary = jax.process_index() == 0
-        self._path, self._prompts = request.workdir, request.prompts.texts
-        self._batch_size = request.run.batch_size
-        self._architecture, self._inputs = architecture, inputs
-        self._listener = listener
-        self._names = _folder_names(self._prompts)
-        self._metrics: mapper_run.Metrics | None = None
-
-    def begin(self, start: int) -> None:
-        """Opens the metrics of a run with so many steps done."""
-        if self.primary:
-            self._metrics = mapper_run.Metrics(self._path, self._prompts, start)
-            if start:
-                self._listener.tell(f"resumed: {start} steps are done")
-
-    def write_terms(self, step: int, split: str, terms: dict[str, Any]) -> None:
-        """Adds losses to the metrics."""
-        if self._metrics is not None:
-            self._metrics.write(step, split, terms)
-
-    def write_mappers(
-        self, name: str, best: mapper_run.Best, which: Sequence[int]
-    ) -> None:
-        """Writes some of the mappers into the folder best or last."""
-        if not self.primary:
-            return
-        for i in which:
-            training: dict[str, float] = {"step": int(best.step[i])}
-            if np.isfinite(best.loss[i]):
-                training["validation_loss"] = float(best.loss[i])
-            loading.save_mapper(
-                self._path / name / self._names[i],
-                jax.tree.map(lambda x, i=i: x[i], best.params),
-                self._architecture,
-                prompt=self._prompts[i],
-                generator=self._inputs["generator"],
-                clip=self._inputs["clip"],
-                training=training,
-            )
-
-    def write_sheet(
-        self, step: int, trainer: mapper_run.Trainer, params: Any, count: int
-    ) -> None:
-        """Writes a sheet of latents held out and their edits."""
-        if not self.primary:
-            return
-        sheet = images.grid(
-            trainer.render(params, count),
-            row_labels=["original", *self._prompts],
-            title=f"step {step}",
-        )
-        images.save_sheet(self._path / "sheets" / f"step_{step:06d}.png", sheet)
-
-    def describe_failures(
-        self, state: mapper_training.State, checkpoint: str
-    ) -> list[str]:
-        """Lines on the losses that were not finite."""
-        return [
-            f"failed: the loss for {prompt!r} was not finite at step "
-            f"{int(step) + 1}; last good checkpoint: {checkpoint}"
-            for prompt, step in zip(self._prompts, state.failed_at, strict=True)
-            if step >= 0
-        ]
-
-    def finish(
-        self,
-        state: mapper_training.State,
-        best: mapper_run.Best,
-        steps: int,
-        seconds: float,
-    ) -> None:
-        """Writes the last mappers and tells where everything is."""
-        last = mapper_run.no_best(jax.device_get(state))
-        self.write_mappers("last", last, range(len(self._prompts)))
-        if not self.primary:
-            return
-        if steps > 0:
-            made = steps * self._batch_size * len(self._prompts)
-            self._listener.tell(
-                f"trained: {steps} steps in {seconds:.1f} s after the first, "
-                f"{steps / seconds:.2f} steps/s, {made / seconds:.1f} images/s"
-            )
-        for i, name in enumerate(self._names):
-            self._listener.tell(
-                f"mapper: {self._path / 'best' / name}, validation loss "
-                f"{best.loss[i]:.4f} at step {best.step[i]}"
-            )
 
 
 def _train(
     trainer: mapper_run.Trainer,
-    folder: Folder,
+    folder: mapper_files.Folder,
     config: RunConfig,
-    saved: mapper_run.Checkpoints,
+    saved: mapper_files.Checkpoints,
     listener: Listener,
 ) -> list[str]:
     """Trains to the end; lines on losses that were not finite."""
@@ -498,16 +392,6 @@ def _inputs(request: Request) -> dict[str, str]:
         if path := getattr(request.data, name):
             inputs[name] = files.hash_file(path)
     return inputs
-
-
-def _folder_names(prompts: Sequence[str]) -> list[str]:
-    """A name for the folder of each prompt, all different."""
-    names: list[str] = []
-    for prompt in prompts:
-        name = re.sub(r"\W+", "-", prompt.lower()).strip("-")[:60] or "prompt"
-        taken = sum(other == name for other in names)
-        names.append(f"{name}-{len(names)}" if taken else name)
-    return names
 
 
 def _describe(

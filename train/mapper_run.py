@@ -1,31 +1,25 @@
-"""Parts of a training of mappers: latents, compiled work, checkpoints, metrics.
+"""Parts of a training of mappers: latents, compiled work, the best so far.
 
 Whatever varies is a function of the seed and the number of the step, so that a run that
 was interrupted goes on as if it had not been.
 """
 
 import functools
-import importlib.util
-import json
-import pathlib
 from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from styleclip_jax import losses, parallel
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import files, latent_files
+from styleclip_jax.io import latent_files
 from styleclip_jax.methods import mapper, mapper_training
 from styleclip_jax.models import stylegan2
 from styleclip_jax.models.network import Network
 
 # Streams of random numbers of one seed.
 _TRAINING, _VALIDATION = 0, 1
-_NUM_KEPT = 2
 
 
 class Data(NamedTuple):
@@ -257,83 +251,3 @@ def keep_best(
         jax.tree.map(choose, params, best.params),
     )
     return kept, np.flatnonzero(better).tolist()
-
-
-class Checkpoints:
-    """States of a run under `checkpoints/`, of which the last ones are kept."""
-
-    def __init__(self, workdir: pathlib.Path) -> None:
-        self._directory = (workdir / "checkpoints").absolute()
-        options = ocp.CheckpointManagerOptions(max_to_keep=_NUM_KEPT)
-        self._manager = ocp.CheckpointManager(self._directory, options=options)
-
-    def restore(self, template: Any) -> tuple[int, Any]:
-        """Steps done and the last state, or 0 and the template if there is none."""
-        step = self._manager.latest_step()
-        if step is None:
-            return 0, template
-        arguments = ocp.args.StandardRestore(jax.device_get(template))
-        return step, self._manager.restore(step, args=arguments)
-
-    def save(self, step: int, state: Any) -> None:
-        """Writes a state in the background."""
-        host = jax.device_get(state)
-        self._manager.save(step, args=ocp.args.StandardSave(host))
-
-    def last(self) -> str:
-        """Path of the last checkpoint, or "none"."""
-        self._manager.wait_until_finished()
-        step = self._manager.latest_step()
-        return "none" if step is None else str(self._directory / str(step))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._manager.close()
-
-
-class Metrics:
-    """Metrics: `metrics.jsonl`, and events for TensorBoard if it is installed."""
-
-    def __init__(
-        self, workdir: pathlib.Path, prompts: Sequence[str], start: int
-    ) -> None:
-        """Opens the metrics, without lines after step `start`, which is done again."""
-        self._path, self._prompts = workdir / "metrics.jsonl", prompts
-        if self._path.exists():
-            # The last line has no end if it was being written.
-            whole = self._path.read_text().rpartition("\n")[0].splitlines()
-            kept = [line for line in whole if json.loads(line)["step"] <= start]
-            with files.new_file(self._path) as temporary:
-                temporary.write_text("".join(f"{line}\n" for line in kept))
-        self._events = None
-        if importlib.util.find_spec("tensorboard") is not None:
-            from tensorboard import summary
-
-            self._events = summary.Writer(str(workdir / "tensorboard"))
-
-    def write(self, step: int, split: str, terms: dict[str, np.ndarray]) -> None:
-        """Adds the terms [M] of every mapper.
-
-        Args:
-          step: number of steps done.
-          split: "training", of the last step, or "validation".
-          terms: losses by name.
-        """
-        with self._path.open("a") as file:
-            for index, prompt in enumerate(self._prompts):
-                values = {name: float(value[index]) for name, value in terms.items()}
-                line = {"step": step, "split": split, "prompt": prompt, **values}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-                if self._events is not None:
-                    for name, value in values.items():
-                        tag = f"{split}/{name}/{prompt}"
-                        self._events.add_scalar(tag, value, step)
-        if self._events is not None:
-            self._events.flush()

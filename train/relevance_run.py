@@ -411,6 +411,6 @@ class _Jacobian:
 
 
 def unit(x: np.ndarray) -> np.ndarray:
-    """`channel_relevance.unit` on the host."""
+    """`norms.unit_by_rsqrt` on the host."""
     length = np.linalg.norm(x, axis=-1, keepdims=True)
     return np.where(length > 0, x / np.where(length > 0, length, 1), 0)

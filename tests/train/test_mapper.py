@@ -21,7 +21,7 @@ from styleclip_jax.io import checkpoints, latent_files
 from styleclip_jax.methods import mapper, mapper_training
 from tests import programs, tiny
 from train import mapper as train_mapper
-from train import mapper_run
+from train import mapper_files, mapper_run
 
 PROMPTS = ("a cat", "a dog")
 STEPS = 24
@@ -377,23 +377,23 @@ def test_each_mapper_keeps_its_own_best() -> None:
 
 
 def test_metrics_of_steps_to_do_again_are_dropped(tmp_path: pathlib.Path) -> None:
-    metrics = mapper_run.Metrics(tmp_path, ["a"], 0)
+    metrics = mapper_files.Metrics(tmp_path, ["a"], 0)
     for step in (1, 2, 3):
         metrics.write(step, "training", {"total": np.float32([step])})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "spl')
-    mapper_run.Metrics(tmp_path, ["a"], 2)
+    mapper_files.Metrics(tmp_path, ["a"], 2)
     assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2]
 
 
 def test_names_of_folders_differ() -> None:
-    names = train_mapper._folder_names(["A cat!", "a cat", "???", "Frühling"])
+    names = mapper_files.folder_names(["A cat!", "a cat", "???", "Frühling"])
     assert names == ["a-cat", "a-cat-1", "prompt", "frühling"]
 
 
 def test_events_for_tensorboard(tmp_path: pathlib.Path) -> None:
     pytest.importorskip("tensorboard")
-    metrics = mapper_run.Metrics(tmp_path, ["a"], 0)
+    metrics = mapper_files.Metrics(tmp_path, ["a"], 0)
     metrics.write(1, "training", {"total": np.float32([2])})
     (events,) = (tmp_path / "tensorboard").iterdir()
     assert b"training/total/a" in events.read_bytes()

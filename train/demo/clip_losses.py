@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from styleclip_jax.models import clip
+from styleclip_jax.ops import norms
 from styleclip_jax.toy import attributes
 
 # Length of the part of a code that all faces share; that of each attribute is 1.
@@ -22,7 +22,7 @@ def contrastive(
 
     `fits` [B, B] in [0, 1] says how far each caption is true of each picture.
     """
-    logits = scale * clip.normalize(image_feature) @ clip.normalize(text_feature).T
+    logits = scale * norms.unit(image_feature) @ norms.unit(text_feature).T
     # A picture with too many unclear attributes has no caption, not even its own.
     images = fits / jnp.maximum(fits.sum(1, keepdims=True), 1e-3)
     texts = fits / jnp.maximum(fits.sum(0, keepdims=True), 1e-3)
@@ -40,7 +40,7 @@ def frame(size: int) -> np.ndarray:
 def agreement(feature: jax.Array, code: jax.Array) -> jax.Array:
     """Mean cosine distance of features [B, E] to codes [B, C], []."""
     wanted = code @ frame(feature.shape[1])[: code.shape[1]]
-    return jnp.mean(1 - jnp.sum(clip.normalize(feature) * clip.normalize(wanted), 1))
+    return jnp.mean(1 - jnp.sum(norms.unit(feature) * norms.unit(wanted), 1))
 
 
 def disagreement(
@@ -55,7 +55,7 @@ def disagreement(
       codes: two of [B, C]; what is unknown of them is NaN.
     """
     size = features[0].shape[1]
-    before, after = (clip.normalize(feature) for feature in features)
+    before, after = (norms.unit(feature) for feature in features)
     found = (after - before) @ frame(size).T
     wanted = (codes[1] - codes[0]) / CODE_LENGTH
     wanted = jnp.pad(wanted, ((0, 0), (0, size - wanted.shape[1])))

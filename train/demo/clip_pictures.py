@@ -1,14 +1,16 @@
 """Pictures that the small CLIP learns from: drawings, the generator's, and moves."""
 
 import dataclasses
+import functools
 import pathlib
 from typing import Any
 
 import jax
 import numpy as np
 
-from styleclip_jax.models import clip_input, stylegan2
+from styleclip_jax.models import stylegan2
 from styleclip_jax.models.network import Network
+from styleclip_jax.ops import pixels
 from styleclip_jax.toy import attributes
 
 from . import common, generator_stage
@@ -40,7 +42,7 @@ def drawn(
         key = jax.random.fold_in(jax.random.key(seed), start)
         part = slice(start, start + 1000)
         image, vector = blend(key, common.to_float(images[part]), vectors[part])
-        pictures.append(np.asarray(clip_input.to_uint8(image)))
+        pictures.append(np.asarray(pixels.to_uint8(image, rounding="torch")))
         shown.append(np.asarray(vector))
     return np.concatenate(pictures), np.concatenate(shown)
 
@@ -84,7 +86,8 @@ def render(generator: Network, rows: np.ndarray) -> np.ndarray:
         generator_stage.to_w(rows.astype(np.float32), generator.config.w_dim)
     )
     w_plus = generator.params["mapping"]["w_avg"] + latents
-    return common.render(generator, w_plus, clip_input.to_uint8, size=100)
+    finish = functools.partial(pixels.to_uint8, rounding="torch")
+    return common.render(generator, w_plus, finish, size=100)
 
 
 def perturb(

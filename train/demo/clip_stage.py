@@ -47,6 +47,7 @@ from styleclip_jax import loading
 from styleclip_jax.io import clip_files
 from styleclip_jax.models import bpe, clip, clip_input
 from styleclip_jax.models.network import Network
+from styleclip_jax.ops import norms
 from styleclip_jax.toy import attributes, captioning
 
 from . import clip_losses, clip_pictures, common, judge_stage
@@ -206,7 +207,7 @@ def zero_shot(
 ) -> dict[str, float]:
     """Share of pictures in [-1, 1] given the right one of an attribute's prompts."""
     network = Network(params, config)
-    encode = jax.jit(lambda x: clip.normalize(clip.encode_image(network, x)))
+    encode = jax.jit(lambda x: norms.unit(clip.encode_image(network, x)))
     parts = np.array_split(images, max(1, len(images) // 250))
     features = np.concatenate([encode(common.to_float(part)) for part in parts])
     truth, result = attributes.labels(vectors), {}
@@ -214,7 +215,7 @@ def zero_shot(
         length = config.context_length
         tokens = clip.tokenize(words, list(prompts.values()), context_length=length)
         text = clip.encode_text(network, jnp.asarray(tokens))
-        text = clip.normalize(text)
+        text = norms.unit(text)
         found = np.argmax(features @ np.asarray(text).T, axis=1)
         right = (found == truth[name])[attributes.visible(vectors, name)]
         result[name] = float(right.mean())

@@ -16,6 +16,7 @@ from PIL import Image
 
 from styleclip_jax.models import stylegan2
 from styleclip_jax.models.network import Network
+from styleclip_jax.ops import pixels
 from styleclip_jax.toy import attributes, drawing
 
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -137,7 +138,7 @@ def render(
 
 def to_float(images: np.ndarray | jax.Array) -> jax.Array:
     """uint8 pictures as float32 in [-1, 1]."""
-    return jnp.asarray(images, jnp.float32) / 127.5 - 1
+    return pixels.to_float(jnp.asarray(images))
 
 
 def batches(
@@ -211,6 +212,5 @@ def save_sheet(path: pathlib.Path, images: np.ndarray, columns: int) -> None:
     sheet = np.full((rows * height, columns * width, 3), 255, np.uint8)
     for index, image in enumerate(np.asarray(images)):
         y, x = index // columns * height, index % columns * width
-        pixels = np.round((np.clip(image, -1, 1) + 1) * 127.5)
-        sheet[y : y + height, x : x + width] = pixels.astype(np.uint8)
+        sheet[y : y + height, x : x + width] = pixels.to_uint8(image)
     write_atomically(path, Image.fromarray(sheet).save)

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from absl import logging
 
+from ..mapper_files import folder_names
+
 
 class Goal(NamedTuple):
     """Goal of an edit by a prompt, and the strength of each method for it.
@@ -119,7 +121,7 @@ def _edit(
     """Edits latents by some prompts with one choice of the method's flag."""
     flag, _ = _CHOICES[method]
     outdir = folder / f"{method}-{value:g}"
-    mappers = [workdir / "mappers" / "best" / slug(prompt) for prompt in prompts]
+    mappers = [workdir / "mappers" / "best" / name for name in folder_names(prompts)]
     text = _prompts_file(folder / f"{outdir.name}.txt", prompts)
     options: Mapping[str, Sequence[str]] = {
         "optimization": (text, *_OPTIMIZATION),
@@ -153,11 +155,6 @@ def _evaluate(
         f"--target={','.join(PROMPTS[prompt].target for prompt in prompts)}",
         f"--outdir={outdir}",
     )
-
-
-def slug(prompt: str) -> str:
-    """Name of the folder that train.mapper gives a prompt."""
-    return prompt.replace(" ", "-")
 
 
 def _directions(workdir: pathlib.Path) -> pathlib.Path:

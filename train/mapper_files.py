@@ -1,0 +1,221 @@
+"""Files of a training of mappers: mappers, sheets, metrics, checkpoints."""
+
+import importlib.util
+import json
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from styleclip_jax import loading
+from styleclip_jax.io import files, images
+from styleclip_jax.methods import mapper, mapper_training
+from styleclip_jax.progress import Listener
+
+from . import mapper_run
+
+_NUM_KEPT = 2
+
+
+class Folder:
+    """Files of a run; only the first process writes any."""
+
+    def __init__(
+        self,
+        path: pathlib.Path,
+        prompts: Sequence[str],
+        architecture: mapper.MapperConfig,
+        inputs: Mapping[str, str],
+        batch_size: int,
+        listener: Listener,
+    ) -> None:
+        """Writes nothing yet.
+
+        Args:
+          path: folder of the run.
+          prompts: texts, of which each gets a mapper.
+          architecture: of the mappers.
+          inputs: hashes of what the run reads.
+          batch_size: latents per step.
+          listener: is told where the results are.
+        """
+        self.primary = jax.process_index() == 0
+        self._path, self._prompts, self._inputs = path, prompts, inputs
+        self._architecture, self._batch_size = architecture, batch_size
+        self._listener, self._names = listener, folder_names(prompts)
+        self._metrics: Metrics | None = None
+
+    def begin(self, start: int) -> None:
+        """Opens the metrics of a run with so many steps done."""
+        if self.primary:
+            self._metrics = Metrics(self._path, self._prompts, start)
+            if start:
+                self._listener.tell(f"resumed: {start} steps are done")
+
+    def write_terms(self, step: int, split: str, terms: dict[str, Any]) -> None:
+        """Adds losses to the metrics."""
+        if self._metrics is not None:
+            self._metrics.write(step, split, terms)
+
+    def write_mappers(
+        self, name: str, best: mapper_run.Best, which: Sequence[int]
+    ) -> None:
+        """Writes some of the mappers into the folder best or last."""
+        if not self.primary:
+            return
+        for i in which:
+            training: dict[str, float] = {"step": int(best.step[i])}
+            if np.isfinite(best.loss[i]):
+                training["validation_loss"] = float(best.loss[i])
+            loading.save_mapper(
+                self._path / name / self._names[i],
+                jax.tree.map(lambda x, i=i: x[i], best.params),
+                self._architecture,
+                prompt=self._prompts[i],
+                generator=self._inputs["generator"],
+                clip=self._inputs["clip"],
+                training=training,
+            )
+
+    def write_sheet(
+        self, step: int, trainer: mapper_run.Trainer, params: Any, count: int
+    ) -> None:
+        """Writes a sheet of latents held out and their edits."""
+        if not self.primary:
+            return
+        sheet = images.grid(
+            trainer.render(params, count),
+            row_labels=["original", *self._prompts],
+            title=f"step {step}",
+        )
+        images.save_sheet(self._path / "sheets" / f"step_{step:06d}.png", sheet)
+
+    def describe_failures(
+        self, state: mapper_training.State, checkpoint: str
+    ) -> list[str]:
+        """Lines on the losses that were not finite."""
+        return [
+            f"failed: the loss for {prompt!r} was not finite at step "
+            f"{int(step) + 1}; last good checkpoint: {checkpoint}"
+            for prompt, step in zip(self._prompts, state.failed_at, strict=True)
+            if step >= 0
+        ]
+
+    def finish(
+        self,
+        state: mapper_training.State,
+        best: mapper_run.Best,
+        steps: int,
+        seconds: float,
+    ) -> None:
+        """Writes the last mappers and tells where everything is."""
+        last = mapper_run.no_best(jax.device_get(state))
+        self.write_mappers("last", last, range(len(self._prompts)))
+        if not self.primary:
+            return
+        if steps > 0:
+            made = steps * self._batch_size * len(self._prompts)
+            self._listener.tell(
+                f"trained: {steps} steps in {seconds:.1f} s after the first, "
+                f"{steps / seconds:.2f} steps/s, {made / seconds:.1f} images/s"
+            )
+        for i, name in enumerate(self._names):
+            self._listener.tell(
+                f"mapper: {self._path / 'best' / name}, validation loss "
+                f"{best.loss[i]:.4f} at step {best.step[i]}"
+            )
+
+
+def folder_names(prompts: Sequence[str]) -> list[str]:
+    """Names for the folders of prompts, all different."""
+    names: list[str] = []
+    for prompt in prompts:
+        name = re.sub(r"\W+", "-", prompt.lower()).strip("-")[:60] or "prompt"
+        taken = sum(other == name for other in names)
+        names.append(f"{name}-{len(names)}" if taken else name)
+    return names
+
+
+class Checkpoints:
+    """States of a run under `checkpoints/`, of which the last ones are kept."""
+
+    def __init__(self, workdir: pathlib.Path) -> None:
+        self._directory = (workdir / "checkpoints").absolute()
+        options = ocp.CheckpointManagerOptions(max_to_keep=_NUM_KEPT)
+        self._manager = ocp.CheckpointManager(self._directory, options=options)
+
+    def restore(self, template: Any) -> tuple[int, Any]:
+        """Steps done and the last state, or 0 and the template if there is none."""
+        step = self._manager.latest_step()
+        if step is None:
+            return 0, template
+        arguments = ocp.args.StandardRestore(jax.device_get(template))
+        return step, self._manager.restore(step, args=arguments)
+
+    def save(self, step: int, state: Any) -> None:
+        """Writes a state in the background."""
+        host = jax.device_get(state)
+        self._manager.save(step, args=ocp.args.StandardSave(host))
+
+    def last(self) -> str:
+        """Path of the last checkpoint, or "none"."""
+        self._manager.wait_until_finished()
+        step = self._manager.latest_step()
+        return "none" if step is None else str(self._directory / str(step))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._manager.close()
+
+
+class Metrics:
+    """Metrics: `metrics.jsonl`, and events for TensorBoard if it is installed."""
+
+    def __init__(
+        self, workdir: pathlib.Path, prompts: Sequence[str], start: int
+    ) -> None:
+        """Opens the metrics, without lines after step `start`, which is done again."""
+        self._path, self._prompts = workdir / "metrics.jsonl", prompts
+        if self._path.exists():
+            # The last line has no end if it was being written.
+            whole = self._path.read_text().rpartition("\n")[0].splitlines()
+            kept = [line for line in whole if json.loads(line)["step"] <= start]
+            with files.new_file(self._path) as temporary:
+                temporary.write_text("".join(f"{line}\n" for line in kept))
+        self._events = None
+        if importlib.util.find_spec("tensorboard") is not None:
+            from tensorboard import summary
+
+            self._events = summary.Writer(str(workdir / "tensorboard"))
+
+    def write(self, step: int, split: str, terms: dict[str, np.ndarray]) -> None:
+        """Adds the terms [M] of every mapper.
+
+        Args:
+          step: number of steps done.
+          split: "training", of the last step, or "validation".
+          terms: losses by name.
+        """
+        with self._path.open("a") as file:
+            for index, prompt in enumerate(self._prompts):
+                values = {name: float(value[index]) for name, value in terms.items()}
+                line = {"step": step, "split": split, "prompt": prompt, **values}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                if self._events is not None:
+                    for name, value in values.items():
+                        tag = f"{split}/{name}/{prompt}"
+                        self._events.add_scalar(tag, value, step)
+        if self._events is not None:
+            self._events.flush()

@@ -1,7 +1,6 @@
 """Applying of editors to faces in memory, some at a time on the devices."""
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -85,7 +84,8 @@ def in_batches(
         of arrays of the batch.
     """
     count = len(jax.tree.leaves(tree)[0])
-    size = min(_BATCH, math.ceil(count / mesh.size)) * mesh.size
+    # The batches of a device are those of `stream`, and so are the results' bits.
+    size = min(_BATCH, count) * mesh.size
     parts = []
     for start in range(0, count, size):
         part = jax.tree.map(lambda x, i=start: np.asarray(x[i : i + size]), tree)

@@ -7,20 +7,19 @@ from typing import Any
 import pytest
 
 from styleclip_jax.cli import app, program
-from styleclip_jax.editing import session
 from styleclip_jax.errors import UserError
 from styleclip_jax.models import bpe
 from tests import programs, tiny
 
 
-def test_studio_of_flags_reads_their_files(models: dict[str, str]) -> None:
+def test_room_of_flags_reads_their_files(models: dict[str, str]) -> None:
     values = _parse([f"--{name}={value}" for name, value in models.items()])
-    loaded = session.load(values)
-    assert loaded.generator.config == tiny.GENERATOR
-    assert loaded.networks.identity is None
-    assert isinstance(loaded.tokenizer, bpe.Tokenizer)
+    session = app.open_room(values).session
+    assert session.generator.config == tiny.GENERATOR
+    assert session.identity is None
+    assert isinstance(session.tokenizer, bpe.Tokenizer)
     with pytest.raises(UserError, match="absent"):
-        session.load(_parse(["--mapper=absent"]))
+        app.open_room(_parse(["--mapper=absent"]))
 
 
 def test_app_listens_to_this_machine_alone_unless_told() -> None:
@@ -39,7 +38,7 @@ def test_a_taken_port_is_said_at_once() -> None:
 def test_missing_gradio_names_the_extra(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.delitem(sys.modules, "styleclip_jax.cli.app_page", raising=False)
+    monkeypatch.delitem(sys.modules, "styleclip_jax.app.page", raising=False)
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(SystemExit) as stop:
         program.run(app.main, app.VALUES, ["styleclip-app"])

@@ -1,235 +1,239 @@
-"""Session: faces by seed and photo, moves, edits and files as the app asks for them."""
+"""Session: the front door gives what the programs give."""
 
-import dataclasses
+import json
 import pathlib
+import subprocess
+import sys
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
-from styleclip_jax import latents, losses, spaces
-from styleclip_jax.editing import session, session_edits
-from styleclip_jax.editing.session import Edited, Face, Studio
+import styleclip_jax as sc
+from styleclip_jax import latents
+from styleclip_jax.cli import edit, generate
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import clip_files, direction_files, latent_files
-from styleclip_jax.methods import global_directions, mapper, optimization
-from styleclip_jax.models import clip, stylegan2
-from styleclip_jax.models.network import Network
-from tests import tiny
-
-LAYOUT = tiny.GENERATOR.style_layout
-MAPPER = mapper.MapperConfig(levels=("coarse",), w_dim=12, num_layers=1)
+from styleclip_jax.io import checkpoints
+from styleclip_jax.models import stylegan2
+from tests import programs, tiny
 
 
 @pytest.fixture(scope="module")
-def room(networks: losses.Networks, models: dict[str, str]) -> Studio:
-    """A studio with tiny networks, and random relevance for all texts."""
-    random = np.random.RandomState(0)
-    layers = global_directions.select_layers(LAYOUT, "all")
-    count = int(global_directions.channels_of(LAYOUT, layers).sum())
-    rows = random.randn(count, tiny.CLIP.embed_dim)
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    std = random.rand(sum(layer.channels for layer in LAYOUT)) + 0.5
-    return Studio(
-        networks=networks,
-        tokenizer=clip_files.load_tokenizer(models["clip"]),
-        templates=["a {}", "the {}"],
-        origin=direction_files.Origin("tiny", "0" * 64),
-        mappers={"a cat": tiny.mapper_network(MAPPER)},
-        relevance=global_directions.expand(rows, std, layers, LAYOUT),
-    )
+def names(
+    models: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    """The tiny networks, and templates that their CLIP has room for."""
+    templates = tmp_path_factory.mktemp("templates") / "templates.txt"
+    templates.write_text("a {}\n")
+    return models | {"templates": str(templates)}
 
 
 @pytest.fixture(scope="module")
-def face(room: Studio) -> Face:
-    return session.draw(room, 3, 0.7)
+def session(names: dict[str, str]) -> sc.Session:
+    return sc.load(**names, quiet=True)
 
 
 @pytest.fixture(scope="module")
-def relevance(room: Studio) -> global_directions.TextRelevance:
-    return session_edits.measure(room, "dog", "cat", lambda count: None)
+def faces(session: sc.Session) -> sc.Faces:
+    return session.sample(seeds=range(3))
 
 
-def test_a_seed_is_the_face_of_the_other_programs(room: Studio, face: Face) -> None:
-    z = latents.seeded_z(3, tiny.GENERATOR.z_dim)[None]
-    params = tiny.generator().params
-    w = stylegan2.map_latents(Network(params, tiny.GENERATOR), z)
-    w_plus = spaces.broadcast_w(w, tiny.GENERATOR.num_rows)
-    w_plus = spaces.truncate(w_plus, params["mapping"]["w_avg"], 0.7)
-    assert face.w_plus is not None
-    np.testing.assert_allclose(face.w_plus, w_plus[0], atol=1e-5)
-    image = stylegan2.synthesize(Network(params, tiny.GENERATOR), w_plus)[0]
-    levels = np.clip((np.asarray(image) + 1) * 127.5, 0, 255)
-    assert np.abs(face.image - levels).max() < 0.6
-
-
-def test_moving_is_alpha_times_the_direction(
-    room: Studio, face: Face, relevance: global_directions.TextRelevance
-) -> None:
-    beta = session_edits.beta_for(relevance, 5)
-    edited, kept = session_edits.move(room, face, relevance, 2.5, beta)
-    assert kept == 5
-    direction = global_directions.make_direction(relevance, beta)
-    expected = face.styles + 2.5 * np.asarray(direction.delta)
-    np.testing.assert_allclose(edited.face.styles, expected, atol=1e-5)
-    assert edited.face.w_plus is None
-    assert not np.array_equal(edited.face.image, face.image)
-    # Without strength nothing moves, and W+ is kept.
-    still, _ = session_edits.move(room, face, relevance, 0, beta)
-    np.testing.assert_array_equal(still.face.image, face.image)
-    assert still.face.w_plus is face.w_plus
-
-
-def test_sliders_compile_nothing(
-    room: Studio, face: Face, relevance: global_directions.TextRelevance
-) -> None:
-    session_edits.warm_up(room)
-    before = session_edits._move._cache_size()
-    for alpha, beta in ((1, 0.1), (-3.5, 0.2), (0, 0.0)):
-        session_edits.move(room, face, relevance, alpha, beta)
-    assert session_edits._move._cache_size() == before
-
-
-def test_relevance_is_measured_once_for_a_pair(
-    room: Studio, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = []
-    monkeypatch.setattr(
-        session_edits, "measure", lambda room, *pair: asked.append(pair[:2]) or pair
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, styleclip_jax\n"
+        "heavy = {'jax', 'flax', 'transformers', 'gradio', 'scipy', 'PIL', 'absl'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+        "assert {'load', 'Session', 'batch', 'evaluation'} <= set(dir(styleclip_jax))\n"
     )
-    known = session_edits.Relevances(room, capacity=2)
-    for target in ("cat", " cat", "fox", "cat", "cow", "fox"):
-        known.find("dog", target, print)
-    # The fox was asked for longest ago when the cow came.
-    assert [target for _, target in asked] == ["cat", "fox", "cow", "fox"]
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_relevance_needs_no_file(room: Studio) -> None:
-    bare, done = dataclasses.replace(room, relevance=None, num_samples=2), []
-    found = session_edits.measure(bare, "dog", "cat", done.append)
-    assert sum(done) == 2
-    assert 0 < np.abs(np.asarray(found.value)).max() <= 1
+def test_every_name_of_the_front_door_is_there() -> None:
+    for name in sc.__all__:
+        assert getattr(sc, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'absent'"):
+        _ = sc.absent
 
 
-def test_sheet_has_a_row_for_each_number_of_channels(
-    room: Studio, face: Face, relevance: global_directions.TextRelevance
+def test_samples_are_those_of_the_program(
+    session: sc.Session, models: dict[str, str], tmp_path: pathlib.Path
 ) -> None:
-    one = session_edits.sheet(room, face, relevance, [0, 3], [2])
-    two = session_edits.sheet(room, face, relevance, [0, 3], [2, 4])
-    assert two.width == one.width
-    assert two.height > 1.5 * one.height
-
-
-@pytest.mark.parametrize("space", ["w_plus", "s"])
-def test_optimization_is_the_official_one(room: Studio, face: Face, space: str) -> None:
-    settings = session_edits.Settings(4, 0.05, 0.01)
-    start = face if space == "w_plus" else face._replace(w_plus=None)
-    *_, (done, edited) = session_edits.optimize(room, start, "cat", settings)
-    assert done == 4
-    config = optimization.OptimizationConfig(
-        space=space, steps=4, learning_rate=0.05, l2_lambda=0.01
+    faces = session.sample(seeds="3,5", truncation_psi=0.6)
+    argv = [f"--generator={models['generator']}", "--seeds=3,5", "--truncation_psi=0.6"]
+    argv += [f"--outdir={tmp_path / 'out'}", "--images=npy"]
+    assert programs.run(generate, ["styleclip-generate", *argv]) == 0
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "out" / "w_plus.npy"), faces.latent
     )
-    text = clip.encode_prompts(room.networks.clip, room.tokenizer, ["cat"])[0]
-    latent: Any = jnp.asarray(face.w_plus)
-    if space == "s":
-        latent = spaces.unflatten_styles(jnp.asarray(face.styles), LAYOUT)
-    result = jax.jit(
-        lambda *x: optimization.optimize(*x, problem=optimization.official(config))
-    )(room.networks, latent, text)
-    found = edited.face.w_plus if space == "w_plus" else edited.face.styles
-    assert found is not None
-    np.testing.assert_allclose(found, latents.pack(result.latent), atol=1e-4)
+    image = np.load(tmp_path / "out" / "images" / "000001.npy")
+    np.testing.assert_allclose(faces.images[1], image, atol=1e-5)
+    assert faces.names == ("seed 3", "seed 5")
 
 
-def test_mapper_edits_in_w_plus_alone(room: Studio, face: Face) -> None:
-    edited = session_edits.map_face(room, face, "a cat", 0.01)
-    network = room.mappers["a cat"]
-    assert face.w_plus is not None
-    expected = mapper.edit(
-        Network(network.params, MAPPER), face.w_plus[None], strength=0.01
-    )[0]
-    np.testing.assert_allclose(edited.face.w_plus, expected, atol=1e-5)
-    with pytest.raises(UserError, match=r"edits in W\+"):
-        session_edits.map_face(room, face._replace(w_plus=None), "a cat", 0.01)
-    with pytest.raises(UserError, match="expected one of --mapper"):
-        session_edits.map_face(room, face, "a dog", 0.01)
-
-
-def test_photo_becomes_a_face(room: Studio, tmp_path: pathlib.Path) -> None:
-    photo = np.zeros((40, 64, 3), np.uint8)
-    photo[:, 12:52] = (200, 120, 90)
-    Image.fromarray(photo).save(tmp_path / "me.png")
-    steps: list[int] = []
-    found, about = session.invert_photo(
-        room, str(tmp_path / "me.png"), find_face=False, report=steps.append
-    )
-    assert sum(steps) == session.count_inversion_steps(room)
-    assert (found.name, about) == ("me.png", "used as it is")
-    # The middle, whose colour the inversion comes nearer to than the average face is.
-    colour = photo[20, 32].astype(int)
-    average = session.draw(room, 0, 0.0)
-    assert np.abs(found.image - colour).mean() < np.abs(average.image - colour).mean()
-
-
-def test_where_an_upload_is_kept_is_not_told(
-    room: Studio, tmp_path: pathlib.Path
-) -> None:
-    (tmp_path / "me.png").write_text("no picture")
-    with pytest.raises(UserError, match=r"me\.png: not a readable photo") as error:
-        session.invert_photo(
-            room, str(tmp_path / "me.png"), find_face=True, report=print
-        )
-    assert str(tmp_path) not in str(error.value)
-
-
-def test_files_can_be_read_again(
-    room: Studio,
-    face: Face,
-    relevance: global_directions.TextRelevance,
+def test_a_saved_edit_is_what_the_program_writes(
+    session: sc.Session,
+    faces: sc.Faces,
+    models: dict[str, str],
     tmp_path: pathlib.Path,
 ) -> None:
-    edited, _ = session_edits.move(room, face, relevance, 2, 0.1)
-    paths = session.save(room, edited, tmp_path)
-    names = ["edited.png", "edited.npz", "direction.safetensors"]
-    assert [path.name for path in paths] == names
-    np.testing.assert_array_equal(np.asarray(Image.open(paths[0])), edited.face.image)
-    found = latent_files.read(paths[1], tiny.GENERATOR, None)
-    np.testing.assert_array_equal(found.array[0], edited.face.styles)
-    delta, note = direction_files.read_direction(
-        paths[2], layout=LAYOUT, generator=room.origin
+    settings: dict[str, Any] = {"steps": 3, "l2_lambda": 0.01, "film_frames": 2}
+    made = session.optimize(faces, "a cat", **settings)
+    made.save(tmp_path / "saved")
+    flags = {"prompt": "a cat", "seeds": "0-2", **settings, **models}
+    argv = [f"--{name}={value}" for name, value in flags.items()]
+    outdir = tmp_path / "run"
+    assert programs.run(edit, ["styleclip-edit", *argv, f"--outdir={outdir}"]) == 0
+    assert programs.hashes(tmp_path / "saved") == programs.hashes(outdir)
+    saved, run = (
+        json.loads((folder / "run.json").read_text())
+        for folder in (tmp_path / "saved", outdir)
     )
-    np.testing.assert_array_equal(delta, edited.delta)
-    assert note["alpha"] == 2
-    # Without a direction, in W+.
-    paths = session.save(room, Edited(face, ""), tmp_path / "start")
-    assert [path.name for path in paths] == ["edited.png", "edited.npy"]
-    np.testing.assert_array_equal(np.load(paths[1])[0], face.w_plus)
+    assert saved["program"] == run["program"]
+    assert saved["inputs"] == run["inputs"]
+    given = {n: x for n, x in saved["flags"].items() if n in settings or n == "method"}
+    assert given == {name: run["flags"][name] for name in given}
 
 
-@pytest.mark.parametrize(
-    ("act", "expected"),
-    [
-        (lambda r, f: session.draw(r, -1, 1), "seed"),
-        (lambda r, f: session_edits.measure(r, " ", "cat", print), "neutral text"),
-        (lambda r, f: session_edits.measure(r, "cat", "cat", print), "must differ"),
-        (lambda r, f: [*session_edits.optimize(r, f, "", _settings())], "prompt"),
-        (lambda r, f: [*session_edits.optimize(r, f, "a", _settings(0))], "steps"),
-        (lambda r, f: [*session_edits.optimize(r, f, "a", _settings(1, -1))], "rate"),
-        (
-            lambda r, f: [*session_edits.optimize(r, f, "a", _settings(1, 0.1, 0, 1))],
-            "--identity",
-        ),
-    ],
-)
-def test_bad_input_is_refused(
-    room: Studio, face: Face, act: Any, expected: str
+def test_directions_are_values(session: sc.Session, faces: sc.Faces) -> None:
+    direction = session.direction("a cat", neutral="a dog", num_samples=2)
+    moved = session.move(faces, direction * 2 - direction, alpha=3)
+    styles = np.asarray(latents.pack(session.to_styles(faces)))
+    expected = styles + 3 * np.asarray(direction.delta)
+    np.testing.assert_allclose(moved.latents, expected, atol=1e-5)
+    assert moved.images.shape == (3, 8, 8, 3)
+    with pytest.raises(UserError, match="in s, expected w_plus"):
+        session.optimize(moved.after, "a cat", steps=1)
+
+
+def test_a_saved_direction_is_read_again(
+    session: sc.Session, tmp_path: pathlib.Path
 ) -> None:
-    with pytest.raises(UserError, match=expected):
-        act(room, face)
+    direction = session.direction("a cat", neutral="a dog", num_samples=2)
+    session.save_direction(direction, tmp_path / "d.safetensors", texts="dog to cat")
+    found = session.read_direction(tmp_path / "d.safetensors")
+    np.testing.assert_array_equal(found.delta, direction.delta)
 
 
-def _settings(*values: float) -> session_edits.Settings:
-    return session_edits.Settings(*values)  # type: ignore[arg-type]
+def test_a_batch_run_goes_on_and_is_measured(
+    session: sc.Session, faces: sc.Faces, tmp_path: pathlib.Path
+) -> None:
+    np.save(tmp_path / "many.npy", faces.latents)
+    direction = session.direction("a cat", neutral="a dog", num_samples=2) * 3
+    for _ in range(2):
+        done = sc.batch.run(
+            session,
+            direction,
+            tmp_path / "many.npy",
+            outdir=tmp_path / "out",
+            prompt="a cat",
+            batch_size="auto",
+        )
+        assert done.complete
+        assert done.succeeded
+    found = np.load(tmp_path / "out" / "edited.npz")["styles"]
+    expected = session.move(faces, direction).latents
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    with pytest.raises(UserError, match=r"outdir: .* is of a run with"):
+        sc.batch.run(
+            session, direction, seeds="0-3", outdir=tmp_path / "out", prompt="a cat"
+        )
+    table = sc.evaluation.measure(tmp_path / "out", quiet=True)
+    assert "| a cat | alpha 1 | 3 |" in table.to_markdown()
+    assert {path.name for path in table.write(tmp_path / "table")} == {
+        "edits.md",
+        "edits.json",
+        "edits.csv",
+    }
+
+
+def test_several_prompts_are_edits_side_by_side(
+    session: sc.Session, faces: sc.Faces, tmp_path: pathlib.Path
+) -> None:
+    both = session.optimize(faces, ["a cat", "a dog"], steps=2)
+    assert both.settings == [{"prompt": "a cat"}, {"prompt": "a dog"}]
+    one = session.optimize(faces, "a dog", steps=2)
+    np.testing.assert_allclose(both.latents[1::2], one.latents, atol=1e-5)
+    assert both.after.names[:2] == ("seed 0", "seed 0")
+    both.save(tmp_path / "both")
+    lines = (tmp_path / "both" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["prompt"] for line in lines[:2]] == ["a cat", "a dog"]
+
+
+def test_latents_of_files_and_arrays_are_read(
+    session: sc.Session, faces: sc.Faces, tmp_path: pathlib.Path
+) -> None:
+    np.save(tmp_path / "w_plus.npy", faces.latents)
+    for found in (session.read(tmp_path / "w_plus.npy"), session.read(faces.latents)):
+        np.testing.assert_array_equal(found.latent, faces.latent)
+        assert found.names == ("row 0", "row 1", "row 2")
+    flat = latents.pack(session.to_styles(faces))
+    assert session.read(np.asarray(flat)).space == "s"
+    with pytest.raises(UserError, match="latents: expected"):
+        session.read(np.zeros((2, 3), np.float32))
+
+
+def test_photos_become_faces(session: sc.Session, tmp_path: pathlib.Path) -> None:
+    Image.fromarray(np.full((32, 32, 3), 120, np.uint8)).save(tmp_path / "me.png")
+    faces = session.invert(tmp_path / "me.png", align=False, w_steps=2, refine_steps=2)
+    assert faces.names == ("me",)
+    assert faces.images.shape == (1, 8, 8, 3)
+    with pytest.raises(UserError, match="no such photo"):
+        session.invert(tmp_path / "absent.png")
+
+
+def test_faces_and_edits_show_themselves(session: sc.Session, faces: sc.Faces) -> None:
+    made = session.move(
+        faces, session.direction("a cat", neutral="a dog", num_samples=2)
+    )
+    for shown in (faces, made):
+        assert shown._repr_png_().startswith(b"\x89PNG")
+    assert len(faces[1:]) == 2
+    np.testing.assert_array_equal(faces[-1].latent, faces.latent[-1:])
+
+
+def test_what_is_named_is_read_at_once(models: dict[str, str]) -> None:
+    with pytest.raises(UserError, match="absent"):
+        sc.load(generator="absent")
+    with pytest.raises(UserError, match="absent"):
+        sc.load(**models | {"clip": "./absent"})
+    with pytest.raises(UserError, match="not class-conditional") as error:
+        sc.load(**models, class_=1)
+    assert error.value.field == "class"
+    assert isinstance(error.value, ValueError)
+
+
+def test_directions_of_a_class_conditional_generator_are_estimated(
+    names: dict[str, str], tmp_path: pathlib.Path
+) -> None:
+    config = stylegan2.GeneratorConfig(
+        resolution=8, z_dim=8, w_dim=12, c_dim=3, channels=(10, 8), num_mapping_layers=2
+    )
+    network = tiny.generator(config)
+    checkpoints.save_network(
+        tmp_path / "generator",
+        kind="stylegan2",
+        params=network.params,
+        config=config,
+        source={},
+    )
+    flags = names | {"generator": str(tmp_path / "generator"), "class": "1"}
+    flags |= {"method": "direction", "prompt": "cat", "neutral": "dog"}
+    argv = [f"--{name}={value}" for name, value in flags.items()]
+    argv += [
+        "--beta=0",
+        "--num_samples=2",
+        "--seeds=0-1",
+        f"--outdir={tmp_path / 'out'}",
+    ]
+    assert programs.run(edit, ["styleclip-edit", *argv]) == 0
+    assert (tmp_path / "out" / "edited.npz").is_file()
+
+
+def test_networks_are_values_of_jax(session: sc.Session, faces: sc.Faces) -> None:
+    gradient = jax.grad(
+        lambda network: stylegan2.synthesize(network, faces.latent).sum()
+    )(session.generator)
+    assert isinstance(gradient, sc.Network)
+    assert jax.tree.structure(gradient) == jax.tree.structure(session.generator)

@@ -4,28 +4,30 @@ import functools
 import os
 import pathlib
 import statistics
+import tempfile
+import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from examples.paper.setup import (
-    ESTIMATE,
     Setup,
-    direct,
-    estimate,
-    map_latent,
-    optimize,
-    render,
+    direction_config,
+    optimization,
     text_relevance,
     threshold,
-    timed,
 )
-from styleclip_jax import losses
+from styleclip_jax import loading
+from styleclip_jax.batch.editor import Editor
+from styleclip_jax.editing import directing
+from styleclip_jax.editing.prompts import Prompts
 from styleclip_jax.io import tables
+from styleclip_jax.losses import Networks
 from styleclip_jax.methods import global_directions, mapper, mapper_training
-from styleclip_jax.models import clip
-from styleclip_jax.models.network import Network
+from styleclip_jax.methods.mapper_training import State
 
 # Runs of a short edit, and training steps, of which the median counts.
 _NUM_RUNS = 5
@@ -35,35 +37,40 @@ _MAPPER_STEPS, _MAPPER_BATCH = 50_000, 2
 
 def table1(setup: Setup) -> str:
     """Seconds of each method on this device, once everything is compiled."""
-    prompt = setup.prompts[0]
-    network = setup.mappers.get(prompt.text) or _untrained(setup)
-    beta = threshold(setup, prompt.text)
+    content, session = setup.content, setup.session
+    prompt, face = content.weighted[0], setup.face(0)
+    mapping = setup.mappers.get(prompt.text) or _untrained(setup)
+    relevance, beta = text_relevance(setup, prompt.text), threshold(setup, prompt.text)
+    moving = session.moving(
+        global_directions.make_direction(relevance, beta), content.alpha
+    )
 
-    def mapped() -> jax.Array:
-        return render(setup, map_latent(setup, 0, network))
+    def one_edit(editor: Editor, runs: int = _NUM_RUNS) -> str:
+        return _describe(_median(lambda: session.edit(face, editor), runs))
 
-    def directed() -> jax.Array:
-        edited = direct(setup, 0, prompt.text, beta, setup.alpha)
-        return render(setup, edited)
-
-    optimized = _median(lambda: optimize(setup, 0, prompt), runs=1)
-    step = _training_step(setup, network)
-    space = {"w_plus": "W+", "s": "S"}[network.config.space]
+    step = _training_step(setup, mapping)
     rows = [
-        ["optimization", "none", "none", _seconds(optimized), "yes", "W+"],
+        [
+            "optimization",
+            "none",
+            "none",
+            one_edit(optimization(setup, prompt), runs=1),
+            "yes",
+            "W+",
+        ],
         [
             "mapper",
             "none",
-            f"{_seconds(_MAPPER_STEPS * step)} ({_seconds(step)} a step)",
-            _seconds(_median(mapped)),
+            f"{_describe(_MAPPER_STEPS * step)} ({_describe(step)} a step)",
+            one_edit(mapping),
             "yes",
-            space,
+            {"w_plus": "W+", "s": "S"}[mapping.space],
         ],
         [
             "direction",
             _preprocessing(setup, prompt.text),
             "none",
-            _seconds(_median(directed)),
+            one_edit(moving),
             "no",
             "S",
         ],
@@ -72,10 +79,10 @@ def table1(setup: Setup) -> str:
         *("method", "preprocessing", "training for a prompt", "one edit"),
         *("the step depends on the image", "space"),
     ]
-    size = setup.networks.generator.config.resolution
+    size = session.generator.config.resolution
     return (
         f"# Seconds per edit\n\nMeasured on {describe_device()}: one image of {size}² "
-        f"at a time, compiled. Optimization of {setup.steps} steps; a mapper's "
+        f"at a time, compiled. Optimization of {content.steps} steps; a mapper's "
         f"training extrapolated from a step of {_MAPPER_BATCH} latents to "
         f"{_MAPPER_STEPS:,} steps.\n\n" + tables.markdown(columns, rows)
     )
@@ -83,24 +90,16 @@ def table1(setup: Setup) -> str:
 
 def table2(setup: Setup) -> str:
     """How much the steps of each mapper depend on the face."""
-    if not setup.mappers or len(setup.w_plus) < 2:
+    count = len(setup.faces)
+    if not setup.mappers or count < 2:
         missing = "mappers" if not setup.mappers else "at least two faces"
         return f"# Similarity of mapper steps\n\nNeeds {missing}.\n"
     rows = []
-    for text, network in setup.mappers.items():
-        steps = [
-            mapper.flatten(
-                jax.tree.map(
-                    jnp.subtract,
-                    map_latent(setup, i, network),
-                    setup.styles(i) if network.config.space == "s" else setup.face(i),
-                )
-            )
-            for i in range(len(setup.w_plus))
-        ]
-        found = mapper.similarity(jnp.concatenate(steps)[None])
+    for text, editor in setup.mappers.items():
+        edit = setup.session.edit(setup.faces, editor)
+        step = jax.tree.map(np.subtract, edit.after.latent, edit.before.latent)
+        found = mapper.similarity(mapper.flatten(step)[None])
         rows.append([text, f"{found.mean[0]:.3f}", f"{found.std[0]:.3f}"])
-    count = len(setup.w_plus)
     return (
         "# Similarity of mapper steps\n\nCosine between a mapper's steps at two of "
         f"{count} faces, over all {count * (count - 1) // 2} pairs.\n\n"
@@ -123,52 +122,69 @@ def describe_device() -> str:
 
 
 def _preprocessing(setup: Setup, text: str) -> str:
-    if setup.relevance is not None:
+    config = direction_config(setup)
+    if config.directions is not None:
         return "from a file"
-    direction = global_directions.text_direction(
-        setup.networks.clip, setup.tokenizer, setup.neutral, text, setup.templates
-    )
-    text_relevance(setup, text)  # compiles
-    seconds = _median(lambda: estimate(setup, direction), runs=1)
-    return f"{_seconds(seconds)} for a prompt ({ESTIMATE.num_samples} samples)"
+    found = directing.relevances(setup.session.loaded, Prompts((text, text)), config)
+    # The first one draws the samples and compiles.
+    seconds = [_seconds_of(functools.partial(next, found)) for _ in range(2)]
+    return f"{_describe(seconds[1])} for a prompt ({config.num_samples} samples)"
 
 
-def _untrained(setup: Setup) -> Network:
+def _untrained(setup: Setup) -> Editor:
     """A mapper that takes as long as a trained one."""
-    config = mapper.of_generator(setup.networks.generator.config)
-    return Network(mapper.init(jax.random.key(0), config), config)
+    session = setup.session
+    config = mapper.of_generator(session.generator.config)
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "untrained"
+        loading.save_mapper(
+            path,
+            mapper.init(jax.random.key(0), config),
+            config,
+            prompt="",
+            **session.models.fingerprints("generator", "clip"),
+            training={},
+        )
+        return session.mapping(path)
 
 
-def _training_step(setup: Setup, network: Network) -> float:
+def _training_step(setup: Setup, editor: Editor) -> float:
     """Seconds of a step of training."""
+    network, session = editor.freeze().weights, setup.session
     training = mapper_training.TrainingConfig(id_lambda=0)
     problem = mapper_training.official(network.config, training)
-    state = mapper_training.start(network.params, problem=problem)
-    faces = range(_MAPPER_BATCH)
-    part = setup.styles if network.config.space == "s" else setup.face
-    latents = jax.tree.map(lambda *x: jnp.concatenate(x), *map(part, faces))
-    text = clip.encode_prompts(
-        setup.networks.clip, setup.tokenizer, [setup.prompts[0].text]
-    )[0]
-    networks = losses.Networks(setup.networks.generator, setup.networks.clip)
+    (text,) = session.encode(setup.content.weighted[0].text)
+    latent = setup.faces.latent
+    if editor.space == "s":
+        latent = session.to_styles(setup.faces)
+    rows = np.arange(_MAPPER_BATCH) % len(setup.faces)
+    latent = jax.tree.map(lambda x: jnp.asarray(x[rows]), latent)
 
     @jax.jit
-    def step(state: mapper_training.State) -> tuple[mapper_training.State, object]:
-        source = mapper_training.describe(networks, latents, problem=problem)
+    def step(networks: Networks, state: State, latent: Any) -> tuple[State, object]:
+        source = mapper_training.describe(networks, latent, problem=problem)
         return mapper_training.train_step(
             networks, state, source, text, problem=problem
         )
 
-    return _median(functools.partial(step, state))
+    state = mapper_training.start(network.params, problem=problem)
+    return _median(functools.partial(step, session.networks(), state, latent))
 
 
 def _median(function: Callable[[], object], runs: int = _NUM_RUNS) -> float:
     """Median seconds after a first run, which compiles."""
+    _, *seconds = (_seconds_of(function) for _ in range(1 + runs))
+    return statistics.median(seconds)
+
+
+def _seconds_of(function: Callable[[], object]) -> float:
+    """Seconds until a result is there."""
+    started = time.perf_counter()
     jax.block_until_ready(function())
-    return statistics.median(timed(function)[0] for _ in range(runs))
+    return time.perf_counter() - started
 
 
-def _seconds(value: float) -> str:
+def _describe(value: float) -> str:
     """Such as 12 ms, 3.4 s, 5.6 min, 7.8 h."""
     for limit, factor, unit in ((1, 1000, "ms"), (120, 1, "s"), (7200, 1 / 60, "min")):
         if value < limit:

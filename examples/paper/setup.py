@@ -1,43 +1,31 @@
-"""The networks of a run, its faces and its settings, and the edits of each method.
+"""Setup of a run: its session and its faces, and the edits of each method.
 
 Edits are of one face at a time, so that every figure uses the same compiled programs.
 """
 
 import dataclasses
 import functools
-import time
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
-from styleclip_jax import latents, losses
-from styleclip_jax.editing import estimation
-from styleclip_jax.evaluation import measure, metrics
-from styleclip_jax.methods import global_directions, mapper, optimization
-from styleclip_jax.models import bpe, clip, stylegan2
-from styleclip_jax.models.network import Network
+from examples.paper.requests import Content, Prompt, Request
+from styleclip_jax import loading
+from styleclip_jax.batch.editor import Editor
+from styleclip_jax.editing import directing
+from styleclip_jax.editing.directing import DirectionConfig
+from styleclip_jax.editing.faces import Edit, Faces
+from styleclip_jax.editing.prompts import Prompts
+from styleclip_jax.editing.session import Session
+from styleclip_jax.errors import UserError
+from styleclip_jax.evaluation import measuring, metrics
+from styleclip_jax.methods import global_directions
+from styleclip_jax.models import clip
 
-Result = TypeVar("Result")
-
-# Samples that a direction's relevance is averaged over, without a file of it.
-ESTIMATE = estimation.estimate_config(num_samples=16)
-
-
-@dataclasses.dataclass(frozen=True)
-class Prompt:
-    """A text with the weights of its optimization.
-
-    Attributes:
-      text: the prompt.
-      l2_lambda: weight of the distance to the source latent.
-      id_lambda: weight of the distance to the source's identity.
-    """
-
-    text: str
-    l2_lambda: float
-    id_lambda: float
+_DEFAULT_SEEDS = "20,10,3,4"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,150 +33,108 @@ class Setup:
     """All that the tables and figures are made of.
 
     Attributes:
-      networks: generator, CLIP and, if a prompt asks for it, identity.
-      tokenizer: of CLIP.
-      templates: for the texts of directions.
-      w_plus: [N, L, D] the faces.
-      prompts: with their weights.
-      neutral: text that directions lead away from.
-      far: text of something that the generator cannot draw.
-      steps, learning_rate: of the optimization.
-      alpha: strength of a direction.
-      alphas: strengths on sheets of several.
-      betas: thresholds on the sheet of several; empty for those of `num_channels`.
-      num_channels: numbers of channels of directions; the first is that of all figures
-        but the sheet of several.
-      mappers: by the prompt that they were trained for.
-      samples: draws the samples for a relevance that no file gives.
-      relevance: from a file, or None.
+      session: loaded networks, on one device.
+      faces: the faces, in W+.
+      content: what is shown of them.
+      mappers: editors by the prompt that their mappers were trained for.
     """
 
-    networks: losses.Networks
-    tokenizer: bpe.Tokenizer
-    templates: list[str]
-    w_plus: jax.Array
-    prompts: list[Prompt]
-    neutral: str
-    far: str
-    steps: int
-    learning_rate: float
-    alpha: float
-    alphas: list[float]
-    betas: list[float]
-    num_channels: list[int]
-    mappers: Mapping[str, Network]
-    samples: Callable[[], estimation.Samples]
-    relevance: global_directions.Relevance | None
+    session: Session
+    faces: Faces
+    content: Content
+    mappers: Mapping[str, Editor]
 
-    def face(self, index: int) -> jax.Array:
-        """W+ of a face, [1, L, D]; they are used in turn."""
-        row = index % len(self.w_plus)
-        return self.w_plus[row : row + 1]
-
-    def styles(self, index: int) -> Any:
-        """The same face in S, a tuple of [1, C]."""
-        generator = self.networks.generator
-        return _to_styles(generator, self.face(index))
+    def face(self, index: int) -> Faces:
+        """One face; they are used in turn."""
+        return self.faces[index % len(self.faces)]
 
 
-def render(setup: Setup, latent: Any) -> jax.Array:
-    """Images [B, H, W, 3] of W+ or S."""
-    space = "s" if isinstance(latent, tuple) else "w_plus"
-    return _renderer(space)(setup.networks.generator, latent)
+def load(request: Request) -> Setup:
+    """Reads all files.
+
+    Raises:
+      UserError: one is missing or does not fit the others.
+    """
+    models, source, content = request.models, request.source, request.content
+    session = Session(models, devices=jax.local_devices()[:1])
+    needs_identity = any(content.id_lambda)
+    for name in ("clip", "templates", *["identity"] * needs_identity):
+        getattr(session, name)
+    if content.directions is not None:
+        path = content.directions
+        loading.read_relevance(path, models, session.generator, session.clip)
+    truncation: dict[str, Any] = {
+        "truncation_psi": source.truncation_psi,
+        "truncation_cutoff": source.truncation_cutoff,
+    }
+    if source.latents is not None:
+        faces = session.read(source.latents, **truncation)
+    else:
+        seeds = _DEFAULT_SEEDS if source.seeds is None else source.seeds
+        faces = session.sample(seeds, **truncation)
+    if faces.space == "s":
+        raise UserError(
+            f"latents: expected z, w or W+, found S in {source.latents}",
+            field="latents",
+        )
+    mappers = {_prompt_of(path): session.mapping(path) for path in content.mapper}
+    return Setup(session, faces, content, mappers)
 
 
-def optimize(setup: Setup, index: int, prompt: Prompt) -> optimization.Result:
-    """A face's edit by optimization; leaves of [1, …]."""
-    config = optimization.OptimizationConfig(
-        steps=setup.steps,
-        learning_rate=setup.learning_rate,
+def _prompt_of(mapper: str) -> str:
+    """The prompt of a mapper, or the words of its folder's name."""
+    return loading.mapper_prompt(mapper) or pathlib.Path(mapper).name.replace("-", " ")
+
+
+def optimize(setup: Setup, index: int, prompt: Prompt) -> Edit:
+    """A face's edit by optimization."""
+    return setup.session.edit(setup.face(index), optimization(setup, prompt))
+
+
+@functools.cache
+def optimization(setup: Setup, prompt: Prompt) -> Editor:
+    """The editor of `optimize`."""
+    return setup.session.optimization(
+        prompt.text,
+        steps=setup.content.steps,
+        learning_rate=setup.content.learning_rate,
         l2_lambda=prompt.l2_lambda,
         id_lambda=prompt.id_lambda,
     )
-    compiled = _compiled(config)
-    state = compiled.start(setup.networks, setup.face(index), _text(setup, prompt.text))
-    for _ in range(setup.steps):
-        state = compiled.step(setup.networks, state)
-    return compiled.finish(setup.networks, state)
 
 
-def map_latent(setup: Setup, index: int, network: Network) -> Any:
-    """A face's edit by a mapper, in the mapper's space."""
-    source = setup.face(index)
-    if network.config.space == "s":
-        source = setup.styles(index)
-    return _map(network, source)
+def direct(setup: Setup, index: int, text: str, beta: float, alpha: float) -> Edit:
+    """A face's edit by a direction."""
+    found = global_directions.make_direction(text_relevance(setup, text), beta)
+    return setup.session.move(setup.face(index), found, alpha)
 
 
 @functools.cache
 def text_relevance(setup: Setup, text: str) -> global_directions.TextRelevance:
     """Relevance of all channels for a text, from the file or estimated."""
-    direction = global_directions.text_direction(
-        setup.networks.clip, setup.tokenizer, setup.neutral, text, setup.templates
+    (found,) = directing.relevances(
+        setup.session.loaded, Prompts((text,)), direction_config(setup)
     )
-    if setup.relevance is not None:
-        return global_directions.relevance_for(setup.relevance, direction)
-    return estimate(setup, direction)
+    return found
 
 
-def estimate(setup: Setup, direction: jax.Array) -> global_directions.TextRelevance:
-    """Relevance for a direction [E] between texts, to first order."""
-    networks = losses.Networks(setup.networks.generator, setup.networks.clip)
-    return estimation.estimate(networks, setup.samples(), direction, ESTIMATE)
-
-
-def direct(setup: Setup, index: int, text: str, beta: float, alpha: float) -> Any:
-    """A face's edit by a direction, a tuple of [1, C]."""
-    found = global_directions.make_direction(text_relevance(setup, text), beta)
-    return _direct(setup.styles(index), found, jnp.float32(alpha))
+def direction_config(setup: Setup) -> DirectionConfig:
+    """How directions are found."""
+    return DirectionConfig(setup.content.neutral, setup.content.directions)
 
 
 def threshold(setup: Setup, text: str) -> float:
     """β of the figures that have one."""
     found = text_relevance(setup, text)
-    return global_directions.beta_for(found, setup.num_channels[0])
+    return global_directions.beta_for(found, setup.content.counts[0])
 
 
-def clip_score(setup: Setup, image: jax.Array, text: str) -> jax.Array:
+def clip_score(setup: Setup, image: np.ndarray, text: str) -> jax.Array:
     """Cosine of images and a text, [B]."""
-    return _score(setup.networks.clip, image, _text(setup, text))
-
-
-def timed(function: Callable[[], Result]) -> tuple[float, Result]:
-    """Seconds until a result is there, and the result."""
-    started = time.perf_counter()
-    result = jax.block_until_ready(function())
-    return time.perf_counter() - started, result
-
-
-@functools.cache
-def _text(setup: Setup, text: str) -> jax.Array:
-    return clip.encode_prompts(setup.networks.clip, setup.tokenizer, [text])[0]
-
-
-@functools.cache
-def _compiled(config: optimization.OptimizationConfig) -> optimization.Compiled:
-    return optimization.compiled(optimization.official(config), sharding=None)
-
-
-@functools.cache
-def _renderer(space: str) -> Callable[[Network, Any], jax.Array]:
-    return jax.jit(latents.SPACES[space].synthesize)
-
-
-@jax.jit
-def _to_styles(generator: Network, w_plus: jax.Array) -> Any:
-    return stylegan2.to_styles(generator, w_plus)
-
-
-@jax.jit
-def _map(network: Network, latent: Any) -> Any:
-    return mapper.edit(network, latent)
-
-
-_direct = jax.jit(global_directions.edit)
+    (feature,) = setup.session.encode(text)
+    return _score(setup.session.clip, image, feature)
 
 
 @jax.jit
 def _score(network: clip.Clip, image: jax.Array, text: jax.Array) -> jax.Array:
-    return metrics.clip_score(measure.encode_images(network, image), text)
+    return metrics.clip_score(measuring.encode_images(network, image), text)

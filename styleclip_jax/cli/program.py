@@ -199,11 +199,18 @@ def answer(argv: Sequence[str], document: str, values: flags.FlagValues) -> bool
 def describe(error: Exception) -> str:
     """Line on an error, in which the fields that it names have the dashes of flags."""
     message = " ".join(str(error).split()).removeprefix("flag ")
-    fields = (error.field, *error.also) if isinstance(error, UserError) else ()
-    for flag in map(_flag_of, filter(None, fields)):
+    field, also = None, ()
+    if isinstance(error, UserError):
+        field, also = error.field, error.also
+    for name in filter(None, (field, *also)):
+        flag = _flag_of(name)
         # The field is matched as a word of its own, not in a path.
         pattern = rf"(?<![^\s(])(?:--)?{re.escape(flag)}(?![\w/-]|\.\w)"
-        message = re.sub(pattern, f"--{flag}", message, count=1)
+        places = list(re.finditer(pattern, message))
+        if places:
+            # A message begins with its field, and ends with what to do about it.
+            start, stop = places[0 if name == field else -1].span()
+            message = f"{message[:start]}--{flag}{message[stop:]}"
     return f"error: {message}"
 
 

@@ -142,7 +142,7 @@ def measure(
     original, edited = edits.load(edits.rows[:MAX_PAIRED])
     delta = edited - original
     control = functools.partial(
-        _random_step, mask=edit_sets.moved(delta, layout), seed=seed
+        random_step, mask=edit_sets.moved(delta, layout), seed=seed
     )
     parts = []
     for start in range(0, len(edits.rows), batch_size):
@@ -233,12 +233,12 @@ def _measure_batch(
 ) -> dict[str, Any]:
     """Features of the images of a batch, and metrics of its latents and pixels."""
     original, edited = edits.load(rows)
-    latents = [original, edited]
+    stages = [original, edited]
     if target is None:
         instruments = instruments._replace(judge=None)
     else:
-        latents.append(original + control(edited - original, rows))
-    images = [_render(generator, latent, edits.space) for latent in latents]
+        stages.append(original + control(edited - original, rows))
+    images = [_render(generator, latent, edits.space) for latent in stages]
     values = _compare(original, edited, *images[:2])
     if target is not None:
         values |= _check(target, images)
@@ -248,7 +248,7 @@ def _measure_batch(
     }
 
 
-def _random_step(
+def random_step(
     delta: np.ndarray, rows: np.ndarray, *, mask: np.ndarray, seed: int
 ) -> np.ndarray:
     """Random steps as long as those of the edits, in the rows that these move."""
@@ -265,13 +265,12 @@ def _random_step(
     return (noise * (wanted / np.maximum(length, 1e-12))).astype(np.float32)
 
 
-@functools.partial(jax.jit, static_argnames=("space",))
-def _render(generator: Network, latent: jax.Array, space: str) -> jax.Array:
-    """Renders images as they are shown, [B, H, W, 3] in [-1, 1]."""
+def _render(generator: Network, latent: np.ndarray, space: str) -> jax.Array:
+    """Images as they are shown, [B, H, W, 3] in [-1, 1]."""
     found: Any = latent
     if space == "s":
         found = spaces.unflatten_styles(latent, generator.config.style_layout)
-    return jnp.clip(latents.SPACES[space].synthesize(generator, found), -1, 1)
+    return jnp.clip(latents.render(generator, found), -1, 1)
 
 
 @jax.jit

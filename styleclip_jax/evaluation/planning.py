@@ -73,7 +73,7 @@ def plan(question: Question) -> list[Plan]:
     """
     models = question.models
     folders = [edit_sets.read(directory) for directory in question.edits]
-    targets = _targets(question, folders)
+    targets = targets_of(question.target, folders)
     load_clip = functools.cache(loading.load_clip)
     load_identity = functools.cache(loading.load_identity)
 
@@ -108,11 +108,11 @@ def plan(question: Question) -> list[Plan]:
     return plans
 
 
-def _targets(
-    question: Question, folders: Sequence[Sequence[EditSet]]
+def targets_of(
+    texts: Sequence[str], folders: Sequence[Sequence[EditSet]]
 ) -> list[measuring.Target | None]:
     """Target of each set, of all folders one after the other."""
-    found = [measuring.parse_target(text) for text in question.target] or [None]
+    found = [measuring.parse_target(text) for text in texts] or [None]
     folder_of = [i for i, sets in enumerate(folders) for _ in sets]
     prompts = [(i, edits.goal) for i, sets in enumerate(folders) for edits in sets]
     in_order = list(dict.fromkeys(prompts))

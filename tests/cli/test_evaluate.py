@@ -3,7 +3,6 @@
 import csv
 import json
 import pathlib
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -12,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from styleclip_jax import latents, loading
+from styleclip_jax import latents, loading, spaces
 from styleclip_jax.cli import evaluate
 from styleclip_jax.errors import UserError
-from styleclip_jax.evaluation import edit_sets, measure, metrics
+from styleclip_jax.evaluation import edit_sets, measuring, metrics, planning
 from styleclip_jax.io import checkpoints, latent_files, plots, tables
 from styleclip_jax.methods import mapper
 from styleclip_jax.models import clip, clip_input
@@ -190,8 +189,7 @@ def test_targets_go_to_folders_or_to_their_prompts(
     folders = [edit_sets.read(folder) for folder in (optimized, several)]
 
     def targets(*texts: str) -> list[str]:
-        values = SimpleNamespace(target=list(texts))
-        return [str(x) for x in evaluate._targets(values, folders)]
+        return [str(x) for x in planning.targets_of(texts, folders)]
 
     sad, smile, beard = "mouth:sad", "mouth:smile", "facial_hair:beard"
     assert targets(sad) == [sad] * 5
@@ -199,6 +197,12 @@ def test_targets_go_to_folders_or_to_their_prompts(
     assert targets(sad, smile, beard) == [sad, smile, smile, beard, beard]
     with pytest.raises(UserError, match="2 for the folders or 3 for their prompts"):
         targets(sad, smile, beard, sad)
+
+
+def shown(flat: np.ndarray) -> jax.Array:
+    """Images of flat styles, as people see them."""
+    styles = spaces.unflatten_styles(jnp.asarray(flat), LAYOUT)
+    return jnp.clip(latents.render(tiny.generator(), styles), -1, 1)
 
 
 def test_metrics_are_those_of_the_library(
@@ -210,10 +214,10 @@ def test_metrics_are_those_of_the_library(
     neutral, prompt = clip.encode_prompts(network, words, ["a cow", "a cat"])
     folder = pathlib.Path(directed)
     before, after = (
-        measure._render(tiny.generator(), np.load(path)["styles"][1::2], "s")
+        shown(np.load(path)["styles"][1::2])
         for path in (folder / "original.npz", folder / "edited.npz")
     )
-    a, b = (measure.encode_images(network, image) for image in (before, after))
+    a, b = (measuring.encode_images(network, image) for image in (before, after))
     for name, expected in (
         ("clip_score", metrics.clip_score(b, prompt)),
         ("clip_score_before", metrics.clip_score(a, prompt)),
@@ -256,7 +260,7 @@ def test_judge_finds_targets_in_edits_and_not_in_random_steps(
             generator, z, space="z", truncation_psi=1.0, cutoff=None, to="w_plus"
         )
     )
-    found = judge.predict(judge.load(), measure._render(generator, w, "w_plus"))
+    found = judge.predict(judge.load(), jnp.clip(latents.render(generator, w), -1, 1))
     glasses = np.asarray(found["glasses"])
     target = int(np.bincount(glasses).argmax())
     donor = int(np.flatnonzero(glasses == target)[0])
@@ -303,7 +307,7 @@ def test_random_steps_are_as_long_and_in_the_same_rows() -> None:
     delta[:, 1] = 0
     mask = edit_sets.moved(delta, LAYOUT)
     assert mask.shape == (4, 6)
-    steps = measure._random_step(delta, np.arange(5), mask=mask, seed=0)
+    steps = measuring.random_step(delta, np.arange(5), mask=mask, seed=0)
     np.testing.assert_allclose(
         metrics.latent_distance(steps, 0 * steps),
         metrics.latent_distance(delta, 0 * delta),
@@ -312,7 +316,7 @@ def test_random_steps_are_as_long_and_in_the_same_rows() -> None:
     assert (steps[:, 1] == 0).all()
     assert (steps[:, 0] != 0).all()
     # They belong to the row, not to the batch.
-    alone = measure._random_step(delta[3:4], np.array([3]), mask=mask, seed=0)
+    alone = measuring.random_step(delta[3:4], np.array([3]), mask=mask, seed=0)
     np.testing.assert_array_equal(alone[0], steps[3])
     # In S whole style vectors count: a sparse edit still has all of its layer.
     sparse = np.zeros((2, CHANNELS), np.float32)

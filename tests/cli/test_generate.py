@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from styleclip_jax.cli import generate
-from styleclip_jax.io import images
 from styleclip_jax.models import stylegan2
+from styleclip_jax.ops import pixels
 from tests import tiny
 from tests.programs import Program
 
@@ -51,7 +51,7 @@ def test_image_files_are_the_images(run: Program, tmp_path, image_format) -> Non
     w_plus = np.load(tmp_path / "out" / "w_plus.npy")
     expected = stylegan2.synthesize(network, w_plus)
     error = np.abs(
-        np.asarray(picture, int) - images.to_uint8(np.asarray(expected)[0]).astype(int)
+        np.asarray(picture, int) - pixels.to_uint8(np.asarray(expected)[0]).astype(int)
     )
     # JPEG is not exact.
     assert error.mean() <= (0.01 if image_format == "png" else 20)

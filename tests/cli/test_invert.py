@@ -14,6 +14,7 @@ from PIL import Image
 from styleclip_jax import loading, losses
 from styleclip_jax.batch import journal
 from styleclip_jax.cli import invert
+from styleclip_jax.editing import inverter
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints
 from styleclip_jax.methods import inversion, optimization
@@ -124,7 +125,7 @@ def test_unusable_photos_are_listed_at_the_end_each_time(
     assert f"sheet: {finished / 'grid.png'}" in out
     end = out.splitlines()[-3:]
     for name, reason in (
-        ("a_wide.png", "expected a square crop with --noalign, found 30×20 pixels"),
+        ("a_wide.png", "expected a square crop without align, found 30×20 pixels"),
         ("b_tiny.png", "found 5×5"),
         ("c_broken.jpg", "not a readable photo"),
     ):
@@ -198,7 +199,7 @@ def test_faces_whose_loss_is_not_finite_are_named(
 ) -> None:
     broken = inverted()._replace(failed_at=np.array([-1, 7, -1, -1]))
     broken = broken._replace(latent=broken.latent.at[3].set(jnp.nan))
-    monkeypatch.setattr(invert, "inverter", lambda *_: lambda crops, report: broken)
+    monkeypatch.setattr(inverter, "inverter", lambda *_: lambda crops, report: broken)
     photos = ",".join(str(folder / f"face{i}.png") for i in range(4))
     assert start(models, photos=photos, outdir=tmp_path / "out") == 1
     out = capsys.readouterr().out
@@ -245,7 +246,7 @@ def test_faces_are_cropped_by_their_landmarks(
     assert code == 1
     out = capsys.readouterr().out
     assert f"skipped: {folder / 'face0.png'}: landmarks: expected a face" in out
-    assert f"{folder / 'face1.png'}: expected a face, found none in --landm" in out
+    assert f"{folder / 'face1.png'}: expected a face, found none in the landm" in out
     document = json.loads((tmp_path / "out" / "aligned.json").read_text())
     (face,) = document["faces"]
     assert face["file"] == str(group)
@@ -254,10 +255,8 @@ def test_faces_are_cropped_by_their_landmarks(
     # Without refinement the latent is the encoder's of its own crop.
     photo = np.asarray(Image.open(group))
     crop = align.crop(photo, align.quad(large), 16, supersampling=1)
-    network = loading.load_encoder(models["encoder"])
-    expected = jax.jit(functools.partial(e4e.encode, config=network.config))(
-        network.params, crop[None] / np.float32(127.5) - 1
-    )
+    network = loading.load_encoder(models["encoder"], tiny.GENERATOR)
+    expected = jax.jit(e4e.encode)(network, crop[None] / np.float32(127.5) - 1)
     found = np.load(tmp_path / "out" / "w_plus.npy")
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
@@ -271,15 +270,14 @@ def test_the_encoders_own_generator_is_the_default(
     models: dict[str, str], tmp_path: pathlib.Path
 ) -> None:
     (tmp_path / loading.DECODER).mkdir()
-    for argv, expected in (
-        ([], loading.generator_directory()),
-        ([f"--encoder={models['encoder']}"], loading.generator_directory()),
-        ([f"--encoder={tmp_path}"], tmp_path / loading.DECODER),
-        ([f"--encoder={tmp_path}", "--generator=mine"], pathlib.Path("mine")),
+    for named, expected in (
+        ({}, loading.generator_directory()),
+        ({"encoder": models["encoder"]}, loading.generator_directory()),
+        ({"encoder": tmp_path}, tmp_path / loading.DECODER),
+        ({"encoder": tmp_path, "generator": "mine"}, pathlib.Path("mine")),
     ):
-        programs.forget(invert.VALUES)
-        invert.VALUES(["program", *argv])
-        assert invert._generator_directory(invert.VALUES) == expected
+        found = loading.Models.of(**named).with_decoder()
+        assert found.generator_directory == expected
 
 
 @pytest.mark.parametrize(

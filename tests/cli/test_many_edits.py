@@ -14,9 +14,9 @@ import jax
 import numpy as np
 import pytest
 
-from styleclip_jax import parallel
+from styleclip_jax import loading, parallel
 from styleclip_jax.cli import edit
-from styleclip_jax.editing import editors
+from styleclip_jax.editing.session import Session
 from styleclip_jax.models import stylegan2
 from tests import programs, tiny
 from tests.programs import Program
@@ -97,15 +97,9 @@ def test_several_prompts_equal_single_ones_and_compile_nothing_new(
     np.testing.assert_allclose(together[1::2], alone, rtol=0, atol=1e-5)
     assert np.abs(together[::2] - together[1::2]).max() > 1e-4
     # The second prompt runs through the programs of the first.
-    edit.VALUES.unparse_flags()
-    flags = {**models, "prompts_file": file, "steps": 2}
-    edit.VALUES(["edit", *(f"--{name}={value}" for name, value in flags.items())])
-    edit.VALUES["prompt"].unparse()
-    edit.VALUES["prompt"].value = None
-    mesh = parallel.make_mesh()
-    generator = parallel.replicate(tiny.generator(), mesh)
-    editor = editors.prepare(edit.VALUES, generator, mesh)
-    batch = parallel.shard(np.asarray(tiny.w_plus(4)), mesh)
+    session = Session(loading.Models(**models))
+    editor = session.optimization(["cat", "dog"], steps=2)
+    batch = parallel.shard(np.asarray(tiny.w_plus(4)), session.mesh)
     compiled: list[str] = []
 
     def remember(name: str, seconds: float, **options: Any) -> None:
@@ -142,11 +136,15 @@ def test_sharded_edit_needs_no_communication(
     models: dict[str, str],
     direction: dict[str, Any],
 ) -> None:
-    programs.forget(edit.VALUES)
-    edit.VALUES(["edit", *(f"--{name}={x}" for name, x in direction.items())])
-    mesh = parallel.make_mesh()
-    generator = parallel.replicate(tiny.generator(), mesh)
-    apply, weights = editors.prepare(edit.VALUES, generator, mesh).freeze()
+    names = {name: direction[name] for name in ("generator", "clip", "templates")}
+    session = Session(loading.Models.of(**names))
+    mesh, generator = session.mesh, session.generator
+    moved = session.direction(
+        direction["prompt"],
+        neutral=direction["neutral"],
+        directions=direction["directions"],
+    )
+    apply, weights = session.moving(moved).freeze()
     styles = stylegan2.to_styles(generator, tiny.w_plus(8))
     inputs = (
         generator,

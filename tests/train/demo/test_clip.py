@@ -8,6 +8,7 @@ import numpy as np
 
 from styleclip_jax import loading
 from styleclip_jax.models import clip
+from styleclip_jax.ops import norms
 from styleclip_jax.toy import attributes, drawing
 from tests import tiny
 from tests.toy import faces as toy_faces
@@ -104,7 +105,7 @@ def test_similarity_rises_from_the_first_step_of_the_way_to_a_prompt(
         for part in (others, smiling)
     )
     text = clip.encode_prompts(model, words, ["a smiling face"])[0]
-    encode = jax.jit(lambda x: clip.normalize(clip.encode_image(model, x)))
+    encode = jax.jit(lambda x: norms.unit(clip.encode_image(model, x)))
     shares = np.linspace(0, 1, 11)
     pictures = [source + share * (target - source) for share in shares]
     rise = np.diff([float(np.mean(encode(x) @ text)) for x in pictures])

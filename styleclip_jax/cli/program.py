@@ -199,17 +199,15 @@ def answer(argv: Sequence[str], document: str, values: flags.FlagValues) -> bool
 def describe(error: Exception) -> str:
     """Line on an error, in which the fields that it names have the dashes of flags."""
     message = " ".join(str(error).split()).removeprefix("flag ")
-    field, also = None, ()
-    if isinstance(error, UserError):
-        field, also = error.field, error.also
-    for name in filter(None, (field, *also)):
+    named = error if isinstance(error, UserError) else UserError("")
+    for name in filter(None, (named.field, *named.also)):
         flag = _flag_of(name)
         # The field is matched as a word of its own, not in a path.
         pattern = rf"(?<![^\s(])(?:--)?{re.escape(flag)}(?![\w/-]|\.\w)"
         places = list(re.finditer(pattern, message))
         if places:
             # A message begins with its field, and ends with what to do about it.
-            start, stop = places[0 if name == field else -1].span()
+            start, stop = places[0 if name == named.field else -1].span()
             message = f"{message[:start]}--{flag}{message[stop:]}"
     return f"error: {message}"
 

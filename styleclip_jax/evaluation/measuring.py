@@ -269,7 +269,9 @@ def _render(generator: Network, latent: np.ndarray, space: str) -> jax.Array:
     """Images as they are shown, [B, H, W, 3] in [-1, 1]."""
     found: Any = latent
     if space == "s":
-        found = spaces.unflatten_styles(latent, generator.config.style_layout)
+        found = spaces.unflatten_styles(
+            jnp.asarray(latent), generator.config.style_layout
+        )
     return jnp.clip(latents.render(generator, found), -1, 1)
 
 

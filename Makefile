@@ -40,9 +40,13 @@ docs: mkdocs.yml .venv-docs/installed
 	.venv-test/bin/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
+# The extra alone: docstrings are read, and nothing of the package is imported.
 .venv-docs/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-docs
-	.venv-docs/bin/python -m pip install --quiet --editable '.[docs]'
+	.venv-docs/bin/python -c 'import tomllib; \
+	  project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	  print(*project["optional-dependencies"]["docs"], sep="\n")' > .venv-docs/extra.txt
+	.venv-docs/bin/python -m pip install --quiet --requirement .venv-docs/extra.txt
 	touch $@
 
 clean:

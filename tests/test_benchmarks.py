@@ -4,6 +4,8 @@ import subprocess
 import sys
 
 from benchmarks import limit
+import pytest
+
 from styleclip_jax.models import stylegan2
 
 
@@ -18,6 +20,7 @@ def test_config_f_needs_74_billion() -> None:
     assert round(limit.macs("synthesis", 1024) / 1e9) == 74
 
 
+@pytest.mark.slow
 def test_a_comparison_without_a_peer_prints_our_column() -> None:
     flags = ("--questions=synthesis", "--resolution=8", "--runs=1", "--batches=2")
     found = subprocess.run(

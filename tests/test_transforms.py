@@ -12,6 +12,8 @@ import pytest
 from styleclip_jax import parallel
 from tests import catalogue, tiny
 
+pytestmark = pytest.mark.slow
+
 ENTRIES = {entry.name: entry for entry in catalogue.entries()}
 
 

@@ -13,6 +13,7 @@ from styleclip_jax.io import checkpoints, clip_files
 from styleclip_jax.methods import mapper
 from styleclip_jax.models import bpe, clip, e4e, irse50, param_trees, stylegan2
 from styleclip_jax.models.network import Network
+from styleclip_jax.ops import norms
 
 GENERATOR = stylegan2.GeneratorConfig(
     resolution=8, z_dim=8, w_dim=12, channels=(10, 8), num_mapping_layers=2
@@ -162,7 +163,7 @@ def normal(seed: int, *shape: int) -> jax.Array:
 
 def text_features(count: int, config: clip.ClipConfig = CLIP) -> jax.Array:
     """Normalised random text features [count, E]."""
-    return clip.normalize(normal(3, count, config.embed_dim))
+    return norms.unit(normal(3, count, config.embed_dim))
 
 
 def w_plus(count: int, config: stylegan2.GeneratorConfig = GENERATOR) -> jax.Array:

@@ -42,6 +42,7 @@ def test_architecture_is_read_off_the_shapes(path):
     assert shapes == dict(stylegan2.param_shapes(CONFIGS[path]))
 
 
+@pytest.mark.slow
 @each_file
 def test_converted_generator_makes_the_official_image(path):
     generator = golden_networks.network_of(converted(path))

@@ -9,7 +9,7 @@ import pytest
 
 from styleclip_jax.evaluation import metrics
 from styleclip_jax.methods import mapper
-from styleclip_jax.models import clip
+from styleclip_jax.ops import norms
 from tests import tiny
 
 
@@ -36,6 +36,7 @@ def test_ms_ssim_is_the_published_one(size, scales, expected) -> None:
     np.testing.assert_allclose(jax.jit(metrics.ms_ssim)(a, b), expected, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_ms_ssim_of_equal_and_of_opposite_images() -> None:
     a, _ = pair_of_images(16)
     compare = jax.jit(jax.value_and_grad(lambda x, y: metrics.ms_ssim(x, y).sum()))
@@ -66,7 +67,7 @@ def test_cosines_do_not_depend_on_length() -> None:
 def test_directional_similarity_compares_steps() -> None:
     source, text = jnp.eye(4)[:2], jnp.eye(4)[2:]
     # Towards the target, and against it.
-    towards = clip.normalize(source + 0.1 * (text[1] - text[0]))
+    towards = norms.unit(source + 0.1 * (text[1] - text[0]))
     measure = jax.jit(
         jax.value_and_grad(
             lambda before, after: metrics.directional_similarity(
@@ -104,7 +105,7 @@ def test_zero_shot_is_a_softmax_of_scaled_cosines() -> None:
     network = tiny.clip_network()
     image, text = tiny.normal(0, 3, 8), tiny.normal(1, 4, 8)
     found = metrics.zero_shot(network, image, text)
-    cosine = clip.normalize(image) @ clip.normalize(text).T
+    cosine = norms.unit(image) @ norms.unit(text).T
     expected = jax.nn.softmax(jnp.exp(network.params["logit_scale"]) * cosine, axis=1)
     np.testing.assert_allclose(found, expected, atol=1e-4)
     # Other lengths of the features are the same features.

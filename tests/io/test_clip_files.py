@@ -208,6 +208,7 @@ def test_load_refuses_what_is_no_directory(directory, monkeypatch):
         clip_files.load(directory / "config.json")
 
 
+@pytest.mark.slow
 def test_import_leaves_transformers_out_and_load_says_nothing(small_directory):
     program = (
         "import sys; from styleclip_jax.io import clip_files; "

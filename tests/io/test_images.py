@@ -2,7 +2,10 @@
 
 import numpy as np
 
+import pytest
+
 from styleclip_jax.io import images
+from styleclip_jax.ops import pixels
 
 LONG = "a person with very long and very curly purple hair"
 
@@ -49,6 +52,7 @@ def test_a_text_stands_where_there_is_no_image() -> None:
     assert sheet.size == (8 + 2 * 136, 8 + 2 * 136)
 
 
+@pytest.mark.slow
 def test_long_captions_end_after_four_lines() -> None:
     row = np.zeros((1, 8, 8, 3), np.float32)
     sheets = [images.grid([row], column_labels=["word " * n]) for n in (40, 400)]
@@ -58,4 +62,4 @@ def test_long_captions_end_after_four_lines() -> None:
 def test_values_out_of_range_are_clipped_and_no_numbers_become_black() -> None:
     values = np.array([-2, -1, 0, 1, 2, np.nan, np.inf, -np.inf], np.float32)
     expected = [0, 0, 128, 255, 255, 0, 255, 0]
-    np.testing.assert_array_equal(images.to_uint8(values), expected)
+    np.testing.assert_array_equal(pixels.to_uint8(values), expected)

@@ -13,6 +13,7 @@ from styleclip_jax.editing import estimation
 from styleclip_jax.methods import channel_relevance, global_directions
 from styleclip_jax.methods.channel_relevance import RelevanceConfig
 from styleclip_jax.models import clip, clip_input, stylegan2
+from styleclip_jax.ops import norms
 from tests import golden_data, golden_networks, tiny
 
 LAYOUT = tiny.GENERATOR.style_layout
@@ -53,6 +54,7 @@ def test_official_statistics() -> None:
     case.check("tf_code_std_last", last)
 
 
+@pytest.mark.slow
 def test_official_features_of_both_ends() -> None:
     """Channels that had their turn stay at their mean, as in the official loop."""
     layer, channels = 2, [8, 30]
@@ -106,7 +108,10 @@ def test_streamed_statistics_are_those_of_all_samples() -> None:
     np.testing.assert_allclose(statistics.std, flat.std(0), rtol=1e-4)
 
 
-@pytest.mark.parametrize(("layers", "restore"), [(LAYERS, False), ((3,), True)])
+@pytest.mark.parametrize(
+    ("layers", "restore"),
+    [pytest.param(LAYERS, False, marks=pytest.mark.slow), ((3,), True)],
+)
 def test_exact_relevance_equals_a_double_loop(
     networks: losses.Networks, layers: tuple[int, ...], restore: bool
 ) -> None:
@@ -180,6 +185,7 @@ def jacobian() -> np.ndarray:
     return np.asarray(rows(networks, tiny_samples().styles, basis))
 
 
+@pytest.mark.slow
 def test_both_ways_to_the_jacobian_agree_with_differences(
     networks: losses.Networks,
 ) -> None:
@@ -203,17 +209,18 @@ def test_both_ways_to_the_jacobian_agree_with_differences(
         )
     )(networks, prepared, flat, np.ones_like(flat), np.arange(4))
     difference = channel_relevance.differences(found)[:, 0]
-    expected = channel_relevance.unit(jacobian()[0, start : start + 4])
+    expected = norms.unit_by_rsqrt(jacobian()[0, start : start + 4])
     cosines = np.sum(np.asarray(difference * expected), axis=-1)
     assert cosines.min() > 0.99
 
 
+@pytest.mark.slow
 def test_estimate_with_all_probes_is_the_whole_jacobian(
     networks: losses.Networks,
 ) -> None:
     text, samples = tiny.text_features(1)[0], tiny_samples()
     table = channel_relevance.combine(
-        jnp.swapaxes(channel_relevance.unit(jacobian()), 0, 1)
+        jnp.swapaxes(norms.unit_by_rsqrt(jacobian()), 0, 1)
     )
     measured = global_directions.channels_of(LAYOUT, LAYERS)
     expected = np.asarray(table @ text) * measured

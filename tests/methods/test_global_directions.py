@@ -10,7 +10,8 @@ import pytest
 
 from styleclip_jax import loading, spaces
 from styleclip_jax.methods import global_directions
-from styleclip_jax.models import bpe, clip
+from styleclip_jax.models import bpe
+from styleclip_jax.ops import norms
 from tests import golden_data, golden_networks, tiny
 
 BETAS = [0, 0.05, 0.1, 0.15, 0.2, 0.3]
@@ -90,6 +91,7 @@ def test_official_edits(part: str) -> None:
     case.check(f"codes_{part}_beta0.1", jnp.swapaxes(flat, 0, 1))
 
 
+@pytest.mark.slow
 def test_official_text_directions(tokenizer: bpe.Tokenizer) -> None:
     case = golden_data.Case("global_direction/text_direction")
     templates = loading.load_templates()
@@ -103,7 +105,7 @@ def test_official_text_directions(tokenizer: bpe.Tokenizer) -> None:
     )
     for i, (prompt, neutral) in enumerate(features.reshape(len(pairs), 2, -1)):
         case.check(f"class_embeddings_{i}", jnp.stack([prompt, neutral]))
-        case.check(f"dt_{i}", clip.normalize(prompt - neutral))
+        case.check(f"dt_{i}", norms.unit(prompt - neutral))
     prompt, neutral = pairs[0]
     found = global_directions.text_direction(
         golden_networks.whole_clip(), tokenizer, neutral, prompt, templates

@@ -11,6 +11,7 @@ import pytest
 from styleclip_jax import losses, spaces
 from styleclip_jax.methods import inversion, optimization
 from styleclip_jax.models import clip, clip_input, irse50
+from styleclip_jax.ops import norms
 from tests import tiny
 
 CONFIG = inversion.InversionConfig(w_steps=15, refine_steps=30)
@@ -58,7 +59,7 @@ def test_terms_are_what_they_say(networks: losses.Networks) -> None:
     @jax.jit
     def encode(image: jax.Array) -> jax.Array:
         seen = clip_input.preprocess_clip(network, image)
-        return clip.normalize(clip.encode_image(network, seen))
+        return norms.unit(clip.encode_image(network, seen))
 
     features = [encode(image) for image in (found.image, photos)]
     scale = np.exp(network.params["logit_scale"]) / 100
@@ -70,6 +71,7 @@ def test_terms_are_what_they_say(networks: losses.Networks) -> None:
     np.testing.assert_allclose(found.terms["total"], total, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_single_steps_of_one_photo_equal_the_batch(networks: losses.Networks) -> None:
     first, second = inversion.phases(CONFIG)
     photo = known()[1][0]
@@ -115,6 +117,7 @@ def test_weights_decide_what_is_computed() -> None:
         }
 
 
+@pytest.mark.slow
 def test_identity_is_compared_with_the_photo(networks: losses.Networks) -> None:
     w_plus, photos = known()
     config = inversion.InversionConfig(refine_steps=0, clip_lambda=0, id_lambda=0.5)

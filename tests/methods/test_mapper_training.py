@@ -114,6 +114,7 @@ def recorder() -> optax.GradientTransformation:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_training_trajectory(name: str) -> None:
     """Image and gradient of the first step, losses and parameters of all.
@@ -172,6 +173,7 @@ def tiny_problem(space: str = "w_plus") -> mapper_training.Problem:
     return mapper_training.official(config, training)
 
 
+@pytest.mark.slow
 def test_mappers_trained_together_equal_mappers_trained_alone(
     networks: losses.Networks,
 ) -> None:

@@ -45,6 +45,7 @@ def test_loss_falls_and_prompts_differ(networks: losses.Networks) -> None:
     assert jnp.abs(result.latent[0] - result.latent[1]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_result_is_the_same_alone_and_in_any_batch(networks: losses.Networks) -> None:
     w_plus, text = tiny.w_plus(COUNT), tiny.text_features(COUNT)
     batch = official_program()(networks, w_plus, text)
@@ -53,6 +54,7 @@ def test_result_is_the_same_alone_and_in_any_batch(networks: losses.Networks) ->
     np.testing.assert_allclose(part.image, batch.image[:1], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_single_steps_equal_the_whole_loop(networks: losses.Networks) -> None:
     latent, text = tiny.w_plus(1), tiny.text_features(1)
     whole = official_program()(networks, latent, text)
@@ -69,6 +71,7 @@ def test_single_steps_equal_the_whole_loop(networks: losses.Networks) -> None:
     assert step._cache_size() == 1
 
 
+@pytest.mark.slow
 def test_torgb_vectors_stay_in_s(networks: losses.Networks) -> None:
     generator = networks.generator
     styles = stylegan2.to_styles(generator, tiny.w_plus(2))
@@ -86,6 +89,7 @@ def test_torgb_vectors_stay_in_s(networks: losses.Networks) -> None:
             assert jnp.abs(before - after).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_l2_holds_the_latent_back(networks: losses.Networks) -> None:
     w_plus, text = tiny.w_plus(COUNT), tiny.text_features(COUNT)
     free = official_program(l2_lambda=0.0)(networks, w_plus, text).terms
@@ -140,6 +144,7 @@ def test_nan_latent_is_reported(networks: losses.Networks) -> None:
     assert jnp.isfinite(result.latent[1:]).all()
 
 
+@pytest.mark.slow
 def test_keep_best_returns_the_lowest_loss(networks: losses.Networks) -> None:
     w_plus, text = tiny.w_plus(2), tiny.text_features(2)
     wild = optax.sgd(lambda step: -3.0 * (step > 6))

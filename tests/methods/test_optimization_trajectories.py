@@ -12,6 +12,7 @@ import pytest
 from styleclip_jax import losses, spaces
 from styleclip_jax.methods import optimization
 from styleclip_jax.models import clip, stylegan2
+from styleclip_jax.ops import norms
 from tests import golden_data, golden_networks
 
 CASES = ["wplus_edit_from_z", "free_generation", "wplus_edit", "stylespace_edit"]
@@ -37,7 +38,7 @@ class Run:
             )
         )
         text = encode_text(golden_networks.of_trajectories().clip, self.case["tokens"])
-        self.text = clip.normalize(text)[0]
+        self.text = norms.unit(text)[0]
         generator = golden_networks.of_trajectories().generator.config
         self.rows, self.layout = generator.num_rows, generator.style_layout
 
@@ -98,6 +99,7 @@ def run_of(name: str) -> Run:
     return Run(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_losses_of_all_steps_and_the_last_latent(name: str) -> None:
     """Step by step, which equals `optimize` and compiles what the next test needs."""
@@ -124,6 +126,7 @@ def test_losses_of_all_steps_and_the_last_latent(name: str) -> None:
         assert error <= max(1e-3 * np.abs(expected).max(), own), term
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_single_steps_from_recorded_states(name: str) -> None:
     """Late steps too, where a whole run would have gathered rounding errors."""

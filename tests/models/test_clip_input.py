@@ -7,6 +7,7 @@ import pytest
 
 from styleclip_jax.models import clip, clip_input
 from styleclip_jax.models.network import Network
+from styleclip_jax.ops import pixels
 from tests import golden_data, tiny
 from tests.golden_data import assert_near
 
@@ -36,7 +37,17 @@ def official_composition(image):
     return image.reshape(batch, 224, kernel, 224, kernel, channels).mean((2, 4))
 
 
-@pytest.mark.parametrize("size", [32, 64, 96, 128, 256, 512, 1024])
+@pytest.mark.parametrize(
+    "size",
+    [
+        32,
+        64,
+        96,
+        128,
+        256,
+        *(pytest.param(x, marks=pytest.mark.slow) for x in (512, 1024)),
+    ],
+)
 def test_styleclip_preprocessing_is_the_official_composition(size):
     image, cotangent = tiny.normal(0, 1, size, size, 3), tiny.normal(1, 1, 224, 224, 3)
 
@@ -75,6 +86,7 @@ def test_styleclip_preprocessing_keeps_the_mean_at_any_size(size):
     np.testing.assert_allclose(found.mean((1, 2)), image.mean((1, 2)), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_8_bit_preprocessing_is_bit_for_bit_that_of_pil(preprocessed):
     spec = preprocessed["pil_sine_spec_1024x1024"]
     levels = np.clip((sine_image(spec, 1024) + 1) * np.float32(127.5), 0, 255)
@@ -141,7 +153,7 @@ def test_differentiable_preprocessing_clips_like_8_bit_images():
 )
 def test_uint8_rounding(rounding, expected):
     image = jnp.array([-2.0, -1.0, 0.0, 0.00393, 1.0, 2.0])
-    found = clip_input.to_uint8(image, rounding=rounding)
+    found = pixels.to_uint8(image, rounding=rounding)
     assert found.dtype == jnp.uint8
     np.testing.assert_array_equal(found, expected)
 
@@ -149,7 +161,7 @@ def test_uint8_rounding(rounding, expected):
 def test_torch_rounding_is_half_a_level_darker_on_average():
     image = jnp.linspace(-0.99, 0.99, 10_001)
     torch, tf = (
-        clip_input.to_uint8(image, rounding=name).astype(jnp.float32).mean()
+        pixels.to_uint8(image, rounding=name).astype(jnp.float32).mean()
         for name in ("torch", "tf")
     )
     np.testing.assert_allclose(tf - torch, 0.5, atol=0.01)
@@ -174,7 +186,7 @@ def test_torch_rounding_is_half_a_level_darker_on_average():
             lambda x: clip_input.preprocess_clip_uint8(SMALL, x),
             "expected uint8",
         ),
-        (lambda x: clip_input.to_uint8(x, rounding="nearest"), "rounding must be"),
+        (lambda x: pixels.to_uint8(x, rounding="floor"), "rounding must be"),
     ],
 )
 def test_preprocessing_refuses(call, message):

@@ -21,6 +21,7 @@ TINY = dataclasses.replace(tiny.ENCODER, w_dim=5, num_rows=8)
 encode = jax.jit(e4e.encode)
 
 
+@pytest.mark.slow
 def test_latents() -> None:
     path = f"e4e_encoder/{CASE.meta['checkpoint']}"
     network = golden_networks.converted(convert_e4e.convert, path)
@@ -45,6 +46,7 @@ def test_the_average_latent_is_added() -> None:
     np.testing.assert_allclose(difference[0], w_avg, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_gradient_is_the_slope_and_stops_at_the_average_latent() -> None:
     @jax.jit
     @functools.partial(jax.value_and_grad, argnums=(0, 1))

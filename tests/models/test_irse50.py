@@ -80,6 +80,7 @@ def official() -> dict[str, Any]:
 embed = jax.jit(irse50.embed)
 
 
+@pytest.mark.slow
 def test_features_and_identity_loss() -> None:
     for name in ("features_112", "id_loss_batch"):
         CASE.check(name, official()[name])
@@ -88,12 +89,14 @@ def test_features_and_identity_loss() -> None:
         CASE.check(f"id_loss_{size}", official()[f"id_loss_{size}"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_crop(size: int) -> None:
     name = f"crop_112_{size}"
     CASE.check(name, to_nchw(official()[name])[:, :, ::2, ::2])
 
 
+@pytest.mark.slow
 def test_feature_maps_of_the_body() -> None:
     names = [name for name in CASE.arrays if name.startswith("feat_body_")]
     assert len(names) == 9
@@ -104,6 +107,7 @@ def test_feature_maps_of_the_body() -> None:
         CASE.check(name, x[:, :, ::step, ::step])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "step"), [(64, 1), (256, 2)])
 def test_gradient_of_the_identity_loss(size: int, step: int) -> None:
     name = f"id_loss_grad_{size}"

@@ -20,6 +20,11 @@ ROSINALITY = ["converted", "training_checkpoint"]
 ADA = ["conditional", "tf_legacy"]
 
 
+def all_but_first_slow(names: list[str]) -> list[Any]:
+    """Parameters of a test, of which the first is also run in a hurry."""
+    return [names[0], *(pytest.param(x, marks=pytest.mark.slow) for x in names[1:])]
+
+
 @functools.cache
 def load(name: str) -> tuple[golden_data.Case, Network]:
     case = golden_data.Case(name)
@@ -50,7 +55,7 @@ def render_styles(network: Network, styles: spaces.Styles) -> np.ndarray:
     return to_nchw(jitted(stylegan2.synthesize_styles, network)(styles))
 
 
-@pytest.mark.parametrize("name", ROSINALITY)
+@pytest.mark.parametrize("name", all_but_first_slow(ROSINALITY))
 def test_rosinality_images_and_styles(name: str) -> None:
     case, network = load(f"stylegan2_rosinality/{name}")
     params, config = network.params, network.config
@@ -102,6 +107,7 @@ def test_rosinality_style_mixing_and_explicit_noise() -> None:
     case.check("image_explicit_noise", render(noisy, case["wplus"][:1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "remat"),
     [(ROSINALITY[0], False), (ROSINALITY[0], True), (ROSINALITY[1], False)],
@@ -136,7 +142,7 @@ def test_rosinality_gradients_under_jit(name: str, remat: bool) -> None:
         case.check(f"grad_style_{i:02d}", gradient)
 
 
-@pytest.mark.parametrize("name", ADA)
+@pytest.mark.parametrize("name", all_but_first_slow(ADA))
 def test_ada_images_styles_and_gradients(name: str) -> None:
     case, network = load(f"stylegan2_ada_pkl/{name}")
     params, config = network.params, network.config

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import pytest
+
 from styleclip_jax import loading
 from styleclip_jax.models import clip
 from styleclip_jax.ops import norms
@@ -71,6 +73,7 @@ def test_disagreement_is_what_changes_otherwise():
     assert np.all(np.isfinite(known(jnp.asarray(features[1]))))
 
 
+@pytest.mark.slow
 def test_the_clip_sees_small_moves_of_the_generator():
     network = loading.load_generator()
     model, _ = loading.load_clip()
@@ -86,6 +89,7 @@ def test_the_clip_sees_small_moves_of_the_generator():
     assert float(clip_losses.disagreement(features, codes)) < 0.6
 
 
+@pytest.mark.slow
 def test_the_clip_names_what_drawings_show():
     model, words = loading.load_clip()
     shares = clip_stage.zero_shot(
@@ -94,6 +98,7 @@ def test_the_clip_names_what_drawings_show():
     assert min(shares.values()) > 0.98, shares
 
 
+@pytest.mark.slow
 def test_similarity_rises_from_the_first_step_of_the_way_to_a_prompt(
     faces: list[attributes.Face],
 ):

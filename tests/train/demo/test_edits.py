@@ -3,6 +3,8 @@
 import jax
 import numpy as np
 
+import pytest
+
 from styleclip_jax import loading, losses
 from styleclip_jax.methods import optimization
 from styleclip_jax.models import clip
@@ -13,6 +15,7 @@ from train.demo import (
 )
 
 
+@pytest.mark.slow
 def test_optimization_does_what_the_prompt_says_and_little_else():
     network = judge.load()
     generator = loading.load_generator()

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import pytest
+
 from styleclip_jax import loading
 from styleclip_jax.models import stylegan2
 from styleclip_jax.models.network import Network
@@ -20,6 +22,7 @@ from train.demo import (
 )
 
 
+@pytest.mark.slow
 def test_samples_are_as_varied_as_drawings():
     generator = loading.load_generator()
     latents = report_stage.sample_latents(generator, 300, seed=0, truncation_psi=1.0)

@@ -5,6 +5,8 @@ import pathlib
 import jax.numpy as jnp
 import numpy as np
 
+import pytest
+
 from styleclip_jax import loading
 from styleclip_jax.toy import attributes
 from train.demo import (
@@ -12,6 +14,7 @@ from train.demo import (
 )
 
 
+@pytest.mark.slow
 def test_the_identity_network_tells_persons_apart(tmp_path: pathlib.Path):
     network = loading.load_identity()
     images = identity_stage.persons(tmp_path, 120, 3, seed=77)

@@ -173,7 +173,7 @@ def test_own_modules_need_no_alias() -> None:
 
 
 def test_imports_are_relative_in_train_and_convert_alone() -> None:
-    """These two are also installed, as styleclip_jax.train and styleclip_jax.convert."""
+    """These two are also installed, as parts of styleclip_jax."""
     wrong = []
     for module in MODULES.values():
         for node in ast.walk(module.tree):

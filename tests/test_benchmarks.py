@@ -3,9 +3,9 @@
 import subprocess
 import sys
 
-from benchmarks import limit
 import pytest
 
+from benchmarks import limit
 from styleclip_jax.models import stylegan2
 
 

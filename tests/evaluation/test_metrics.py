@@ -26,7 +26,10 @@ def pair_of_images(size: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize(
     ("size", "scales", "expected"),
     [
-        (176, 5, (0.9204807281494141, 0.9200145602226257)),
+        pytest.param(
+            *(176, 5, (0.9204807281494141, 0.9200145602226257)),
+            marks=pytest.mark.slow,
+        ),
         (64, 3, (0.8834388852119446, 0.8951594233512878)),
     ],
 )

@@ -1,7 +1,6 @@
 """Sheets of images: captions stay apart, and gaps say why."""
 
 import numpy as np
-
 import pytest
 
 from styleclip_jax.io import images

@@ -198,6 +198,7 @@ def test_mappers_trained_together_equal_mappers_trained_alone(
         )
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_parameters(
     networks: losses.Networks,
 ) -> None:

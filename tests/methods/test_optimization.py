@@ -118,6 +118,7 @@ def test_a_variant_is_a_function(networks: losses.Networks) -> None:
     assert set(result.terms) == {"dark", "total"}
 
 
+@pytest.mark.slow
 def test_broken_latents_leave_the_others_alone(networks: losses.Networks) -> None:
     def fuse(networks: losses.Networks, edit: losses.Edit) -> jax.Array:
         """Breaks latents whose source has 7 as a mark, or 8 as soon as they move."""

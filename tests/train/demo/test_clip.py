@@ -5,7 +5,6 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-
 import pytest
 
 from styleclip_jax import loading

@@ -2,7 +2,6 @@
 
 import jax
 import numpy as np
-
 import pytest
 
 from styleclip_jax import loading, losses

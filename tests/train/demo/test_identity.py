@@ -4,7 +4,6 @@ import pathlib
 
 import jax.numpy as jnp
 import numpy as np
-
 import pytest
 
 from styleclip_jax import loading

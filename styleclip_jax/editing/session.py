@@ -428,7 +428,7 @@ class Session:
     def save_direction(
         self, direction: global_directions.Direction, path: files.Path, **about: Any
     ) -> None:
-        """Writes a direction, for `styleclip-edit --saved_direction`.
+        """Writes a direction, which `read_direction` and styleclip-edit read.
 
         Args:
           direction: direction to write.

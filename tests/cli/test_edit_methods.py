@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from styleclip_jax import loading, losses
+from styleclip_jax import loading
 from styleclip_jax.cli import edit
 from styleclip_jax.io import checkpoints, direction_files
 from styleclip_jax.methods import global_directions, mapper
@@ -57,10 +57,10 @@ def test_direction_makes_every_pair_of_strength_and_threshold(
     assert [(line["beta"], line["alpha"]) for line in lines] == pairs * 3
     assert [line["seed"] for line in lines] == [i for i in range(3) for _ in pairs]
     # The same from the library.
-    networks = losses.Networks(tiny.generator(), tiny.clip_network())
-    origins = loading.origins(models["generator"], models["clip"])
-    table, _ = loading.read_relevance(relevance, networks, *origins)
     network, words = loading.load_clip(models["clip"])
+    table, _ = loading.read_relevance(
+        relevance, loading.Models(**models), tiny.generator(), network
+    )
     text = global_directions.text_direction(
         network, words, "dog", "cat", ["a {}", "the {}"]
     )
@@ -152,7 +152,7 @@ def saved(models: dict[str, str], tmp_path: pathlib.Path) -> tuple[str, np.ndarr
     total = sum(layer.channels for layer in LAYOUT)
     delta = np.random.default_rng(0).normal(size=total).astype(np.float32)
     path = str(tmp_path / "direction.safetensors")
-    origin = loading.generator_origin(models["generator"])
+    origin = loading.Models(**models).generator_origin()
     about = {"alpha": 2}
     direction_files.write_direction(
         path, delta, layout=LAYOUT, generator=origin, about=about

@@ -1,10 +1,10 @@
-"""UserError: what programs turn into a single line and exit code 2."""
+"""UserError: an error that programs turn into a single line and exit code 2."""
 
 from collections.abc import Sequence
 
 
 class UserError(ValueError):
-    """Something the user gave cannot be used.
+    """Refusal of something that the user gave.
 
     The message is one line: which file or field, what was expected, what was found,
     and what to do about it.

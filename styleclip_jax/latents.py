@@ -1,4 +1,8 @@
-"""Latents: from seeds, from one space to another, and the spaces of edits."""
+"""Latents: from seeds, from one space to another, and as images.
+
+`convert` goes down the chain z → w → W+ → S; nothing goes back up. `SPACES` holds the
+two spaces that edits move in, W+ and S.
+"""
 
 import functools
 from collections.abc import Callable
@@ -13,12 +17,12 @@ from styleclip_jax.models import stylegan2
 
 
 def seeded_z(seed: int, z_dim: int) -> np.ndarray:
-    """z [D] of a seed, the same as in stylegan2-ada-pytorch's `generate.py`."""
+    """z [D] float32 of a seed, that of stylegan2-ada-pytorch's `generate.py`."""
     return np.random.RandomState(seed).randn(z_dim).astype(np.float32)
 
 
 def pack(latent: Any) -> jax.Array:
-    """Latents as files hold them: W+ as it is, S flat."""
+    """Latents as files hold them: W+ [B, L, D] as it is, S flat [B, S]."""
     return spaces.flatten_styles(latent) if isinstance(latent, tuple) else latent
 
 
@@ -33,10 +37,19 @@ def convert(
     to: str,
     label: jax.Array | None = None,
 ) -> Any:
-    """A batch from the space of the source to "w_plus" or "s".
+    """Latents of any space in W+ or in S; z and w are truncated on the way.
 
-    W+ and S stay as they are, z and w are truncated on the way. `label` [c_dim] is the
-    class of all.
+    Args:
+      generator: the generator.
+      batch: [B, D] z or w, [B, L, D] W+, or a tuple of [B, C] styles.
+      space: space of the batch: z, w, w_plus or s.
+      truncation_psi: truncation of z and w; W+ and S stay as they are.
+      cutoff: number of leading rows to truncate, None for all.
+      to: space of the result: w_plus or s. There is no way from s to w_plus: S stays.
+      label: [c_dim] class of all, for z of a class-conditional generator.
+
+    Returns:
+      [B, L, D] W+, or a tuple of [B, C] styles.
     """
     if space == "z":
         if label is not None:
@@ -52,11 +65,11 @@ def convert(
 
 
 class Space(NamedTuple):
-    """Where the optimization moves.
+    """Space that edits move in: the way from its latents to images, and what may move.
 
     Attributes:
       synthesize: (generator, latents) → images [B, H, W, 3].
-      movable: (generator) → per leaf of a latent, whether it may move.
+      movable: (generator) → for each leaf of a latent, whether it may move.
     """
 
     synthesize: Callable[[stylegan2.Generator, Any], jax.Array]
@@ -64,13 +77,10 @@ class Space(NamedTuple):
 
 
 SPACES = {
-    "w_plus": Space(
-        synthesize=stylegan2.synthesize,
-        movable=lambda generator: True,
-    ),
+    "w_plus": Space(stylegan2.synthesize, movable=lambda generator: True),
     # Parity: the toRGB vectors stay, as in the official code.
     "s": Space(
-        synthesize=stylegan2.synthesize_styles,
+        stylegan2.synthesize_styles,
         movable=lambda generator: tuple(
             not layer.is_torgb for layer in generator.config.style_layout
         ),

@@ -1,4 +1,4 @@
-"""What a loss may see, the loss terms of StyleCLIP, and their weighted sum.
+"""Losses of StyleCLIP: what they may see, each term, and their weighted sum.
 
 A loss is a function f(networks, edit) → [B], one value per example; whoever calls it
 reduces. An objective is {name: (weight, loss)}. A new loss is one more such function:
@@ -20,11 +20,12 @@ from styleclip_jax.models import clip, clip_input, irse50
 from styleclip_jax.models.clip import Clip
 from styleclip_jax.models.irse50 import Identity
 from styleclip_jax.models.stylegan2 import Generator
+from styleclip_jax.ops import norms
 
 
 @struct.dataclass
 class Networks:
-    """The frozen networks that an edit runs through.
+    """Networks that an edit runs through; they are frozen.
 
     Attributes:
       generator: StyleGAN2.
@@ -38,7 +39,7 @@ class Networks:
 
 
 class Source(NamedTuple):
-    """What is known of the latent that is edited; computed once, carries no gradient.
+    """Source of an edit: the latent and what is known of it, without gradient.
 
     Attributes:
       latent: [B, L, D] W+, or a tuple of [B, C] styles.
@@ -52,12 +53,12 @@ class Source(NamedTuple):
 
 
 class Edit(NamedTuple):
-    """All that a loss may see.
+    """Edit under way: all that a loss may see.
 
     Attributes:
       image: [B, H, W, 3] edited image, nominally in [-1, 1].
       latent: the edited latent, of the shape of the source's.
-      source: where the edit started.
+      source: start of the edit.
       text: [B, E] normalised CLIP features of each example's prompt.
     """
 
@@ -82,16 +83,16 @@ def clip_distance(
     Args:
       networks: `clip` is used.
       edit: `image` and `text` are used.
-      preprocess: how the image becomes CLIP's input. The default is the official
-        resize without CLIP's normalisation; `clip_input.preprocess_clip` is the one
-        that CLIP was trained with.
+      preprocess: function that makes the image CLIP's input. The default is the
+        official resize without CLIP's normalisation; `clip_input.preprocess_clip` is
+        the one that CLIP was trained with.
 
     Source: `CLIPLoss` of the official code; the paper's D_CLIP (eq. 1) up to the
     factor exp(logit_scale) / 100, which is about 1.
     """
     seen = preprocess(networks.clip, edit.image)
     features = clip.encode_image(networks.clip, seen)
-    cosine = jnp.sum(clip.normalize(features) * edit.text, axis=-1)
+    cosine = jnp.sum(norms.unit(features) * edit.text, axis=-1)
     return 1 - jnp.exp(networks.clip.params["logit_scale"]) * cosine / 100
 
 
@@ -102,12 +103,7 @@ def latent_l2(networks: Networks, edit: Edit) -> jax.Array:
     all style vectors in S).
     """
     del networks
-
-    def squares(latent: jax.Array, source: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.square(latent - source), axis=range(1, latent.ndim))
-
-    leaves = jax.tree.map(squares, edit.latent, edit.source.latent)
-    return jax.tree.reduce(jnp.add, leaves)
+    return _latent_squares(edit, jnp.sum)
 
 
 def latent_mean_squares(networks: Networks, edit: Edit) -> jax.Array:
@@ -119,12 +115,7 @@ def latent_mean_squares(networks: Networks, edit: Edit) -> jax.Array:
     takes a sum.
     """
     del networks
-
-    def squares(latent: jax.Array, source: jax.Array) -> jax.Array:
-        return jnp.mean(jnp.square(latent - source), axis=range(1, latent.ndim))
-
-    leaves = jax.tree.map(squares, edit.latent, edit.source.latent)
-    return jax.tree.reduce(jnp.add, leaves)
+    return _latent_squares(edit, jnp.mean)
 
 
 def identity_distance(networks: Networks, edit: Edit) -> jax.Array:
@@ -153,7 +144,7 @@ def pixel_distance(networks: Networks, edit: Edit) -> jax.Array:
 
 
 def describe_source(networks: Networks, latent: Any, image: jax.Array) -> Source:
-    """What losses may know of a batch of source latents and their images."""
+    """Source of edits, for losses, of a batch of latents and their images."""
     identity = None
     if networks.identity is not None:
         identity = irse50.features(networks.identity, image)
@@ -163,7 +154,17 @@ def describe_source(networks: Networks, latent: Any, image: jax.Array) -> Source
 def evaluate(
     objective: Objective, networks: Networks, edit: Edit
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The weighted sum of an objective, [B], and each term before its weight, [B]."""
+    """Weighted sum of an objective, [B], and each term before its weight, [B]."""
     terms = {name: loss(networks, edit) for name, (_, loss) in objective.items()}
     total = sum(objective[name][0] * term for name, term in terms.items())
     return jnp.asarray(total), terms
+
+
+def _latent_squares(edit: Edit, reduce: Callable[..., jax.Array]) -> jax.Array:
+    """Squared differences to the source latent, reduced for each vector and added."""
+
+    def squares(latent: jax.Array, source: jax.Array) -> jax.Array:
+        return reduce(jnp.square(latent - source), axis=range(1, latent.ndim))
+
+    leaves = jax.tree.map(squares, edit.latent, edit.source.latent)
+    return jax.tree.reduce(jnp.add, leaves)

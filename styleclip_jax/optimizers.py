@@ -45,16 +45,16 @@ def ranger(
     slow_step_size: float = 0.5,
     weight_decay: float = 0.0,
 ) -> optax.GradientTransformation:
-    """Gradient centralization, rectified Adam and Lookahead.
+    """Ranger: gradient centralization, rectified Adam and Lookahead.
 
     Args:
       learning_rate: a number or a schedule.
       b1: decay of the first moment.
       b2: decay of the second moment.
       eps: added to the root of the second moment.
-      threshold: of `scale_by_rectified_adam`.
-      sync_period: of `lookahead`.
-      slow_step_size: of `lookahead`.
+      threshold: length of the moving average from which on steps are rectified.
+      sync_period: steps between moves of the slow weights of `lookahead`.
+      slow_step_size: part of the way that the slow weights move.
       weight_decay: decoupled decay, times the learning rate.
 
     Source: the official mapper's `ranger.py`, whose defaults these are; its
@@ -68,7 +68,7 @@ def ranger(
 
 
 def centralize() -> optax.GradientTransformation:
-    """Subtracts from the gradient of each kernel its mean over all axes but the last.
+    """Gradients of kernels minus their mean over all axes but the last.
 
     `optax.centralize` keeps the first axis instead, where PyTorch has the outputs; our
     kernels have them last. Vectors stay as they are.
@@ -157,7 +157,7 @@ class LookaheadState(NamedTuple):
 def lookahead(
     fast: optax.GradientTransformation, sync_period: int, slow_step_size: float
 ) -> optax.GradientTransformation:
-    """Every `sync_period` steps, moves slow weights towards the fast ones and back.
+    """Lookahead: slow weights that follow the fast ones every `sync_period` steps.
 
       slow ← slow + slow_step_size · (fast - slow),   fast ← slow
 
@@ -186,3 +186,18 @@ def lookahead(
         return LookaheadState(fast.init(params), params, jnp.zeros([], jnp.int32))
 
     return optax.GradientTransformation(init, update)
+
+
+def first_failure(
+    failed_at: jax.Array, step: jax.Array, gradient: Any, loss: jax.Array
+) -> jax.Array:
+    """First step whose loss or gradient was not finite, -1 for none; [].
+
+    Args:
+      failed_at: the same for the steps before, [].
+      step: index of this step, [].
+      gradient: tree of this step's gradients.
+      loss: of this step, [].
+    """
+    failed = ~jnp.isfinite(optax.tree.norm(gradient) + loss)
+    return jnp.where((failed_at < 0) & failed, step, failed_at)

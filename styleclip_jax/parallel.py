@@ -1,4 +1,4 @@
-"""Devices: which ones a batch is spread over, and how.
+"""Devices: meshes, sharded batches, programs per device, and processes.
 
 A one-axis mesh holds all devices. Batches are sharded along it and parameters are
 replicated, so a jitted function of a batch runs as one program per device without
@@ -26,17 +26,17 @@ AXIS = "batch"
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A one-axis mesh over the given devices, or over all of them."""
+    """Mesh of one axis over the given devices, or over all of them."""
     return Mesh(np.asarray(jax.devices() if devices is None else devices), (AXIS,))
 
 
 def over_batch(mesh: Mesh) -> NamedSharding:
-    """The sharding of arrays whose leading axis is the batch."""
+    """Sharding of arrays whose leading axis is the batch."""
     return NamedSharding(mesh, PartitionSpec(AXIS))
 
 
 def shard(tree: Any, mesh: Mesh) -> Any:
-    """Puts arrays onto the mesh, their leading axis spread over its devices.
+    """Arrays on the mesh, their leading axis spread over its devices.
 
     Raises:
       ValueError: a leading axis is not a multiple of the number of devices.
@@ -45,12 +45,12 @@ def shard(tree: Any, mesh: Mesh) -> Any:
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Puts a copy of every array onto each device of the mesh."""
+    """Arrays on the mesh, with a copy on each of its devices."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def pad(tree: Any, size: int) -> Any:
-    """Lengthens leading axes to `size` by repeating the last row.
+    """Arrays whose leading axes have the length `size`; the last row is repeated.
 
     A last, shorter batch then has the shape of the others and compiles nothing new.
     """
@@ -70,19 +70,19 @@ def connect(
     Args:
       coordinator_address: host:port of process 0; None for what the cluster says.
       num_processes: number of processes.
-      process_id: which one this is, from 0.
+      process_id: index of this one, from 0.
     """
     jax.distributed.initialize(coordinator_address, num_processes, process_id)
 
 
 def share(count: int) -> range:
-    """Which of so many tasks are this process's, in their order one after the other."""
+    """Indices of the tasks of this process, out of so many in their order."""
     index, processes = jax.process_index(), jax.process_count()
     return range(count * index // processes, count * (index + 1) // processes)
 
 
 def agree(number: int) -> int:
-    """The number of process 0; waits until all processes have come here."""
+    """Number of process 0; waits until all processes have come here."""
     return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
 
 
@@ -92,7 +92,7 @@ def map_devices(
     *,
     devices: Sequence[jax.Device] | None = None,
 ) -> Callable[..., Any]:
-    """Runs a function once per device, each on its share of a batch.
+    """A function that runs once per device, each on its share of a batch.
 
     Args:
       step: (shared, …, batch) → results that are equal on all devices, as `lax.pmean`
@@ -109,7 +109,7 @@ def map_devices(
 
 
 def split(batch: Any, mesh: Mesh) -> Any:
-    """The share of this process in a batch [B, …]: [devices, B / all devices, …].
+    """Share of this process in a batch [B, …]: [devices, B / all devices, …].
 
     The rows go to the processes in their order, so that the batch as a whole is the
     same for any number of devices.
@@ -131,7 +131,7 @@ def split(batch: Any, mesh: Mesh) -> Any:
 
 
 def prefetch(batches: Iterable[Any], mesh: Mesh, size: int = 2) -> Iterator[Any]:
-    """Puts batches onto devices before they are asked for.
+    """Batches on the devices, put there before they are asked for.
 
     Args:
       batches: trees of arrays whose leading axis is spread over the devices, such as
@@ -150,7 +150,9 @@ def prefetch(batches: Iterable[Any], mesh: Mesh, size: int = 2) -> Iterator[Any]
 
 @contextlib.contextmanager
 def first_alone() -> Iterator[None]:
-    """What process 0 does before the others do it, which then find its files.
+    """Context that process 0 is through with before the others enter it.
+
+    They then find its files.
 
     Raises:
       UserError: process 0 has raised something.

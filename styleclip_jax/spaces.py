@@ -1,4 +1,4 @@
-"""The latent spaces Z, W, W+ and S of StyleGAN2: shapes, layout and conversions.
+"""Latent spaces Z, W, W+ and S of StyleGAN2: shapes, layout and conversions.
 
 Z and W are single vectors, W+ holds one row of W per layer of the generator, and S
 (StyleSpace) holds the style vectors that those rows become inside the layers.
@@ -17,7 +17,7 @@ Styles = tuple[jax.Array, ...]
 
 
 class StyleLayer(NamedTuple):
-    """Where one style vector sits.
+    """Position of one style vector in the generator.
 
     Attributes:
       name: layer in the parameter tree, such as "b8/conv0".
@@ -62,7 +62,7 @@ def style_layout(channels: Sequence[int]) -> tuple[StyleLayer, ...]:
 
 
 def broadcast_w(w: jax.Array, rows: int) -> jax.Array:
-    """Repeats w [..., D] into W+ [..., rows, D]."""
+    """W+ [..., rows, D] whose rows all are w [..., D]."""
     return jnp.repeat(w[..., None, :], rows, axis=-2)
 
 
@@ -72,7 +72,7 @@ def truncate(
     truncation_psi: float | jax.Array,
     cutoff: int | None = None,
 ) -> jax.Array:
-    """Pulls latents towards the average: w_avg + psi · (w − w_avg).
+    """Latents pulled towards the average: w_avg + psi · (w − w_avg).
 
     Args:
       w_plus: [..., L, D].
@@ -94,12 +94,12 @@ def truncate(
 
 
 def flatten_styles(styles: Styles) -> jax.Array:
-    """Joins style vectors [..., C_i] into the flat form [..., ΣC_i] used in files."""
+    """Flat form [..., ΣC_i] of style vectors [..., C_i], used in files."""
     return jnp.concatenate(styles, axis=-1)
 
 
 def unflatten_styles(flat: jax.Array, layout: Sequence[StyleLayer]) -> Styles:
-    """Splits the flat form [..., ΣC_i] into style vectors; undoes `flatten_styles`.
+    """Style vectors of the flat form [..., ΣC_i]; undoes `flatten_styles`.
 
     Raises:
       ValueError: the last axis does not have the layout's total length.

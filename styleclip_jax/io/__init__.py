@@ -1,1 +1,1 @@
-"""Files in and out: latents, images, model directories."""
+"""Files in and out: latents, images, tables, directions, model directories."""

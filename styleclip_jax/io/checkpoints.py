@@ -10,11 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import files
+from styleclip_jax.io import files, tensor_files
 from styleclip_jax.models import param_trees
 
 Config = TypeVar("Config")
@@ -34,10 +33,10 @@ def save_network(
 
     Args:
       directory: folder to make.
-      kind: what the network is, such as "stylegan2".
+      kind: kind of the network, such as "stylegan2".
       params: parameter tree, nested or flat with "/" in its names.
       config: frozen dataclass that rebuilds the architecture.
-      source: where the weights came from, for people.
+      source: origin of the weights, for people.
       dtype: type to store tensors in; float16 halves the size.
       overwrite: whether a folder with something in it may be replaced.
 
@@ -86,9 +85,11 @@ def load_network(
             "(official weights are converted by styleclip-convert)"
         )
     config = _read_config(directory / "config.json", kind, config_type)
-    tensors = _read_tensors(directory / "model.safetensors")
-    check_tensors(directory / "model.safetensors", tensors, param_shapes(config))
-    return param_trees.unflatten(tensors), config
+    path = directory / "model.safetensors"
+    tensors = tensor_files.read(path).tensors
+    check_tensors(path, tensors, param_shapes(config))
+    params = {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
+    return param_trees.unflatten(params), config
 
 
 def fingerprint(directory: files.Path) -> str:
@@ -122,6 +123,7 @@ def check_tensors(
 
 
 def _read_config(path: pathlib.Path, kind: str, config_type: type[Config]) -> Config:
+    """Configuration in a config.json, whose lists are tuples."""
     document = files.read_json(path)
     found = document.get("kind") if isinstance(document, dict) else None
     if found != kind:
@@ -134,13 +136,3 @@ def _read_config(path: pathlib.Path, kind: str, config_type: type[Config]) -> Co
         return config_type(**values)
     except (KeyError, AttributeError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not a valid configuration ({error})") from None
-
-
-def _read_tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    try:
-        tensors = safetensors.numpy.load_file(path)
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path}: not a readable safetensors file ({error})") from None
-    return {name: tensor.astype(np.float32) for name, tensor in tensors.items()}

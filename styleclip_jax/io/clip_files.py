@@ -7,16 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import flax.serialization
-import huggingface_hub
-import huggingface_hub.errors
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import checkpoints, files
+from styleclip_jax.io import checkpoints, files, tensor_files
 from styleclip_jax.models import bpe, clip, param_trees
 
 TOKENIZER_FILES = ("vocab.json", "merges.txt")
@@ -177,17 +173,13 @@ def _read_msgpack(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
-    try:
-        with safetensors.safe_open(path, "numpy") as file:
-            found = (file.metadata() or {}).get("format")
-        if found != "flax":
-            raise UserError(
-                f"{path}: expected weights in Flax format, found {found!r}; "
-                + _CONVERT.format(path)
-            )
-        tensors = safetensors.numpy.load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a readable safetensors file ({error})") from None
+    tensors, metadata = tensor_files.read(path)
+    found = metadata.get("format")
+    if found != "flax":
+        raise UserError(
+            f"{path}: expected weights in Flax format, found {found!r}; "
+            + _CONVERT.format(path)
+        )
     return {name.replace(".", "/"): tensor for name, tensor in tensors.items()}
 
 
@@ -211,6 +203,9 @@ def _find(name_or_directory: str | pathlib.Path, filename: str) -> pathlib.Path 
     # A first part that is a folder here tells a mistyped path from a hub name.
     if not _HUB_NAME.fullmatch(name) or directory.parent.is_dir():
         raise UserError(f"{name}: no such CLIP directory")
+    import huggingface_hub
+    import huggingface_hub.errors
+
     verbosity = huggingface_hub.logging.get_verbosity()
     # It reports every failed attempt to connect.
     huggingface_hub.logging.set_verbosity_error()

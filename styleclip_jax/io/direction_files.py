@@ -6,17 +6,15 @@ generator or another CLIP.
 """
 
 import json
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 
 from styleclip_jax import spaces
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import files
+from styleclip_jax.io import files, tensor_files
 
 # A single entry, since safetensors writes several in random order.
 _KEY = "styleclip_jax"
@@ -24,11 +22,11 @@ _RELEVANCE, _DIRECTION = "channel_relevance", "direction"
 
 
 class Origin(NamedTuple):
-    """Which network numbers belong to.
+    """Origin of numbers: the network that they belong to.
 
     Attributes:
-      name: for people.
-      sha256: of its weights; None where it is not known, and then not compared.
+      name: its name, for people.
+      sha256: hash of its weights; None where it is not known, and then not compared.
     """
 
     name: str
@@ -46,7 +44,7 @@ class RelevanceFile(NamedTuple):
       mean: [S] flat.
       std: [S] flat.
       layers: indices of the layers that were measured.
-      about: how it was measured: settings, convergence.
+      about: notes on the measurement: settings, convergence.
     """
 
     rows: np.ndarray
@@ -160,14 +158,10 @@ def _read(
     layout: Sequence[spaces.StyleLayer],
     generator: Origin,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    if not pathlib.Path(path).is_file():
-        raise UserError(f"{path}: no such file")
+    tensors, metadata = tensor_files.read(path)
     try:
-        with safetensors.safe_open(path, "numpy") as file:
-            document = (file.metadata() or {}).get(_KEY, "null")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        record = json.loads(document)
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        record = json.loads(metadata.get(_KEY, "null"))
+    except ValueError as error:
         raise UserError(f"{path}: not a readable safetensors file ({error})") from None
     found = record.get("kind") if isinstance(record, dict) else None
     if found != kind:

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, and what they hold."""
 
 import contextlib
 import hashlib
@@ -31,23 +31,14 @@ def new_file(path: Path, *, make_folder: bool = True) -> Iterator[pathlib.Path]:
     Raises:
       UserError: the folder cannot be written.
     """
-    path = pathlib.Path(path)
-    temporary = _temporary(path)
-    with _writable(path):
-        if make_folder:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        mode = stat.S_IMODE(temporary.stat().st_mode)
-    try:
-        with _writable(path):
-            yield temporary
-            # Some writers replace it by what only the owner can read.
-            os.chmod(temporary, mode)
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _replacing(pathlib.Path(path), make_folder) as (temporary, handle):
+        mode = stat.S_IMODE(os.fstat(handle).st_mode)
+        os.close(handle)
+        yield temporary
+        # Some writers replace it by what only the owner can read.
+        os.chmod(temporary, mode)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
 
 
 def write_bytes(path: Path, content: bytes, *, make_folder: bool = True) -> None:
@@ -55,26 +46,18 @@ def write_bytes(path: Path, content: bytes, *, make_folder: bool = True) -> None
 
     Args:
       path: file to make; one that is there is replaced.
-      content: what it will hold.
+      content: its content.
       make_folder: whether its folder may be made; otherwise it must be there.
 
     Raises:
       UserError: it cannot be written.
     """
-    path = pathlib.Path(path)
-    temporary = _temporary(path)
-    with _writable(path):
-        if make_folder:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-        try:
-            with open(handle, "wb", buffering=0) as file:
-                file.write(content)
-                os.fsync(handle)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+    with (
+        _replacing(pathlib.Path(path), make_folder) as (_, handle),
+        open(handle, "wb", buffering=0) as file,
+    ):
+        file.write(content)
+        os.fsync(handle)
 
 
 def append(path: Path, offset: int, content: bytes) -> None:
@@ -202,16 +185,32 @@ def hash_bytes(content: bytes) -> str:
 
 
 @contextlib.contextmanager
+def _replacing(
+    path: pathlib.Path, make_folder: bool
+) -> Iterator[tuple[pathlib.Path, int]]:
+    """Yields an empty file beside `path`, and a handle that the caller closes.
+
+    On success it takes the place of `path`; otherwise it is removed.
+    """
+    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+    with _writable(path):
+        if make_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        try:
+            yield temporary, handle
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
 def _writable(path: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise UserError(f"{path}: cannot write ({error.strerror or error})") from error
-
-
-def _temporary(path: pathlib.Path) -> pathlib.Path:
-    """A name beside the path that no other file has."""
-    return path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
 
 
 def _umask() -> int:

@@ -6,7 +6,8 @@ import numpy as np
 from PIL import Image
 
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import files, images
+from styleclip_jax.io import files
+from styleclip_jax.ops import pixels
 
 FORMATS = ("gif", "mp4")
 
@@ -15,7 +16,7 @@ _QUALITY = {"crf": "18"}
 
 
 def encoder() -> Any:
-    """The package that writes MP4.
+    """Package that writes MP4.
 
     Raises:
       UserError: it is not installed.
@@ -33,7 +34,7 @@ def encoder() -> Any:
 
 def write_gif(path: files.Path, frames: np.ndarray, seconds: float = 3.0) -> None:
     """Writes frames [F, H, W, 3] in [-1, 1] as an animated GIF that loops."""
-    pictures = [Image.fromarray(frame) for frame in images.to_uint8(frames)]
+    pictures = [Image.fromarray(frame) for frame in pixels.to_uint8(frames)]
     with files.new_file(path) as temporary:
         pictures[0].save(
             temporary,
@@ -60,6 +61,6 @@ def write_mp4(path: files.Path, frames: np.ndarray, seconds: float = 3.0) -> Non
         stream = container.add_stream("libx264", rate=rate, options=_QUALITY)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
-        for frame in images.to_uint8(frames):
+        for frame in pixels.to_uint8(frames):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
         container.mux(stream.encode(None))

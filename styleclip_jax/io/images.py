@@ -1,4 +1,4 @@
-"""Images out: files, captioned grids, films."""
+"""Images in files, and captioned sheets of them."""
 
 import io
 import math
@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from styleclip_jax.io import files
+from styleclip_jax.ops import pixels
 
 FORMATS = ("png", "jpg", "npy", "none")
 
@@ -21,19 +22,6 @@ _MARGIN = 8
 _MAX_LINES = 4
 _TEXT = (40, 40, 40)
 _BACKGROUND = (255, 255, 255)
-
-
-def to_uint8(image: np.ndarray) -> np.ndarray:
-    """[-1, 1] to 0…255, rounded to the nearest, clipped; uint8 stays as it is.
-
-    What is not a number becomes black.
-
-    Source: torchvision's `save_image` with range (-1, 1), as the official scripts use
-    it.
-    """
-    if image.dtype == np.uint8:
-        return image
-    return np.fmin(np.fmax(np.rint((image + 1) * 127.5), 0), 255).astype(np.uint8)
 
 
 def write(path: files.Path, image: np.ndarray, *, make_folder: bool = True) -> None:
@@ -50,7 +38,7 @@ def write(path: files.Path, image: np.ndarray, *, make_folder: bool = True) -> N
         np.save(content, image.astype(np.float32))
     else:
         kind = Image.registered_extensions()[suffix]
-        Image.fromarray(to_uint8(image)).save(content, kind, quality=95)
+        Image.fromarray(pixels.to_uint8(image)).save(content, kind, quality=95)
     files.write_bytes(path, content.getvalue(), make_folder=make_folder)
 
 
@@ -62,7 +50,7 @@ def grid(
     title: str = "",
     cell: int | None = None,
 ) -> Image.Image:
-    """A captioned sheet of images; captions are wrapped so that none meets another.
+    """Sheet of images with captions, wrapped so that none meets another.
 
     Args:
       rows: for each row an array [N, H, W, 3] in [-1, 1], or a list of images
@@ -147,10 +135,13 @@ def _shorten(text: str, font: Any, width: int) -> str:
 
 
 def _fit(image: np.ndarray, cell: int) -> Image.Image:
-    picture = Image.fromarray(to_uint8(image))
+    picture = Image.fromarray(pixels.to_uint8(image))
     if picture.width == cell:
         return picture
     # Enlarged pixels stay square; a smooth enlargement would flatter the model.
     smaller = cell < picture.width
     filter_ = Image.Resampling.LANCZOS if smaller else Image.Resampling.NEAREST
     return picture.resize((cell, cell), filter_)
+
+
+to_uint8 = pixels.to_uint8  # Old name.

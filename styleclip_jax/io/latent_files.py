@@ -1,4 +1,4 @@
-"""Latents in files: which space an array is in, reading and writing.
+"""Latents in files: reading, writing, and the space that an array is in.
 
 `.npy` and `.safetensors` hold one array, `.npz` one array or a style space: the flat
 vectors [N, ΣC] as "styles", with the names of their layers beside it. `.npy` and
@@ -23,7 +23,7 @@ from styleclip_jax.models import stylegan2
 
 SPACES = ("z", "w", "w_plus", "s")
 
-# What the readers of the formats raise for files that are not theirs.
+# Errors that the readers of the formats raise for files that are not theirs.
 _BROKEN = (
     OSError,
     ValueError,
@@ -57,7 +57,7 @@ def read(
 
     Args:
       path: .npy, .npz or .safetensors.
-      config: of the generator.
+      config: configuration of the generator.
       space: overrides what the shape says; needed for z.
 
     Raises:
@@ -76,7 +76,7 @@ def interpret(
     *,
     name: str,
 ) -> Latents:
-    """Tells the space of an array by its shape; see `read`."""
+    """Latents of an array, whose shape tells the space; see `read`."""
     rows = spaces.num_rows(config.resolution)
     channels = sum(layer.channels for layer in config.style_layout)
     shapes = {
@@ -117,14 +117,14 @@ def write_chunks(
     chunks: Iterable[np.ndarray],
     layout: Sequence[spaces.StyleLayer],
 ) -> None:
-    """Writes latents that never are in memory as a whole; see `write`.
+    """Writes latents that are never in memory as a whole; see `write`.
 
     Args:
       path: file to make.
       space: one of `SPACES`.
-      shape: of all of them.
+      shape: shape of all of them.
       chunks: the latents in order, some at a time.
-      layout: of S.
+      layout: layout of S.
     """
     with files.new_file(path) as temporary:
         if space != "s":
@@ -157,7 +157,7 @@ def take(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def read_array(path: files.Path) -> np.ndarray:
-    """The array of a file of latents, memory-mapped where that is possible.
+    """Array of a file of latents, memory-mapped where that is possible.
 
     Raises:
       UserError: the file cannot be read.
@@ -175,7 +175,7 @@ def _write_npy(
 
 
 def _guess(shape: tuple[int, ...], config: stylegan2.GeneratorConfig) -> str:
-    """Says for which resolution the rows of a W+ array were made, if for any."""
+    """Guess at the resolution that the rows of a W+ array were made for, if any."""
     resolutions = {spaces.num_rows(8 << i): 8 << i for i in range(8)}
     found = resolutions.get(shape[1]) if len(shape) == 3 else None
     if found in (None, config.resolution):
@@ -217,7 +217,7 @@ def _read_npz(path: pathlib.Path) -> np.ndarray:
 
 
 def _map_member(path: pathlib.Path, member: zipfile.ZipInfo) -> np.ndarray | None:
-    """The array of an archive's member, None for one that cannot be mapped."""
+    """Array of an archive's member, None for one that cannot be mapped."""
     if member.compress_type != zipfile.ZIP_STORED:
         return None
     with path.open("rb") as file:

@@ -19,7 +19,7 @@ _RADIUS = 6
 
 
 class Point(NamedTuple):
-    """A point of a curve, with a caption and intervals around it."""
+    """Point of a curve, with a caption and intervals around it."""
 
     x: float
     y: float
@@ -29,14 +29,14 @@ class Point(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """Points that a line joins."""
+    """Curve: points that a line joins."""
 
     name: str
     points: Sequence[Point]
 
 
 def draw(curves: Sequence[Curve], *, x_label: str, y_label: str) -> Image.Image:
-    """A picture of curves with axes and a legend, RGB of 960 × 640.
+    """Picture of curves with axes and a legend, RGB of 960 × 640.
 
     Args:
       curves: at least one point in all; values are finite.
@@ -59,7 +59,7 @@ def draw(curves: Sequence[Curve], *, x_label: str, y_label: str) -> Image.Image:
 
 
 class _Axis(NamedTuple):
-    """Values from low to high on pixels from start to stop."""
+    """Axis: values from low to high on pixels from start to stop."""
 
     low: float
     high: float
@@ -68,7 +68,7 @@ class _Axis(NamedTuple):
 
     @classmethod
     def around(cls, values: Sequence[float], start: int, stop: int) -> "_Axis":
-        """With room for all values."""
+        """Axis with room for all values."""
         low, high = min(values), max(values)
         margin = 0.08 * (high - low) or 0.1 * max(abs(low), 1)
         return cls(low - margin, high + margin, start, stop)

@@ -11,7 +11,7 @@ from styleclip_jax.io import files
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table in Markdown, numbers on the right."""
+    """Table in Markdown, numbers on the right."""
     numeric = [
         all(_starts_as_number(row[i]) for row in rows) for i in range(len(columns))
     ]
@@ -51,7 +51,7 @@ def write_json(path: files.Path, value: Any) -> pathlib.Path:
 
 
 def finite(value: Any) -> Any:
-    """The same tree with None for numbers that are not finite."""
+    """Tree with None for numbers that are not finite."""
     if isinstance(value, Mapping):
         return {name: finite(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -60,7 +60,7 @@ def finite(value: Any) -> Any:
 
 
 def json_line(value: Any) -> str:
-    """One line of a JSON lines file."""
+    """Line of a JSON lines file."""
     return json.dumps(finite(value)) + "\n"
 
 

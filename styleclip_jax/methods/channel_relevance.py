@@ -1,4 +1,4 @@
-"""Channel relevance: where in CLIP's space each channel of S moves the images.
+"""Relevance of channels: where in CLIP's space each channel of S moves the images.
 
 With E(s) the normalised CLIP feature of the image of styles s, a channel c has
 
@@ -22,17 +22,15 @@ import jax.numpy as jnp
 from styleclip_jax import checks, losses, spaces
 from styleclip_jax.errors import UserError
 from styleclip_jax.models import clip, clip_input, stylegan2
+from styleclip_jax.ops import norms, pixels
 
 METHODS = ("exact", "jacobian")
 ROUNDINGS = ("torch", "tf", "none")
 
-# Below this length a difference is none: the channel does nothing.
-_TINY = 1e-12
-
 
 @dataclasses.dataclass(frozen=True)
 class RelevanceConfig:
-    """How relevance is measured; the defaults are the official scripts'.
+    """Settings of a measurement of relevance; the defaults are the official scripts'.
 
     Attributes:
       method: exact renders every channel at both ends; jacobian takes the derivative
@@ -45,14 +43,14 @@ class RelevanceConfig:
       restore: put a channel back to the sample's own value after its turn, as the
         paper says. The official code does not: a channel that has had its turn stays
         at its mean for all later ones. Exact alone.
-      rounding: how images become 8-bit ones before CLIP: torch or tf as in the
+      rounding: rounding of images to 8 bits before CLIP: torch or tf as in the
         official scripts, or none. Exact alone.
       clip_resolution: let CLIP see the sum of the toRGB layers up to this resolution,
         where that is enough to see the channel; 0 for the whole image. Exact alone.
       truncation_psi: truncation of the samples.
       truncation_cutoff: number of W+ rows to truncate; from the number of rows on, all
         of them, as the official TensorFlow code does.
-      seed: of the samples, NumPy's RandomState as in the official scripts.
+      seed: seed of the samples, NumPy's RandomState as in the official scripts.
     """
 
     method: str = "exact"
@@ -160,7 +158,7 @@ class Prepared(NamedTuple):
 
     Attributes:
       styles: tuple of [B, C], earlier layers at their mean if they stay there.
-      activations: what the layers before have made; None at the first layer.
+      activations: those after the layers before; None at the first layer.
     """
 
     styles: spaces.Styles
@@ -176,7 +174,7 @@ def prepare(
     layers: tuple[int, ...],
     config: RelevanceConfig,
 ) -> Prepared:
-    """What all channels of a layer share: everything before it, computed once.
+    """Samples up to a layer: what all its channels share, computed once.
 
     Args:
       networks: the generator is used.
@@ -184,7 +182,7 @@ def prepare(
       mean: [S] of every channel.
       layer: index of the layer in the layout.
       layers: indices of all layers that are measured, in order.
-      config: how relevance is measured.
+      config: settings of the measurement.
     """
     generator = networks.generator
     means = spaces.unflatten_styles(mean, generator.config.style_layout)
@@ -220,7 +218,7 @@ def channel_features(
       std: [S] of every channel.
       channels: [K] integers, channels of the layer.
       layer: index of the layer in the layout.
-      config: how relevance is measured.
+      config: settings of the measurement.
 
     Returns:
       [K, B, 2, E] features, not normalised; first that of mean − strength · std.
@@ -272,19 +270,13 @@ def last_layer(
     )
 
 
-def unit(x: jax.Array) -> jax.Array:
-    """Vectors [..., D] scaled to length 1; those of no length stay zero."""
-    squares = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
-    return x * jax.lax.rsqrt(jnp.maximum(squares, _TINY**2))
-
-
 def differences(features: jax.Array) -> jax.Array:
     """Unit vectors [..., E] from the first to the second of features [..., 2, E].
 
     A channel that does nothing gives zeros (the official code divides by zero).
     """
-    ends = unit(features)
-    return unit(ends[..., 1, :] - ends[..., 0, :])
+    ends = norms.unit_by_rsqrt(features)
+    return norms.unit_by_rsqrt(ends[..., 1, :] - ends[..., 0, :])
 
 
 def combine(differences: jax.Array) -> jax.Array:
@@ -292,7 +284,7 @@ def combine(differences: jax.Array) -> jax.Array:
 
     Source: `GetFs` of the official code.
     """
-    return unit(jnp.mean(differences, axis=-2))
+    return norms.unit_by_rsqrt(jnp.mean(differences, axis=-2))
 
 
 def jacobian_rows(
@@ -344,7 +336,7 @@ def jacobian_columns(
 
 
 def probe_basis(text: jax.Array, key: jax.Array, num_probes: int) -> jax.Array:
-    """A basis whose coordinates tell how far a vector points along one direction.
+    """Basis whose coordinates tell how far a vector points along one direction.
 
     How far d points along t is ⟨t, d⟩ / |d|. The first needs one row of the Jacobian,
     the length all E. But of the part of d across t, K random orthogonal directions v_k
@@ -377,10 +369,10 @@ def probe_basis(text: jax.Array, key: jax.Array, num_probes: int) -> jax.Array:
 
 
 def _image_feature(networks: losses.Networks, styles: spaces.Styles) -> jax.Array:
-    """E(s), [B, E], differentiable."""
+    """Feature E(s), [B, E], differentiable."""
     generator = networks.generator
     image = stylegan2.synthesize_styles(generator, styles)
-    return unit(_encode(networks.clip, image, "none"))
+    return norms.unit_by_rsqrt(_encode(networks.clip, image, "none"))
 
 
 def _encode(network: clip.Clip, image: jax.Array, rounding: Any) -> jax.Array:
@@ -389,6 +381,6 @@ def _encode(network: clip.Clip, image: jax.Array, rounding: Any) -> jax.Array:
         image = clip_input.preprocess_clip(network, image)
     else:
         image = clip_input.preprocess_clip_uint8(
-            network, clip_input.to_uint8(image, rounding=rounding)
+            network, pixels.to_uint8(image, rounding=rounding)
         )
     return clip.encode_image(network, image)

@@ -1,4 +1,4 @@
-"""Global directions: a step Δs in style space for a pair of texts.
+"""Global directions: steps Δs in style space for pairs of texts.
 
   Δt        = unit(t(prompt) − t(neutral)), each averaged over prompt templates
   r_c       = ⟨Δi_c, Δt⟩                    relevance of channel c, see
@@ -25,6 +25,7 @@ from styleclip_jax import losses, spaces
 from styleclip_jax.errors import UserError
 from styleclip_jax.methods import channel_relevance
 from styleclip_jax.models import bpe, clip
+from styleclip_jax.ops import norms
 
 Layout = tuple[spaces.StyleLayer, ...]
 
@@ -40,7 +41,7 @@ class Relevance:
       table: [S, E] unit vectors Δi, zero for channels that were not measured.
       std: [S] standard deviation of every channel.
       layers: indices of the layers that were measured.
-      layout: of S.
+      layout: layout of S.
     """
 
     table: jax.Array
@@ -57,7 +58,7 @@ class TextRelevance:
       value: [S] in [-1, 1], zero for channels that were not measured.
       std: [S] standard deviation of every channel.
       layers: indices of the layers that were measured.
-      layout: of S.
+      layout: layout of S.
     """
 
     value: jax.Array
@@ -68,13 +69,13 @@ class TextRelevance:
 
 @flax.struct.dataclass
 class Direction:
-    """A step in style space.
+    """Direction: a step in style space.
 
     Directions of one layout are added, subtracted, negated and multiplied by numbers.
 
     Attributes:
       delta: [S] flat.
-      layout: of S.
+      layout: layout of S.
     """
 
     delta: jax.Array
@@ -100,10 +101,10 @@ class Direction:
 
 
 def select_layers(layout: Layout, text: str) -> tuple[int, ...]:
-    """Indices of the layers that a flag names, toRGB left out.
+    """Indices of the layers that a text names, toRGB left out.
 
     Args:
-      layout: of S.
+      layout: layout of S.
       text: "all", resolutions such as "4-128", or names such as "b8" or "b8/conv0"
         with commas between.
 
@@ -133,7 +134,7 @@ def select_layers(layout: Layout, text: str) -> tuple[int, ...]:
 
 
 def channels_of(layout: Layout, layers: Sequence[int]) -> np.ndarray:
-    """[S] bool: which channels of S belong to the layers."""
+    """Mask [S] bool of the channels of S that belong to the layers."""
     return np.concatenate(
         [np.full(layer.channels, i in layers) for i, layer in enumerate(layout)]
     )
@@ -148,7 +149,7 @@ def expand(
       rows: [C, E] for the channels of `layers`, in order.
       std: [S].
       layers: indices of the layers that were measured.
-      layout: of S.
+      layout: layout of S.
 
     Raises:
       ValueError: the rows are not as many as the channels.
@@ -170,12 +171,12 @@ def encode_texts(
     texts: Sequence[str],
     templates: Sequence[str],
 ) -> jax.Array:
-    """One unit feature [T, E] per text: the mean over templates of unit features.
+    """Unit features [T, E] of texts: the mean over templates of unit features.
 
     Args:
       network: CLIP.
       tokenizer: its tokenizer.
-      texts: what goes into the templates, such as "face with blue eyes".
+      texts: T texts for the templates, such as "face with blue eyes".
       templates: prompts with {} where the text goes.
 
     Raises:
@@ -186,7 +187,7 @@ def encode_texts(
     prompts = [t.replace("{}", text) for text in texts for t in templates]
     features = clip.encode_prompts(network, tokenizer, prompts)
     by_text = features.reshape(len(texts), len(templates), -1)
-    return clip.normalize(jnp.mean(by_text, axis=1))
+    return norms.unit(jnp.mean(by_text, axis=1))
 
 
 def text_direction(
@@ -196,7 +197,7 @@ def text_direction(
     prompt: str,
     templates: Sequence[str],
 ) -> jax.Array:
-    """Δt [E], the unit vector from a neutral text to a prompt.
+    """Direction Δt [E] of texts: the unit vector from a neutral text to a prompt.
 
     Raises:
       UserError: a prompt is too long, or CLIP sees no difference between the texts.
@@ -208,9 +209,8 @@ def text_direction(
         raise UserError(
             f"neutral and prompt must differ, found {neutral!r} and {prompt!r}",
             field="neutral",
-            also=["prompt"],
         )
-    return clip.normalize(end - start)
+    return norms.unit(end - start)
 
 
 def relevance_for(relevance: Relevance, text: jax.Array) -> TextRelevance:
@@ -261,7 +261,7 @@ def estimate_relevance(
         weight = jnp.asarray(rows < count, jnp.float32)
         found += _sum_of_rows(networks, batch, weight, basis)
         report(min(batch_size, count - start))
-    value = channel_relevance.unit(found)[:, 0] * channels_of(layout, layers)
+    value = norms.unit_by_rsqrt(found)[:, 0] * channels_of(layout, layers)
     return TextRelevance(value, std, layers, layout)
 
 
@@ -271,7 +271,7 @@ def count_kept(text: TextRelevance, beta: float | jax.Array) -> jax.Array:
 
 
 def automatic_beta(text: TextRelevance, *, more_than: int = 20) -> float:
-    """The largest of 0.10, 0.11, … 0.29 that keeps more than some channels, else 0.10.
+    """Largest of 0.10, 0.11, … 0.29 that keeps more than some channels, else 0.10.
 
     Args:
       text: relevance for a pair of texts.
@@ -284,7 +284,7 @@ def automatic_beta(text: TextRelevance, *, more_than: int = 20) -> float:
 
 
 def beta_for(text: TextRelevance, num_channels: int) -> float:
-    """The threshold that keeps the `num_channels` most relevant channels.
+    """Threshold that keeps the `num_channels` most relevant channels.
 
     Raises:
       UserError: fewer channels were measured.
@@ -317,7 +317,7 @@ def check_beta(text: TextRelevance, beta: float) -> None:
 
 
 def make_direction(text: TextRelevance, beta: float | jax.Array) -> Direction:
-    """Δs of the channels whose relevance is at least beta.
+    """Direction Δs of the channels whose relevance is at least beta.
 
     Under vmap over `beta` it gives one direction per threshold. A threshold that keeps
     nothing gives the zero direction; `check_beta` refuses it.
@@ -331,7 +331,7 @@ def make_direction(text: TextRelevance, beta: float | jax.Array) -> Direction:
 
 
 def project_out(direction: Direction, other: Direction) -> Direction:
-    """The part of a direction orthogonal to another one, a − (⟨a, b⟩/⟨b, b⟩)·b in S.
+    """Part of a direction orthogonal to another one, a − (⟨a, b⟩/⟨b, b⟩)·b in S.
 
     A zero `other` takes nothing away.
     """
@@ -343,14 +343,14 @@ def project_out(direction: Direction, other: Direction) -> Direction:
 
 
 def mask(direction: Direction, layers: Sequence[int]) -> Direction:
-    """The part of a direction in some layers, by their index; zero elsewhere."""
+    """Part of a direction in some layers, by their index; zero elsewhere."""
     return direction * channels_of(direction.layout, layers)
 
 
 def edit(
     styles: spaces.Styles, direction: Direction, alpha: float | jax.Array
 ) -> spaces.Styles:
-    """s + α·Δs.
+    """Edited styles s + α·Δs.
 
     Args:
       styles: tuple of [..., C].
@@ -376,10 +376,10 @@ def edit(
 
 
 class Agreement(NamedTuple):
-    """How far two measurements of relevance agree for one pair of texts.
+    """Agreement of two measurements of relevance for one pair of texts.
 
     Attributes:
-      rank_correlation: of the channels' strength |r| (Spearman).
+      rank_correlation: correlation of the ranks of |r| (Spearman).
       overlap: share of the strongest channels that both have, with the same sign.
     """
 
@@ -390,7 +390,7 @@ class Agreement(NamedTuple):
 def agreement(
     found: TextRelevance, expected: TextRelevance, num_channels: int
 ) -> Agreement:
-    """Compares two measurements over the channels that both have.
+    """Agreement of two measurements over the channels that both have.
 
     Args:
       found: one measurement.
@@ -425,7 +425,7 @@ def _sum_of_rows(
 ) -> jax.Array:
     """Weighted sum [S, D] over a batch of unit rows; compiled once for all texts."""
     rows = channel_relevance.jacobian_rows(networks, batch, basis)
-    return jnp.tensordot(weight, channel_relevance.unit(rows), axes=1)
+    return jnp.tensordot(weight, norms.unit_by_rsqrt(rows), axes=1)
 
 
 def _kept(text: TextRelevance, beta: float | jax.Array) -> jax.Array:

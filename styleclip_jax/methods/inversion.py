@@ -1,4 +1,4 @@
-"""Inversion: refine a latent until its image is a given photo.
+"""Inversion of photos: refine a latent until its image is a given photo.
 
 It is the latent optimization of `methods/optimization.py` with another source: the
 source's image is the photo, in place of the text stand CLIP's features of the photo,
@@ -22,11 +22,12 @@ from styleclip_jax import checks, latents, losses, optimizers, spaces
 from styleclip_jax.errors import UserError
 from styleclip_jax.methods import optimization
 from styleclip_jax.models import clip, clip_input, stylegan2
+from styleclip_jax.ops import norms
 
 
 @dataclasses.dataclass(frozen=True)
 class InversionConfig:
-    """How a photo is inverted.
+    """Settings of an inversion.
 
     The defaults were measured on the embedded models; larger ones gain from more steps.
 
@@ -62,7 +63,7 @@ class InversionConfig:
 
 
 class Phases(NamedTuple):
-    """The optimization in W, and the one in W+."""
+    """Phases of an inversion: the optimization in W, and the one in W+."""
 
     w: optimization.Problem
     w_plus: optimization.Problem
@@ -77,7 +78,7 @@ _W = latents.Space(synthesize=_synthesize_w, movable=lambda generator: True)
 
 
 def phases(config: InversionConfig) -> Phases:
-    """Both problems, with Adam and the official ramps of the learning rate."""
+    """Problems of both phases: Adam with the official ramps of the learning rate."""
     terms: dict[str, tuple[float, losses.Loss]] = {
         "pixel": (config.pixel_lambda, losses.pixel_distance),
         "clip": (
@@ -111,13 +112,13 @@ def invert(
     *,
     config: InversionConfig,
 ) -> optimization.Result:
-    """Inverts one photo.
+    """Latent of one photo, with its image and losses.
 
     Args:
       networks: generator, CLIP, and the identity network where it has a weight.
       photo: [H, W, 3] in [-1, 1], of the generator's resolution and alignment.
       w_plus: [L, D] to start from, such as an encoder's; None for the average latent.
-      config: how.
+      config: steps and weights.
 
     Returns:
       The latent in W+ with its image and losses, whose source is the photo; of the
@@ -145,7 +146,7 @@ def invert(
 
 
 def average(generator: stylegan2.Generator) -> jax.Array:
-    """The average latent, [D] in W."""
+    """Average latent, [D] in W."""
     return generator.params["mapping"]["w_avg"]
 
 
@@ -156,12 +157,12 @@ def start(
     *,
     problem: optimization.Problem,
 ) -> optimization.State:
-    """The state before the first step of a phase, which `optimization.step` takes on.
+    """State before the first step of a phase, which `optimization.step` takes on.
 
     Args:
-      networks: as of `invert`.
-      photo: as of `invert`.
-      latent: where the phase starts, [D] in W or [L, D] in W+.
+      networks: generator, CLIP, and the identity network where it has a weight.
+      photo: [H, W, 3] in [-1, 1], of the generator's resolution and alignment.
+      latent: start of the phase, [D] in W or [L, D] in W+.
       problem: the phase.
 
     Raises:
@@ -176,7 +177,7 @@ def start(
     seen = clip_input.preprocess_clip(networks.clip, target.image)
     features = clip.encode_image(networks.clip, seen)
     state = optimization.start(
-        networks, latent, clip.normalize(features)[0], problem=problem
+        networks, latent, norms.unit(features)[0], problem=problem
     )
     source = jax.tree.map(lambda x: x[0], target)
     return state._replace(source=source)
@@ -188,7 +189,7 @@ def widen(
     *,
     problem: optimization.Problem,
 ) -> optimization.State:
-    """The state before the first step in W+, from the last one in W."""
+    """State before the first step in W+, from the last one in W."""
     w_plus = spaces.broadcast_w(state.latent, networks.generator.config.num_rows)
     wide = optimization.start(networks, w_plus, state.text, problem=problem)
     source = state.source._replace(latent=w_plus)

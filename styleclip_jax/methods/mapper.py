@@ -1,4 +1,4 @@
-"""Latent mappers: networks M_t that edit a latent in one pass, ŵ = w + 0.1 · M_t(w).
+"""Mappers of latents: networks M_t that edit in one pass, ŵ = w + 0.1 · M_t(w).
 
 A mapper is trained for one prompt, by `mapper_training`. Functions are written for one
 mapper and a batch of latents.
@@ -6,24 +6,22 @@ mapper and a batch of latents.
 
 import dataclasses
 import functools
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from styleclip_jax import checks, spaces
+from styleclip_jax import checks, latents, spaces
 from styleclip_jax.errors import UserError
-from styleclip_jax.models import param_trees, stylegan2
+from styleclip_jax.models import layers, param_trees, stylegan2
 from styleclip_jax.models.network import Network
+from styleclip_jax.ops import norms
 
 # Kind of network in model directories.
 KIND = "mapper"
 
-SPACES = ("w_plus", "s")
 # Rows of W+ that each level moves.
 LEVELS = {"coarse": slice(0, 4), "medium": slice(4, 8), "fine": slice(8, None)}
 SINGLE = "single"
@@ -31,7 +29,7 @@ SINGLE = "single"
 # Axes of [B, L, D] that the first layer can normalise over.
 NORMS = {"rows": 1, "features": 2}
 
-_EPSILON = 1e-8
+# Stored weights are this many times too large.
 _LR_MULTIPLIER = 0.01
 
 
@@ -64,7 +62,7 @@ class MapperConfig:
     strength: float = 0.1
 
     def __post_init__(self) -> None:
-        checks.one_of(self, space=SPACES, normalize_over=NORMS)
+        checks.one_of(self, space=latents.SPACES, normalize_over=NORMS)
         in_order = tuple(level for level in LEVELS if level in self.levels)
         if self.levels not in (in_order, (SINGLE,)) or not self.levels:
             raise UserError(
@@ -102,7 +100,7 @@ Mapper = Network[MapperConfig]
 
 
 def of_generator(generator: stylegan2.GeneratorConfig, **settings: Any) -> MapperConfig:
-    """The configuration of a mapper for this generator.
+    """Configuration of a mapper for a generator.
 
     Args:
       generator: gives w_dim or channels, and the levels unless they are given.
@@ -122,7 +120,7 @@ def of_generator(generator: stylegan2.GeneratorConfig, **settings: Any) -> Mappe
 
 
 def levels_of(generator: stylegan2.GeneratorConfig) -> tuple[str, ...]:
-    """The levels that the generator has rows for; all three from 32² up."""
+    """Levels that the generator has rows for; all three from 32² up."""
     return tuple(
         level for level, rows in LEVELS.items() if rows.start < generator.num_rows
     )
@@ -167,7 +165,7 @@ def param_shapes(config: MapperConfig) -> dict[str, tuple[int, ...]]:
 
 
 def apply(network: Mapper, latent: Any) -> Any:
-    """The step M(w), before its strength.
+    """Step M(w) of a mapper, before its strength.
 
     Args:
       network: the mapper.
@@ -201,7 +199,7 @@ def edit(
     strength: float | jax.Array | None = None,
     levels: Sequence[str] | None = None,
 ) -> Any:
-    """The edited latent w + strength · M(w).
+    """Edited latent w + strength · M(w).
 
     Args:
       network: the mapper.
@@ -225,7 +223,7 @@ def edit(
 
 
 class Similarity(NamedTuple):
-    """How much the steps of mappers depend on the latent and on the prompt.
+    """Similarity of the steps of mappers: between latents, and between prompts.
 
     Attributes:
       mean: [M], mean cosine similarity of a mapper's steps over pairs of latents.
@@ -248,23 +246,20 @@ def similarity(delta: jax.Array) -> Similarity:
 
     Source: the paper's Table 2.
     """
-    unit = delta / jnp.linalg.norm(delta, axis=-1, keepdims=True)
-    cosine = jnp.einsum("mif,mjf->mij", unit, unit, precision="highest")
-    first, second = jnp.triu_indices(delta.shape[1], k=1)
-    pairs = cosine[:, first, second]
+    unit = norms.unit(delta)
+    pairs = norms.pair_cosines(unit)
     between = jnp.einsum("anf,bnf->abn", unit, unit, precision="highest")
     return Similarity(pairs.mean(-1), pairs.std(-1), between.mean(-1))
 
 
 def flatten(delta: Any) -> jax.Array:
     """Steps of [B, L, D] or a tuple of [B, C] as vectors [B, F]."""
-    if isinstance(delta, tuple):
-        return spaces.flatten_styles(delta)
-    return delta.reshape(len(delta), -1)
+    packed = latents.pack(delta)
+    return packed.reshape(len(packed), -1)
 
 
 def _keep_levels(delta: Any, levels: Sequence[str], config: MapperConfig) -> Any:
-    """Sets the step to zero outside of the levels."""
+    """Step that is zero outside of the levels."""
     unknown = set(levels) - set(LEVELS)
     if unknown:
         raise UserError(
@@ -285,7 +280,7 @@ def _keep_levels(delta: Any, levels: Sequence[str], config: MapperConfig) -> Any
 
 
 def _empty_latent(config: MapperConfig) -> Any:
-    """A latent that says all that the parameters depend on."""
+    """Latent of zeros whose shape says all that the parameters depend on."""
     if config.space == "w_plus":
         # A row of each level, whatever their number in the generator.
         return jnp.zeros((1, LEVELS["fine"].start + 1, config.w_dim))
@@ -297,39 +292,23 @@ def _width(x: jax.Array) -> tuple[int, int]:
     return x.ndim, x.shape[-1]
 
 
-class _Dense(nn.Module):
-    """Equalised dense layer with leaky ReLU; stored weights are 100 times larger."""
-
-    features: int
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        shape = (x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.normal(1 / _LR_MULTIPLIER), shape)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        scale = _LR_MULTIPLIER / math.sqrt(shape[0])
-        x = jnp.matmul(x, kernel * scale, precision=lax.Precision.HIGHEST)
-        x = x + bias * _LR_MULTIPLIER
-        # `where`, as in the generator.
-        return jnp.where(x > 0, x, 0.2 * x) * math.sqrt(2)
-
-
 class _Perceptron(nn.Module):
-    """Normalisation and dense layers, which keep the width."""
+    """Perceptron: normalisation and dense layers, which keep the width."""
 
     axis: int
     num_layers: int
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = x * lax.rsqrt(jnp.mean(x**2, axis=self.axis, keepdims=True) + _EPSILON)
+        x = layers.pixel_norm(x, self.axis)
         for index in range(self.num_layers):
-            x = _Dense(x.shape[-1], name=f"fc{index}")(x)
+            dense = layers.Dense(x.shape[-1], _LR_MULTIPLIER, name=f"fc{index}")
+            x = layers.leaky_relu(dense(x))
         return x
 
 
 class _Mapper(nn.Module):
-    """A perceptron for each part of the latent that is moved."""
+    """Mapper: a perceptron for each part of the latent that is moved."""
 
     config: MapperConfig
 

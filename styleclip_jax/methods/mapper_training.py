@@ -27,7 +27,7 @@ OPTIMIZERS = {"ranger": optimizers.ranger, "adam": optax.adam}
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
-    """What a mapper is trained for; the defaults are the official script's.
+    """Settings of a mapper's training; the defaults are the official script's.
 
     Attributes:
       optimizer: ranger or adam.
@@ -36,8 +36,8 @@ class TrainingConfig:
       id_lambda: weight of the identity distance to the source image; needs an identity
         network.
       latent_l2_lambda: weight of the mean squared distance to the source latent.
-      clip_preprocess: how images enter CLIP: styleclip (official, not normalised) or
-        clip (as CLIP was trained).
+      clip_preprocess: input of CLIP: styleclip (official, not normalised) or clip (as
+        CLIP was trained).
     """
 
     optimizer: str = "ranger"
@@ -56,7 +56,7 @@ class TrainingConfig:
 
 
 class Problem(NamedTuple):
-    """What is trained and how. A variant is `official(…)._replace(...)`.
+    """Problem to train for. A variant is `official(…)._replace(...)`.
 
     Attributes:
       config: architecture of the mapper.
@@ -72,7 +72,7 @@ class Problem(NamedTuple):
 
 
 def official(config: mapper.MapperConfig, training: TrainingConfig) -> Problem:
-    """The official objective and optimizer."""
+    """Official problem: objective and optimizer."""
     preprocess = optimization.PREPROCESSINGS[training.clip_preprocess]
     clip_loss = functools.partial(losses.clip_distance, preprocess=preprocess)
     objective: dict[str, tuple[float, losses.Loss]] = {
@@ -90,7 +90,7 @@ def official(config: mapper.MapperConfig, training: TrainingConfig) -> Problem:
 
 
 class State(NamedTuple):
-    """A mapper under training.
+    """State of a mapper under training.
 
     Attributes:
       step: number of steps done.
@@ -107,7 +107,7 @@ class State(NamedTuple):
 
 
 def start(params: Any, *, problem: Problem) -> State:
-    """The state before the first step."""
+    """State before the first step."""
     return State(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -119,7 +119,7 @@ def start(params: Any, *, problem: Problem) -> State:
 def describe(
     networks: losses.Networks, latent: Any, *, problem: Problem
 ) -> losses.Source:
-    """What the losses need to know of a batch of latents, whatever the mapper."""
+    """Source of a batch of latents: what its losses need, whatever the mapper."""
     image = problem.space.synthesize(networks.generator, latent)
     return losses.describe_source(networks, latent, image)
 
@@ -139,7 +139,7 @@ def evaluate(
       params: parameters of the mapper.
       source: the batch, as `describe` gives it.
       text: [E] normalised CLIP features of the prompt.
-      problem: what is trained.
+      problem: what is trained for.
 
     Returns:
       The weighted sum, [], and each term by name, [], with the sum as "total".
@@ -163,14 +163,14 @@ def train_step(
     problem: Problem,
     axis_name: str | None = None,
 ) -> tuple[State, dict[str, jax.Array]]:
-    """One step of one mapper.
+    """State of one mapper after one more step.
 
     Args:
       networks: generator, CLIP, and whatever else the objective asks for.
       state: the mapper before the step.
       source: the batch, as `describe` gives it; under `axis_name` a device's share.
       text: [E] normalised CLIP features of the prompt.
-      problem: what is trained and how.
+      problem: what is trained for.
       axis_name: mapped axis of the devices to average over, None for one device.
 
     Returns:
@@ -185,8 +185,9 @@ def train_step(
     gradient, terms = jax.grad(loss, has_aux=True)(state.params)
     if axis_name is not None:
         gradient, terms = lax.pmean((gradient, terms), axis_name)
-    failed = ~jnp.isfinite(optax.tree.norm(gradient) + terms["total"])
-    failed_at = jnp.where((state.failed_at < 0) & failed, state.step, state.failed_at)
+    failed_at = optimizers.first_failure(
+        state.failed_at, state.step, gradient, terms["total"]
+    )
     updates, optimizer = problem.optimizer.update(
         gradient, state.optimizer, state.params
     )
@@ -207,15 +208,15 @@ def train_together(
     problem: Problem,
     axis_name: str | None = None,
 ) -> tuple[State, dict[str, jax.Array]]:
-    """One step of M mappers on the same latents, whose images are made once.
+    """States of M mappers after a step on the same latents, whose images are made once.
 
     Args:
-      networks: as of `train_step`.
+      networks: the networks, as for `train_step`.
       state: every leaf with a leading axis of M; `jax.vmap` of `start` makes it.
       latent: [B, L, D] W+, or a tuple of [B, C] styles.
       text: [M, E] normalised CLIP features of the prompts.
-      problem: as of `train_step`.
-      axis_name: as of `train_step`.
+      problem: the problem, as for `train_step`.
+      axis_name: the mapped axis, as for `train_step`.
 
     Returns:
       State and losses, every leaf with a leading axis of M.

@@ -1,4 +1,4 @@
-"""Latent optimization: edit one latent by descending an objective.
+"""Optimization of latents: edit one latent by descending an objective.
 
 Written for a single latent; `jax.vmap` makes the batch:
 
@@ -33,7 +33,7 @@ PREPROCESSINGS = {
 
 @dataclasses.dataclass(frozen=True)
 class OptimizationConfig:
-    """How a latent is optimized; the defaults are the official script's.
+    """Settings of an optimization; the defaults are the official script's.
 
     Attributes:
       space: latent space to move in, w_plus or s (style space without toRGB).
@@ -44,8 +44,8 @@ class OptimizationConfig:
       l2_lambda: weight of the squared distance to the source latent.
       id_lambda: weight of the identity distance to the source image; needs an
         identity network.
-      clip_preprocess: how images enter CLIP: styleclip (official, not normalised) or
-        clip (as CLIP was trained).
+      clip_preprocess: input of CLIP: styleclip (official, not normalised) or clip (as
+        CLIP was trained).
       keep_best: return the iterate of the lowest loss instead of the last one.
       film_frames: number of intermediate latents to keep, evenly spaced.
     """
@@ -75,10 +75,10 @@ class OptimizationConfig:
 
 
 class Problem(NamedTuple):
-    """What is optimized and how. A variant is `official(config)._replace(...)`.
+    """Problem to optimize. A variant is `official(config)._replace(...)`.
 
     Attributes:
-      space: where the latent moves.
+      space: space that the latent moves in.
       objective: {name: (weight, loss)}.
       optimizer: any optax transformation.
       steps: number of steps.
@@ -95,7 +95,7 @@ class Problem(NamedTuple):
 
 
 def official(config: OptimizationConfig) -> Problem:
-    """The official objective, and Adam with the official learning rate."""
+    """Official problem: the objective, and Adam with the official learning rate."""
     objective: dict[str, tuple[float, losses.Loss]] = {
         "clip": (
             1.0,
@@ -119,13 +119,13 @@ def official(config: OptimizationConfig) -> Problem:
 
 
 class State(NamedTuple):
-    """An optimization under way; every leaf has a leading batch axis under vmap.
+    """State of an optimization; every leaf has a leading batch axis under vmap.
 
     Attributes:
       step: number of steps done.
       latent: current latent.
       optimizer: state of the optimizer.
-      source: where the edit started.
+      source: start of the edit.
       text: [E] normalised CLIP features of the prompt.
       best_loss: lowest total loss seen.
       best_latent: the latent that had it.
@@ -149,13 +149,13 @@ class State(NamedTuple):
 
 
 class Result(NamedTuple):
-    """A finished optimization.
+    """Result of an optimization.
 
     Attributes:
       latent: the edited latent, of the source's shape.
       image: [H, W, 3] its image.
       terms: {term: []}, its losses; "total" is the weighted sum.
-      source: where the edit started.
+      source: start of the edit.
       film: intermediate latents with a leading axis of `film_frames`.
       history: {term: [steps]}, the value before each step.
       failed_at: first step with a loss or gradient that was not finite, or -1.
@@ -173,17 +173,17 @@ class Result(NamedTuple):
 def optimize(
     networks: losses.Networks, latent: Any, text: jax.Array, *, problem: Problem
 ) -> Result:
-    """Edits one latent.
+    """Edited latent with its image and losses.
 
     Args:
       networks: generator, CLIP, and whatever else the objective asks for.
       latent: the source, of the problem's space: [L, D] W+, or for S a tuple of [C]
         (`stylegan2.to_styles` makes it from W+).
       text: [E] normalised CLIP features of the prompt.
-      problem: what to optimize and how.
+      problem: objective, optimizer and number of steps.
 
     Returns:
-      The edited latent with its image and losses.
+      The result, of one latent.
 
     Source: the paper's eq. 1; official `optimization/run_optimization.py`. The image
     is that of the returned latent, the official script's the one before the last
@@ -199,7 +199,7 @@ def optimize(
 def start(
     networks: losses.Networks, latent: Any, text: jax.Array, *, problem: Problem
 ) -> State:
-    """The state before the first step; arguments as of `optimize`."""
+    """State before the first step; arguments as of `optimize`."""
     batch = _batch(latent)
     image = problem.space.synthesize(networks.generator, batch)
     source = losses.describe_source(networks, batch, image)
@@ -223,7 +223,7 @@ def start(
 
 
 def step(networks: losses.Networks, state: State, *, problem: Problem) -> State:
-    """The state after one more step."""
+    """State after one more step."""
     # Whether a leaf may move decides what is compiled, so it must not be traced.
     movable = problem.space.movable(networks.generator)
 
@@ -234,8 +234,7 @@ def step(networks: losses.Networks, state: State, *, problem: Problem) -> State:
         state.latent, networks, state, problem
     )
     gradient = only_movable(gradient)
-    failed = ~jnp.isfinite(optax.tree.norm(gradient) + loss)
-    failed_at = jnp.where((state.failed_at < 0) & failed, state.step, state.failed_at)
+    failed_at = optimizers.first_failure(state.failed_at, state.step, gradient, loss)
     alive = failed_at < 0
 
     updates, optimizer = problem.optimizer.update(
@@ -260,7 +259,7 @@ def step(networks: losses.Networks, state: State, *, problem: Problem) -> State:
 
 
 def finish(networks: losses.Networks, state: State, *, problem: Problem) -> Result:
-    """The result of a state that has taken all its steps."""
+    """Result of a state that has taken all its steps."""
     latent = state.latent
     _, (terms, image) = _loss(latent, networks, state, problem)
     if problem.keep_best:
@@ -293,12 +292,12 @@ class Compiled(NamedTuple):
 
 
 def compiled(problem: Problem, *, sharding: jax.sharding.Sharding | None) -> Compiled:
-    """The three parts of `optimize` for batches.
+    """Parts of `optimize` for batches, jitted.
 
     Args:
-      problem: what to optimize and how.
-      sharding: of the state, None to leave it to jax. It is the same throughout, since
-        another one would compile the step again.
+      problem: objective, optimizer and number of steps.
+      sharding: sharding of the state, None to leave it to jax. It is the same
+        throughout, since another one would compile the step again.
     """
     start_one = functools.partial(start, problem=problem)
     step_one = functools.partial(step, problem=problem)
@@ -328,6 +327,7 @@ def _loss(
 
 
 def _keep_frame(film: Any, latent: Any, step: jax.Array, problem: Problem) -> Any:
+    """Film with the latent after a step in the frame of its part of the run."""
     if not problem.film_frames:
         return film
     # Frame i is overwritten until the step that ends its share of the run, so the
@@ -341,10 +341,10 @@ def _where(condition: jax.Array, tree: Any, other: Any) -> Any:
 
 
 def _batch(tree: Any) -> Any:
-    """Adds the batch axis that networks and losses expect."""
+    """The tree with the batch axis that networks and losses expect."""
     return jax.tree.map(lambda x: x[None], tree)
 
 
 def _first(tree: Any) -> Any:
-    """Takes the batch axis of one away."""
+    """The tree without its batch axis of one."""
     return jax.tree.map(lambda x: x[0], tree)

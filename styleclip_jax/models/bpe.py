@@ -1,4 +1,4 @@
-"""OpenAI CLIP's byte-level byte-pair encoding, with any number of merges."""
+"""Byte-pair encoding of CLIP: bytes merged into tokens, by any number of merges."""
 
 import dataclasses
 import functools
@@ -34,7 +34,7 @@ _WORD = regex.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
-    """A vocabulary and its merges.
+    """Tokenizer: a vocabulary and its merges.
 
     Attributes:
       bpe: splits a word into tokens.
@@ -113,7 +113,7 @@ def write(
     Args:
       bpe_gz: such as OPENAI_MERGES.
       directory: existing folder to write into.
-      num_merges: how many merges to keep, the first and so the most frequent; the
+      num_merges: number of merges to keep, the first and so the most frequent; the
         vocabulary has NUM_TOKENS_BESIDE_MERGES tokens more.
 
     Raises:
@@ -142,7 +142,7 @@ def write(
 
 @functools.cache
 def _byte_symbols() -> dict[int, str]:
-    """A visible character for each byte, in the order of the vocabulary.
+    """Visible character of each byte, in the order of the vocabulary.
 
     Bytes that print stand for themselves and come first; the others take the
     characters from U+0100 up.
@@ -154,6 +154,6 @@ def _byte_symbols() -> dict[int, str]:
 
 
 def _byte_tokens() -> list[str]:
-    """The first 512 tokens: every byte, then every byte at the end of a word."""
+    """First 512 tokens: every byte, then every byte at the end of a word."""
     symbols = _byte_symbols().values()
     return [*symbols, *(symbol + _END_OF_WORD for symbol in symbols)]

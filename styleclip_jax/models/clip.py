@@ -19,6 +19,7 @@ from styleclip_jax import checks
 from styleclip_jax.errors import UserError
 from styleclip_jax.models import bpe, param_trees
 from styleclip_jax.models.network import Network
+from styleclip_jax.ops import norms
 
 ACTIVATIONS = ("quick_gelu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu")
 
@@ -132,7 +133,7 @@ def encode_image(network: Clip, image: jax.Array) -> jax.Array:
 def encode_image_and_patches(
     network: Clip, image: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Image features as `encode_image` gives them, and what each patch holds.
+    """Image features as `encode_image` gives them, and features of the patches.
 
     Returns:
       Features [B, embed_dim], and the last layer's patches [B, P, vision_width] from
@@ -194,15 +195,10 @@ def encode_text(network: Clip, tokens: jax.Array) -> jax.Array:
     return feature.astype(jnp.float32)
 
 
-def normalize(feature: jax.Array) -> jax.Array:
-    """Features [..., D] scaled to unit length."""
-    return feature / jnp.linalg.norm(feature, axis=-1, keepdims=True)
-
-
 def logits(
     network: Clip, image_feature: jax.Array, text_feature: jax.Array
 ) -> jax.Array:
-    """exp(logit_scale) · cosine of every image with every text.
+    """Logits: exp(logit_scale) · cosine of every image with every text.
 
     Args:
       network: the CLIP.
@@ -213,7 +209,7 @@ def logits(
       [B, N], OpenAI's logits_per_image.
     """
     cosine = jnp.matmul(
-        normalize(image_feature), normalize(text_feature).T, precision="highest"
+        norms.unit(image_feature), norms.unit(text_feature).T, precision="highest"
     )
     return jnp.exp(network.params["logit_scale"]) * cosine
 
@@ -228,7 +224,7 @@ def encode_prompts(
     """
     length = network.config.context_length
     tokens = jnp.asarray(tokenize(tokenizer, prompts, context_length=length))
-    return normalize(jax.jit(encode_text)(network, tokens))
+    return norms.unit(jax.jit(encode_text)(network, tokens))
 
 
 def tokenize(
@@ -269,7 +265,7 @@ def tokenize(
 
 
 def transformers_config(config: ClipConfig) -> Any:
-    """The configuration as a `transformers.CLIPConfig`."""
+    """Configuration as a `transformers.CLIPConfig`."""
     import transformers
 
     both = {
@@ -304,7 +300,7 @@ def transformers_config(config: ClipConfig) -> Any:
 
 @functools.cache
 def _module(config: ClipConfig) -> Any:
-    """The Linen module inside FlaxCLIPModel."""
+    """Linen module inside FlaxCLIPModel."""
     import transformers
 
     return transformers.FlaxCLIPModel.module_class(
@@ -317,3 +313,6 @@ def _matmul_precision(config: ClipConfig) -> contextlib.AbstractContextManager[A
     return jax.default_matmul_precision(
         "highest" if config.dtype == "float32" else "default"
     )
+
+
+normalize = norms.unit  # Old name.

@@ -1,6 +1,4 @@
-"""Input of CLIP: images resized, and normalised as CLIP was trained or not."""
-
-from typing import Literal
+"""Input of CLIP: images resized, and normalised as in its training or not."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +12,7 @@ PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def preprocess_styleclip(network: clip.Clip, image: jax.Array) -> jax.Array:
-    """CLIP's input as the losses of StyleCLIP make it: area average, nothing else.
+    """Input of CLIP as the losses of StyleCLIP make it: area average, nothing else.
 
     Parity: generated images go into CLIP in [-1, 1], without the scaling to [0, 1] and
     the mean and standard deviation that CLIP was trained with, and without clipping.
@@ -47,7 +45,7 @@ def preprocess_styleclip(network: clip.Clip, image: jax.Array) -> jax.Array:
 
 
 def preprocess_clip(network: clip.Clip, image: jax.Array) -> jax.Array:
-    """CLIP's input as CLIP was trained with it, differentiable.
+    """Input of CLIP as in its training, differentiable.
 
     `preprocess_clip_uint8` without its rounding: it differs by at most about one level
     of 8 bits. Clipped values, as in 8-bit images, have no gradient.
@@ -72,11 +70,11 @@ def preprocess_clip(network: clip.Clip, image: jax.Array) -> jax.Array:
 
 
 def preprocess_clip_uint8(network: clip.Clip, image: jax.Array) -> jax.Array:
-    """CLIP's input from 8-bit images, bit for bit as PIL and torchvision make it.
+    """Input of CLIP from 8-bit images, bit for bit as PIL and torchvision make it.
 
     Args:
       network: the CLIP; its configuration's image_size is S.
-      image: [B, H, W, 3] uint8, such as `to_uint8` gives.
+      image: [B, H, W, 3] uint8, such as `pixels.to_uint8` gives.
 
     Returns:
       [B, S, S, 3] float32.
@@ -92,30 +90,6 @@ def preprocess_clip_uint8(network: clip.Clip, image: jax.Array) -> jax.Array:
     rows, columns = _clip_matrices(image, network.config.image_size)
     x = resampling.resize_uint8(image, rows, columns)
     return _standardize(x.astype(jnp.float32) / 255)
-
-
-def to_uint8(
-    image: jax.Array, *, rounding: Literal["torch", "tf"] = "torch"
-) -> jax.Array:
-    """8-bit image of one in [-1, 1], as the official code rounds it.
-
-    Parity: both truncate. TensorFlow's code adds half a level before, torch's does not,
-    so its images are darker by half a level on average.
-
-    Args:
-      image: float, any shape; values outside [-1, 1] are clipped.
-      rounding: "torch" for floor((x + 1) · 127.5), "tf" for floor(x · 127.5 + 128).
-
-    Returns:
-      uint8, same shape.
-
-    Raises:
-      ValueError: another rounding.
-    """
-    if rounding not in ("torch", "tf"):
-        raise ValueError(f"rounding must be torch or tf, found {rounding!r}")
-    x = image * 127.5 + 128 if rounding == "tf" else (image + 1) * 127.5
-    return jnp.clip(x, 0, 255).astype(jnp.uint8)
 
 
 def _clip_matrices(image: jax.Array, out: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""e4e encoder in Flax: aligned photo → W+ of a StyleGAN2 generator.
+"""Encoder e4e in Flax: aligned photo → W+ of a StyleGAN2 generator.
 
 Tov et al. 2021, "Designing an Encoder for StyleGAN Image Manipulation", on the feature
 pyramid of pSp (Richardson et al. 2021, "Encoding in Style"), which differs in nothing
@@ -11,7 +11,6 @@ m_i the average latent,
 import dataclasses
 import functools
 import itertools
-import math
 from typing import Any
 
 import flax.linen as nn
@@ -21,7 +20,7 @@ import numpy as np
 from jax import lax
 
 from styleclip_jax.errors import UserError
-from styleclip_jax.models import irse50, param_trees
+from styleclip_jax.models import irse50, layers, param_trees
 from styleclip_jax.models.network import Network
 from styleclip_jax.ops import resampling
 
@@ -96,7 +95,7 @@ def param_shapes(config: E4eConfig) -> dict[str, tuple[int, ...]]:
 
 
 def encode(network: Encoder, image: jax.Array) -> jax.Array:
-    """The latent of each photo, the average latent included.
+    """Latent of each photo, the average latent included.
 
     Args:
       network: the encoder.
@@ -121,7 +120,7 @@ def encode(network: Encoder, image: jax.Array) -> jax.Array:
 
 
 def _align_corners_matrix(size: int, out: int) -> np.ndarray:
-    """Bilinear interpolation that keeps the outermost pixels in place.
+    """Matrix of bilinear interpolation that keeps the outermost pixels in place.
 
     Output pixel j lies at x = j · (size − 1) / (out − 1) of the source, whose pixel i
     has the weight max(0, 1 − |x − i|) there.
@@ -146,22 +145,8 @@ def _conv(x: jax.Array, features: int, size: int, stride: int, name: str) -> jax
     return layer(x)
 
 
-class _Dense(nn.Module):
-    """Equalised dense layer: stored weights are scaled by 1 / sqrt(in)."""
-
-    features: int
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        shape = (x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.normal(1.0), shape)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        scale = 1 / math.sqrt(x.shape[-1])
-        return jnp.dot(x, kernel * scale, precision=lax.Precision.HIGHEST) + bias
-
-
 class _Head(nn.Module):
-    """A level of the pyramid [B, 2^n, 2^n, C] to a row [B, D], in n halvings."""
+    """Head: a level of the pyramid [B, 2^n, 2^n, C] to a row [B, D], in n halvings."""
 
     w_dim: int
 
@@ -170,7 +155,7 @@ class _Head(nn.Module):
         for i in range(x.shape[1].bit_length() - 1):
             x = _conv(x, self.w_dim, 3, 2, name=f"conv{i}")
             x = jnp.where(x > 0, x, _SLOPE * x)
-        return _Dense(self.w_dim, name="dense")(x[:, 0, 0])
+        return layers.Dense(self.w_dim, name="dense")(x[:, 0, 0])
 
 
 class _Encoder(nn.Module):
@@ -197,7 +182,7 @@ class _Encoder(nn.Module):
         return w_plus + w_avg
 
     def _pyramid(self, image: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Its levels, coarse to fine: each adds detail to the one before, enlarged."""
+        """Levels, coarse to fine: each adds detail to the one before, enlarged."""
         config = self.config
         body = irse50.Body(
             config.num_blocks, config.widths, config.reduction, name="body"

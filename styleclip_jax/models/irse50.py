@@ -1,4 +1,4 @@
-"""IR-SE face recognition network in Flax: face → ArcFace identity features.
+"""Face recognition by IR-SE-50 in Flax: face → ArcFace identity features.
 
 Deng et al. 2019, "ArcFace: Additive Angular Margin Loss for Deep Face Recognition",
 with squeeze-and-excitation blocks, as in StyleCLIP's `models/facial_recognition`. The
@@ -19,7 +19,7 @@ from styleclip_jax import checks
 from styleclip_jax.errors import UserError
 from styleclip_jax.models import param_trees
 from styleclip_jax.models.network import Network
-from styleclip_jax.ops import resampling
+from styleclip_jax.ops import norms, precision, resampling
 
 _BATCH_NORM_EPSILON = 1e-5
 _BATCH_NORM_MOMENTUM = 0.9
@@ -114,7 +114,7 @@ def features(network: Identity, image: jax.Array) -> jax.Array:
 
 
 def preprocess(network: Identity, image: jax.Array) -> jax.Array:
-    """The face of aligned photos, in the network's resolution.
+    """Face of aligned photos, in the network's resolution.
 
     The official code pools an image of another size adaptively to 256², crops rows 35
     to 223 and columns 32 to 220, and pools adaptively to 112². All three are linear and
@@ -156,7 +156,7 @@ def embed(network: Identity, image: jax.Array) -> jax.Array:
 
 
 def embed_in_training(network: Identity, image: jax.Array) -> Embedded:
-    """As `embed`, but batch normalisation uses the statistics of the batch.
+    """Identity features as by `embed`, but with the statistics of the batch.
 
     Running statistics move a tenth of the way to those of the batch. They carry no
     gradient, so that an optimizer's update of the returned parameters leaves them as
@@ -185,13 +185,13 @@ def _expect_image(image: jax.Array, size: int) -> None:
 
 
 def _crop_matrix(size: int, bounds: tuple[int, int], out: int) -> np.ndarray:
-    """Pooling to the frame, crop, pooling to the face: [out, size] of one axis."""
+    """Matrix [out, size] of an axis: pool to the frame, crop, pool to the face."""
     face = _pool_matrix(size, _FRAME)[slice(*bounds)]
     return (_pool_matrix(len(face), out) @ face).astype(np.float32)
 
 
 def _pool_matrix(size: int, out: int) -> np.ndarray:
-    """Adaptive average pooling as PyTorch defines it.
+    """Matrix of adaptive average pooling as PyTorch defines it.
 
     Output pixel j is the mean of the source pixels s_j ≤ i < e_j, where
 
@@ -205,11 +205,6 @@ def _pool_matrix(size: int, out: int) -> np.ndarray:
     i, j = np.arange(size), np.arange(out)[:, None]
     start, end = j * size // out, -(-(j + 1) * size // out)
     return ((start <= i) & (i < end)) / (end - start)
-
-
-def _precision(dtype: Any) -> lax.Precision:
-    # Accelerators multiply float32 in lower precision unless they are told not to.
-    return lax.Precision.HIGHEST if dtype == jnp.float32 else lax.Precision.DEFAULT
 
 
 def _prelu(x: jax.Array, slope: jax.Array) -> jax.Array:
@@ -229,7 +224,7 @@ def _conv(
         padding=size // 2,
         use_bias=False,
         dtype=x.dtype,
-        precision=_precision(x.dtype),
+        precision=precision.of(x.dtype),
         name=name,
     )
     return layer(x)
@@ -240,7 +235,7 @@ def _dense(x: jax.Array, features: int, *, name: str, use_bias: bool) -> jax.Arr
         features,
         use_bias=use_bias,
         dtype=x.dtype,
-        precision=_precision(x.dtype),
+        precision=precision.of(x.dtype),
         name=name,
     )
     return layer(x)
@@ -307,7 +302,7 @@ class _Block(nn.Module):
 
 
 class _Input(nn.Module):
-    """What stands before the blocks: image to the features of the first stage."""
+    """Layers before the blocks: image to the features of the first stage."""
 
     width: int
 
@@ -319,7 +314,7 @@ class _Input(nn.Module):
 
 
 class Body(nn.Module):
-    """The residual network without a head: image → the output of every block.
+    """Residual network without a head: image → the output of every block.
 
     Attributes: see `IrseConfig`.
     """
@@ -342,7 +337,7 @@ class Body(nn.Module):
 
 
 class _Head(nn.Module):
-    """The last feature map to identity features."""
+    """Head: the last feature map to identity features."""
 
     embed_dim: int
 
@@ -353,7 +348,7 @@ class _Head(nn.Module):
         x = _BatchNorm(name="norm1")(x.astype(jnp.float32), train)
         x = _dense(x.reshape(len(x), -1), self.embed_dim, name="dense", use_bias=True)
         x = _BatchNorm(name="norm2")(x, train)
-        return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+        return norms.unit(x)
 
 
 class _Module(nn.Module):

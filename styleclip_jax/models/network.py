@@ -1,4 +1,4 @@
-"""A network as one value: what is learned, beside what is fixed."""
+"""Network as one value: what is learned, beside what is fixed."""
 
 from typing import Any, Generic, TypeVar
 
@@ -9,7 +9,7 @@ Config = TypeVar("Config")
 
 @flax.struct.dataclass
 class Network(Generic[Config]):
-    """Parameters and the configuration that gives them meaning.
+    """Network: parameters and the configuration that gives them meaning.
 
     A pytree of the parameters alone: under `jax.jit` new parameters of the same shapes
     reuse the compiled program, while another configuration compiles another one.

@@ -1,4 +1,4 @@
-"""StyleGAN2 generator (skip architecture) in Flax: z → w, W+ → styles, styles → image.
+"""Generator of StyleGAN2 (skip architecture): z → w, W+ → styles, styles → image.
 
 Every modulated convolution scales the activations, not the weights. With style s,
 shared weight W and demodulation factor d,
@@ -23,7 +23,7 @@ from jax import lax
 
 from styleclip_jax import checks, spaces
 from styleclip_jax.errors import UserError
-from styleclip_jax.models import mapping, param_trees
+from styleclip_jax.models import layers, mapping, param_trees
 from styleclip_jax.models.network import Network
 from styleclip_jax.ops import convolutions
 
@@ -91,7 +91,7 @@ Generator = Network[GeneratorConfig]
 
 
 class Activations(NamedTuple):
-    """What the synthesis has made so far, between two layers.
+    """Activations between two layers: all that the synthesis has made so far.
 
     Attributes:
       x: [B, h, w, C] features.
@@ -193,9 +193,10 @@ def synthesize_layers(
     noise: Noise = "const",
     key: jax.Array | None = None,
 ) -> Activations:
-    """A part of `synthesize_styles`: some layers, from what the earlier ones made.
+    """Activations after some layers, from those of the earlier ones.
 
-    Whatever only changes late layers thus needs the early ones once.
+    It is a part of `synthesize_styles`: whatever only changes late layers needs the
+    early ones once.
 
     Args:
       generator: the generator.
@@ -204,11 +205,11 @@ def synthesize_layers(
       start: index in `generator.config.style_layout` of the first layer to run.
       stop: index after the last layer to run, None for all. After a toRGB layer, the
         result's `rgb` is the image at that layer's resolution.
-      noise: as of `synthesize_styles`.
-      key: as of `synthesize_styles`, and the same for every part.
+      noise: the noise, as for `synthesize_styles`.
+      key: the key, as for `synthesize_styles`, and the same for every part.
 
     Raises:
-      ValueError: as of `synthesize_styles`, or the layers do not exist, or a later
+      ValueError: as for `synthesize_styles`, or the layers do not exist, or a later
         start has no activations or a start of 0 has some.
     """
     layout = generator.config.style_layout
@@ -255,13 +256,13 @@ def _expect(name: str, array: jax.Array, shape: tuple[int, ...]) -> None:
 
 
 class _ModulatedLayer(nn.Module):
-    """What the convolutions and toRGB share: the affine layer that makes the style."""
+    """Base of the convolutions and toRGB: the affine layer that makes the style."""
 
     config: GeneratorConfig
     in_channels: int
 
     def setup(self) -> None:
-        self.affine = mapping.Dense(self.config.w_dim, self.in_channels, bias_value=1.0)
+        self.affine = layers.Dense(self.in_channels, bias_value=1.0)
 
     def style(self, w: jax.Array) -> jax.Array:
         return self.affine(w)
@@ -311,7 +312,7 @@ class _StyledConv(_ModulatedLayer):
         x = self._modulate(x, demodulation)
         if noise != "none":
             x = x + self._noise(noise, key, x)
-        return self._clamp(mapping.leaky_relu(x + self.bias.astype(x.dtype)))
+        return self._clamp(layers.leaky_relu(x + self.bias.astype(x.dtype)))
 
     def _noise(self, noise: Noise, key: jax.Array | None, x: jax.Array) -> jax.Array:
         if noise == "const":
@@ -343,7 +344,7 @@ class _ToRGB(_ModulatedLayer):
 
 
 class _Block(nn.Module):
-    """The layers of one resolution: conv0 (upsampling, from 8² up), conv1, torgb."""
+    """Layers of one resolution: conv0 (upsampling, from 8² up), conv1, torgb."""
 
     config: GeneratorConfig
     resolution: int
@@ -383,7 +384,7 @@ class _Block(nn.Module):
 
 
 class _Synthesis(nn.Module):
-    """W+ to styles, and styles to the image."""
+    """Synthesis network: W+ to styles, and styles to the image."""
 
     config: GeneratorConfig
 
@@ -433,7 +434,7 @@ class _Synthesis(nn.Module):
 
 
 class _Generator(nn.Module):
-    """The whole network; each public function of this module calls one method."""
+    """Whole network; each public function of this module calls one method."""
 
     config: GeneratorConfig
 

@@ -1,1 +1,1 @@
-"""Arithmetic of the networks: convolutions and resampling."""
+"""Arithmetic of the networks: convolutions, resampling, vectors and pixels."""

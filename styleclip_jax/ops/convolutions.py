@@ -1,4 +1,4 @@
-"""The convolutions of a generator: 1×1, 3×3, upsampling 3×3, and doubling of an image.
+"""Convolutions of a generator: 1×1, 3×3, upsampling 3×3, and doubling of an image.
 
 Each has one value and several ways to compute it. The two of 3×3 choose by shape and
 device, and their derivatives are computed in another way than they are: reverse mode
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from styleclip_jax.ops import winograd
+from styleclip_jax.ops import precision, winograd
 
 # From here on matrix products outweigh the traffic that Winograd adds: along one axis,
 # and along both.
@@ -35,7 +35,7 @@ def convolve(x: jax.Array, kernel: jax.Array, padding: Any) -> jax.Array:
 def _convolve(
     x: jax.Array, kernel: jax.Array, padding: Any, spread: int = 1
 ) -> jax.Array:
-    """With `spread` - 1 zeros inserted between pixels."""
+    """Convolution of an image with `spread` - 1 zeros inserted between pixels."""
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -43,19 +43,13 @@ def _convolve(
         padding=padding,
         lhs_dilation=(spread, spread),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=_precision(x),
+        precision=precision.of(x.dtype),
     )
-
-
-def _precision(x: jax.Array) -> lax.Precision:
-    """Accelerators multiply float32 in lower precision unless they are told not to."""
-    exact = x.dtype == jnp.float32
-    return lax.Precision.HIGHEST if exact else lax.Precision.DEFAULT
 
 
 def convolve_pixels(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """1×1 convolution of [B, H, W, I] with a kernel for each example, [B, I, O]."""
-    return jnp.einsum("bhwi,bio->bhwo", x, kernel, precision=_precision(x))
+    return jnp.einsum("bhwi,bio->bhwo", x, kernel, precision=precision.of(x.dtype))
 
 
 def kernel_power(kernel: jax.Array) -> jax.Array:
@@ -69,7 +63,7 @@ def kernel_power(kernel: jax.Array) -> jax.Array:
 
 
 def _with_tangent(tangent: _Bilinear) -> Callable[[_Bilinear], _Bilinear]:
-    """Gives f(x, kernel), linear in each, the derivatives of another form of it."""
+    """Decorator: f(x, kernel), linear in each, with derivatives of another form."""
 
     def decorate(function: _Bilinear) -> _Bilinear:
         wrapped = jax.custom_jvp(function)
@@ -174,7 +168,7 @@ def upsample_conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def upsample_rgb(x: jax.Array) -> jax.Array:
-    """Doubles [B, H, W, C] with the FIR [1, 3, 3, 1] per axis.
+    """Image [B, 2H, 2W, C] of [B, H, W, C], by the FIR [1, 3, 3, 1] per axis.
 
     Zero insertion and the FIR with a gain of 2 give, along one axis,
     y[2i] = (x[i-1] + 3 x[i]) / 4 and y[2i+1] = (3 x[i] + x[i+1]) / 4.
@@ -193,6 +187,7 @@ def _pad(x: jax.Array, axis: int, low: int, high: int) -> jax.Array:
 
 
 def _interleave(even: jax.Array, odd: jax.Array, axis: int) -> jax.Array:
+    """Array whose slices along an axis are from both in turn."""
     shape = list(even.shape)
     shape[axis] *= 2
     return jnp.stack([even, odd], axis=axis + 1).reshape(shape)

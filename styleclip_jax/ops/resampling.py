@@ -9,7 +9,7 @@ _PIL_BITS = 22
 
 
 def area_matrix(size: int, out: int) -> np.ndarray:
-    """A [out, size] that averages the area under each output pixel.
+    """Matrix [out, size] that averages the area under each output pixel.
 
     Output pixel j covers [j, j + 1)·size/out of the source, whose pixel i covers
     [i, i + 1), so A_ji = |overlap| · out/size.
@@ -24,7 +24,7 @@ def area_matrix(size: int, out: int) -> np.ndarray:
 
 
 def bicubic_matrix(size: int, out: int) -> np.ndarray:
-    """PIL's antialiased bicubic resampling.
+    """Matrix [out, size] of PIL's antialiased bicubic resampling.
 
     With r = size/out and s = max(r, 1), output pixel j takes source pixel i with weight
     k((i + ½ − (j + ½)·r) / s), rows scaled to sum 1. k is Keys' cubic with a = −½:

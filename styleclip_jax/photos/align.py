@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files
@@ -297,6 +296,8 @@ def _continue(image: np.ndarray, plan: _Plan) -> np.ndarray:
     was added, and t the largest -d / pad of all sides. Blur sets in at t = -1/3 and is
     complete at t = 0. The median colour sets in at t = 0 and is complete at t = 1.
     """
+    from scipy import ndimage
+
     left, top, right, bottom = plan.pad
     padding = ((top, bottom), (left, right), (0, 0))
     padded = np.pad(image.astype(np.float32), padding, mode="reflect")

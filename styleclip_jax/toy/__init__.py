@@ -1,1 +1,1 @@
-"""The world of drawn faces that the embedded models are trained on."""
+"""World of drawn faces that the embedded models are trained on."""

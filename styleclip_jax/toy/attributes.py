@@ -89,8 +89,8 @@ SHAPES = (
 TINTS = ("hair_color", "skin", "background", "clothes")
 SPREAD = 0.5
 
-# What cannot be seen with a value of another attribute: a bald head shows no hair
-# colour, and sunglasses hide the eyes.
+# Attributes that a value of another one hides: a bald head shows no hair colour, and
+# sunglasses hide the eyes.
 HIDDEN_BY = {
     "hair_color": ("hair_style", "bald"),
     "eyes": ("glasses", "sunglasses"),
@@ -108,13 +108,13 @@ def _slices() -> dict[str, slice]:
     return slices
 
 
-# Where each attribute's one-hot code lies in a face's vector.
+# Places of each attribute's one-hot code in a face's vector.
 SLICES = _slices()
 
 
 @dataclasses.dataclass(frozen=True)
 class Face:
-    """One face.
+    """Face of the world.
 
     Attributes:
       hair_color … clothes: values of the categorical attributes in `ATTRIBUTES`.
@@ -149,7 +149,7 @@ def index(attribute: str, value: str) -> int:
 
 
 def sample_face(rng: np.random.Generator) -> Face:
-    """A random face with the frequencies of `ATTRIBUTES`."""
+    """Random face with the frequencies of `ATTRIBUTES`."""
     values = {
         name: str(rng.choice(list(table), p=list(table.values())))
         for name, table in ATTRIBUTES.items()
@@ -160,7 +160,7 @@ def sample_face(rng: np.random.Generator) -> Face:
 
 
 def to_vector(face: Face) -> np.ndarray:
-    """[VECTOR_SIZE] float32: one-hot attributes, then shapes, then tints."""
+    """Vector [VECTOR_SIZE] float32: one-hot attributes, then shapes, then tints."""
     vector = np.zeros(VECTOR_SIZE, np.float32)
     for name in ATTRIBUTES:
         vector[SLICES[name].start + index(name, getattr(face, name))] = 1
@@ -169,7 +169,7 @@ def to_vector(face: Face) -> np.ndarray:
 
 
 def from_vector(vector: np.ndarray) -> Face:
-    """The face of a vector: the largest value of each attribute, numbers clipped."""
+    """Face of a vector: the largest value of each attribute, numbers clipped."""
     values = {
         name: list(table)[int(np.argmax(vector[SLICES[name]]))]
         for name, table in ATTRIBUTES.items()
@@ -187,7 +187,7 @@ def labels(vectors: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def shown(vectors: Any, attribute: str) -> Any:
-    """How far the attribute can be seen, [N] in [0, 1], for vectors [N, VECTOR_SIZE].
+    """Visibility of an attribute, [N] in [0, 1], for vectors [N, VECTOR_SIZE].
 
     Less where `HIDDEN_BY` names what hides it. Arrays may be numpy's or jax's.
     """
@@ -198,5 +198,5 @@ def shown(vectors: Any, attribute: str) -> Any:
 
 
 def visible(vectors: np.ndarray, attribute: str) -> np.ndarray:
-    """Whether the attribute can be seen, [N] bool, for vectors [N, VECTOR_SIZE]."""
+    """Whether an attribute can be seen, [N] bool, for vectors [N, VECTOR_SIZE]."""
     return shown(vectors, attribute) > 0.5

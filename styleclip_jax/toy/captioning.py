@@ -127,7 +127,7 @@ _TEMPLATES = (
 
 @dataclasses.dataclass(frozen=True)
 class Caption:
-    """A sentence about a face, and of which faces it is true.
+    """Caption: a sentence about a face, and the faces that it is true of.
 
     Attributes:
       text: the sentence.
@@ -139,7 +139,7 @@ class Caption:
 
 
 def caption(face: Face, rng: np.random.Generator) -> Caption:
-    """A true sentence about the face, naming up to four attributes in varied words."""
+    """Caption of a face: a true sentence on up to four attributes in varied words."""
     names = list(_MENTION_WEIGHTS)
     weights = np.array(list(_MENTION_WEIGHTS.values()))
     count = rng.choice(5, p=(0.04, 0.41, 0.3, 0.17, 0.08))

@@ -27,7 +27,7 @@ def to_pixels(x: float, y: float, size: int) -> tuple[float, float]:
 
 
 class _Canvas:
-    """Shapes in canvas coordinates, drawn onto a supersampled picture."""
+    """Canvas: shapes in its coordinates, drawn onto a supersampled picture."""
 
     def __init__(self, size: int, background: Color) -> None:
         self.size = size * _SUPERSAMPLING
@@ -82,7 +82,7 @@ def _arc(
 
 
 class _Drawing:
-    """The parts of one face, painted from back to front."""
+    """Drawing of one face, whose parts are painted from back to front."""
 
     def __init__(self, face: Face, size: int) -> None:
         shape = dict(zip(attributes.SHAPES, face.shapes, strict=True))
@@ -288,6 +288,6 @@ class _Drawing:
 
 
 def draw(face: Face, size: int) -> np.ndarray:
-    """The face's picture, [size, size, 3] uint8."""
+    """Picture of a face, [size, size, 3] uint8."""
     image = _Drawing(face, size).paint()
     return np.asarray(image.resize((size, size), Image.Resampling.BOX))

@@ -1,4 +1,4 @@
-"""The attribute judge: a small classifier of faces, and checks that need no network.
+"""Judge of attributes: a small classifier of faces, and checks without a network.
 
 The judge says which value of each attribute a picture shows. It serves tests and
 evaluation alone: no network is ever trained against it. The checks beside it look at
@@ -63,7 +63,8 @@ class _Module(nn.Module):
         ]
         self.hidden = nn.Dense(self.config.num_features)
         self.heads = {
-            name: nn.Dense(len(values)) for name, values in attributes.ATTRIBUTES.items()
+            name: nn.Dense(len(values))
+            for name, values in attributes.ATTRIBUTES.items()
         }
 
     def maps(self, image: jax.Array) -> list[jax.Array]:
@@ -124,7 +125,7 @@ def logits(network: Judge, image: jax.Array) -> dict[str, jax.Array]:
 
 
 def predict(network: Judge, image: jax.Array) -> dict[str, jax.Array]:
-    """For each attribute the index of its value, [B]; arguments as of `logits`."""
+    """Index of each attribute's value, [B]; arguments as of `logits`."""
     scores = logits(network, image)
     return {name: jnp.argmax(score, axis=1) for name, score in scores.items()}
 
@@ -139,7 +140,7 @@ def kept(
 
     Args:
       before, after: indices that `predict` found, [N] each.
-      target: the attribute that may change.
+      target: attribute that may change.
     """
     same = counted = np.zeros(len(before[target]))
     for name in attributes.ATTRIBUTES:
@@ -246,7 +247,7 @@ def is_surprised(image: np.ndarray) -> bool:
     return bool(np.mean((green < 0.5 * red) & (blue > 0.75 * green)) > 0.5)
 
 
-# What the checks can say of an attribute's value.
+# Checks by the attribute and value that they look for.
 CHECKS: dict[tuple[str, str], Callable[[np.ndarray], bool]] = {
     **{
         ("hair_color", name): functools.partial(

@@ -72,7 +72,7 @@ class Space(NamedTuple):
       movable: (generator) → for each leaf of a latent, whether it may move.
     """
 
-    synthesize: Callable[[stylegan2.Generator, Any], jax.Array]
+    synthesize: Callable[[stylegan2.Generator, Any], spaces.Image]
     movable: Callable[[stylegan2.Generator], Any]
 
 
@@ -89,7 +89,7 @@ SPACES = {
 
 
 @jax.jit
-def render(generator: stylegan2.Generator, latent: Any) -> jax.Array:
+def render(generator: stylegan2.Generator, latent: Any) -> spaces.Image:
     """Images [B, H, W, 3] of W+ [B, L, D], or of a tuple of styles [B, C]; jitted."""
     space = "s" if isinstance(latent, tuple) else "w_plus"
     return SPACES[space].synthesize(generator, latent)

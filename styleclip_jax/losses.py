@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from styleclip_jax import spaces
 from styleclip_jax.models import clip, clip_input, irse50
 from styleclip_jax.models.clip import Clip
 from styleclip_jax.models.irse50 import Identity
@@ -48,8 +49,8 @@ class Source(NamedTuple):
     """
 
     latent: Any
-    image: jax.Array
-    identity: jax.Array | None
+    image: spaces.Image
+    identity: spaces.Feature | None
 
 
 class Edit(NamedTuple):
@@ -62,13 +63,13 @@ class Edit(NamedTuple):
       text: [B, E] normalised CLIP features of each example's prompt.
     """
 
-    image: jax.Array
+    image: spaces.Image
     latent: Any
     source: Source
-    text: jax.Array
+    text: spaces.Feature
 
 
-Loss = Callable[[Networks, Edit], jax.Array]
+Loss = Callable[[Networks, Edit], spaces.PerExample]
 Objective = Mapping[str, tuple[float, Loss]]
 
 
@@ -77,7 +78,7 @@ def clip_distance(
     edit: Edit,
     *,
     preprocess: Callable[..., jax.Array] = clip_input.preprocess_styleclip,
-) -> jax.Array:
+) -> spaces.PerExample:
     """1 − logits / 100 between image and text, [B].
 
     Args:
@@ -96,7 +97,7 @@ def clip_distance(
     return 1 - jnp.exp(networks.clip.params["logit_scale"]) * cosine / 100
 
 
-def latent_l2(networks: Networks, edit: Edit) -> jax.Array:
+def latent_l2(networks: Networks, edit: Edit) -> spaces.PerExample:
     """Sum of squared differences between the edited and the source latent, [B].
 
     Source: `l2_loss` of the official optimization, a sum over the whole latent (over
@@ -106,7 +107,7 @@ def latent_l2(networks: Networks, edit: Edit) -> jax.Array:
     return _latent_squares(edit, jnp.sum)
 
 
-def latent_mean_squares(networks: Networks, edit: Edit) -> jax.Array:
+def latent_mean_squares(networks: Networks, edit: Edit) -> spaces.PerExample:
     """Mean of squared differences between the edited and the source latent, [B].
 
     In S the sum over style vectors of the mean of each.
@@ -118,7 +119,7 @@ def latent_mean_squares(networks: Networks, edit: Edit) -> jax.Array:
     return _latent_squares(edit, jnp.mean)
 
 
-def identity_distance(networks: Networks, edit: Edit) -> jax.Array:
+def identity_distance(networks: Networks, edit: Edit) -> spaces.PerExample:
     """1 − ⟨R(source), R(image)⟩, [B], with R the face features.
 
     Raises:
@@ -132,7 +133,7 @@ def identity_distance(networks: Networks, edit: Edit) -> jax.Array:
     return 1 - jnp.sum(features * edit.source.identity, axis=-1)
 
 
-def pixel_distance(networks: Networks, edit: Edit) -> jax.Array:
+def pixel_distance(networks: Networks, edit: Edit) -> spaces.PerExample:
     """Mean absolute plus mean squared difference to the source image, [B].
 
     The squares pull large errors in, the absolute values do not let go of small ones.
@@ -143,7 +144,7 @@ def pixel_distance(networks: Networks, edit: Edit) -> jax.Array:
     return jnp.mean(error, axis=(1, 2, 3))
 
 
-def describe_source(networks: Networks, latent: Any, image: jax.Array) -> Source:
+def describe_source(networks: Networks, latent: Any, image: spaces.Image) -> Source:
     """Source of edits, for losses, of a batch of latents and their images."""
     identity = None
     if networks.identity is not None:
@@ -153,14 +154,14 @@ def describe_source(networks: Networks, latent: Any, image: jax.Array) -> Source
 
 def evaluate(
     objective: Objective, networks: Networks, edit: Edit
-) -> tuple[jax.Array, dict[str, jax.Array]]:
+) -> tuple[spaces.PerExample, dict[str, spaces.PerExample]]:
     """Weighted sum of an objective, [B], and each term before its weight, [B]."""
     terms = {name: loss(networks, edit) for name, (_, loss) in objective.items()}
     total = sum(objective[name][0] * term for name, term in terms.items())
     return jnp.asarray(total), terms
 
 
-def _latent_squares(edit: Edit, reduce: Callable[..., jax.Array]) -> jax.Array:
+def _latent_squares(edit: Edit, reduce: Callable[..., jax.Array]) -> spaces.PerExample:
     """Squared differences to the source latent, reduced for each vector and added."""
 
     def squares(latent: jax.Array, source: jax.Array) -> jax.Array:

@@ -10,10 +10,25 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Integer, UInt8
 
-# One style vector per layer, [B, channels] each, in official order. A tuple because
-# JAX sorts the keys of dicts, which would put b1024 before b4.
-Styles = tuple[jax.Array, ...]
+# Types of arrays, whose shapes tests check; they cost nothing at run time.
+Z = Float[Array, "*batch z_dim"]
+W = Float[Array, "*batch w_dim"]
+WPlus = Float[Array, "*batch rows w_dim"]
+StyleVector = Float[Array, "*batch _"]
+# One style vector per layer in official order. A tuple because JAX sorts the keys of
+# dicts, which would put b1024 before b4.
+Styles = tuple[StyleVector, ...]
+FlatStyles = Float[Array, "*batch channels"]
+# Images in [-1, 1], those of 8 bits, and square ones that go into a network.
+Image = Float[Array, "batch height width 3"]
+Pixels = UInt8[Array, "batch height width 3"]
+Square = Float[Array, "batch size size 3"]
+Tokens = Integer[Array, "batch length"]
+Feature = Float[Array, "batch feature"]
+# Value of a loss or a metric for each example.
+PerExample = Float[Array, " batch"]
 
 
 class StyleLayer(NamedTuple):
@@ -61,17 +76,17 @@ def style_layout(channels: Sequence[int]) -> tuple[StyleLayer, ...]:
     return tuple(layers)
 
 
-def broadcast_w(w: jax.Array, rows: int) -> jax.Array:
+def broadcast_w(w: W, rows: int) -> WPlus:
     """W+ [..., rows, D] whose rows all are w [..., D]."""
     return jnp.repeat(w[..., None, :], rows, axis=-2)
 
 
 def truncate(
-    w_plus: jax.Array,
+    w_plus: WPlus,
     w_avg: jax.Array,
     truncation_psi: float | jax.Array,
     cutoff: int | None = None,
-) -> jax.Array:
+) -> WPlus:
     """Latents pulled towards the average: w_avg + psi · (w − w_avg).
 
     Args:
@@ -93,12 +108,12 @@ def truncate(
     return jnp.where(kept, w_plus, truncated)
 
 
-def flatten_styles(styles: Styles) -> jax.Array:
+def flatten_styles(styles: Styles) -> FlatStyles:
     """Flat form [..., ΣC_i] of style vectors [..., C_i], used in files."""
     return jnp.concatenate(styles, axis=-1)
 
 
-def unflatten_styles(flat: jax.Array, layout: Sequence[StyleLayer]) -> Styles:
+def unflatten_styles(flat: FlatStyles, layout: Sequence[StyleLayer]) -> Styles:
     """Style vectors of the flat form [..., ΣC_i]; undoes `flatten_styles`.
 
     Raises:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from styleclip_jax import checks
+from styleclip_jax import checks, spaces
 from styleclip_jax.errors import UserError
 from styleclip_jax.models import bpe, param_trees
 from styleclip_jax.models.network import Network
@@ -113,7 +113,7 @@ def param_shapes(config: ClipConfig) -> dict[str, tuple[int, ...]]:
     return param_trees.shapes_of(init, config)
 
 
-def encode_image(network: Clip, image: jax.Array) -> jax.Array:
+def encode_image(network: Clip, image: spaces.Square) -> spaces.Feature:
     """Image features, not normalised.
 
     Args:
@@ -131,8 +131,8 @@ def encode_image(network: Clip, image: jax.Array) -> jax.Array:
 
 
 def encode_image_and_patches(
-    network: Clip, image: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+    network: Clip, image: spaces.Square
+) -> tuple[spaces.Feature, jax.Array]:
     """Image features as `encode_image` gives them, and features of the patches.
 
     Returns:
@@ -160,7 +160,7 @@ def encode_image_and_patches(
     return feature.astype(jnp.float32), patches.astype(jnp.float32)
 
 
-def encode_text(network: Clip, tokens: jax.Array) -> jax.Array:
+def encode_text(network: Clip, tokens: spaces.Tokens) -> spaces.Feature:
     """Text features, not normalised.
 
     Args:
@@ -196,7 +196,7 @@ def encode_text(network: Clip, tokens: jax.Array) -> jax.Array:
 
 
 def logits(
-    network: Clip, image_feature: jax.Array, text_feature: jax.Array
+    network: Clip, image_feature: spaces.Feature, text_feature: spaces.Feature
 ) -> jax.Array:
     """Logits: exp(logit_scale) · cosine of every image with every text.
 
@@ -216,7 +216,7 @@ def logits(
 
 def encode_prompts(
     network: Clip, tokenizer: bpe.Tokenizer, prompts: Sequence[str]
-) -> jax.Array:
+) -> spaces.Feature:
     """Normalised features [B, embed_dim] of prompts.
 
     Raises:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from styleclip_jax import spaces
 from styleclip_jax.models import clip
 from styleclip_jax.ops import resampling
 
@@ -11,7 +12,7 @@ PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-def preprocess_styleclip(network: clip.Clip, image: jax.Array) -> jax.Array:
+def preprocess_styleclip(network: clip.Clip, image: spaces.Image) -> spaces.Square:
     """Input of CLIP as the losses of StyleCLIP make it: area average, nothing else.
 
     Parity: generated images go into CLIP in [-1, 1], without the scaling to [0, 1] and
@@ -44,7 +45,7 @@ def preprocess_styleclip(network: clip.Clip, image: jax.Array) -> jax.Array:
     return resampling.resize_columns(resampling.resize_rows(image, matrix), matrix)
 
 
-def preprocess_clip(network: clip.Clip, image: jax.Array) -> jax.Array:
+def preprocess_clip(network: clip.Clip, image: spaces.Image) -> spaces.Square:
     """Input of CLIP as in its training, differentiable.
 
     `preprocess_clip_uint8` without its rounding: it differs by at most about one level
@@ -69,7 +70,7 @@ def preprocess_clip(network: clip.Clip, image: jax.Array) -> jax.Array:
     return _standardize((x + 1) / 2)
 
 
-def preprocess_clip_uint8(network: clip.Clip, image: jax.Array) -> jax.Array:
+def preprocess_clip_uint8(network: clip.Clip, image: spaces.Pixels) -> spaces.Square:
     """Input of CLIP from 8-bit images, bit for bit as PIL and torchvision make it.
 
     Args:

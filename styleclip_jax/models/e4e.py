@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from styleclip_jax import spaces
 from styleclip_jax.errors import UserError
 from styleclip_jax.models import irse50, layers, param_trees
 from styleclip_jax.models.network import Network
@@ -94,7 +95,7 @@ def param_shapes(config: E4eConfig) -> dict[str, tuple[int, ...]]:
     return param_trees.shapes_of(init, config)
 
 
-def encode(network: Encoder, image: jax.Array) -> jax.Array:
+def encode(network: Encoder, image: spaces.Square) -> spaces.WPlus:
     """Latent of each photo, the average latent included.
 
     Args:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from styleclip_jax import checks
+from styleclip_jax import checks, spaces
 from styleclip_jax.errors import UserError
 from styleclip_jax.models import param_trees
 from styleclip_jax.models.network import Network
@@ -81,7 +81,7 @@ class Embedded(NamedTuple):
       params: the parameters with updated running statistics, otherwise unchanged.
     """
 
-    features: jax.Array
+    features: spaces.Feature
     params: Any
 
 
@@ -97,7 +97,7 @@ def param_shapes(config: IrseConfig) -> dict[str, tuple[int, ...]]:
     return param_trees.shapes_of(init, config)
 
 
-def features(network: Identity, image: jax.Array) -> jax.Array:
+def features(network: Identity, image: spaces.Image) -> spaces.Feature:
     """Identity features of aligned photos: `embed` of `preprocess`.
 
     Args:
@@ -113,7 +113,7 @@ def features(network: Identity, image: jax.Array) -> jax.Array:
     return embed(network, preprocess(network, image))
 
 
-def preprocess(network: Identity, image: jax.Array) -> jax.Array:
+def preprocess(network: Identity, image: spaces.Image) -> spaces.Square:
     """Face of aligned photos, in the network's resolution.
 
     The official code pools an image of another size adaptively to 256², crops rows 35
@@ -138,7 +138,7 @@ def preprocess(network: Identity, image: jax.Array) -> jax.Array:
     return resampling.resize_columns(resampling.resize_rows(image, rows), columns)
 
 
-def embed(network: Identity, image: jax.Array) -> jax.Array:
+def embed(network: Identity, image: spaces.Square) -> spaces.Feature:
     """Identity features of faces that are already cropped.
 
     Args:
@@ -155,7 +155,7 @@ def embed(network: Identity, image: jax.Array) -> jax.Array:
     return _apply(network, image)
 
 
-def embed_in_training(network: Identity, image: jax.Array) -> Embedded:
+def embed_in_training(network: Identity, image: spaces.Square) -> Embedded:
     """Identity features as by `embed`, but with the statistics of the batch.
 
     Running statistics move a tenth of the way to those of the batch. They carry no
@@ -167,7 +167,7 @@ def embed_in_training(network: Identity, image: jax.Array) -> Embedded:
     return Embedded(found, updated["params"])
 
 
-def feature_maps(network: Identity, image: jax.Array) -> tuple[jax.Array, ...]:
+def feature_maps(network: Identity, image: spaces.Image) -> tuple[jax.Array, ...]:
     """Output [B, h, w, C] of every block of the body, for images of any size."""
     return _apply(network, image, method=_Module.feature_maps)
 

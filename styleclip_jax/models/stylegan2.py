@@ -99,7 +99,7 @@ class Activations(NamedTuple):
     """
 
     x: jax.Array
-    rgb: jax.Array | None
+    rgb: spaces.Image | None
 
 
 def init(key: jax.Array, config: GeneratorConfig) -> Any:
@@ -115,9 +115,9 @@ def param_shapes(config: GeneratorConfig) -> dict[str, tuple[int, ...]]:
 
 def map_latents(
     generator: Generator,
-    z: jax.Array,
+    z: spaces.Z,
     label: jax.Array | None = None,
-) -> jax.Array:
+) -> spaces.W:
     """w of each z, without truncation.
 
     Args:
@@ -141,7 +141,7 @@ def map_latents(
     return _apply(generator, _Generator.map_latents, z, label)
 
 
-def to_styles(generator: Generator, w_plus: jax.Array) -> spaces.Styles:
+def to_styles(generator: Generator, w_plus: spaces.WPlus) -> spaces.Styles:
     """Style vectors of W+ latents [B, L, D]: the layers' affine outputs, in order.
 
     The vectors of toRGB layers are those before stylegan2-ada-pytorch's factor of
@@ -161,7 +161,7 @@ def synthesize_styles(
     *,
     noise: Noise = "const",
     key: jax.Array | None = None,
-) -> jax.Array:
+) -> spaces.Image:
     """Images of style vectors.
 
     Args:
@@ -234,11 +234,11 @@ def synthesize_layers(
 
 def synthesize(
     generator: Generator,
-    w_plus: jax.Array,
+    w_plus: spaces.WPlus,
     *,
     noise: Noise = "const",
     key: jax.Array | None = None,
-) -> jax.Array:
+) -> spaces.Image:
     """Images of W+ latents [B, L, D]; see `synthesize_styles`."""
     styles = to_styles(generator, w_plus)
     return synthesize_styles(generator, styles, noise=noise, key=key)

@@ -1,14 +1,15 @@
 """The paper's tables and figures, with tiny networks."""
 
 import pathlib
+from types import SimpleNamespace
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from examples.paper import __main__
+import styleclip_jax as sc
+from examples.paper import __main__, paper_tables
 from styleclip_jax import loading
 from styleclip_jax.io import checkpoints
 from styleclip_jax.methods import mapper
@@ -85,7 +86,7 @@ def test_all_tables_and_figures_are_made_and_kept(run: Program, tmp_path) -> Non
     for method in ("optimization", "mapper", "direction"):
         (row,) = (x for x in rows if x.startswith(f"| {method} |"))
         assert any(unit in row for unit in (" ms ", " s ", " min ")), row
-    assert __main__.tables.describe_device() in (folder / "table1.md").read_text()
+    assert paper_tables.describe_device() in (folder / "table1.md").read_text()
     # One face's edit of the other prompt has no mapper.
     table2 = (folder / "table2.md").read_text()
     assert "| dog | " in table2
@@ -101,29 +102,29 @@ def test_all_tables_and_figures_are_made_and_kept(run: Program, tmp_path) -> Non
         assert (folder / name).stat().st_mtime_ns == time
 
 
-def test_similarity_is_that_of_the_steps(models: dict[str, str]) -> None:
+def test_similarity_is_that_of_the_steps(
+    models: dict[str, str], tmp_path: pathlib.Path
+) -> None:
     config = mapper.MapperConfig(levels=("coarse",), w_dim=12, num_layers=1)
     network = tiny.mapper_network(config)
-    w_plus = tiny.w_plus(3)
-    setup: Any = _Faces(w_plus, {"dog": network})
-    row = __main__.tables.table2(setup).splitlines()[-1]
-    delta = jax.jit(mapper.apply, static_argnames="config")(
-        network.params, w_plus, config=config
+    session = sc.load(**models, quiet=True)
+    loading.save_mapper(
+        tmp_path / "dog",
+        network.params,
+        config,
+        prompt="dog",
+        **session.models.fingerprints("generator", "clip"),
+        training={},
     )
-    flat = np.asarray(delta).reshape(3, -1)
+    faces = session.read(np.asarray(tiny.w_plus(3)))
+    found: Any = SimpleNamespace(
+        session=session, faces=faces, mappers={"dog": session.mapping(tmp_path / "dog")}
+    )
+    row = paper_tables.table2(found).splitlines()[-1]
+    flat = np.asarray(mapper.apply(network, tiny.w_plus(3))).reshape(3, -1)
     flat = flat / np.linalg.norm(flat, axis=1, keepdims=True)
     cosines = (flat @ flat.T)[np.triu_indices(3, k=1)]
     assert row == f"| dog | {cosines.mean():.3f} | {cosines.std():.3f} |"
-
-
-class _Faces:
-    """What Table 2 needs of a setup."""
-
-    def __init__(self, w_plus: jax.Array, networks: dict[str, Any]) -> None:
-        self.w_plus, self.mappers = w_plus, networks
-
-    def face(self, index: int) -> jax.Array:
-        return self.w_plus[index : index + 1]
 
 
 @pytest.mark.parametrize(

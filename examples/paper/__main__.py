@@ -38,7 +38,7 @@ MAKERS: dict[str, Callable[[Setup], Image.Image | str]] = {
 }
 _MODELS = ("generator", "clip", "identity", "class_", "templates")
 
-VALUES = flags.FlagValues()
+VALUES = program.Values()
 program.define(Models, VALUES, _MODELS)
 program.define(SourceRequest, VALUES)
 program.define(Content, VALUES)
@@ -53,12 +53,12 @@ flags.DEFINE_string(
 )
 
 
-def main(values: flags.FlagValues) -> None:
+def main(values: program.Values) -> None:
     """Makes each table and figure that is not there yet."""
     _carry_out(_parse(values))
 
 
-def _parse(values: flags.FlagValues) -> Request:
+def _parse(values: program.Values) -> Request:
     """The request of the flags.
 
     Raises:

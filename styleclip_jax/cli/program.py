@@ -24,6 +24,9 @@ from styleclip_jax.errors import UserError
 
 Config = TypeVar("Config")
 
+# Flags of a program and their values.
+Values = flags.FlagValues
+
 EXIT_FAILED_ITEMS = 1
 EXIT_USER_ERROR = 2
 # Exit code as of a program that SIGPIPE ends.

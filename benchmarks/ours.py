@@ -24,8 +24,9 @@ from styleclip_jax.methods import (
     mapper_training,
     optimization,
 )
-from styleclip_jax.models import bpe, clip, clip_input, irse50, param_trees, stylegan2
+from styleclip_jax.models import bpe, clip, irse50, param_trees, stylegan2
 from styleclip_jax.models.network import Network
+from styleclip_jax.ops import pixels
 
 # Rows of the Jacobian per turn.
 JACOBIAN_ROWS = 4
@@ -174,7 +175,7 @@ def apply_direction(ours: Ours, turns: worker.Turns) -> None:
             lambda s: s + worker.ALPHA * worker.direction(s.shape), styles
         )
         image = stylegan2.synthesize_styles(generator, moved)
-        return clip_input.to_uint8(image, rounding="torch")
+        return pixels.to_uint8(image, rounding="torch")
 
     _repeat(turns, edit, ours.generator, ours.styles)
 

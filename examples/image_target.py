@@ -12,13 +12,14 @@ import examples
 import styleclip_jax
 from styleclip_jax.io import images
 from styleclip_jax.models import clip, clip_input
+from styleclip_jax.ops import norms
 
 
 @jax.jit
 def encode(network, image):
     """Normalised features [B, E], with the same preprocessing as in the loss."""
     image = clip_input.preprocess_styleclip(network, image)
-    return clip.normalize(clip.encode_image(network, image))
+    return norms.unit(clip.encode_image(network, image))
 
 
 def edit(session, faces, target, **settings):

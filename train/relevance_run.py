@@ -25,6 +25,7 @@ from styleclip_jax.errors import UserError
 from styleclip_jax.io import files
 from styleclip_jax.methods import channel_relevance, global_directions
 from styleclip_jax.methods.channel_relevance import RelevanceConfig
+from styleclip_jax.ops import norms
 from styleclip_jax.progress import Report, ignore
 
 # Channels whose result is kept together. The layers before them are computed once per
@@ -138,8 +139,8 @@ class Mean:
 
     def result(self) -> Measured:
         """Relevance, and how fast the mean came to it."""
-        rows = unit(self.state["total"])
-        cosines = np.sum(unit(self.state["earlier"]) * rows, axis=-1)
+        rows = norms.unit_on_host(self.state["total"])
+        cosines = np.sum(norms.unit_on_host(self.state["earlier"]) * rows, axis=-1)
         return Measured(rows, cosines, self.state["lower"])
 
 
@@ -406,11 +407,5 @@ class _Jacobian:
         axis = 2 if self._by_rows else 1
         whole = np.concatenate([np.asarray(x) for x in found], axis=axis)
         if self._by_rows:
-            return unit(whole[:, group.channels, :embed_dim])
-        return unit(whole[:, : len(passes)])
-
-
-def unit(x: np.ndarray) -> np.ndarray:
-    """`norms.unit_by_rsqrt` on the host."""
-    length = np.linalg.norm(x, axis=-1, keepdims=True)
-    return np.where(length > 0, x / np.where(length > 0, length, 1), 0)
+            return norms.unit_on_host(whole[:, group.channels, :embed_dim])
+        return norms.unit_on_host(whole[:, : len(passes)])

@@ -175,6 +175,7 @@ def shorten(name: str, arguments: list[str], networks: dict[str, str]) -> list[s
     return [f"--{flag}={x}" if x else f"--{flag}" for flag, x in short.items()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_commands_run(
     path: pathlib.Path,
@@ -213,6 +214,7 @@ def test_every_kind_of_file_is_described() -> None:
     assert {*kinds} == __main__.KINDS.keys()
 
 
+@pytest.mark.slow
 def test_python_examples_run_as_they_stand(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -144,7 +144,7 @@ def test_sheet_has_a_row_for_each_number_of_channels(
     assert two.height > 1.5 * one.height
 
 
-@pytest.mark.parametrize("space", ["w_plus", "s"])
+@pytest.mark.parametrize("space", ["w_plus", pytest.param("s", marks=pytest.mark.slow)])
 def test_optimization_is_the_official_one(room: Room, face: Faces, space: str) -> None:
     settings, start = edits.Settings(4, 0.05, 0.01), face
     if space == "s":
@@ -174,6 +174,7 @@ def test_mapper_edits_in_w_plus_alone(room: Room, face: Faces) -> None:
         edits.map_face(room, face, "a dog", 0.01)
 
 
+@pytest.mark.slow
 def test_photo_becomes_a_face(room: Room, tmp_path: pathlib.Path) -> None:
     photo = np.zeros((40, 64, 3), np.uint8)
     photo[:, 12:52] = (200, 120, 90)

@@ -103,6 +103,7 @@ def change(driver: webdriver.Chrome, name: str, act: Callable[[], Any]) -> None:
     wait(driver, lambda: picture(driver, name) not in (None, before))
 
 
+@pytest.mark.slow
 def test_sliders_and_uploads_change_the_picture(
     browser: webdriver.Chrome, tmp_path: pathlib.Path
 ) -> None:
@@ -132,6 +133,7 @@ def test_sliders_and_uploads_change_the_picture(
     change(browser, "before", lambda: upload.send_keys(str(tmp_path / "me.png")))
 
 
+@pytest.mark.slow
 def test_what_is_no_photo_is_said_on_the_page(
     browser: webdriver.Chrome, tmp_path: pathlib.Path
 ) -> None:
@@ -144,6 +146,7 @@ def test_what_is_no_photo_is_said_on_the_page(
     assert str(tmp_path) not in find(browser, "body").text
 
 
+@pytest.mark.slow
 def test_edit_is_saved(browser: webdriver.Chrome, tmp_path: pathlib.Path) -> None:
     find(browser, "#save").click()
     links = wait(

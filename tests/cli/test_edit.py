@@ -13,7 +13,7 @@ from tests import tiny
 from tests.programs import Program
 
 
-@pytest.mark.parametrize("space", ["w_plus", "s"])
+@pytest.mark.parametrize("space", ["w_plus", pytest.param("s", marks=pytest.mark.slow)])
 def test_edit_writes_everything_that_it_promises(
     run: Program, tmp_path, space: str
 ) -> None:
@@ -47,6 +47,7 @@ def test_edit_writes_everything_that_it_promises(
         assert code == 0
 
 
+@pytest.mark.slow
 def test_other_flags_are_refused_by_name(run: Program) -> None:
     assert run(edit, seeds="0-1")[0] == 0
     code, _, err = run(edit, seeds="0-1", l2_lambda=0.5)
@@ -56,6 +57,7 @@ def test_other_flags_are_refused_by_name(run: Program) -> None:
     assert run(edit, seeds="0-1", batch_size=1)[0] == 0
 
 
+@pytest.mark.slow
 def test_nan_latent_is_reported_and_the_rest_is_done(run: Program, tmp_path) -> None:
     w_plus = np.array(tiny.w_plus(3))
     w_plus[1] = np.nan
@@ -69,6 +71,7 @@ def test_nan_latent_is_reported_and_the_rest_is_done(run: Program, tmp_path) -> 
     assert (tmp_path / "out" / "grid.png").exists()
 
 
+@pytest.mark.slow
 def test_free_generation_starts_at_the_average(run: Program, tmp_path) -> None:
     code, *_ = run(edit, mode="free_generation")
     assert code == 0

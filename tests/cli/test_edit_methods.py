@@ -105,6 +105,7 @@ def test_direction_needs_no_file(run: Program, tmp_path: pathlib.Path) -> None:
     assert np.count_nonzero(change) == 5
 
 
+@pytest.mark.slow
 def test_mapper_edits_as_the_library_does(
     run: Program,
     models: dict[str, str],
@@ -227,6 +228,7 @@ def test_bad_input_gets_one_line_and_leaves_nothing(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_edited_faces_return_into_their_photos(
     run: Program,
     tmp_path: pathlib.Path,

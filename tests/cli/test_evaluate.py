@@ -205,6 +205,7 @@ def shown(flat: np.ndarray) -> jax.Array:
     return jnp.clip(latents.render(tiny.generator(), styles), -1, 1)
 
 
+@pytest.mark.slow
 def test_metrics_are_those_of_the_library(
     run: Program, directed: str, models: dict[str, str], tmp_path
 ) -> None:
@@ -248,6 +249,7 @@ def test_another_clip_is_not_the_one_that_was_optimised(
     assert "flatters" not in out
 
 
+@pytest.mark.slow
 def test_judge_finds_targets_in_edits_and_not_in_random_steps(
     run: Program, tmp_path
 ) -> None:

@@ -26,6 +26,7 @@ def edited_by_program(folder: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
     return np.array(latent_files.read_array(path)), np.stack(pictures)
 
 
+@pytest.mark.slow
 def test_exported_edit_runs_by_itself(
     run: Program,
     direction: dict[str, Any],
@@ -56,7 +57,9 @@ def test_exported_edit_runs_by_itself(
     assert "--export: expected one edit" in err
 
 
-@pytest.mark.parametrize("method", ["optimization", "mapper"])
+@pytest.mark.parametrize(
+    "method", [pytest.param("optimization", marks=pytest.mark.slow), "mapper"]
+)
 def test_exported_edit_takes_its_weights_from_beside(
     run: Program,
     tmp_path: pathlib.Path,

@@ -88,6 +88,7 @@ def finished(
     return outdir
 
 
+@pytest.mark.slow
 def test_program_writes_everything_that_it_promises(
     folder: pathlib.Path, finished: pathlib.Path
 ) -> None:
@@ -113,6 +114,7 @@ def test_program_writes_everything_that_it_promises(
         assert {"index", "pixel", "clip", "l2", "total", "seconds"} <= line.keys()
 
 
+@pytest.mark.slow
 def test_unusable_photos_are_listed_at_the_end_each_time(
     models: dict[str, str],
     folder: pathlib.Path,
@@ -134,6 +136,7 @@ def test_unusable_photos_are_listed_at_the_end_each_time(
         assert reason in found[0]
 
 
+@pytest.mark.slow
 def test_killed_run_goes_on_where_it_stopped(
     models: dict[str, str],
     folder: pathlib.Path,
@@ -165,6 +168,7 @@ def test_killed_run_goes_on_where_it_stopped(
         assert a.read_bytes() == b.read_bytes(), name
 
 
+@pytest.mark.slow
 def test_other_flags_and_other_photos_are_refused(
     models: dict[str, str],
     folder: pathlib.Path,
@@ -190,6 +194,7 @@ def inverted() -> optimization.Result:
     return jax.jit(jax.vmap(run, in_axes=(None, 0)))(networks, photos)
 
 
+@pytest.mark.slow
 def test_faces_whose_loss_is_not_finite_are_named(
     models: dict[str, str],
     folder: pathlib.Path,
@@ -218,6 +223,7 @@ def landmarks(scale: float, x: float, y: float) -> np.ndarray:
     return scale * points + (x, y)
 
 
+@pytest.mark.slow
 def test_faces_are_cropped_by_their_landmarks(
     models: dict[str, str],
     folder: pathlib.Path,
@@ -266,6 +272,7 @@ def test_faces_are_cropped_by_their_landmarks(
     np.testing.assert_allclose(both, [align.quad(small), align.quad(large)])
 
 
+@pytest.mark.slow
 def test_the_encoders_own_generator_is_the_default(
     models: dict[str, str], tmp_path: pathlib.Path
 ) -> None:

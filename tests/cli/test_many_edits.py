@@ -38,6 +38,7 @@ def launch(options: dict[str, Any], cache: pathlib.Path) -> subprocess.Popen[str
     )
 
 
+@pytest.mark.slow
 def test_four_devices_two_processes_and_a_kill_end_the_same(
     run: Program,
     direction: dict[str, Any],
@@ -77,6 +78,7 @@ def test_four_devices_two_processes_and_a_kill_end_the_same(
     assert programs.hashes(tmp_path / "killed") == expected
 
 
+@pytest.mark.slow
 def test_several_prompts_equal_single_ones_and_compile_nothing_new(
     run: Program,
     models: dict[str, str],

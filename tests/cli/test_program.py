@@ -9,6 +9,7 @@ import pytest
 from styleclip_jax.cli import generate, program
 
 
+@pytest.mark.slow
 def test_program_runs_from_the_command_line(models: dict[str, str], tmp_path) -> None:
     """Once as a process: the entry point, the exit code and nothing but our words."""
 

@@ -72,6 +72,7 @@ def test_samples_are_those_of_the_program(
     assert faces.names == ("seed 3", "seed 5")
 
 
+@pytest.mark.slow
 def test_a_saved_edit_is_what_the_program_writes(
     session: sc.Session,
     faces: sc.Faces,
@@ -148,6 +149,7 @@ def test_a_batch_run_goes_on_and_is_measured(
     }
 
 
+@pytest.mark.slow
 def test_several_prompts_are_edits_side_by_side(
     session: sc.Session, faces: sc.Faces, tmp_path: pathlib.Path
 ) -> None:
@@ -174,6 +176,7 @@ def test_latents_of_files_and_arrays_are_read(
         session.read(np.zeros((2, 3), np.float32))
 
 
+@pytest.mark.slow
 def test_photos_become_faces(session: sc.Session, tmp_path: pathlib.Path) -> None:
     Image.fromarray(np.full((32, 32, 3), 120, np.uint8)).save(tmp_path / "me.png")
     faces = session.invert(tmp_path / "me.png", align=False, w_steps=2, refine_steps=2)
@@ -231,6 +234,7 @@ def test_directions_of_a_class_conditional_generator_are_estimated(
     assert (tmp_path / "out" / "edited.npz").is_file()
 
 
+@pytest.mark.slow
 def test_networks_are_values_of_jax(session: sc.Session, faces: sc.Faces) -> None:
     gradient = jax.grad(
         lambda network: stylegan2.synthesize(network, faces.latent).sum()

@@ -57,6 +57,7 @@ def test_examples_are_short_and_use_public_names(path: pathlib.Path) -> None:
     assert callable(importlib.import_module(f"examples.{path.stem}").main)
 
 
+@pytest.mark.slow
 def test_directional_loss_turns_the_step(session: sc.Session, faces: sc.Faces) -> None:
     made = directional_loss.edit(
         session, faces, "a cat", neutral="a dog", weight=10.0, **SETTINGS
@@ -68,6 +69,7 @@ def test_directional_loss_turns_the_step(session: sc.Session, faces: sc.Faces) -
     assert (made.terms["directional"] < history[:, 0] - 0.1).all()
 
 
+@pytest.mark.slow
 def test_several_clips_have_equal_say(session: sc.Session, faces: sc.Faces) -> None:
     one, words = session.clip, session.tokenizer
     other = one.replace(params=jax.tree.map(lambda x: x * 1.3, one.params))
@@ -97,6 +99,7 @@ def test_several_clips_have_equal_say(session: sc.Session, faces: sc.Faces) -> N
     np.testing.assert_allclose(both, (alone[0] + alone[1]) / 2, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_image_target_is_approached(session: sc.Session, faces: sc.Faces) -> None:
     target = tiny.image(1, 8)
     made = image_target.edit(session, faces, target, **SETTINGS)
@@ -113,6 +116,7 @@ def test_image_target_is_approached(session: sc.Session, faces: sc.Faces) -> Non
     np.testing.assert_allclose(found, 0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_masked_edit_leaves_the_rest_alone(
     session: sc.Session, faces: sc.Faces
 ) -> None:

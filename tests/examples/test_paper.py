@@ -66,6 +66,7 @@ def run(
     return call
 
 
+@pytest.mark.slow
 def test_all_tables_and_figures_are_made_and_kept(run: Program, tmp_path) -> None:
     code, out, err = run()
     assert code == 0, err
@@ -102,6 +103,7 @@ def test_all_tables_and_figures_are_made_and_kept(run: Program, tmp_path) -> Non
         assert (folder / name).stat().st_mtime_ns == time
 
 
+@pytest.mark.slow
 def test_similarity_is_that_of_the_steps(
     models: dict[str, str], tmp_path: pathlib.Path
 ) -> None:

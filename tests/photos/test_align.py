@@ -371,7 +371,7 @@ def test_landmark_files_that_cannot_be_read_are_named(tmp_path: pathlib.Path) ->
 def test_a_missing_detector_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dlib", None)
     align._dlib.cache_clear()
-    with pytest.raises(UserError, match=r"styleclip-jax\[align\].*--landmarks"):
+    with pytest.raises(UserError, match=r"styleclip-jax\[align\].*landmarks"):
         align.detect(smooth_photo(64, 64))
 
 

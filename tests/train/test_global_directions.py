@@ -122,6 +122,7 @@ def test_four_devices_and_interruptions_change_nothing(
         assert found.tobytes() == expected.tobytes()
 
 
+@pytest.mark.slow
 def test_exact_rows_are_those_of_the_method(
     networks: losses.Networks, tmp_path: pathlib.Path
 ) -> None:
@@ -149,6 +150,7 @@ def test_exact_rows_are_those_of_the_method(
     np.testing.assert_allclose(found, expected(networks), atol=2e-5)
 
 
+@pytest.mark.slow
 def test_program_writes_reports_and_compares(
     run: Program, tmp_path: pathlib.Path
 ) -> None:
@@ -181,6 +183,7 @@ def test_program_writes_reports_and_compares(
     assert "is of a run with --num_samples=3, found 2" in err
 
 
+@pytest.mark.slow
 def test_interrupted_program_ends_in_the_same_bytes(
     run: Program, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,6 +208,7 @@ def test_interrupted_program_ends_in_the_same_bytes(
     assert path.read_bytes() == whole.read_bytes()
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_channels(
     run: Program, models: dict[str, str], tmp_path: pathlib.Path
 ) -> None:
@@ -252,6 +256,7 @@ def test_two_processes_share_the_channels(
     assert not (tmp_path / "out.safetensors.partial").exists()
 
 
+@pytest.mark.slow
 def test_lower_resolution_reports_its_cosine(
     networks: losses.Networks, tmp_path: pathlib.Path
 ) -> None:

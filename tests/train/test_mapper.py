@@ -103,6 +103,7 @@ def finished(
     return workdir
 
 
+@pytest.mark.slow
 def test_run_writes_everything_that_it_promises(
     models: dict[str, str], finished: pathlib.Path
 ) -> None:
@@ -137,6 +138,7 @@ def test_run_writes_everything_that_it_promises(
     assert training["step"] == 4 * (1 + int(np.argmin(validation)))
 
 
+@pytest.mark.slow
 def test_a_mapper_for_another_generator_is_refused(
     finished: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
@@ -158,6 +160,7 @@ def test_a_mapper_for_another_generator_is_refused(
         loading.load_mapper(finished / "best" / "a-cat", tmp_path / "other", wider)
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_a_run_goes_on_to_the_same_result(
     models: dict[str, str], finished: pathlib.Path, tmp_path: pathlib.Path, capsys: Any
 ) -> None:
@@ -191,6 +194,7 @@ def read_whole_lines(workdir: pathlib.Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.rpartition("\n")[0].splitlines()]
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(
     models: dict[str, str], finished: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
@@ -207,6 +211,7 @@ def test_two_processes_train_as_one(
     assert (tmp_path / "last" / "a-dog" / "config.json").exists()
 
 
+@pytest.mark.slow
 def test_the_number_of_devices_does_not_matter(networks: losses.Networks) -> None:
     config = mapper.of_generator(tiny.GENERATOR)
     training = mapper_training.TrainingConfig(id_lambda=0.0, learning_rate=5.0)
@@ -234,6 +239,7 @@ def test_the_number_of_devices_does_not_matter(networks: losses.Networks) -> Non
         np.testing.assert_allclose(curve, curves[0], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_ends_the_run_with_step_and_checkpoint(
     models: dict[str, str], tmp_path: pathlib.Path, capsys: Any
 ) -> None:
@@ -297,6 +303,7 @@ def test_refusals_are_one_line(
     assert not pathlib.Path("new").exists()
 
 
+@pytest.mark.slow
 def test_a_workdir_of_another_run_is_refused_by_the_difference(
     models: dict[str, str], finished: pathlib.Path, capsys: Any
 ) -> None:

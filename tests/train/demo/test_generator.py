@@ -7,26 +7,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from styleclip_jax import loading
+from styleclip_jax.editing.session import Session
 from styleclip_jax.models import stylegan2
 from styleclip_jax.models.network import Network
 from styleclip_jax.ops import convolutions
 from styleclip_jax.toy import attributes, judge
 from tests import tiny
 from train.demo import (
-    common,
     convolution,
     generator_stage,
-    report_stage,
 )
 
 
 @pytest.mark.slow
 def test_samples_are_as_varied_as_drawings():
-    generator = loading.load_generator()
-    latents = report_stage.sample_latents(generator, 300, seed=0, truncation_psi=1.0)
-    network = judge.load()
-    images = common.render(generator, latents)
+    network, session = judge.load(), Session()
+    z = jax.random.normal(jax.random.key(0), (300, session.generator.config.z_dim))
+    faces = session.read(z, space="z", truncation_psi=1.0)
+    images = np.clip(faces.images, -1, 1)
     scores = judge.logits(network, images)
     sunglasses = attributes.index("glasses", "sunglasses")
     seen = {"eyes": np.argmax(scores["glasses"], axis=1) != sunglasses}

@@ -14,7 +14,7 @@ once.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from styleclip_jax.version import __version__
 
 if TYPE_CHECKING:
     from styleclip_jax import (
@@ -58,6 +58,7 @@ __all__ = [
     "Networks",
     "Session",
     "UserError",
+    "__version__",
     "batch",
     "evaluation",
     "latents",

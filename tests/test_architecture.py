@@ -19,7 +19,7 @@ FRONT_DOOR = "styleclip_jax"
 # The floors of the house, lowest first: files and folders of styleclip_jax, and the two
 # packages on top. A module imports from floors below its own, and from its own folder.
 FLOORS = (
-    {"errors"},
+    {"errors", "version"},
     {"checks"},
     {"progress"},
     {"spaces", "optimizers"},

@@ -8,9 +8,9 @@ from typing import Any
 
 import jax
 
-import styleclip_jax
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files
+from styleclip_jax.version import __version__
 
 _PACKAGES = ("jax", "flax", "optax", "transformers", "numpy")
 
@@ -54,7 +54,7 @@ def begin(
         )
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     versions |= {
-        "styleclip_jax": styleclip_jax.__version__,
+        "styleclip_jax": __version__,
         "python": platform.python_version(),
     }
     device = jax.devices()[0]

@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 import jax
 from absl import flags
 
-import styleclip_jax
 from styleclip_jax.cli import allocator
 from styleclip_jax.errors import UserError
+from styleclip_jax.version import __version__
 
 Config = TypeVar("Config")
 
@@ -194,7 +194,7 @@ def answer(argv: Sequence[str], document: str, values: flags.FlagValues) -> bool
         return True
     if "--version" in argv:
         name = document.partition(":")[0].removeprefix("python -m ")
-        print(f"{name} {styleclip_jax.__version__}")
+        print(f"{name} {__version__}")
         return True
     return False
 

@@ -236,8 +236,8 @@ def test_directions_of_a_class_conditional_generator_are_estimated(
 
 @pytest.mark.slow
 def test_networks_are_values_of_jax(session: sc.Session, faces: sc.Faces) -> None:
-    gradient = jax.grad(
-        lambda network: stylegan2.synthesize(network, faces.latent).sum()
+    gradient = jax.jit(
+        jax.grad(lambda network: stylegan2.synthesize(network, faces.latent).sum())
     )(session.generator)
     assert isinstance(gradient, sc.Network)
     assert jax.tree.structure(gradient) == jax.tree.structure(session.generator)

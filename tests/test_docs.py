@@ -215,13 +215,14 @@ def test_every_kind_of_file_is_described() -> None:
 
 
 @pytest.mark.slow
-def test_python_examples_run_as_they_stand(
+def test_python_examples_run_with_fewer_steps(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     variables: dict[str, Any] = {}
     for code in blocks((programs.REPOSITORY / "README.md").read_text(), "python"):
-        exec(compile(code, "README.md", "exec"), variables)
+        short = re.sub(r"steps=\d+", "steps=4", code)
+        exec(compile(short, "README.md", "exec"), variables)
     assert variables["edit"].images.shape == (4, 64, 64, 3)
     assert (tmp_path / "outputs" / "smile" / "edited.npy").is_file()
     assert (tmp_path / "outputs" / "many" / "edited.npz").is_file()

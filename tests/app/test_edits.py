@@ -128,6 +128,7 @@ def test_relevance_is_measured_once_for_a_pair(
     assert [target for _, target in asked] == ["cat", "fox", "cow", "fox"]
 
 
+@pytest.mark.slow
 def test_relevance_needs_no_file(room: Room) -> None:
     bare, done = dataclasses.replace(room, relevance=None, num_samples=2), []
     found = edits.measure(bare, "dog", "cat", done.append)
@@ -144,7 +145,8 @@ def test_sheet_has_a_row_for_each_number_of_channels(
     assert two.height > 1.5 * one.height
 
 
-@pytest.mark.parametrize("space", ["w_plus", pytest.param("s", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("space", ["w_plus", "s"])
 def test_optimization_is_the_official_one(room: Room, face: Faces, space: str) -> None:
     settings, start = edits.Settings(4, 0.05, 0.01), face
     if space == "s":

@@ -85,6 +85,7 @@ def test_direction_makes_every_pair_of_strength_and_threshold(
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.slow
 def test_direction_needs_no_file(run: Program, tmp_path: pathlib.Path) -> None:
     (tmp_path / "templates.txt").write_text("a {}\n")
     code, out, _ = run(

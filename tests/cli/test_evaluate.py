@@ -236,6 +236,7 @@ def test_metrics_are_those_of_the_library(
         )
 
 
+@pytest.mark.slow
 def test_another_clip_is_not_the_one_that_was_optimised(
     run: Program, optimized: str, models: dict[str, str], tmp_path
 ) -> None:
@@ -372,6 +373,7 @@ def test_mapper_similarity_is_table_2(
     assert f"| prompt 1 | {expected.mean[1]:.3f} |" in out
 
 
+@pytest.mark.slow
 def test_images_are_classified_by_text(
     run: Program, models: dict[str, str], tmp_path
 ) -> None:

@@ -207,6 +207,7 @@ def test_what_is_named_is_read_at_once(models: dict[str, str]) -> None:
     assert isinstance(error.value, ValueError)
 
 
+@pytest.mark.slow
 def test_directions_of_a_class_conditional_generator_are_estimated(
     names: dict[str, str], tmp_path: pathlib.Path
 ) -> None:

@@ -139,7 +139,11 @@ def test_similarity_is_that_of_the_steps(
         ({"num_channels": "0"}, "--num_channels: expected whole numbers from 1"),
         ({"num_channels": "1.5"}, "found 1.5"),
         ({"prompts": "a,,b"}, "--prompts: expected texts"),
-        ({"num_channels": "1000", "figures": "figure6"}, "figure6: num_channels"),
+        pytest.param(
+            {"num_channels": "1000", "figures": "figure6"},
+            "figure6: num_channels",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_bad_input_gets_one_line(run: Program, changes, expected, tmp_path) -> None:

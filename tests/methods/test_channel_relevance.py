@@ -35,6 +35,7 @@ def official_samples() -> estimation.Samples:
     )
 
 
+@pytest.mark.slow
 def test_official_statistics() -> None:
     case = golden_data.Case("global_direction/single_channel")
     layout = golden_networks.of_directions().generator.config.style_layout
@@ -281,6 +282,7 @@ def test_settings_refuse(settings: dict[str, Any]) -> None:
         RelevanceConfig(**settings)
 
 
+@pytest.mark.slow
 def test_official_edit_of_measured_relevance() -> None:
     case = golden_data.Case("global_direction/single_channel")
     layout = golden_networks.of_directions().generator.config.style_layout

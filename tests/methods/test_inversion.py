@@ -34,6 +34,7 @@ def result() -> optimization.Result:
     return jax.jit(jax.vmap(run, in_axes=(None, 0)))(networks, known()[1])
 
 
+@pytest.mark.slow
 def test_photos_are_approached_and_each_gets_its_own_latent() -> None:
     found = result()
     _, photos = known()
@@ -49,6 +50,7 @@ def test_photos_are_approached_and_each_gets_its_own_latent() -> None:
     assert jnp.abs(found.latent[0] - found.latent[1]).max() > 0.1
 
 
+@pytest.mark.slow
 def test_terms_are_what_they_say(networks: losses.Networks) -> None:
     found, (_, photos) = result(), known()
     difference = np.abs(found.image - photos)

@@ -20,7 +20,7 @@ KINDS = [
     "levels_no_fine",
     "single",
     "stylespace",
-    "full_stylespace",
+    pytest.param("full_stylespace", marks=pytest.mark.slow),
 ]
 CHANNELS = (5, 4, 3)
 apply = jax.jit(mapper.apply)

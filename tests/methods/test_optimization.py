@@ -138,6 +138,7 @@ def test_broken_latents_leave_the_others_alone(networks: losses.Networks) -> Non
     assert jnp.isfinite(result.latent).all()
 
 
+@pytest.mark.slow
 def test_nan_latent_is_reported(networks: losses.Networks) -> None:
     w_plus = tiny.w_plus(COUNT).at[0].set(jnp.nan)
     result = official_program()(networks, w_plus, tiny.text_features(COUNT))
@@ -160,6 +161,7 @@ def test_keep_best_returns_the_lowest_loss(networks: losses.Networks) -> None:
     assert (best.terms["total"] < last.terms["total"]).any()
 
 
+@pytest.mark.slow
 def test_film_ends_with_the_last_latent(networks: losses.Networks) -> None:
     w_plus, text = tiny.w_plus(COUNT), tiny.text_features(COUNT)
     result = official_program()(networks, w_plus, text)

@@ -67,6 +67,7 @@ def test_gradient_is_the_slope_and_stops_at_the_average_latent() -> None:
     assert of_params["body"]["input"]["conv"]["kernel"].any()
 
 
+@pytest.mark.slow
 def test_batch_equals_its_examples_under_vmap() -> None:
     @jax.jit
     @functools.partial(jax.vmap, in_axes=(None, 0))

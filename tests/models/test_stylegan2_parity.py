@@ -20,11 +20,6 @@ ROSINALITY = ["converted", "training_checkpoint"]
 ADA = ["conditional", "tf_legacy"]
 
 
-def all_but_first_slow(names: list[str]) -> list[Any]:
-    """Parameters of a test, of which the first is also run in a hurry."""
-    return [names[0], *(pytest.param(x, marks=pytest.mark.slow) for x in names[1:])]
-
-
 @functools.cache
 def load(name: str) -> tuple[golden_data.Case, Network]:
     case = golden_data.Case(name)
@@ -55,7 +50,9 @@ def render_styles(network: Network, styles: spaces.Styles) -> np.ndarray:
     return to_nchw(jitted(stylegan2.synthesize_styles, network)(styles))
 
 
-@pytest.mark.parametrize("name", all_but_first_slow(ROSINALITY))
+@pytest.mark.parametrize(
+    "name", [ROSINALITY[0], pytest.param(ROSINALITY[1], marks=pytest.mark.slow)]
+)
 def test_rosinality_images_and_styles(name: str) -> None:
     case, network = load(f"stylegan2_rosinality/{name}")
     params, config = network.params, network.config
@@ -142,7 +139,8 @@ def test_rosinality_gradients_under_jit(name: str, remat: bool) -> None:
         case.check(f"grad_style_{i:02d}", gradient)
 
 
-@pytest.mark.parametrize("name", all_but_first_slow(ADA))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ADA)
 def test_ada_images_styles_and_gradients(name: str) -> None:
     case, network = load(f"stylegan2_ada_pkl/{name}")
     params, config = network.params, network.config

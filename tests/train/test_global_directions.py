@@ -96,7 +96,9 @@ def measure(
     )
 
 
-@pytest.mark.parametrize("method", ["exact", "jacobian"])
+@pytest.mark.parametrize(
+    "method", ["exact", pytest.param("jacobian", marks=pytest.mark.slow)]
+)
 def test_four_devices_and_interruptions_change_nothing(
     networks: losses.Networks, tmp_path: pathlib.Path, method: str
 ) -> None:

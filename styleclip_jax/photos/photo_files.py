@@ -73,6 +73,9 @@ def read(path: files.Path) -> np.ndarray:
             return _read(path)
     except Image.DecompressionBombError as error:
         raise UserError(f"{path}: too large a photo, scale it down ({error})") from None
+    except UserError:
+        # It is a ValueError as well, and says already what is wrong.
+        raise
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise UserError(
             f"{path}: not a readable photo, expected JPEG, PNG, WebP, TIFF, BMP, GIF "

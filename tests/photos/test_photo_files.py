@@ -245,3 +245,11 @@ def test_find_says_what_is_missing(tmp_path: pathlib.Path) -> None:
         photo_files.find([str(tmp_path)])
     with pytest.raises(UserError, match="expected photos"):
         photo_files.find([])
+
+
+def test_a_photo_that_is_too_small_is_said_to_be_so(tmp_path: pathlib.Path) -> None:
+    Image.new("RGB", (8, 20)).save(tmp_path / "small.png")
+    line = r"small\.png: expected a photo of at least 16×16 pixels, found 8×20$"
+    with pytest.raises(UserError, match=line) as caught:
+        photo_files.read(tmp_path / "small.png")
+    assert "not a readable photo" not in str(caught.value)

@@ -77,13 +77,13 @@ def _read_network(
     conversion: Conversion, directory: pathlib.Path
 ) -> tuple[Mapping[str, Any], Any]:
     shapes = {name: tensor.shape for name, tensor in conversion.tensors.items()}
-    params, config = checkpoints.load_network(
+    network = checkpoints.load_network(
         directory,
         kind=conversion.kind,
         config_type=type(conversion.config),
         param_shapes=lambda _: shapes,
     )
-    return param_trees.flatten(params), config
+    return param_trees.flatten(network.params), network.config
 
 
 def _write_clip(

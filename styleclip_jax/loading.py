@@ -332,10 +332,9 @@ def _load(
     directory: files.Path, kind: str, config_type: type, module: ModuleType
 ) -> Network:
     """A network of a kind, whose module knows the shapes of its parameters."""
-    params, config = checkpoints.load_network(
+    return checkpoints.load_network(
         directory,
         kind=kind,
         config_type=config_type,
         param_shapes=module.param_shapes,
     )
-    return Network(jax.tree.map(jnp.asarray, params), config)

@@ -22,8 +22,8 @@ from styleclip_jax.app import edits
 from styleclip_jax.app.edits import Edited, Room
 from styleclip_jax.editing.faces import Faces
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import images
 from styleclip_jax.methods.global_directions import TextRelevance, automatic_beta
+from styleclip_jax.ops import pixels
 
 _TITLE = "StyleCLIP"
 _MAX_ALPHA = 10.0
@@ -421,7 +421,7 @@ def _mapper_tab(room: Room) -> dict[str, Any]:
 
 def _figure(caption: str, face: Faces) -> str:
     """Figure inside the page itself, which is sooner there than a file would be."""
-    image = images.to_uint8(face.images[0])
+    image = pixels.to_uint8(face.images[0])
     kind = "png" if len(image) <= _MAX_PNG else "jpeg"
     content = io.BytesIO()
     Image.fromarray(image).save(content, kind, quality=92)

@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from styleclip_jax import parallel, progress
@@ -30,6 +29,7 @@ from styleclip_jax.batch.journal import Journal
 from styleclip_jax.batch.source import LatentSource
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files, images
+from styleclip_jax.ops import pixels
 
 AUTO = "auto"
 
@@ -373,10 +373,8 @@ def _shrink(task: Task, outcome: Outcome) -> Outcome:
     return outcome._replace(image=_to_uint8(outcome.image))
 
 
-@jax.jit
-def _to_uint8(image: jax.Array) -> jax.Array:
-    """Images in 8 bits, as by `images.to_uint8`, on the devices."""
-    return jnp.clip(jnp.rint((image + 1) * 127.5), 0, 255).astype(jnp.uint8)
+# Images in 8 bits, on the devices.
+_to_uint8 = jax.jit(pixels.to_uint8)
 
 
 def _marker(process: Any) -> str:

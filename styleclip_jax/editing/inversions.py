@@ -22,6 +22,7 @@ from styleclip_jax.loading import Models
 from styleclip_jax.methods import optimization
 from styleclip_jax.methods.inversion import InversionConfig
 from styleclip_jax.models.network import Network
+from styleclip_jax.ops import pixels
 from styleclip_jax.photos import crops, pasting, photo_files
 from styleclip_jax.progress import Listener, Report
 
@@ -261,7 +262,7 @@ def _lines(
 
 def _levels(image: np.ndarray, target: np.ndarray) -> float:
     """Mean absolute difference of two images as 8-bit images, from 0 to 255."""
-    a, b = (images.to_uint8(x).astype(int) for x in (image, target))
+    a, b = (pixels.to_uint8(x).astype(int) for x in (image, target))
     return float(np.abs(a - b).mean())
 
 

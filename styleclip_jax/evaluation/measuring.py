@@ -14,7 +14,7 @@ from styleclip_jax.errors import UserError
 from styleclip_jax.evaluation import edit_sets, metrics
 from styleclip_jax.models import clip, clip_input, irse50
 from styleclip_jax.models.network import Network
-from styleclip_jax.toy import judge, world
+from styleclip_jax.toy import attributes, judge
 
 # Largest number of steps that are compared with each other in pairs.
 MAX_PAIRED = 1024
@@ -28,7 +28,7 @@ class Target:
     """Target of a set of edits, a value of an attribute in the embedded world.
 
     Attributes:
-      attribute: one of `world.ATTRIBUTES`.
+      attribute: one of `attributes.ATTRIBUTES`.
       value: one of the attribute's values.
     """
 
@@ -41,7 +41,7 @@ class Target:
     @property
     def index(self) -> int:
         """Index of the value among those of its attribute."""
-        return list(world.ATTRIBUTES[self.attribute]).index(self.value)
+        return attributes.index(self.attribute, self.value)
 
 
 def parse_target(text: str) -> Target | None:
@@ -53,16 +53,16 @@ def parse_target(text: str) -> Target | None:
     if not text.strip():
         return None
     attribute, _, value = text.strip().partition(":")
-    if attribute not in world.ATTRIBUTES:
+    if attribute not in attributes.ATTRIBUTES:
         raise UserError(
             f"target: expected ATTRIBUTE:VALUE with one of "
-            f"{', '.join(world.ATTRIBUTES)}, found {text!r}",
+            f"{', '.join(attributes.ATTRIBUTES)}, found {text!r}",
             field="target",
         )
-    if value not in world.ATTRIBUTES[attribute]:
+    if value not in attributes.ATTRIBUTES[attribute]:
         raise UserError(
             f"target: expected {attribute}: with one of "
-            f"{', '.join(world.ATTRIBUTES[attribute])}, found {value!r}",
+            f"{', '.join(attributes.ATTRIBUTES[attribute])}, found {value!r}",
             field="target",
         )
     return Target(attribute, value)

@@ -14,6 +14,7 @@ import numpy as np
 from jax import lax
 
 from styleclip_jax.models import clip
+from styleclip_jax.ops import norms
 
 # Wang et al. 2003: weights of the scales, the window, and the constants for [0, 1].
 _SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -55,11 +56,11 @@ def directional_similarity(
 
     Source: Gal et al. 2021 (StyleGAN-NADA), eq. 2, there as a loss.
     """
-    image_step = clip.normalize(edited_image) - clip.normalize(source_image)
-    text_step = clip.normalize(target_text) - clip.normalize(neutral_text)
+    image_step = norms.unit(edited_image) - norms.unit(source_image)
+    text_step = norms.unit(target_text) - norms.unit(neutral_text)
     squares = jnp.sum(jnp.square(image_step), axis=-1)
     length = jnp.sqrt(jnp.maximum(squares, min_length**2))
-    return jnp.sum(image_step * _unit(text_step), axis=-1) / length
+    return jnp.sum(image_step * norms.unit_by_rsqrt(text_step), axis=-1) / length
 
 
 def identity_similarity(source: jax.Array, edited: jax.Array) -> jax.Array:
@@ -204,9 +205,7 @@ def direction_consistency(delta: jax.Array) -> Consistency:
 
     Source: the paper's Table 2.
     """
-    first, second = np.triu_indices(delta.shape[0], k=1)
-    unit = _unit(delta)
-    cosine = jnp.matmul(unit, unit.T, precision="highest")[first, second]
+    cosine = norms.pair_cosines(norms.unit_by_rsqrt(delta))
     return Consistency(cosine.mean(), cosine.std())
 
 
@@ -244,13 +243,7 @@ def bootstrap_interval(
 
 
 def _cosine(a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.sum(_unit(a) * _unit(b), axis=-1)
-
-
-def _unit(x: jax.Array) -> jax.Array:
-    """Vectors scaled to length 1, with a gradient; zero stays zero."""
-    squares = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
-    return jnp.where(squares > 0, x * lax.rsqrt(jnp.where(squares > 0, squares, 1)), 0)
+    return jnp.sum(norms.unit_by_rsqrt(a) * norms.unit_by_rsqrt(b), axis=-1)
 
 
 def _power(x: jax.Array, exponent: float) -> jax.Array:

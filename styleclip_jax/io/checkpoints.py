@@ -9,12 +9,14 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files, tensor_files
 from styleclip_jax.models import param_trees
+from styleclip_jax.models.network import Network
 
 Config = TypeVar("Config")
 
@@ -61,7 +63,7 @@ def load_network(
     kind: str,
     config_type: type[Config],
     param_shapes: Callable[[Config], param_trees.Shapes],
-) -> tuple[dict[str, Any], Config]:
+) -> Network[Config]:
     """Reads a model directory.
 
     Args:
@@ -71,7 +73,7 @@ def load_network(
       param_shapes: shape of every parameter by flat name, given the configuration.
 
     Returns:
-      The nested parameter tree, float32, and the configuration.
+      The network, with float32 parameters on the default device.
 
     Raises:
       UserError: no such folder, another kind, a broken file, or tensors that do not
@@ -88,8 +90,8 @@ def load_network(
     path = directory / "model.safetensors"
     tensors = tensor_files.read(path).tensors
     check_tensors(path, tensors, param_shapes(config))
-    params = {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
-    return param_trees.unflatten(params), config
+    params = {name: jnp.asarray(x, jnp.float32) for name, x in tensors.items()}
+    return Network(param_trees.unflatten(params), config)
 
 
 def fingerprint(directory: files.Path) -> str:

@@ -142,6 +142,3 @@ def _fit(image: np.ndarray, cell: int) -> Image.Image:
     smaller = cell < picture.width
     filter_ = Image.Resampling.LANCZOS if smaller else Image.Resampling.NEAREST
     return picture.resize((cell, cell), filter_)
-
-
-to_uint8 = pixels.to_uint8  # Old name.

@@ -313,6 +313,3 @@ def _matmul_precision(config: ClipConfig) -> contextlib.AbstractContextManager[A
     return jax.default_matmul_precision(
         "highest" if config.dtype == "float32" else "default"
     )
-
-
-normalize = norms.unit  # Old name.

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from styleclip_jax.errors import UserError
+from styleclip_jax.ops import pixels
 from styleclip_jax.photos import align, photo_files
 from styleclip_jax.progress import ignore
 
@@ -192,19 +193,14 @@ def cut(
     else:
         target = align.crop(photo, quad, resolution)
     if not encoded_size:
-        return Crops(to_float(target), None)
+        return Crops(pixels.to_float(target), None)
     if quad is None:
         encoded = resize(photo, encoded_size, Image.Resampling.BILINEAR)
     else:
         encoded = align.crop(photo, quad, encoded_size, supersampling=1)
-    return Crops(to_float(target), to_float(encoded))
+    return Crops(pixels.to_float(target), pixels.to_float(encoded))
 
 
 def resize(photo: np.ndarray, size: int, filter_: Image.Resampling) -> np.ndarray:
     """Resizes a photo [H, W, 3] uint8 to [size, size, 3] uint8."""
     return np.asarray(Image.fromarray(photo).resize((size, size), filter_))
-
-
-def to_float(crop: np.ndarray) -> np.ndarray:
-    """Converts uint8 to float32 in [-1, 1]."""
-    return crop.astype(np.float32) / 127.5 - 1

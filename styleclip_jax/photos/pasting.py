@@ -7,7 +7,8 @@ import numpy as np
 from PIL import Image
 
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import files, images
+from styleclip_jax.io import files
+from styleclip_jax.ops import pixels
 from styleclip_jax.photos import align, photo_files
 
 # File of faces that styleclip-invert writes beside its latents.
@@ -48,6 +49,6 @@ def read_faces(latents: str | None, count: int) -> list[dict[str, Any]]:
 def paste(path: files.Path, face: dict[str, Any], image: np.ndarray) -> None:
     """Writes the photo of a face with the edited image [H, W, 3] in [-1, 1] in it."""
     photo = photo_files.read(pathlib.Path(face["file"]))
-    edited = align.paste(photo, images.to_uint8(image), np.array(face["quad"]))
+    edited = align.paste(photo, pixels.to_uint8(image), np.array(face["quad"]))
     with files.new_file(path) as temporary:
         Image.fromarray(edited).save(temporary)

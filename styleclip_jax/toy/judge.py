@@ -102,13 +102,12 @@ def load(directory: files.Path | None = None) -> Judge:
     Raises:
       UserError: the directory holds no valid one.
     """
-    params, config = checkpoints.load_network(
+    return checkpoints.load_network(
         directory or _ASSETS / "judge",
         kind=KIND,
         config_type=JudgeConfig,
         param_shapes=param_shapes,
     )
-    return Judge(jax.tree.map(jnp.asarray, params), config)
 
 
 def logits(network: Judge, image: jax.Array) -> dict[str, jax.Array]:

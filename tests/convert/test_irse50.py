@@ -39,14 +39,14 @@ def test_converted_file_is_read_back(
     network, out = load(), tmp_path / "identity"
     assert __main__.main(["convert", str(PATH), f"--output={out}"]) == 0
     assert "legacy file, irse50" in capsys.readouterr().out
-    params, config = checkpoints.load_network(
+    found = checkpoints.load_network(
         out,
         kind="irse50",
         config_type=irse50.IrseConfig,
         param_shapes=irse50.param_shapes,
     )
-    assert config == network.config
-    jax.tree.map(np.testing.assert_array_equal, params, network.params)
+    assert found.config == network.config
+    jax.tree.map(np.testing.assert_array_equal, found.params, network.params)
 
 
 def test_all_differences_of_a_file_stand_in_one_message() -> None:

@@ -55,23 +55,23 @@ def test_converted_checkpoint_and_its_decoder_are_read_back(
     out = capsys.readouterr().out
     assert "zip file, mapper" in out
     assert "generator: stylegan2" in out
-    params, config = checkpoints.load_network(
+    found = checkpoints.load_network(
         tmp_path / "m",
         kind=mapper.KIND,
         config_type=mapper.MapperConfig,
         param_shapes=mapper.param_shapes,
     )
     expected = convert_mapper.convert(torch_files.read(folder / "init_mapper.pt"))
-    assert config == expected.config
-    assert_same(params, expected.tensors)
-    decoder, generator_config = checkpoints.load_network(
+    assert found.config == expected.config
+    assert_same(found.params, expected.tensors)
+    decoder = checkpoints.load_network(
         tmp_path / "m" / "generator",
         kind="stylegan2",
         config_type=stylegan2.GeneratorConfig,
         param_shapes=stylegan2.param_shapes,
     )
-    mapper.check_generator(config, generator_config)
-    assert_same(decoder, expected.parts["generator"].tensors)
+    mapper.check_generator(found.config, decoder.config)
+    assert_same(decoder.params, expected.parts["generator"].tensors)
 
 
 def test_options_and_tensors_that_disagree_are_refused() -> None:

@@ -56,15 +56,15 @@ def test_program_writes_a_model_directory(tmp_path, capsys, path):
     out = capsys.readouterr().out
     assert f"resolution: {CONFIGS[path].resolution}" in out
     assert "read back and compared" in out
-    params, config = checkpoints.load_network(
+    network = checkpoints.load_network(
         tmp_path / "model",
         kind="stylegan2",
         config_type=stylegan2.GeneratorConfig,
         param_shapes=stylegan2.param_shapes,
     )
-    assert config == CONFIGS[path]
+    assert network.config == CONFIGS[path]
     expected = converted(path).tensors
-    found = param_trees.flatten(params)
+    found = param_trees.flatten(network.params)
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
         np.testing.assert_array_equal(found[name], tensor)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import clip_files, files
+from styleclip_jax.io import clip_configs, clip_files, files
 from styleclip_jax.models import bpe, clip, param_trees
 
 from . import rules
@@ -165,7 +165,11 @@ def convert(file: TorchFile) -> ClipConversion:
     described = table is _TRANSFORMERS and (folder / "config.json").is_file()
     notes = []
     if described:
-        config = clip_files.read_config(folder / "config.json")
+        preprocessor = folder / clip_configs.PREPROCESSOR
+        config = clip_configs.read(
+            folder / clip_configs.CONFIG,
+            preprocessor if preprocessor.is_file() else None,
+        )
     else:
         config = _infer_config(renamed.tensors, file.path)
         if table is _TRANSFORMERS:

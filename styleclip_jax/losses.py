@@ -94,7 +94,8 @@ def clip_distance(
     seen = preprocess(networks.clip, edit.image)
     features = clip.encode_image(networks.clip, seen)
     cosine = jnp.sum(norms.unit(features) * edit.text, axis=-1)
-    return 1 - jnp.exp(networks.clip.params["logit_scale"]) * cosine / 100
+    logit = clip.logit_scale(networks.clip) * cosine + clip.logit_bias(networks.clip)
+    return 1 - logit / 100
 
 
 def latent_l2(networks: Networks, edit: Edit) -> spaces.PerExample:

@@ -6,9 +6,10 @@ import gzip
 import html
 import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import ftfy
+import numpy as np
 import regex
 import tokenizers
 
@@ -65,6 +66,43 @@ def encode(tokenizer: Tokenizer, text: str) -> Iterator[int]:
         else:
             spelled = "".join(symbols[byte] for byte in word.encode())
             yield from (token.id for token in tokenizer.bpe.tokenize(spelled))
+
+
+def tokenize(
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    *,
+    context_length: int,
+    truncate: bool = False,
+) -> np.ndarray:
+    """Token ids of texts: start, tokens, end, then zeros.
+
+    Args:
+      tokenizer: that of the CLIP.
+      texts: B texts; an empty one gives start and end alone.
+      context_length: length T of a row.
+      truncate: cut long texts, and let them end with the end token, instead of raising.
+
+    Returns:
+      [B, T] int32.
+
+    Raises:
+      UserError: a text is too long.
+
+    Source: clip.tokenize.
+    """
+    tokens = np.zeros((len(texts), context_length), np.int32)
+    for row, text in zip(tokens, texts, strict=True):
+        ids = [tokenizer.start, *encode(tokenizer, text), tokenizer.end]
+        if len(ids) > context_length:
+            if not truncate:
+                raise UserError(
+                    f"text {text!r}: expected at most {context_length} tokens with "
+                    f"start and end, found {len(ids)}: shorten it"
+                )
+            ids = [*ids[: context_length - 1], tokenizer.end]
+        row[: len(ids)] = ids
+    return tokens
 
 
 def read(vocab_path: pathlib.Path, merges_path: pathlib.Path) -> Tokenizer:

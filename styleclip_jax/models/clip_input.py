@@ -1,5 +1,8 @@
 """Input of CLIP: images resized, and normalised as in its training or not."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,11 +11,8 @@ from styleclip_jax import spaces
 from styleclip_jax.models import clip
 from styleclip_jax.ops import resampling
 
-PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
-PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 
-
-def preprocess_styleclip(network: clip.Clip, image: spaces.Image) -> spaces.Square:
+def preprocess_styleclip(network: clip.Clip, image: spaces.Image) -> Any:
     """Input of CLIP as the losses of StyleCLIP make it: area average, nothing else.
 
     Parity: generated images go into CLIP in [-1, 1], without the scaling to [0, 1] and
@@ -23,7 +23,8 @@ def preprocess_styleclip(network: clip.Clip, image: spaces.Image) -> spaces.Squa
       image: [B, H, H, 3] float.
 
     Returns:
-      [B, S, S, 3] float32; the image itself when H = S.
+      [B, S, S, 3] float32; the image itself when H = S. A tuple of them for a joint
+      CLIP.
 
     Raises:
       ValueError: the image is not square.
@@ -31,54 +32,64 @@ def preprocess_styleclip(network: clip.Clip, image: spaces.Image) -> spaces.Squa
     Source: criteria/clip_loss.py, nearest upsampling ×7, then average pooling H / 32.
     """
     _expect_image(image)
-    size, out = image.shape[1], network.config.image_size
+    size = image.shape[1]
     if image.shape[2] != size:
         raise ValueError(f"expected square images, found {list(image.shape)}")
     image = image.astype(jnp.float32)
-    if size == out:
-        return image
-    # Upsampling ×7 splits a pixel into 7 equal ones, and pooling over k of them
-    # averages [j, j + 1)·k/7 of the source. With k = size/32 that is the area
-    # [j, j + 1)·size/224 under output pixel j of 224. (For a size that is no multiple
-    # of 32 the official code gives another size than 224, or drops a border.)
-    matrix = resampling.area_matrix(size, out)
-    return resampling.resize_columns(resampling.resize_rows(image, matrix), matrix)
+
+    def average(config: Any) -> jax.Array:
+        out = config.image_size
+        if size == out:
+            return image
+        # Upsampling ×7 splits a pixel into 7 equal ones, and pooling over k of them
+        # averages [j, j + 1)·k/7 of the source. With k = size/32 that is the area
+        # [j, j + 1)·size/224 under output pixel j of 224. (For a size that is no
+        # multiple of 32 the official code gives another size than 224, or drops a
+        # border.)
+        matrix = resampling.area_matrix(size, out)
+        return resampling.resize_columns(resampling.resize_rows(image, matrix), matrix)
+
+    return _for_each(network, average)
 
 
-def preprocess_clip(network: clip.Clip, image: spaces.Image) -> spaces.Square:
+def preprocess_clip(network: clip.Clip, image: spaces.Image) -> Any:
     """Input of CLIP as in its training, differentiable.
 
     `preprocess_clip_uint8` without its rounding: it differs by at most about one level
     of 8 bits. Clipped values, as in 8-bit images, have no gradient.
 
     Args:
-      network: the CLIP; its configuration's image_size is S.
+      network: the CLIP; its configuration has image_size S and preprocessing.
       image: [B, H, W, 3] float in [-1, 1].
 
     Returns:
-      [B, S, S, 3] float32.
+      [B, S, S, 3] float32. A tuple of them for a joint CLIP.
 
     Raises:
       ValueError: the image has another number of axes or channels.
     """
     _expect_image(image)
-    rows, columns = _clip_matrices(image, network.config.image_size)
-    x = jnp.clip(image.astype(jnp.float32), -1, 1)
-    # Bicubic weights overshoot at edges, and PIL clips after each pass.
-    x = jnp.clip(resampling.resize_columns(x, columns.astype(np.float32)), -1, 1)
-    x = jnp.clip(resampling.resize_rows(x, rows.astype(np.float32)), -1, 1)
-    return _standardize((x + 1) / 2)
+    clipped = jnp.clip(image.astype(jnp.float32), -1, 1)
+
+    def resize(config: Any) -> jax.Array:
+        rows, columns = _matrices(image, config)
+        # Bicubic weights overshoot at edges, and PIL clips after each pass.
+        x = resampling.resize_columns(clipped, columns.astype(np.float32))
+        x = resampling.resize_rows(jnp.clip(x, -1, 1), rows.astype(np.float32))
+        return _standardize((jnp.clip(x, -1, 1) + 1) / 2, image, config)
+
+    return _for_each(network, resize)
 
 
-def preprocess_clip_uint8(network: clip.Clip, image: spaces.Pixels) -> spaces.Square:
+def preprocess_clip_uint8(network: clip.Clip, image: spaces.Pixels) -> Any:
     """Input of CLIP from 8-bit images, bit for bit as PIL and torchvision make it.
 
     Args:
-      network: the CLIP; its configuration's image_size is S.
+      network: the CLIP; its configuration has image_size S and preprocessing.
       image: [B, H, W, 3] uint8, such as `pixels.to_uint8` gives.
 
     Returns:
-      [B, S, S, 3] float32.
+      [B, S, S, 3] float32. A tuple of them for a joint CLIP.
 
     Raises:
       ValueError: the image has another type, number of axes or channels.
@@ -88,26 +99,59 @@ def preprocess_clip_uint8(network: clip.Clip, image: spaces.Pixels) -> spaces.Sq
     _expect_image(image)
     if image.dtype != jnp.uint8:
         raise ValueError(f"expected uint8 images, found {image.dtype}")
-    rows, columns = _clip_matrices(image, network.config.image_size)
-    x = resampling.resize_uint8(image, rows, columns)
-    return _standardize(x.astype(jnp.float32) / 255)
+
+    def resize(config: Any) -> jax.Array:
+        x = resampling.resize_uint8(image, *_matrices(image, config))
+        return _standardize(x.astype(jnp.float32) / 255, image, config)
+
+    return _for_each(network, resize)
 
 
-def _clip_matrices(image: jax.Array, out: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row and column matrices [out, H], [out, W]: shorter side to out, centre crop."""
-    height, width = image.shape[1:3]
-    short = min(height, width)
-
-    def matrix(size: int) -> np.ndarray:
-        resized = out * size // short
-        start = round((resized - out) / 2)
-        return resampling.bicubic_matrix(size, resized)[start : start + out]
-
-    return matrix(height), matrix(width)
+def _for_each(network: clip.Clip, make: Callable[[Any], jax.Array]) -> Any:
+    """Input that a function makes for a CLIP, or a tuple for each of a joint one."""
+    if isinstance(network.config, clip.JointConfig):
+        return tuple(make(config) for config in network.config.members)
+    return make(network.config)
 
 
-def _standardize(image: jax.Array) -> jax.Array:
-    return (image - jnp.array(PIXEL_MEAN)) / jnp.array(PIXEL_STD)
+def _matrices(image: jax.Array, config: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column matrices [out, H], [out, W] of a resize to image_size."""
+    found = [_matrix(image.shape[1:3], axis, config) for axis in (0, 1)]
+    return found[0], found[1]
+
+
+def _matrix(shape: tuple[int, ...], axis: int, config: Any) -> np.ndarray:
+    """Matrix [out, size] of one axis; padded pixels have rows of zeros."""
+    preprocessing, out = config.preprocessing, config.image_size
+    filter_matrix = _FILTERS[preprocessing.interpolation]
+    size = shape[axis]
+    if preprocessing.resize_mode == "squash":
+        return filter_matrix(size, out)
+    if preprocessing.resize_mode == "longest":
+        resized = round(out * size / max(shape))
+        before = (out - resized) // 2
+        matrix = np.zeros((out, size))
+        matrix[before : before + resized] = filter_matrix(size, resized)
+        return matrix
+    resized = (preprocessing.resized or out) * size // min(shape)
+    start = round((resized - out) / 2)
+    return filter_matrix(size, resized)[start : start + out]
+
+
+_FILTERS = {
+    "bicubic": resampling.bicubic_matrix,
+    "bilinear": resampling.bilinear_matrix,
+}
+
+
+def _standardize(x: jax.Array, image: jax.Array, config: Any) -> jax.Array:
+    """Images in [0, 1] by the mean and deviation of the CLIP's training."""
+    preprocessing = config.preprocessing
+    if preprocessing.resize_mode == "longest":
+        rows, columns = (matrix.any(axis=1) for matrix in _matrices(image, config))
+        inside = np.outer(rows, columns)[..., None]
+        x = jnp.where(inside, x, preprocessing.fill / 255)
+    return (x - jnp.array(preprocessing.mean)) / jnp.array(preprocessing.std)
 
 
 def _expect_image(image: jax.Array) -> None:

@@ -35,13 +35,30 @@ def bicubic_matrix(size: int, out: int) -> np.ndarray:
     Returns:
       [out, size] float64, rows of sum 1.
     """
-    ratio = size / out
-    centre = (np.arange(out)[:, None] + 0.5) * ratio
-    x = np.abs(np.arange(size) + 0.5 - centre) / max(ratio, 1.0)
+    x = _distances(size, out)
     near = 1.5 * x**3 - 2.5 * x**2 + 1
     far = -0.5 * (x**3 - 5 * x**2 + 8 * x - 4)
     weights = np.where(x < 1, near, np.where(x < 2, far, 0))
     return weights / weights.sum(1, keepdims=True)
+
+
+def bilinear_matrix(size: int, out: int) -> np.ndarray:
+    """Matrix [out, size] of PIL's antialiased bilinear resampling.
+
+    As `bicubic_matrix`, with k(x) = 1 − |x| for |x| < 1.
+
+    Returns:
+      [out, size] float64, rows of sum 1.
+    """
+    weights = np.maximum(1 - _distances(size, out), 0)
+    return weights / weights.sum(1, keepdims=True)
+
+
+def _distances(size: int, out: int) -> np.ndarray:
+    """Distances [out, size] between output and source pixels, in units of s."""
+    ratio = size / out
+    centre = (np.arange(out)[:, None] + 0.5) * ratio
+    return np.abs(np.arange(size) + 0.5 - centre) / max(ratio, 1.0)
 
 
 def resize_rows(image: jax.Array, matrix: np.ndarray) -> jax.Array:
@@ -59,7 +76,7 @@ def resize_uint8(image: jax.Array, rows: np.ndarray, columns: np.ndarray) -> jax
 
     Args:
       image: [B, H, W, C] uint8.
-      rows: [Y, H] float64, of `bicubic_matrix`.
+      rows: [Y, H] float64, of `bicubic_matrix` or `bilinear_matrix`.
       columns: [X, W] float64, likewise.
 
     Returns:

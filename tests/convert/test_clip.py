@@ -181,7 +181,7 @@ def test_transformers_configuration_counts_where_it_is(state, tmp_path):
     document["vision_config"] |= {"hidden_act": "gelu"}
     (path.parent / "config.json").write_text(json.dumps(document))
     config = convert_clip.convert(torch_files.read(path)).config
-    assert (config.text_heads, config.hidden_act) == (4, "gelu")
+    assert (config.text_heads, config.text_act) == (4, "gelu")
 
 
 def test_transformers_file_alone_is_taken_for_openai_s_architecture(state, tmp_path):
@@ -262,7 +262,7 @@ def test_openai_vocabulary_is_written_beside_a_clip_that_has_it(state, tmp_path)
     assert conversion.notes == []
     convert_clip.write(conversion, tmp_path / "clip")
     tokenizer = clip_files.load_tokenizer(tmp_path / "clip")
-    tokens = clip.tokenize(tokenizer, ["a face"], context_length=5)
+    tokens = bpe.tokenize(tokenizer, ["a face"], context_length=5)
     np.testing.assert_array_equal(tokens, [[49406, 320, 1710, 49407, 0]])
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from styleclip_jax.errors import UserError
-from styleclip_jax.models import bpe, clip
+from styleclip_jax.models import bpe
 from tests import golden_data
 
 PATH = golden_data.ROOT / "clip_tokenizer" / "tokens.json"
@@ -15,7 +15,7 @@ PATH = golden_data.ROOT / "clip_tokenizer" / "tokens.json"
 def test_tokens_match_openai(tokenizer):
     document = json.loads(PATH.read_text())
     prompts = document["prompts"]
-    found = clip.tokenize(
+    found = bpe.tokenize(
         tokenizer, [p["text"] for p in prompts], context_length=77, truncate=True
     )
     expected = np.zeros((len(prompts), 77), np.int32)
@@ -27,21 +27,21 @@ def test_tokens_match_openai(tokenizer):
 
 def test_entities_are_unescaped_twice(tokenizer):
     # ftfy leaves entities alone where a text contains "<".
-    found, expected = clip.tokenize(tokenizer, ["< &amp;amp;", "< &"], context_length=5)
+    found, expected = bpe.tokenize(tokenizer, ["< &amp;amp;", "< &"], context_length=5)
     np.testing.assert_array_equal(found, expected)
 
 
 def test_empty_text_is_start_and_end(tokenizer):
-    found = clip.tokenize(tokenizer, [" "], context_length=4)
+    found = bpe.tokenize(tokenizer, [" "], context_length=4)
     np.testing.assert_array_equal(found, [[49406, 49407, 0, 0]])
 
 
 def test_text_of_full_length_fits_and_longer_text_is_refused(tokenizer):
-    found = clip.tokenize(tokenizer, ["a a a"], context_length=5)
+    found = bpe.tokenize(tokenizer, ["a a a"], context_length=5)
     np.testing.assert_array_equal(found, [[49406, 320, 320, 320, 49407]])
     with pytest.raises(UserError, match=r"'a a a a': expected at most 5 .* found 6"):
-        clip.tokenize(tokenizer, ["a", "a a a a"], context_length=5)
-    cut = clip.tokenize(tokenizer, ["a a a a"], context_length=5, truncate=True)
+        bpe.tokenize(tokenizer, ["a", "a a a a"], context_length=5)
+    cut = bpe.tokenize(tokenizer, ["a a a a"], context_length=5, truncate=True)
     np.testing.assert_array_equal(cut, found)
 
 

@@ -134,7 +134,7 @@ def test_encode_text_refuses_other_shapes(shape):
         ({"text_heads": 3}, "multiple of text_heads"),
         ({"text_layers": 0}, "text_layers must be"),
         ({"embed_dim": 0.5}, "embed_dim must be"),
-        ({"hidden_act": "sine"}, "hidden_act must be"),
+        ({"text_act": "sine"}, "text_act must be"),
         ({"dtype": "float16"}, "dtype must be"),
     ],
 )

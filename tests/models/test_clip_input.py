@@ -7,6 +7,7 @@ import pytest
 
 from styleclip_jax.models import clip, clip_input
 from styleclip_jax.models.network import Network
+from styleclip_jax.models.preprocessing import OPENAI
 from styleclip_jax.ops import pixels
 from tests import golden_data, tiny
 from tests.golden_data import assert_near
@@ -97,9 +98,7 @@ def test_8_bit_preprocessing_is_bit_for_bit_that_of_pil(preprocessed):
     }
     for name, image in images.items():
         found = clip_input.preprocess_clip_uint8(B32, jnp.asarray(image[None]))[0]
-        found = (
-            found * np.array(clip_input.PIXEL_STD) + np.array(clip_input.PIXEL_MEAN)
-        ) * 255
+        found = (found * np.array(OPENAI.std) + np.array(OPENAI.mean)) * 255
         expected = preprocessed[f"pil_resized_{name}"].astype(np.float32)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)
 
@@ -115,9 +114,7 @@ def test_8_bit_preprocessing_matches_the_whole_transform(preprocessed):
 def test_differentiable_preprocessing_is_within_rounding_of_pil(preprocessed, name):
     image = preprocessed[f"pil_{name}"][None].astype(np.float32) / 127.5 - 1
     found = clip_input.preprocess_clip(B32, jnp.asarray(image))[0]
-    found = (
-        found * np.array(clip_input.PIXEL_STD) + np.array(clip_input.PIXEL_MEAN)
-    ) * 255
+    found = (found * np.array(OPENAI.std) + np.array(OPENAI.mean)) * 255
     error = np.abs(found - preprocessed[f"pil_resized_{name}"])
     # Half a level from each of PIL's two roundings, the first amplified by overshoot.
     assert error.max() < 1.2

@@ -45,8 +45,9 @@ from absl import logging
 
 from styleclip_jax import loading
 from styleclip_jax.io import clip_files
-from styleclip_jax.models import bpe, clip, clip_input
+from styleclip_jax.models import bpe, clip, clip_vit
 from styleclip_jax.models.network import Network
+from styleclip_jax.models.preprocessing import OPENAI
 from styleclip_jax.ops import norms
 from styleclip_jax.toy import attributes, captioning
 
@@ -174,7 +175,7 @@ def captions(
         rng = np.random.default_rng(training.seed)
         faces = [attributes.from_vector(vector) for vector in vectors]
         made = [captioning.caption(face, rng) for face in faces for _ in range(count)]
-        tokens = clip.tokenize(
+        tokens = bpe.tokenize(
             tokenizer(workdir),
             [caption.text for caption in made],
             context_length=training.network.context_length,
@@ -191,7 +192,7 @@ def captions(
 
 def as_inputs(key: jax.Array, image: jax.Array) -> jax.Array:
     """CLIP's input in either of the two ways, at random for each picture."""
-    mean, deviation = jnp.array(clip_input.PIXEL_MEAN), jnp.array(clip_input.PIXEL_STD)
+    mean, deviation = jnp.array(OPENAI.mean), jnp.array(OPENAI.std)
     standardized = ((image + 1) / 2 - mean) / deviation
     chosen = jax.random.bernoulli(key, 0.5, (len(image), 1, 1, 1))
     return jnp.where(chosen, standardized, image)
@@ -212,8 +213,7 @@ def zero_shot(
     features = np.concatenate([encode(common.to_float(part)) for part in parts])
     truth, result = attributes.labels(vectors), {}
     for name, prompts in PROMPTS.items():
-        length = config.context_length
-        tokens = clip.tokenize(words, list(prompts.values()), context_length=length)
+        tokens = clip.tokenize(network, words, list(prompts.values()))
         text = clip.encode_text(network, jnp.asarray(tokens))
         text = norms.unit(text)
         found = np.argmax(features @ np.asarray(text).T, axis=1)
@@ -327,7 +327,7 @@ def train(
             image = common.to_float(images)
             image = judge_stage.augment(keys[0], image, max_shift=1, max_blur=0.3)
             image = as_inputs(keys[1], image)
-            return clip.encode_image_and_patches(network, image)
+            return clip_vit.encode_image_and_patches(network, image)
 
         feature, patches = encode(keys[:2], batch["image"])
         terms = {

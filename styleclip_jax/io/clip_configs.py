@@ -1,0 +1,166 @@
+"""Configurations of CLIPs: transformers' config.json and preprocessor_config.json.
+
+transformers leaves out what has its default value, and takes seconds to import; its
+defaults are those of `ClipConfig` (OpenAI's ViT-B/32).
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from styleclip_jax.errors import UserError
+from styleclip_jax.io import files
+from styleclip_jax.models import clip, clip_vit
+from styleclip_jax.models.preprocessing import Preprocessing
+
+CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+
+Document = Mapping[str, Any]
+
+# PIL's numbers of filters.
+_RESAMPLE = {3: "bicubic", 2: "bilinear"}
+
+
+def read(config_path: pathlib.Path, preprocessor_path: pathlib.Path | None) -> Any:
+    """Configuration of a CLIP of any family.
+
+    Args:
+      config_path: config.json; its model_type names the family.
+      preprocessor_path: preprocessor_config.json; without it images are preprocessed as
+        is usual in the family.
+
+    Raises:
+      UserError: no such file, or not of a CLIP that we can build.
+    """
+    document = _read_object(config_path)
+    build = _FAMILIES.get(document.get("model_type"))
+    if build is None:
+        raise UserError(
+            f"{config_path}: expected model_type {', '.join(map(repr, _FAMILIES))}, "
+            f"found {document.get('model_type')!r}"
+        )
+    try:
+        config = build(document)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{config_path}: not a valid CLIP configuration ({error})"
+        ) from None
+    if preprocessor_path is None:
+        return config
+    document = _read_object(preprocessor_path)
+    try:
+        found = _preprocessing(document, config)
+        return dataclasses.replace(config, preprocessing=found)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{preprocessor_path}: not a preprocessing of a CLIP ({error})"
+        ) from None
+
+
+def write(config: Any, directory: pathlib.Path) -> None:
+    """Writes config.json and preprocessor_config.json of a CLIP."""
+    document = clip_vit.transformers_config(config)
+    files.write_json(directory / CONFIG, document)
+    files.write_json(directory / PREPROCESSOR, _preprocessor(config))
+
+
+def _read_object(path: pathlib.Path) -> Document:
+    document = files.read_json(path)
+    if not isinstance(document, dict):
+        raise UserError(f"{path}: expected a JSON object")
+    return document
+
+
+def _clip(document: Document) -> clip.ClipConfig:
+    """Configuration of transformers' CLIPModel."""
+    default = clip.ClipConfig()
+    text, vision = (_part(document, name) for name in ("text", "vision"))
+    return clip.ClipConfig(
+        image_size=vision.get("image_size", default.image_size),
+        patch_size=vision.get("patch_size", default.patch_size),
+        vision_width=vision.get("hidden_size", default.vision_width),
+        vision_layers=vision.get("num_hidden_layers", default.vision_layers),
+        vision_heads=vision.get("num_attention_heads", default.vision_heads),
+        vision_mlp_width=vision.get("intermediate_size", default.vision_mlp_width),
+        vision_act=vision.get("hidden_act", default.vision_act),
+        vision_eps=vision.get("layer_norm_eps", default.vision_eps),
+        vocab_size=text.get("vocab_size", default.vocab_size),
+        context_length=text.get("max_position_embeddings", default.context_length),
+        eos_token_id=text.get("eos_token_id", default.eos_token_id),
+        text_width=text.get("hidden_size", default.text_width),
+        text_layers=text.get("num_hidden_layers", default.text_layers),
+        text_heads=text.get("num_attention_heads", default.text_heads),
+        text_mlp_width=text.get("intermediate_size", default.text_mlp_width),
+        text_act=text.get("hidden_act", default.text_act),
+        text_eps=text.get("layer_norm_eps", default.text_eps),
+        embed_dim=document.get("projection_dim", default.embed_dim),
+    )
+
+
+# Builder of a configuration by transformers' model_type.
+_FAMILIES: dict[Any, Callable[[Document], Any]] = {
+    "clip": _clip,
+}
+
+
+def _part(document: Document, tower: str) -> Document:
+    """Part of a config.json on a tower; what old files have twice counts there."""
+    part = dict(document.get(f"{tower}_config") or {})
+    return part | (document.get(f"{tower}_config_dict") or {})
+
+
+def _preprocessing(document: Document, config: Any) -> Preprocessing:
+    """Preprocessing that a preprocessor_config.json describes."""
+    size = document.get("size", config.image_size)
+    crop = document.get("crop_size", config.image_size)
+    if isinstance(crop, dict):
+        crop = crop["height"] if crop["height"] == crop["width"] else list(crop.items())
+    common = {
+        "mean": tuple(document.get("image_mean", config.preprocessing.mean)),
+        "std": tuple(document.get("image_std", config.preprocessing.std)),
+        "interpolation": _RESAMPLE.get(document.get("resample", 3), "unknown"),
+        "fill": document.get("fill_color", 0),
+    }
+    if "resize_mode" in document:
+        # A field of ours, for what transformers does not have.
+        return Preprocessing(resize_mode=document["resize_mode"], **common)
+    if isinstance(size, dict) and "shortest_edge" not in size:
+        if {size["height"], size["width"]} != {config.image_size}:
+            raise ValueError(f"size: expected {config.image_size}, found {size}")
+        return Preprocessing(resize_mode="squash", **common)
+    shortest = size["shortest_edge"] if isinstance(size, dict) else size
+    if crop != config.image_size or shortest < crop:
+        raise ValueError(
+            f"crop_size: expected {config.image_size}, and size no smaller, found "
+            f"{crop} and {shortest}"
+        )
+    return Preprocessing(resized=None if shortest == crop else shortest, **common)
+
+
+def _preprocessor(config: Any) -> dict[str, Any]:
+    """Document of preprocessor_config.json, as transformers reads it."""
+    preprocessing, out = config.preprocessing, config.image_size
+    numbers = {name: number for number, name in _RESAMPLE.items()}
+    square = {"height": out, "width": out}
+    document = {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": square,
+        "resample": numbers[preprocessing.interpolation],
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(preprocessing.mean),
+        "image_std": list(preprocessing.std),
+    }
+    if preprocessing.resize_mode == "shortest":
+        document |= {
+            "size": {"shortest_edge": preprocessing.resized or out},
+            "do_center_crop": True,
+            "crop_size": square,
+        }
+    elif preprocessing.resize_mode == "longest":
+        document |= {"resize_mode": "longest", "fill_color": preprocessing.fill}
+    return document

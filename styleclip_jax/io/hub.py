@@ -1,0 +1,70 @@
+"""Files of a model: in a folder, or by the model's name on the Hugging Face hub."""
+
+import pathlib
+import re
+
+from styleclip_jax.errors import UserError
+from styleclip_jax.io import files
+
+_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def require(name_or_directory: files.Path, filename: str) -> pathlib.Path:
+    """Path of a file of a model.
+
+    Args:
+      name_or_directory: folder, or name on the hub, such as
+        "openai/clip-vit-base-patch32", whose files are downloaded once.
+      filename: name of the file in it.
+
+    Raises:
+      UserError: there is no such model, or it has no such file.
+    """
+    path = find(name_or_directory, filename)
+    if path is None:
+        raise UserError(f"{name_or_directory}: has no {filename}")
+    return path
+
+
+def find(name_or_directory: files.Path, filename: str) -> pathlib.Path | None:
+    """Path of a file as `require` gives it; None if the model has no such file.
+
+    Raises:
+      UserError: there is no such model, or the hub cannot be reached.
+    """
+    directory, name = pathlib.Path(name_or_directory), str(name_or_directory)
+    if directory.is_dir():
+        path = directory / filename
+        return path if path.is_file() else None
+    if directory.exists():
+        raise UserError(
+            f"{name}: expected a CLIP directory, found a file; styleclip-convert makes "
+            "one of it"
+        )
+    # A first part that is a folder here tells a mistyped path from a hub name.
+    if not _NAME.fullmatch(name) or directory.parent.is_dir():
+        raise UserError(f"{name}: no such CLIP directory")
+    import huggingface_hub
+    import huggingface_hub.errors
+
+    verbosity = huggingface_hub.logging.get_verbosity()
+    # It reports every failed attempt to connect.
+    huggingface_hub.logging.set_verbosity_error()
+    try:
+        return pathlib.Path(huggingface_hub.hf_hub_download(name, filename))
+    except huggingface_hub.errors.LocalEntryNotFoundError:
+        raise UserError(
+            f"{name}: no such directory, and the Hugging Face hub cannot be reached "
+            f"for {filename}"
+        ) from None
+    except huggingface_hub.errors.RepositoryNotFoundError:
+        raise UserError(
+            f"{name}: no such directory, and no such model on the Hugging Face hub"
+        ) from None
+    except huggingface_hub.errors.EntryNotFoundError:
+        return None
+    except OSError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{name}: cannot download {filename} ({reason})") from None
+    finally:
+        huggingface_hub.logging.set_verbosity(verbosity)

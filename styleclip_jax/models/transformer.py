@@ -1,0 +1,203 @@
+"""Transformer of the towers of CLIP: pre-norm blocks with transformers' names.
+
+Vaswani et al. 2017, "Attention is all you need", with the norms before each part. The
+parameters of an `Encoder` are named as those of FlaxCLIPEncoder.
+"""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from styleclip_jax import checks
+from styleclip_jax.errors import UserError
+
+PRECISIONS = ("highest", "high", "default")
+
+# Activations by transformers' names.
+_ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
+    "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
+    "gelu": functools.partial(nn.gelu, approximate=False),
+    "gelu_new": functools.partial(nn.gelu, approximate=True),
+    "gelu_pytorch_tanh": functools.partial(nn.gelu, approximate=True),
+    "relu": nn.relu,
+    "silu": nn.silu,
+}
+ACTIVATIONS = tuple(_ACTIVATIONS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Runtime:
+    """Base of configurations: how the towers are computed, which no file says.
+
+    Attributes:
+      dtype: "float32", or "bfloat16" for activations; features are float32 always.
+      precision: precision of the matrix products in float32, one of PRECISIONS: what
+        an accelerator may round; a CPU multiplies exactly always.
+      remat: whether a gradient computes the blocks again instead of keeping them,
+        which takes less memory and more time.
+    """
+
+    dtype: str = "float32"
+    precision: str = "highest"
+    remat: bool = False
+
+    def __post_init__(self) -> None:
+        checks.activation_dtype(self)
+        checks.one_of(self, precision=PRECISIONS)
+
+    def multiply(self) -> contextlib.AbstractContextManager[Any]:
+        """Context in which matrix products have the precision."""
+        # On accelerators JAX multiplies float32 matrices in less than float32 by
+        # default.
+        exact = self.dtype == "float32"
+        return jax.default_matmul_precision(self.precision if exact else "default")
+
+
+class Size(NamedTuple):
+    """Size of a transformer and its activation.
+
+    Attributes:
+      width: features per token.
+      layers: number of blocks.
+      heads: attention heads.
+      mlp_width: hidden features of the blocks' dense part.
+      activation: activation of the dense part, one of ACTIVATIONS.
+      eps: epsilon of every layer norm.
+    """
+
+    width: int
+    layers: int
+    heads: int
+    mlp_width: int
+    activation: str
+    eps: float
+
+
+class Encoder(nn.Module):
+    """Blocks of a transformer, [B, T, width] → [B, T, width].
+
+    Attributes:
+      size: size of the blocks.
+      causal: whether a token sees only those up to itself.
+      runtime: type, precision and memory of the computation.
+    """
+
+    size: Size
+    runtime: Runtime
+    causal: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return _Layers(self.size, self.runtime, self.causal, name="layers")(x)
+
+
+class _Layers(nn.Module):
+    size: Size
+    runtime: Runtime
+    causal: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        block = nn.remat(Block) if self.runtime.remat else Block
+        for index in range(self.size.layers):
+            x = block(self.size, self.runtime, self.causal, name=str(index))(x)
+        return x
+
+
+class Block(nn.Module):
+    """Attention, then a dense part, each after a norm and beside a shortcut."""
+
+    size: Size
+    runtime: Runtime
+    causal: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        size, dtype = self.size, jnp.dtype(self.runtime.dtype)
+        norm = functools.partial(nn.LayerNorm, epsilon=size.eps, dtype=dtype)
+        attention = Attention(size.width, size.heads, self.causal, dtype)
+        x = x + attention.copy(name="self_attn")(norm(name="layer_norm1")(x))
+        return x + Mlp(size, dtype, name="mlp")(norm(name="layer_norm2")(x))
+
+
+class Attention(nn.Module):
+    """Self-attention, [B, T, width] → [B, T, width]."""
+
+    width: int
+    heads: int
+    causal: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        query, key, value = (
+            dense(self.width, self.dtype, name=f"{part}_proj")(x).reshape(
+                *x.shape[:2], self.heads, -1
+            )
+            for part in ("q", "k", "v")
+        )
+        bias = None
+        if self.causal:
+            length = x.shape[1]
+            seen = jnp.tril(jnp.ones((length, length), bool))
+            lowest = jnp.finfo(self.dtype).min
+            bias = jnp.where(seen, 0, lowest).astype(self.dtype)
+        weights = nn.dot_product_attention_weights(
+            query, key, bias=bias, deterministic=True, dtype=self.dtype
+        )
+        mixed = jnp.einsum("...hqk,...khd->...qhd", weights, value)
+        return dense(self.width, self.dtype, name="out_proj")(mixed.reshape(x.shape))
+
+
+class Mlp(nn.Module):
+    """Two dense layers with an activation between."""
+
+    size: Size
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = dense(self.size.mlp_width, self.dtype, name="fc1")(x)
+        x = _ACTIVATIONS[self.size.activation](x)
+        return dense(self.size.width, self.dtype, name="fc2")(x)
+
+
+def dense(features: int, dtype: Any, *, name: str, use_bias: bool = True) -> nn.Dense:
+    """Dense layer with transformers' initialisation."""
+    return nn.Dense(
+        features,
+        use_bias=use_bias,
+        dtype=dtype,
+        kernel_init=nn.initializers.normal(0.01),
+        name=name,
+    )
+
+
+def check_sizes(config: Any, *names: str) -> None:
+    """Refuses a configuration with numbers that no tower can have.
+
+    Args:
+      config: configuration of a CLIP: its integers are at least 1.
+      names: towers, whose NAME_width must be a multiple of NAME_heads.
+
+    Raises:
+      UserError: names the first field that is wrong.
+    """
+    for field in dataclasses.fields(config):
+        name, value = field.name, getattr(config, field.name)
+        if field.type in (int, "int") and (not isinstance(value, int) or value < 1):
+            raise UserError(f"{name} must be a whole number, found {value}", field=name)
+    for tower in names:
+        width, heads = (getattr(config, f"{tower}_{n}") for n in ("width", "heads"))
+        if width % heads:
+            name = f"{tower}_width"
+            raise UserError(
+                f"{name} {width} must be a multiple of {tower}_heads {heads}",
+                field=name,
+            )

@@ -3,10 +3,11 @@
   styleclip-convert stylegan2-ffhq-config-f.pt --output models/ffhq
   styleclip-convert ffhq.pkl ViT-B-32.pt --output models
   styleclip-convert train_faces.pt --output latents/train
+  styleclip-convert epoch_32.pt --architecture=ViT-H-14 --output models/clip
 
 Says what each file holds, converts it, reads the result back and compares. One file
-becomes the folder --output itself, several become folders in it with their names.
-Nothing in a file is executed.
+becomes the folder --output itself, several become folders in it with their names. A
+folder of transformers or OpenCLIP counts as a file. Nothing in a file is executed.
 """
 
 import dataclasses
@@ -26,7 +27,9 @@ from styleclip_jax.models import param_trees
 
 from . import (
     clip,
+    clip_architecture,
     e4e,
+    folders,
     global_directions,
     irse50,
     latents,
@@ -129,6 +132,7 @@ def _flags() -> flags.FlagValues:
         "Kind of the files; told by their content if absent.",
         flag_values=values,
     )
+    program.define(clip_architecture.Settings, values)
     return values
 
 
@@ -148,7 +152,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         paths = [pathlib.Path(path) for path in values(list(argv))[1:]]
         directories = _directories(paths, values["output"].value)
-        jobs = [_convert(path, values["kind"].value) for path in paths]
+        settings = program.build(clip_architecture.Settings, values)
+        jobs = [_convert(path, values["kind"].value, settings) for path in paths]
         for (file, conversion), directory in zip(jobs, directories, strict=True):
             _write(file, conversion, directory)
     except (UserError, flags.Error) as error:
@@ -183,11 +188,19 @@ def _directories(
     return directories
 
 
-def _convert(path: pathlib.Path, kind: str | None) -> tuple[TorchFile, Conversion]:
-    file = torch_files.read(path)
+def _convert(
+    path: pathlib.Path, kind: str | None, settings: clip_architecture.Settings
+) -> tuple[TorchFile, Conversion]:
+    file = folders.read(path)
     if kind is None:
         kind = _detect(file)
-    conversion = KINDS[kind].convert(file)
+    if kind == "clip":
+        conversion: Conversion = clip.convert(file, settings)
+    elif given := settings.given():
+        name = next(iter(given))
+        raise UserError(f"{name}: expected with a CLIP, {path} is {kind}", field=name)
+    else:
+        conversion = KINDS[kind].convert(file)
     print(f"{path}: {file.format} file, {kind}")
     _describe(conversion, "  ")
     return file, conversion

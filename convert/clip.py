@@ -1,14 +1,14 @@
-"""CLIP by OpenAI (`.pt`) or by transformers' PyTorch classes → transformers' Flax.
+"""CLIP by OpenAI, OpenCLIP or transformers' PyTorch classes → transformers' Flax.
 
 The result is a folder in transformers' own format, which FlaxCLIPModel.from_pretrained
 reads as well as we do.
 """
 
 import dataclasses
-import math
 import pathlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,11 +16,15 @@ from styleclip_jax.errors import UserError
 from styleclip_jax.io import clip_configs, clip_files, files
 from styleclip_jax.models import bpe, clip, param_trees
 
-from . import rules
+from . import clip_architecture, rules
+from .clip_architecture import Described, Settings
 from .rules import Conversion, Rule
 from .torch_files import TorchFile, tensors
 
-_HEAD_WIDTH = 64
+# Start of all names in files of training on several devices.
+_PARALLEL = "module."
+# Start of the names of the tower of texts in OpenCLIP's custom_text.
+_CUSTOM_TEXT = "text."
 
 
 def _third(index: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -100,98 +104,55 @@ _OPENAI = [
     Rule("input_resolution|context_length|vocab_size", None),
 ]
 
-_TOWER = r"(vision|text)_model\."
-_LAYER, _LAYER_TARGET = (
-    _TOWER + r"encoder\.layers\.(\d+)\.",
-    r"\1_model/encoder/layers/\2/",
-)
-_TRANSFORMERS = [
-    Rule(r"vision_model\.embeddings\.class_embedding", f"{_VISION}/class_embedding"),
-    Rule(
-        r"vision_model\.embeddings\.patch_embedding\.weight",
-        f"{_VISION}/patch_embedding/kernel",
-        rules.oihw_to_hwio,
-    ),
-    Rule(
-        _TOWER + r"embeddings\.(token|position)_embedding\.weight",
-        r"\1_model/embeddings/\2_embedding/embedding",
-    ),
-    Rule(_TOWER + r"embeddings\.position_ids", None),
-    *_norm(_TOWER + "(pre_layrnorm|post_layernorm|final_layer_norm)", r"\1_model/\2"),
-    *_norm(_LAYER + r"layer_norm(\d)", _LAYER_TARGET + r"layer_norm\3"),
-    *_dense(_LAYER + r"(self_attn|mlp)\.(\w+)", _LAYER_TARGET + r"\3/\4"),
-    Rule(r"(visual|text)_projection\.weight", r"\1_projection/kernel", rules.transpose),
-    Rule("logit_scale", "logit_scale"),
-]
-
 
 @dataclasses.dataclass(frozen=True)
 class ClipConversion(Conversion):
     """A converted CLIP.
 
     Attributes:
-      tokenizer: folder with vocab.json and merges.txt, or OpenAI's list of merges, or
-        None when the vocabulary is unknown.
+      tokenizer: files of the tokenizer to copy, or OpenAI's list of merges alone; none
+        when the vocabulary is unknown.
     """
 
-    tokenizer: pathlib.Path | None = None
+    tokenizer: Sequence[pathlib.Path] = ()
 
 
 def recognize(file: TorchFile) -> bool:
     """Whether a file holds a CLIP with both of its towers."""
-    return _table(tensors(file.content)) is not None
+    return _family(_state_of(file)) is not None
 
 
-def convert(file: TorchFile) -> ClipConversion:
-    """Parameters of FlaxCLIPModel out of a CLIP in PyTorch.
+def convert(
+    file: TorchFile, settings: Settings = clip_architecture.NOTHING
+) -> ClipConversion:
+    """Parameters of our CLIP out of one in PyTorch.
 
-    The architecture is read off the tensors' shapes, as OpenAI's loader does; but
-    transformers' config.json counts where it stands beside the file.
+    Sizes are read off the tensors' shapes. What these leave open is said by the
+    settings, the configuration beside the file, or marks of OpenAI's own files.
+
+    Args:
+      file: OpenAI's archive or state dict, OpenCLIP's state dict or checkpoint, or
+        weights of transformers.
+      settings: what the user says of the file; it counts before all else.
 
     Raises:
-      UserError: a CLIP with a ResNet, or tensors are missing, surplus or misshapen.
+      UserError: a CLIP with a ResNet, one that leaves something open, or tensors are
+        missing, surplus or misshapen.
     """
-    source = tensors(file.content)
-    table = _table(source)
-    if table is None:
-        raise UserError(f"{file.path}: expected a CLIP by OpenAI or transformers")
-    if "visual.layer1.0.conv1.weight" in source:
+    state = _state_of(file)
+    family = _family(state)
+    if family is None:
+        raise UserError(
+            f"{file.path}: expected a CLIP by OpenAI, OpenCLIP or transformers"
+        )
+    if "visual.layer1.0.conv1.weight" in state.tensors:
         raise UserError(
             f"{file.path}: this CLIP has a ModifiedResNet, and transformers has no "
             "Flax class for it: use one with a vision transformer, such as ViT-B/32"
         )
-    renamed = rules.rename_tensors(table, source, file=file.path)
-    folder = pathlib.Path(file.path).parent
-    described = table is _TRANSFORMERS and (folder / "config.json").is_file()
-    notes = []
-    if described:
-        preprocessor = folder / clip_configs.PREPROCESSOR
-        config = clip_configs.read(
-            folder / clip_configs.CONFIG,
-            preprocessor if preprocessor.is_file() else None,
-        )
-    else:
-        config = _infer_config(renamed.tensors, file.path)
-        if table is _TRANSFORMERS:
-            notes.append(
-                "no config.json beside the file: assumed OpenAI's activation "
-                f"(quick_gelu) and attention heads of {_HEAD_WIDTH} features"
-            )
-    params = rules.check_tensors(renamed, clip.param_shapes(config), file=file.path)
-    tokenizer = None
-    if described and all(
-        (folder / name).is_file() for name in clip_files.TOKENIZER_FILES
-    ):
-        tokenizer = folder
-    elif config.vocab_size == bpe.NUM_TOKENS_BESIDE_MERGES + bpe.NUM_MERGES:
-        tokenizer = bpe.OPENAI_MERGES
-    else:
-        names = " and ".join(clip_files.TOKENIZER_FILES)
-        notes.append(
-            f"no tokenizer: a vocabulary of {config.vocab_size} tokens is not "
-            f"OpenAI's; put {names} beside the result"
-        )
-    return ClipConversion("clip", config, params, notes, tokenizer)
+    (config, notes), params = family(file, state, settings)
+    tokenizer, note = _tokenizer(file, config)
+    return ClipConversion("clip", config, params, [*notes, note], tokenizer)
 
 
 def write(conversion: ClipConversion, directory: files.Path) -> None:
@@ -200,7 +161,7 @@ def write(conversion: ClipConversion, directory: files.Path) -> None:
     Args:
       conversion: result of `convert`.
       directory: folder to make, with config.json, model.safetensors (Flax),
-        preprocessor_config.json and the tokenizer's vocab.json and merges.txt.
+        preprocessor_config.json and the tokenizer's files.
 
     Raises:
       UserError: the folder has something in it, or cannot be written.
@@ -208,71 +169,136 @@ def write(conversion: ClipConversion, directory: files.Path) -> None:
     params = param_trees.unflatten(conversion.tensors)
     with files.new_directory(directory) as temporary:
         clip_files.save(clip.Clip(params, conversion.config), temporary)
-        source = conversion.tokenizer
-        if source is None:
-            return
-        if source.is_dir():
-            for name in clip_files.TOKENIZER_FILES:
-                shutil.copyfile(source / name, temporary / name)
-        else:
-            bpe.write(source, temporary)
+        for path in conversion.tokenizer:
+            if path == bpe.OPENAI_MERGES:
+                bpe.write(path, temporary)
+            else:
+                shutil.copyfile(path, temporary / path.name)
 
 
-def _table(source: Mapping[str, np.ndarray]) -> list[Rule] | None:
-    """Table for the names of a state dict, None if they are no CLIP's."""
-    if {"visual.conv1.weight", "token_embedding.weight"} <= source.keys():
-        return _OPENAI
+# Reader of a state dict: its configuration with notes, and parameters by our names.
+_Family = Callable[
+    [TorchFile, "_State", Settings], tuple[Described, dict[str, np.ndarray]]
+]
+
+
+class _State(NamedTuple):
+    """State dict of a file.
+
+    Attributes:
+      tensors: by their names, without what training puts before them.
+      bare: whether nothing was around them or before their names.
+    """
+
+    tensors: dict[str, np.ndarray]
+    bare: bool
+
+
+def _state_of(file: TorchFile) -> _State:
+    """State dict of a file, alone or in a checkpoint; OpenCLIP's in OpenAI's names."""
+    content = file.content
+    inside = content.get("state_dict") if isinstance(content, dict) else None
+    found = tensors(content if inside is None else inside)
+    bare = inside is None
+    if found and all(name.startswith(_PARALLEL) for name in found):
+        found = {name.removeprefix(_PARALLEL): x for name, x in found.items()}
+        bare = False
+    shorter = {name.removeprefix(_CUSTOM_TEXT): x for name, x in found.items()}
+    if f"{_CUSTOM_TEXT}token_embedding.weight" in found and len(shorter) == len(found):
+        found, bare = shorter, False
+    return _State(found, bare)
+
+
+def _family(state: _State) -> _Family | None:
+    """Reader for the names of a state dict, None if they are no CLIP's."""
+    if {"visual.conv1.weight", "token_embedding.weight"} <= state.tensors.keys():
+        return _from_openai
     embeddings = {
         "vision_model.embeddings.patch_embedding.weight",
         "text_model.embeddings.token_embedding.weight",
     }
-    return _TRANSFORMERS if embeddings <= source.keys() else None
+    return _from_transformers if embeddings <= state.tensors.keys() else None
 
 
-def _infer_config(params: Mapping[str, np.ndarray], file: str) -> clip.ClipConfig:
-    """Architecture of parameters with their target names."""
-
-    def shape(name: str) -> tuple[int, ...]:
-        if name not in params:
-            raise UserError(f"{file}: 1 missing tensor ({name})")
-        return params[name].shape
-
-    patch_size, _, _, vision_width = shape(f"{_VISION}/patch_embedding/kernel")
-    num_patches = shape(f"{_VISION}/position_embedding/embedding")[0] - 1
-    side = math.isqrt(num_patches)
-    if side**2 != num_patches:
-        raise UserError(
-            f"{file}: expected a square number of patches, found {num_patches}"
-        )
-    vocab_size, text_width = shape(f"{_TEXT}/token_embedding/embedding")
-    mlp = "encoder/layers/0/mlp/fc1/kernel"
-    try:
-        return clip.ClipConfig(
-            image_size=side * patch_size,
-            patch_size=patch_size,
-            vision_width=vision_width,
-            vision_layers=_count_layers(params, "vision"),
-            vision_heads=vision_width // _HEAD_WIDTH,
-            vision_mlp_width=shape(f"vision_model/{mlp}")[1],
-            vocab_size=vocab_size,
-            context_length=shape(f"{_TEXT}/position_embedding/embedding")[0],
-            # The end token is the last of the vocabulary, as in OpenAI's.
-            eos_token_id=vocab_size - 1,
-            text_width=text_width,
-            text_layers=_count_layers(params, "text"),
-            text_heads=text_width // _HEAD_WIDTH,
-            text_mlp_width=shape(f"text_model/{mlp}")[1],
-            embed_dim=shape("text_projection/kernel")[1],
-        )
-    except ValueError as error:
-        raise UserError(f"{file}: not a CLIP that can be built ({error})") from None
+def _from_openai(
+    file: TorchFile, state: _State, settings: Settings
+) -> tuple[Described, dict[str, np.ndarray]]:
+    """CLIP under OpenAI's names, which OpenCLIP uses too."""
+    renamed = rules.rename_tensors(_OPENAI, state.tensors, file=file.path)
+    described = clip_architecture.describe(
+        renamed.tensors,
+        file.path,
+        settings,
+        archived="input_resolution" in state.tensors,
+        mixed=state.bare and _is_mixed(state.tensors),
+    )
+    shapes = clip.param_shapes(described.config)
+    return described, rules.check_tensors(renamed, shapes, file=file.path)
 
 
-def _count_layers(params: Mapping[str, np.ndarray], tower: str) -> int:
-    prefix = f"{tower}_model/encoder/layers/"
-    layers = {
-        name.removeprefix(prefix).split("/")[0]
-        for name in params
-        if name.startswith(prefix)
+def _is_mixed(source: Mapping[str, np.ndarray]) -> bool:
+    """Whether weights are float16 and norms float32, as OpenAI stores them."""
+    types = {
+        name: source[name].dtype.name
+        for name in ("visual.conv1.weight", "visual.proj", "ln_final.weight")
+        if name in source
     }
-    return len(layers)
+    return list(types.values()) == ["float16", "float16", "float32"]
+
+
+def _from_transformers(
+    file: TorchFile, state: _State, settings: Settings
+) -> tuple[Described, dict[str, np.ndarray]]:
+    """CLIP under the names of transformers' PyTorch classes."""
+    folder = pathlib.Path(file.path).parent
+    config_path = folder / clip_configs.CONFIG
+    if config_path.is_file() and settings.architecture is None:
+        preprocessor = folder / clip_configs.PREPROCESSOR
+        found = preprocessor if preprocessor.is_file() else None
+        config = clip_configs.read(config_path, found)
+        notes = ["architecture: by the config.json beside the file"]
+        notes.append(
+            f"mean and deviation: by the {preprocessor.name} beside the file"
+            if found
+            else f"mean and deviation: no {preprocessor.name}, those of the family"
+        )
+        described = clip_architecture.apply(
+            settings, Described(config, notes), file.path
+        )
+    else:
+        # Names do not depend on widths.
+        layers: dict[str, Any] = {
+            f"{tower}_layers": clip_architecture.count_layers(
+                state.tensors, f"{tower}_model.encoder.layers.", "."
+            )
+            for tower in ("vision", "text")
+        }
+        shapes = clip.param_shapes(clip.ClipConfig(**layers))
+        named = clip_files.by_flax_names(state.tensors, shapes)
+        described = clip_architecture.describe(named, file.path, settings)
+    shapes = clip.param_shapes(described.config)
+    params = {
+        name: np.ascontiguousarray(x, np.float32).reshape(x.shape)
+        for name, x in clip_files.by_flax_names(state.tensors, shapes).items()
+    }
+    origins = {name: name.replace("/", ".") for name in params}
+    renamed = rules.Renamed(params, origins, [])
+    return described, rules.check_tensors(renamed, shapes, file=file.path)
+
+
+def _tokenizer(file: TorchFile, config: Any) -> tuple[Sequence[pathlib.Path], str]:
+    """Files of the tokenizer to write, or OpenAI's merges; and where it is from."""
+    folder = pathlib.Path(file.path).parent
+    beside = clip_files.tokenizer_files(folder) if folder.is_dir() else []
+    if beside:
+        names = " and ".join(path.name for path in beside)
+        return beside, f"tokenizer: {names} beside the file"
+    if config.vocab_size == bpe.NUM_TOKENS_BESIDE_MERGES + bpe.NUM_MERGES:
+        return (bpe.OPENAI_MERGES,), (
+            f"tokenizer: OpenAI's, which has {config.vocab_size} tokens too"
+        )
+    names = " and ".join(clip_files.TOKENIZER_FILES)
+    return (), (
+        f"no tokenizer: a vocabulary of {config.vocab_size} tokens is not "
+        f"OpenAI's; put {names} beside the result"
+    )

@@ -161,8 +161,7 @@ def clip_source(name_or_directory: files.Path | None = None) -> str | pathlib.Pa
 
 def clip_fingerprint(name_or_directory: files.Path | None = None) -> str | None:
     """SHA-256 of the weights that `load_clip` reads; None for one from the hub."""
-    weights = pathlib.Path(clip_source(name_or_directory)) / "model.safetensors"
-    return files.hash_file(weights) if weights.is_file() else None
+    return clip_files.fingerprint(clip_source(name_or_directory))
 
 
 def load_identity(directory: files.Path | None = None) -> Network:

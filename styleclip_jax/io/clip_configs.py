@@ -105,13 +105,29 @@ _FAMILIES: dict[Any, Callable[[Document], Any]] = {
 
 
 def _part(document: Document, tower: str) -> Document:
-    """Part of a config.json on a tower; what old files have twice counts there."""
-    part = dict(document.get(f"{tower}_config") or {})
-    return part | (document.get(f"{tower}_config_dict") or {})
+    """Part of a config.json on a tower.
+
+    Old files have it twice, and transformers takes the one of this name.
+    """
+    twin = document.get(f"{tower}_config_dict")
+    return (document.get(f"{tower}_config") or {}) if twin is None else twin
 
 
 def _preprocessing(document: Document, config: Any) -> Preprocessing:
     """Preprocessing that a preprocessor_config.json describes."""
+    for name in ("do_resize", "do_rescale", "do_normalize"):
+        if not document.get(name, True):
+            raise ValueError(f"{name}: expected true, found {document[name]!r}")
+    if document.get("resample", 3) not in _RESAMPLE:
+        raise ValueError(
+            f"resample: expected {', '.join(map(str, _RESAMPLE))}, found "
+            f"{document['resample']!r}"
+        )
+    if abs(document.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-9:
+        raise ValueError(
+            f"rescale_factor: expected 1/255, found {document['rescale_factor']}"
+        )
+    cropped = document.get("do_center_crop", True)
     size = document.get("size", config.image_size)
     crop = document.get("crop_size", config.image_size)
     if isinstance(crop, dict):
@@ -119,7 +135,7 @@ def _preprocessing(document: Document, config: Any) -> Preprocessing:
     common = {
         "mean": tuple(document.get("image_mean", config.preprocessing.mean)),
         "std": tuple(document.get("image_std", config.preprocessing.std)),
-        "interpolation": _RESAMPLE.get(document.get("resample", 3), "unknown"),
+        "interpolation": _RESAMPLE[document.get("resample", 3)],
         "fill": document.get("fill_color", 0),
     }
     if "resize_mode" in document:
@@ -128,8 +144,12 @@ def _preprocessing(document: Document, config: Any) -> Preprocessing:
     if isinstance(size, dict) and "shortest_edge" not in size:
         if {size["height"], size["width"]} != {config.image_size}:
             raise ValueError(f"size: expected {config.image_size}, found {size}")
+        if cropped and crop != config.image_size:
+            raise ValueError(f"crop_size: expected {config.image_size}, found {crop}")
         return Preprocessing(resize_mode="squash", **common)
     shortest = size["shortest_edge"] if isinstance(size, dict) else size
+    if not cropped:
+        raise ValueError("do_center_crop: expected true with shortest_edge")
     if crop != config.image_size or shortest < crop:
         raise ValueError(
             f"crop_size: expected {config.image_size}, and size no smaller, found "
@@ -149,6 +169,7 @@ def _preprocessor(config: Any) -> dict[str, Any]:
         "do_resize": True,
         "size": square,
         "resample": numbers[preprocessing.interpolation],
+        "do_center_crop": False,
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,

@@ -14,9 +14,12 @@ from styleclip_jax.io import checkpoints, clip_configs, files, hub, tensor_files
 from styleclip_jax.models import bpe, clip, param_trees
 
 TOKENIZER_FILES = ("vocab.json", "merges.txt")
+# Both in one, as newer folders have them.
+_TOKENIZER = "tokenizer.json"
 
 _FLAX_WEIGHTS, _SAFE_WEIGHTS = "flax_model.msgpack", "model.safetensors"
 _INDEX = "model.safetensors.index.json"
+_OPEN_CLIP = "open_clip_config.json"
 
 
 def load(name_or_directory: files.Path) -> clip.Clip:
@@ -34,6 +37,12 @@ def load(name_or_directory: files.Path) -> clip.Clip:
       UserError: no such model, broken files, or tensors that do not belong to the
         configuration.
     """
+    config_path = hub.find(name_or_directory, clip_configs.CONFIG)
+    if config_path is None and hub.find(name_or_directory, _OPEN_CLIP):
+        raise UserError(
+            f"{name_or_directory}: {_OPEN_CLIP} says that it is OpenCLIP's; convert it "
+            "by `styleclip-convert FOLDER --output OUT`"
+        )
     config = clip_configs.read(
         hub.require(name_or_directory, clip_configs.CONFIG),
         hub.find(name_or_directory, clip_configs.PREPROCESSOR),
@@ -99,7 +108,8 @@ def load_tokenizer(name_or_directory: files.Path) -> bpe.Tokenizer:
     """Reads vocab.json and merges.txt of a CLIP, of any number of merges.
 
     Args:
-      name_or_directory: as for `load`.
+      name_or_directory: as for `load`; tokenizer.json takes their place where they are
+        not.
 
     Returns:
       The tokenizer.
@@ -107,54 +117,95 @@ def load_tokenizer(name_or_directory: files.Path) -> bpe.Tokenizer:
     Raises:
       UserError: no such files, broken ones, or more tokens than config.json says.
     """
-    vocab_path, merges_path = (
-        hub.require(name_or_directory, name) for name in TOKENIZER_FILES
-    )
-    tokenizer = bpe.read(vocab_path, merges_path)
+    paths = tokenizer_files(name_or_directory)
+    if not paths:
+        raise UserError(
+            f"{name_or_directory}: has no {' and '.join(TOKENIZER_FILES)}, nor "
+            f"{_TOKENIZER}"
+        )
+    tokenizer = bpe.read_json(*paths) if len(paths) == 1 else bpe.read(*paths)
     config_path = hub.require(name_or_directory, clip_configs.CONFIG)
     size = clip_configs.read(config_path, None).vocab_size
     if tokenizer.num_tokens > size:
         raise UserError(
-            f"{vocab_path}: has {tokenizer.num_tokens} tokens, but vocab_size in "
+            f"{paths[0]}: has {tokenizer.num_tokens} tokens, but vocab_size in "
             f"config.json is {size}: these files belong to different models"
         )
     return tokenizer
 
 
-def _read_weights(
-    name_or_directory: files.Path, shapes: param_trees.Shapes
-) -> tuple[pathlib.Path, dict[str, np.ndarray]]:
-    """File of weights and its tensors by their names in Flax."""
-    path = hub.find(name_or_directory, _FLAX_WEIGHTS)
-    if path is not None:
-        return path, _read_msgpack(path)
-    path = hub.find(name_or_directory, _SAFE_WEIGHTS)
-    if path is not None:
-        return path, by_flax_names(tensor_files.read(path).tensors, shapes)
-    path = hub.find(name_or_directory, _INDEX)
-    if path is not None:
-        return path, by_flax_names(_read_shards(name_or_directory, path), shapes)
-    raise UserError(
-        f"{name_or_directory}: expected {_SAFE_WEIGHTS} or {_FLAX_WEIGHTS}, found "
-        "neither; others are converted by `styleclip-convert FILE --output OUT`"
-    )
+def tokenizer_files(name_or_directory: files.Path) -> list[pathlib.Path]:
+    """Files that `load_tokenizer` reads: two, one, or none where there are none."""
+    for names in (TOKENIZER_FILES, (_TOKENIZER,)):
+        paths = [hub.find(name_or_directory, name) for name in names]
+        found = [path for path in paths if path is not None]
+        if len(found) == len(names):
+            return found
+    return []
 
 
-def _read_shards(
-    name_or_directory: files.Path, index_path: pathlib.Path
-) -> dict[str, np.ndarray]:
-    """Tensors of several files, which an index lists by name."""
+def fingerprint(directory: files.Path) -> str | None:
+    """SHA-256 of the weights that `load` reads; None for a name on the hub.
+
+    Raises:
+      UserError: the folder has no weights, or they cannot be read.
+    """
+    if not pathlib.Path(directory).is_dir():
+        return None
+    path = _weights(directory)
+    if path.name != _INDEX:
+        return files.hash_file(path)
+    hashes = [files.hash_file(path.parent / name) for name in parts_of(path)]
+    return files.hash_bytes("".join(hashes).encode())
+
+
+def parts_of(index_path: pathlib.Path) -> list[str]:
+    """Names of the files that an index lists, all of them beside it.
+
+    Raises:
+      UserError: not an index of tensors.
+    """
     index = files.read_json(index_path)
     names = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(names, dict) or not all(
-        isinstance(name, str) and pathlib.PurePath(name).name == name
-        for name in names.values()
+    if (
+        not isinstance(names, dict)
+        or not names
+        or not all(
+            isinstance(name, str) and pathlib.PurePath(name).name == name
+            for name in names.values()
+        )
     ):
         raise UserError(f"{index_path}: expected weight_map, the file of each tensor")
+    return sorted(set(names.values()))
+
+
+def _weights(name_or_directory: files.Path) -> pathlib.Path:
+    """File of weights, or index of its parts."""
+    path = hub.first(name_or_directory, (_SAFE_WEIGHTS, _INDEX, _FLAX_WEIGHTS))
+    if path is None:
+        raise UserError(
+            f"{name_or_directory}: expected {_SAFE_WEIGHTS} or {_FLAX_WEIGHTS}, found "
+            "neither; others, such as pytorch_model.bin, are converted by "
+            "`styleclip-convert FOLDER --output OUT`"
+        )
+    return path
+
+
+def _read_weights(
+    name_or_directory: files.Path, shapes: param_trees.Shapes
+) -> tuple[pathlib.Path, dict[str, Any]]:
+    """File of weights and its tensors by their names in Flax."""
+    path = _weights(name_or_directory)
+    if path.name == _FLAX_WEIGHTS:
+        return path, _read_msgpack(path)
     tensors: dict[str, np.ndarray] = {}
-    for name in sorted(set(names.values())):
-        tensors |= tensor_files.read(hub.require(name_or_directory, name)).tensors
-    return tensors
+    if path.name == _INDEX:
+        for name in parts_of(path):
+            part = hub.require(name_or_directory, name)
+            tensors |= tensor_files.read(part).tensors
+    else:
+        tensors = tensor_files.read(path).tensors
+    return path, by_flax_names(tensors, shapes)
 
 
 def _pytorch_name(name: str) -> str:

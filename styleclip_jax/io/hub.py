@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+from collections.abc import Sequence
 
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files
@@ -26,11 +27,36 @@ def require(name_or_directory: files.Path, filename: str) -> pathlib.Path:
     return path
 
 
+def first(
+    name_or_directory: files.Path, filenames: Sequence[str]
+) -> pathlib.Path | None:
+    """Path of the first of several files that a model has; None if it has none.
+
+    Without a connection, one that is here counts before those that may not exist.
+
+    Raises:
+      UserError: as `find`.
+    """
+    trouble = None
+    for filename in filenames:
+        try:
+            path = find(name_or_directory, filename)
+        except UserError as error:
+            trouble = trouble or error
+            continue
+        if path is not None:
+            return path
+    if trouble:
+        raise trouble
+    return None
+
+
 def find(name_or_directory: files.Path, filename: str) -> pathlib.Path | None:
     """Path of a file as `require` gives it; None if the model has no such file.
 
     Raises:
-      UserError: there is no such model, or the hub cannot be reached.
+      UserError: there is no such model, or the hub cannot be reached for a file that is
+        neither here nor known to be absent.
     """
     directory, name = pathlib.Path(name_or_directory), str(name_or_directory)
     if directory.is_dir():
@@ -53,6 +79,10 @@ def find(name_or_directory: files.Path, filename: str) -> pathlib.Path | None:
     try:
         return pathlib.Path(huggingface_hub.hf_hub_download(name, filename))
     except huggingface_hub.errors.LocalEntryNotFoundError:
+        # An earlier answer of the hub, kept beside the downloads.
+        known = huggingface_hub.try_to_load_from_cache(name, filename)
+        if known is huggingface_hub._CACHED_NO_EXIST:
+            return None
         raise UserError(
             f"{name}: no such directory, and the Hugging Face hub cannot be reached "
             f"for {filename}"

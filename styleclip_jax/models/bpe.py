@@ -7,6 +7,7 @@ import html
 import json
 import pathlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import ftfy
 import numpy as np
@@ -115,14 +116,7 @@ def read(vocab_path: pathlib.Path, merges_path: pathlib.Path) -> Tokenizer:
     Raises:
       UserError: broken files, or not a byte-level vocabulary.
     """
-    try:
-        vocab = json.loads(vocab_path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{vocab_path}: expected JSON ({error})") from None
-    if not isinstance(vocab, dict) or sorted(
-        value for value in vocab.values() if type(value) is int
-    ) != list(range(len(vocab))):
-        raise UserError(f"{vocab_path}: expected an object with ids 0, 1, 2, …")
+    vocab = _read_json(vocab_path)
     try:
         lines = merges_path.read_text(encoding="utf-8").strip().split("\n")[1:]
     except (OSError, ValueError) as error:
@@ -130,6 +124,57 @@ def read(vocab_path: pathlib.Path, merges_path: pathlib.Path) -> Tokenizer:
     merges = [tuple(line.split()) for line in lines]
     if any(len(merge) != 2 for merge in merges):
         raise UserError(f"{merges_path}: expected two symbols a line after the first")
+    return _build(vocab, merges, vocab_path, merges_path)
+
+
+def read_json(path: pathlib.Path) -> Tokenizer:
+    """Reads a vocabulary in transformers' tokenizer.json.
+
+    Raises:
+      UserError: a broken file, or not a byte-level vocabulary as CLIP has it.
+    """
+    document = _read_json(path)
+    model = document.get("model") if isinstance(document, dict) else None
+    if not isinstance(model, dict) or model.get("type") != "BPE":
+        raise UserError(f"{path}: expected a model of type 'BPE'")
+    if model.get("end_of_word_suffix") != _END_OF_WORD:
+        raise UserError(
+            f"{path}: end_of_word_suffix: expected {_END_OF_WORD!r}, found "
+            f"{model.get('end_of_word_suffix')!r}"
+        )
+    found = model.get("merges")
+    # Newer files have pairs, older ones lines.
+    merges = [
+        tuple(merge.split() if isinstance(merge, str) else merge)
+        for merge in (found if isinstance(found, list) else [None])
+        if isinstance(merge, str | list)
+    ]
+    if len(merges) != len(found or [None]) or any(
+        len(merge) != 2 or not all(isinstance(part, str) for part in merge)
+        for merge in merges
+    ):
+        raise UserError(f"{path}: merges: expected pairs of symbols")
+    return _build(model.get("vocab"), merges, path, path)
+
+
+def _read_json(path: pathlib.Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: expected JSON ({error})") from None
+
+
+def _build(
+    vocab: Any,
+    merges: list[tuple[str, ...]],
+    vocab_path: pathlib.Path,
+    merges_path: pathlib.Path,
+) -> Tokenizer:
+    """Tokenizer of a vocabulary and its merges, checked."""
+    if not isinstance(vocab, dict) or sorted(
+        value for value in vocab.values() if type(value) is int
+    ) != list(range(len(vocab))):
+        raise UserError(f"{vocab_path}: expected an object with ids 0, 1, 2, …")
     made = ["".join(merge) for merge in merges]
     for token in [*_byte_tokens(), START, END, *made]:
         if token not in vocab:

@@ -8,7 +8,7 @@ import pytest
 import safetensors.numpy
 
 from convert import clip as convert_clip
-from convert import torch_files
+from convert import clip_architecture, torch_files
 from convert.torch_files import TorchFile
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import clip_files
@@ -184,11 +184,13 @@ def test_transformers_configuration_counts_where_it_is(state, tmp_path):
     assert (config.text_heads, config.text_act) == (4, "gelu")
 
 
-def test_transformers_file_alone_is_taken_for_openai_s_architecture(state, tmp_path):
+def test_transformers_file_alone_needs_its_configuration(state, tmp_path):
     path = write_transformers(state, tmp_path / "pt", config=False)
-    conversion = convert_clip.convert(torch_files.read(path))
-    assert conversion.config == CONFIG
-    assert "no config.json" in conversion.notes[0]
+    file = torch_files.read(path)
+    with pytest.raises(UserError, match="no configuration stands beside it"):
+        convert_clip.convert(file)
+    settings = clip_architecture.Settings(architecture="openai")
+    assert convert_clip.convert(file, settings).config == CONFIG
 
 
 def test_other_files_are_not_recognized():
@@ -259,7 +261,7 @@ def test_openai_vocabulary_is_written_beside_a_clip_that_has_it(state, tmp_path)
     num_tokens = bpe.NUM_TOKENS_BESIDE_MERGES + bpe.NUM_MERGES
     state["token_embedding.weight"] = np.zeros((num_tokens, 128), np.float16)
     conversion = convert_clip.convert(state_file(state))
-    assert conversion.notes == []
+    assert "tokenizer: OpenAI's" in conversion.notes[-1]
     convert_clip.write(conversion, tmp_path / "clip")
     tokenizer = clip_files.load_tokenizer(tmp_path / "clip")
     tokens = bpe.tokenize(tokenizer, ["a face"], context_length=5)
@@ -269,12 +271,12 @@ def test_openai_vocabulary_is_written_beside_a_clip_that_has_it(state, tmp_path)
 def test_other_vocabulary_is_copied_or_missed(state, tmp_path):
     path = write_transformers(state, tmp_path / "pt")
     conversion = convert_clip.convert(torch_files.read(path))
-    (note,) = conversion.notes
-    assert "a vocabulary of 512 tokens is not OpenAI's" in note
-    for name in clip_files.TOKENIZER_FILES:
-        (path.parent / name).write_text(name)
-    conversion = convert_clip.convert(torch_files.read(path))
-    assert conversion.notes == []
+    assert "a vocabulary of 512 tokens is not OpenAI's" in conversion.notes[-1]
+    for names in (("tokenizer.json",), clip_files.TOKENIZER_FILES):
+        for name in names:
+            (path.parent / name).write_text(name)
+        conversion = convert_clip.convert(torch_files.read(path))
+        assert [path.name for path in conversion.tokenizer] == [*names]
     convert_clip.write(conversion, tmp_path / "clip")
     for name in clip_files.TOKENIZER_FILES:
         assert (tmp_path / "clip" / name).read_text() == name

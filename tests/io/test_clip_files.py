@@ -149,7 +149,7 @@ DAMAGES = {
     ),
     "missing weights": (
         lambda d: (d / "model.safetensors").unlink(),
-        "found neither; others are converted by",
+        "found neither; others, such as pytorch_model.bin, are converted by",
     ),
     "truncated safetensors": (
         lambda d: (d / "model.safetensors").write_bytes(
@@ -158,7 +158,11 @@ DAMAGES = {
         "model.safetensors: not a readable safetensors file",
     ),
     "truncated msgpack": (
-        lambda d: (d / "flax_model.msgpack").write_bytes(b"\x81\xa1a"),
+        lambda d: (
+            (d / "model.safetensors")
+            .rename(d / "flax_model.msgpack")
+            .write_bytes(b"\x81\xa1a")
+        ),
         "flax_model.msgpack: not a readable msgpack file",
     ),
     "missing tensor": (

@@ -1,0 +1,273 @@
+"""Architecture of a CLIP: what its tensors say, and who says what they leave open.
+
+Shapes say all sizes. Activation, heads, mean and deviation are said by the user, by a
+configuration beside the file, or by marks of OpenAI's own files. Nothing is guessed.
+"""
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from styleclip_jax import checks
+from styleclip_jax.errors import UserError
+from styleclip_jax.models import transformer
+from styleclip_jax.models.clip_vit import ClipConfig
+from styleclip_jax.models.preprocessing import INTERPOLATIONS, RESIZE_MODES
+
+from . import open_clip
+
+OPENAI = "openai"
+ARCHITECTURES = (OPENAI, *open_clip.ARCHITECTURES)
+
+_HEAD_WIDTH = 64
+
+
+def _choice(choices: tuple[str, ...]) -> Any:
+    return dataclasses.field(default=None, metadata={"choices": choices})
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a user says of a CLIP; None leaves it to the file and what stands beside.
+
+    Attributes:
+      architecture: Architecture of a CLIP that does not say it: OpenCLIP's name, such
+        as ViT-H-14 or ViT-B-32-quickgelu, or openai for OpenAI's activation, heads and
+        preprocessing at any size.
+      activation: Activation of both towers of a CLIP.
+      vision_heads: Attention heads of a CLIP's tower of images.
+      text_heads: Attention heads of a CLIP's tower of texts.
+      pixel_mean: Mean of red, green and blue that a CLIP was trained with, as
+        0.48,0.46,0.41.
+      pixel_std: Standard deviation of these.
+      interpolation: Filter of the resize that a CLIP was trained with.
+      resize_mode: How a CLIP's training made images square.
+    """
+
+    architecture: str | None = None
+    activation: str | None = _choice(transformer.ACTIVATIONS)
+    vision_heads: int | None = None
+    text_heads: int | None = None
+    pixel_mean: tuple[float, ...] | None = None
+    pixel_std: tuple[float, ...] | None = None
+    interpolation: str | None = _choice(INTERPOLATIONS)
+    resize_mode: str | None = _choice(RESIZE_MODES)
+
+    def __post_init__(self) -> None:
+        if self.architecture is not None:
+            checks.one_of(self, architecture=ARCHITECTURES)
+
+    def given(self) -> dict[str, Any]:
+        """Settings that are given, by name."""
+        values = ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))
+        return {name: value for name, value in values if value is not None}
+
+
+NOTHING = Settings()
+
+# Settings without which a file that says nothing is refused.
+_NEEDED = ("activation", "vision_heads", "text_heads", "pixel_mean", "pixel_std")
+
+
+_OPENCLIP_PIXELS = (
+    "mean and deviation: OpenAI's, as of most of OpenCLIP's weights; --pixel_mean and "
+    "--pixel_std give others"
+)
+
+
+class Described(NamedTuple):
+    """A configuration and where it is from, as lines for the user."""
+
+    config: Any
+    notes: list[str]
+
+
+def sizes(params: Mapping[str, np.ndarray], file: str) -> dict[str, Any]:
+    """Sizes of a CLIP with a vision transformer, as fields of `ClipConfig`.
+
+    Args:
+      params: parameters by our names.
+      file: path to name in errors.
+
+    Raises:
+      UserError: a tensor that tells a size is missing or misshapen.
+    """
+
+    def shape(name: str, rank: int = 2) -> tuple[int, ...]:
+        if name not in params:
+            raise UserError(f"{file}: 1 missing tensor ({name})")
+        found = params[name].shape
+        if len(found) != rank:
+            raise UserError(f"{file}: {name}: expected {rank} axes, found {found}")
+        return found
+
+    patch_size, _, _, vision_width = shape(
+        "vision_model/embeddings/patch_embedding/kernel", 4
+    )
+    places, _ = shape("vision_model/embeddings/position_embedding/embedding")
+    side = math.isqrt(max(places - 1, 0))
+    if side**2 != places - 1:
+        raise UserError(
+            f"{file}: expected a square number of patches, found {places - 1}"
+        )
+    vocab_size, text_width = shape("text_model/embeddings/token_embedding/embedding")
+    context_length, _ = shape("text_model/embeddings/position_embedding/embedding")
+    mlp = "encoder/layers/0/mlp/fc1/kernel"
+    return {
+        "image_size": side * patch_size,
+        "patch_size": patch_size,
+        "vision_width": vision_width,
+        "vision_layers": count_layers(params, "vision_model/encoder/layers/"),
+        "vision_mlp_width": shape(f"vision_model/{mlp}")[1],
+        "vocab_size": vocab_size,
+        "context_length": context_length,
+        "text_width": text_width,
+        "text_layers": count_layers(params, "text_model/encoder/layers/"),
+        "text_mlp_width": shape(f"text_model/{mlp}")[1],
+        "embed_dim": shape("text_projection/kernel")[1],
+    }
+
+
+def count_layers(names: Mapping[str, Any], prefix: str, separator: str = "/") -> int:
+    """Number of different parts that follow a prefix in names."""
+    rests = (name.removeprefix(prefix) for name in names if name.startswith(prefix))
+    return len({rest.split(separator)[0] for rest in rests})
+
+
+def describe(
+    params: Mapping[str, np.ndarray],
+    file: str,
+    settings: Settings,
+    *,
+    archived: bool = False,
+    mixed: bool = False,
+) -> Described:
+    """Configuration of a CLIP with a vision transformer.
+
+    Args:
+      params: its parameters by our names.
+      file: path of its file; open_clip_config.json may stand beside.
+      settings: what the user says of it.
+      archived: whether OpenAI's input_resolution is among its tensors.
+      mixed: whether its types are OpenAI's mix of float16 and float32.
+
+    Raises:
+      UserError: something is left open, or who says it speaks of another CLIP.
+    """
+    beside = pathlib.Path(file).parent / open_clip.CONFIG
+    stated, notes = None, list[str]()
+    if beside.is_file() and not archived and not settings.architecture:
+        stated, notes = open_clip.read_config(beside)
+    found = sizes(params, file)
+    fitting = [
+        name
+        for name, config in open_clip.ARCHITECTURES.items()
+        if not _differences(config, found)
+    ]
+    if settings.architecture == OPENAI:
+        config, origin = _openai(found, file), "architecture openai, as given"
+    elif settings.architecture:
+        config = open_clip.ARCHITECTURES[settings.architecture]
+        origin = f"architecture {settings.architecture}, as given"
+        notes = [_OPENCLIP_PIXELS]
+    elif archived:
+        config, origin = _openai(found, file), "OpenAI's input_resolution in the file"
+    elif stated:
+        config, origin = stated, f"{beside.name} beside the file"
+    elif mixed:
+        config = _openai(found, file)
+        origin = "OpenAI's mix of float16 weights and float32 norms in the file"
+    elif len(fitting) == 1:
+        config = open_clip.ARCHITECTURES[fitting[0]]
+        origin = f"OpenCLIP's {fitting[0]}, the only one with these sizes"
+        notes = [_OPENCLIP_PIXELS]
+    else:
+        missing = [name for name in _NEEDED if name not in settings.given()]
+        if missing:
+            raise UserError(_open_question(file, fitting, missing))
+        config = dataclasses.replace(
+            _openai(found, file), eos_token_id=open_clip.ARGMAX
+        )
+        origin = "settings, as given"
+    if different := _differences(config, found):
+        name = different[0]
+        raise UserError(
+            f"{file}: {name}: expected {getattr(config, name)} by {origin}, found "
+            f"{found[name]}"
+        )
+    notes = [
+        f"activation, heads, mean and deviation: by {origin}",
+        "sizes: by the shapes of the tensors",
+        *notes,
+    ]
+    return apply(settings, Described(config, notes), file)
+
+
+def apply(settings: Settings, described: Described, file: str) -> Described:
+    """A configuration with what the user says of it.
+
+    Raises:
+      UserError: no such CLIP can be built.
+    """
+    given = settings.given()
+    given.pop("architecture", None)
+    if not given:
+        return described
+    own = {
+        ours: given[theirs]
+        for ours, theirs in (
+            ("mean", "pixel_mean"),
+            ("std", "pixel_std"),
+            ("interpolation", "interpolation"),
+            ("resize_mode", "resize_mode"),
+        )
+        if theirs in given
+    }
+    config = described.config
+    changes: dict[str, Any] = {
+        name: given[name] for name in ("vision_heads", "text_heads") if name in given
+    }
+    if "activation" in given:
+        changes |= dict.fromkeys(("vision_act", "text_act"), given["activation"])
+    try:
+        changes["preprocessing"] = dataclasses.replace(config.preprocessing, **own)
+        config = dataclasses.replace(config, **changes)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{file}: not a CLIP that can be built ({error})") from None
+    return Described(config, [*described.notes, f"{', '.join(given)}: as given"])
+
+
+def _openai(found: Mapping[str, Any], file: str) -> ClipConfig:
+    """Configuration by the rules of OpenAI's loader."""
+    try:
+        return ClipConfig(
+            **found,
+            vision_heads=found["vision_width"] // _HEAD_WIDTH,
+            text_heads=found["text_width"] // _HEAD_WIDTH,
+            # The end token is the last of the vocabulary.
+            eos_token_id=found["vocab_size"] - 1,
+        )
+    except ValueError as error:
+        raise UserError(f"{file}: not a CLIP that can be built ({error})") from None
+
+
+def _differences(config: ClipConfig, found: Mapping[str, int]) -> list[str]:
+    """Names of sizes that a configuration does not have as found."""
+    return [name for name, size in found.items() if getattr(config, name) != size]
+
+
+def _open_question(file: str, fitting: list[str], missing: list[str]) -> str:
+    flags = ", ".join(f"--{name}" for name in missing)
+    if fitting:
+        names = " or ".join(f"--architecture={name}" for name in fitting)
+        flags = f"{names}, or {flags}"
+    else:
+        flags = f"{flags}, or --architecture=openai if it has OpenAI's"
+    return (
+        f"{file}: activation, heads, mean and deviation are left open by its tensors, "
+        f"and no configuration stands beside it; give {flags}"
+    )

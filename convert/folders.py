@@ -1,0 +1,66 @@
+"""Folders of weights: the file that counts in one, and parts of a file put together."""
+
+import pathlib
+import re
+
+import numpy as np
+
+from styleclip_jax.errors import UserError
+from styleclip_jax.io import clip_files, files
+
+from . import torch_files
+from .torch_files import TorchFile
+
+_INDEX = ".index.json"
+_PART = re.compile(r".*-\d+-of-\d+\.\w+")
+
+# Files of weights of transformers and OpenCLIP, by preference.
+_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
+
+
+def read(path: files.Path) -> TorchFile:
+    """Content of a file, of the weights in a folder, or of all parts of a file.
+
+    Args:
+      path: file that `torch_files.read` reads; folder of transformers or OpenCLIP;
+        index of a file in parts, or one of them.
+
+    Raises:
+      UserError: as `torch_files.read`, or a folder without weights.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        found = [path / name for name in _WEIGHTS if (path / name).is_file()]
+        if not found:
+            raise UserError(
+                f"{path}: expected a checkpoint, found a folder without any of "
+                f"{', '.join(_WEIGHTS)}"
+            )
+        path = found[0]
+    index = path if path.name.endswith(_INDEX) else _index_of(path)
+    if index is None:
+        return torch_files.read(path)
+    parts = [
+        torch_files.read(index.parent / name) for name in clip_files.parts_of(index)
+    ]
+    content: dict[str, np.ndarray] = {}
+    for part in parts:
+        content |= torch_files.tensors(part.content)
+    return TorchFile(str(index), parts[0].format, content)
+
+
+def _index_of(path: pathlib.Path) -> pathlib.Path | None:
+    """Index beside a file that counts it among its parts, as its name says too."""
+    if not _PART.fullmatch(path.name):
+        return None
+    for index in sorted(path.parent.glob(f"*{_INDEX}")):
+        if path.name in clip_files.parts_of(index):
+            return index
+    return None

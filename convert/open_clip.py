@@ -196,7 +196,13 @@ def read_config(path: pathlib.Path) -> tuple[ClipConfig, list[str]]:
         _check("document", document, {})
         preprocess = document.get("preprocess_cfg") or {}
         config = _build(document["model_cfg"], preprocess)
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+    ) as error:
         what = f"no {error}" if isinstance(error, LookupError) else error
         raise UserError(f"{path}: not a CLIP that can be built ({what})") from None
     names = ("mean", "std", "interpolation", "resize_mode")

@@ -15,9 +15,9 @@ import safetensors.numpy
 import transformers
 
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import clip_files
+from styleclip_jax.io import clip_files, files
 from styleclip_jax.models import bpe
-from tests import programs, tiny
+from tests import golden_data, programs, tiny
 from tests.golden_data import assert_near
 
 
@@ -84,6 +84,48 @@ def test_names_on_the_hub_are_downloaded(small_directory, monkeypatch):
     assert clip_files.load("someone/small-clip").config == tiny.CLIP_32
     expected = bpe.NUM_TOKENS_BESIDE_MERGES + tiny.NUM_MERGES
     assert clip_files.load_tokenizer("someone/small-clip").num_tokens == expected
+
+
+def test_hub_name_with_weights_of_pytorch_works_offline(tmp_path, monkeypatch):
+    # What hf_hub_download leaves: files of a revision, and names that it has not.
+    root = tmp_path / "models--someone--small-clip"
+    snapshot = shutil.copytree(
+        golden_data.ROOT / "hf_clip" / "sharded_eos", root / "snapshots" / "abc"
+    )
+    (root / "refs").mkdir()
+    (root / "refs" / "main").write_text("abc")
+    (snapshot / "preprocessor_config.json").unlink()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+
+    def download(name, filename):
+        return download_cached(name, filename, cache_dir=tmp_path)
+
+    download_cached = huggingface_hub.hf_hub_download
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    with pytest.raises(UserError, match=r"reached for preprocessor_config"):
+        clip_files.load("someone/small-clip")
+    absent = root / ".no_exist" / "abc"
+    absent.mkdir(parents=True)
+    (absent / "preprocessor_config.json").touch()
+    loaded = clip_files.load("someone/small-clip")
+    expected = clip_files.load(golden_data.ROOT / "hf_clip" / "sharded_eos")
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, expected.params)
+
+
+def test_fingerprint_depends_on_all_weights(directory, tmp_path):
+    whole = clip_files.fingerprint(directory)
+    assert whole == files.hash_file(directory / "model.safetensors")
+    parts = shutil.copytree(
+        golden_data.ROOT / "hf_clip" / "sharded_eos", tmp_path / "parts"
+    )
+    before = clip_files.fingerprint(parts)
+    last = parts / "model-00004-of-00004.safetensors"
+    last.write_bytes(last.read_bytes()[:-1] + b"x")
+    assert clip_files.fingerprint(parts) != before
+    weights = (directory / "model.safetensors").rename(directory / "flax_model.msgpack")
+    assert clip_files.fingerprint(directory) == files.hash_file(weights)
+    assert clip_files.fingerprint("someone/small-clip") is None
 
 
 def entry_not_found(filename):
@@ -235,6 +277,48 @@ def test_shortened_vocabulary_matches_transformers(small_directory):
         expected = reference(text)["input_ids"]
         found = bpe.tokenize(tokenizer, [text], context_length=len(expected))
         np.testing.assert_array_equal(found, [expected])
+
+
+def join_tokenizer(directory, **changes):
+    """Replaces the two files of a tokenizer by transformers' tokenizer.json."""
+    transformers.CLIPTokenizerFast.from_pretrained(directory).save_pretrained(directory)
+    for name in clip_files.TOKENIZER_FILES:
+        (directory / name).unlink()
+    path = directory / "tokenizer.json"
+    document = json.loads(path.read_text())
+    document["model"] |= changes
+    path.write_text(json.dumps(document))
+    return document["model"]
+
+
+def test_tokenizer_json_alone_is_read_alike(directory):
+    two = clip_files.load_tokenizer(directory)
+    model = join_tokenizer(directory)
+    text = ["A woman with purple hair, isn't it?"]
+    expected = bpe.tokenize(two, text, context_length=40)
+    for merges in (model["merges"], [" ".join(pair) for pair in model["merges"]]):
+        path = directory / "tokenizer.json"
+        path.write_text(json.dumps({"model": model | {"merges": merges}}))
+        one = clip_files.load_tokenizer(directory)
+        found = bpe.tokenize(one, text, context_length=40)
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"type": "WordPiece"}, "expected a model of type 'BPE'"),
+        ({"end_of_word_suffix": ""}, "end_of_word_suffix: expected '</w>', found ''"),
+        ({"merges": [["a"]]}, "merges: expected pairs"),
+        ({"merges": [1]}, "merges: expected pairs"),
+        ({"vocab": []}, "expected an object with ids"),
+    ],
+)
+def test_other_tokenizer_json_is_refused(directory, changes, message):
+    join_tokenizer(directory, **changes)
+    with pytest.raises(UserError, match=rf"tokenizer.json: .*{message}") as error:
+        clip_files.load_tokenizer(directory)
+    assert "\n" not in str(error.value)
 
 
 TOKENIZER_DAMAGES = {

@@ -67,6 +67,7 @@ OFFICIAL = {
     "e4e_ffhq_encode.pt": "e4e_encoder/e4e_ffhq_encode.pt",
     "best_model.pt": "mapper_trajectory/ranger_levels/init_mapper.pt",
 }
+OPEN_CLIP = golden_data.ROOT / "open_clip" / "vit_metaclip_like" / "hf"
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -155,6 +156,7 @@ def write_inputs(folder: pathlib.Path) -> None:
     torch_format.save(folder / "train_faces.pt", np.asarray(tiny.w_plus(4)))
     for name, source in OFFICIAL.items():
         shutil.copy(golden_data.ROOT / source, folder / name)
+    shutil.copytree(OPEN_CLIP, folder / "CLIP-ViT-H-14-laion2B")
     layout = tiny.GENERATOR.style_layout
     ones = [np.ones(layer.channels, np.float32) for layer in layout]
     directions = folder / "npy" / "ffhq"

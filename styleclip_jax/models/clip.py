@@ -105,6 +105,18 @@ def members(network: Clip) -> list[Clip]:
     return [Network(params, config) for params, config in pairs]
 
 
+def without_text(network: Clip) -> Clip:
+    """CLIP without its tower of texts, which can only look at images."""
+
+    def images_alone(member: Clip) -> Any:
+        return {n: x for n, x in member.params.items() if not n.startswith("text")}
+
+    if isinstance(network.config, JointConfig):
+        kept = tuple(images_alone(member) for member in members(network))
+        return Network(kept, network.config)
+    return Network(images_alone(network), network.config)
+
+
 def init(key: jax.Array, config: Any) -> Any:
     """Random parameters of a family's configuration, as a nested dict."""
     return _family(config).init(key, config)

@@ -5,9 +5,8 @@
   edit = session.optimize(faces, "a smiling face", steps=80, l2_lambda=0.0045)
   edit.save("outputs/smile")
 
-Networks are loaded when they are first asked for. Those that `load` is given by name
-are loaded at once. A session adds no behaviour of its own: programs, the app and
-examples stand on it.
+Networks are loaded when they are first asked for, those that `load` is given at once.
+A session adds no behaviour of its own: programs, the app and examples stand on it.
 """
 
 import functools
@@ -82,7 +81,6 @@ def load(
         **paths,
     ).with_decoder()
     session = Session(models, listener=SILENT if quiet else BARS)
-    # Named networks are loaded at once, so that errors come here.
     named = [name for name, path in (paths | {"clip": clip}).items() if path]
     for name in ("generator", "label", *named):
         getattr(session, name)

@@ -92,9 +92,8 @@ def test_prompts_are_cut_into_tokens_of_each(tmp_path) -> None:
         for m, w in zip(MEMBERS, words, strict=True)
     ]
     shares = np.array([3 * 100, 70.0]) / (3 * 100 + 70)
-    for part, found, share in zip(
-        parts, jnp.split(joint, [8], -1), shares, strict=True
-    ):
+    halves = jnp.split(joint, [8], axis=-1)
+    for part, found, share in zip(parts, halves, shares, strict=True):
         np.testing.assert_allclose(found, np.sqrt(share) * part, atol=1e-6)
     with pytest.raises(UserError, match="at most 12 tokens"):
         clip.tokenize(JOINT, tuple(words), ["a b c d e f g h i j k l m n"])

@@ -25,7 +25,7 @@ test-newest:
 	  --upgrade-strategy=eager --editable '.[dev-newest]'
 	.venv-newest/bin/python -m pip freeze --exclude-editable
 	.venv-newest/bin/python -m pip check
-	.venv-newest/bin/python -m pytest tests/app tests/convert/test_clip*.py \
+	.venv-newest/bin/python -m pytest -rs tests/app tests/convert/test_clip*.py \
 	  tests/io/test_clip_files.py tests/models/test_clip*.py tests/test_dependencies.py
 
 lint: .venv-test/installed

@@ -1,7 +1,8 @@
 """CLIP by OpenAI (`.pt`) or by transformers' PyTorch classes → transformers' Flax.
 
 The result is a folder in transformers' own format, which FlaxCLIPModel.from_pretrained
-reads as well as we do.
+reads as well as we do. A SigLIP by transformers gets such a folder too, though
+transformers has no Flax class for it.
 """
 
 import dataclasses
@@ -9,6 +10,7 @@ import math
 import pathlib
 import shutil
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -130,7 +132,7 @@ class ClipConversion(Conversion):
     """A converted CLIP.
 
     Attributes:
-      tokenizer: folder with vocab.json and merges.txt, or OpenAI's list of merges, or
+      tokenizer: folder with the files of a tokenizer, or OpenAI's list of merges, or
         None when the vocabulary is unknown.
     """
 
@@ -160,6 +162,8 @@ def convert(file: TorchFile) -> ClipConversion:
             f"{file.path}: this CLIP has a ModifiedResNet, and transformers has no "
             "Flax class for it: use one with a vision transformer, such as ViT-B/32"
         )
+    if "vision_model.head.probe" in source:
+        return _convert_siglip(file.path, source)
     renamed = rules.rename_tensors(table, source, file=file.path)
     folder = pathlib.Path(file.path).parent
     described = table is _TRANSFORMERS and (folder / "config.json").is_file()
@@ -200,7 +204,7 @@ def write(conversion: ClipConversion, directory: files.Path) -> None:
     Args:
       conversion: result of `convert`.
       directory: folder to make, with config.json, model.safetensors (Flax),
-        preprocessor_config.json and the tokenizer's vocab.json and merges.txt.
+        preprocessor_config.json and the files of the tokenizer.
 
     Raises:
       UserError: the folder has something in it, or cannot be written.
@@ -212,10 +216,45 @@ def write(conversion: ClipConversion, directory: files.Path) -> None:
         if source is None:
             return
         if source.is_dir():
-            for name in clip_files.TOKENIZER_FILES:
-                shutil.copyfile(source / name, temporary / name)
+            for name in _tokenizer_files(conversion.config):
+                if (source / name).is_file():
+                    shutil.copyfile(source / name, temporary / name)
         else:
             bpe.write(source, temporary)
+
+
+def _convert_siglip(file: str, source: Mapping[str, np.ndarray]) -> ClipConversion:
+    """Parameters of a SigLIP; shapes do not tell its heads, config.json does."""
+    folder = pathlib.Path(file).parent
+    config_path, preprocessor = (
+        folder / name for name in (clip_configs.CONFIG, clip_configs.PREPROCESSOR)
+    )
+    if not config_path.is_file():
+        raise UserError(
+            f"{file}: expected {clip_configs.CONFIG} beside this SigLIP, found none"
+        )
+    config = clip_configs.read(
+        config_path, preprocessor if preprocessor.is_file() else None
+    )
+    shapes = clip.param_shapes(config)
+    tensors = {
+        name: np.ascontiguousarray(tensor, np.float32)
+        for name, tensor in clip_files.by_flax_names(source, shapes).items()
+    }
+    renamed = rules.Renamed(tensors, {name: name for name in tensors}, [])
+    params = rules.check_tensors(renamed, shapes, file=file)
+    names = _tokenizer_files(config)
+    if any((folder / name).is_file() for name in names[:2]):
+        return ClipConversion("clip", config, params, [], folder)
+    notes = [f"no tokenizer: put {names[0]} or {names[1]} beside the result"]
+    return ClipConversion("clip", config, params, notes)
+
+
+def _tokenizer_files(config: Any) -> tuple[str, ...]:
+    """Names of the files that a tokenizer may have."""
+    if isinstance(config, clip.SiglipConfig):
+        return clip_files.SIGLIP_TOKENIZER_FILES
+    return clip_files.TOKENIZER_FILES
 
 
 def _table(source: Mapping[str, np.ndarray]) -> list[Rule] | None:

@@ -1,7 +1,7 @@
 """Configurations of CLIPs: transformers' config.json and preprocessor_config.json.
 
 transformers leaves out what has its default value, and takes seconds to import; its
-defaults are those of `ClipConfig` (OpenAI's ViT-B/32).
+defaults are those of `ClipConfig` (OpenAI's ViT-B/32) and `SiglipConfig`.
 """
 
 import dataclasses
@@ -34,6 +34,12 @@ def read(config_path: pathlib.Path, preprocessor_path: pathlib.Path | None) -> A
       UserError: no such file, or not of a CLIP that we can build.
     """
     document = _read_object(config_path)
+    if document.get("model_type") == "siglip2":
+        raise UserError(
+            f"{config_path}: model_type 'siglip2' is NaFlex, which takes images of any "
+            "shape: expected a SigLIP 2 of a fixed size, such as "
+            "google/siglip2-base-patch16-224"
+        )
     build = _FAMILIES.get(document.get("model_type"))
     if build is None:
         raise UserError(
@@ -60,7 +66,7 @@ def read(config_path: pathlib.Path, preprocessor_path: pathlib.Path | None) -> A
 
 def write(config: Any, directory: pathlib.Path) -> None:
     """Writes config.json and preprocessor_config.json of a CLIP."""
-    document = clip_vit.transformers_config(config)
+    document = _DOCUMENTS[type(config)](config)
     files.write_json(directory / CONFIG, document)
     files.write_json(directory / PREPROCESSOR, _preprocessor(config))
 
@@ -98,9 +104,66 @@ def _clip(document: Document) -> clip.ClipConfig:
     )
 
 
+# Names of transformers' SiglipTextConfig and SiglipVisionConfig by our fields.
+_COMMON = {
+    "width": "hidden_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "mlp_width": "intermediate_size",
+    "act": "hidden_act",
+    "eps": "layer_norm_eps",
+}
+_SIGLIP = {
+    tower: own | {f"{tower}_{field}": name for field, name in _COMMON.items()}
+    for tower, own in (
+        (
+            "text",
+            {"vocab_size": "vocab_size", "context_length": "max_position_embeddings"},
+        ),
+        ("vision", {"image_size": "image_size", "patch_size": "patch_size"}),
+    )
+}
+
+
+def _siglip(document: Document) -> clip.SiglipConfig:
+    """Configuration of transformers' SiglipModel."""
+    fields: dict[str, Any] = {}
+    for tower, names in _SIGLIP.items():
+        part = _part(document, tower)
+        fields |= {field: part[name] for field, name in names.items() if name in part}
+    config = clip.SiglipConfig(**fields)
+    text, vision = (_part(document, name) for name in ("text", "vision"))
+    if not vision.get("vision_use_head", True):
+        raise ValueError("vision_use_head: expected true, found false")
+    length = text.get("projection_size") or config.text_width
+    if length != config.embed_dim:
+        raise ValueError(
+            f"projection_size: expected the {config.embed_dim} features of an image, "
+            f"found {length}"
+        )
+    return config
+
+
+def _siglip_document(config: clip.SiglipConfig) -> dict[str, Any]:
+    """Document of transformers' SiglipConfig."""
+    parts: dict[str, dict[str, Any]] = {
+        f"{tower}_config": {"model_type": f"siglip_{tower}_model"}
+        | {name: getattr(config, field) for field, name in names.items()}
+        for tower, names in _SIGLIP.items()
+    }
+    parts["text_config"]["projection_size"] = config.embed_dim
+    return {"architectures": ["SiglipModel"], "model_type": "siglip", **parts}
+
+
 # Builder of a configuration by transformers' model_type.
 _FAMILIES: dict[Any, Callable[[Document], Any]] = {
     "clip": _clip,
+    "siglip": _siglip,
+}
+# Maker of a config.json by our configuration.
+_DOCUMENTS: dict[type, Callable[[Any], Document]] = {
+    clip.ClipConfig: clip_vit.transformers_config,
+    clip.SiglipConfig: _siglip_document,
 }
 
 
@@ -143,8 +206,9 @@ def _preprocessor(config: Any) -> dict[str, Any]:
     preprocessing, out = config.preprocessing, config.image_size
     numbers = {name: number for number, name in _RESAMPLE.items()}
     square = {"height": out, "width": out}
+    family = "Siglip" if isinstance(config, clip.SiglipConfig) else "CLIP"
     document = {
-        "image_processor_type": "CLIPImageProcessor",
+        "image_processor_type": f"{family}ImageProcessor",
         "do_convert_rgb": True,
         "do_resize": True,
         "size": square,

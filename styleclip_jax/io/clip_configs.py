@@ -152,6 +152,7 @@ def _siglip_document(config: clip.SiglipConfig) -> dict[str, Any]:
         for tower, names in _SIGLIP.items()
     }
     parts["text_config"]["projection_size"] = config.embed_dim
+    parts["vision_config"]["vision_use_head"] = True
     return {"architectures": ["SiglipModel"], "model_type": "siglip", **parts}
 
 

@@ -17,7 +17,7 @@ from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, files
 from styleclip_jax.methods import mapper, optimization
 from styleclip_jax.methods.optimization import OptimizationConfig
-from styleclip_jax.models import bpe, clip
+from styleclip_jax.models import clip
 from styleclip_jax.models.network import Network
 from styleclip_jax.progress import Listener, Report, ignore, take_steps
 
@@ -40,7 +40,7 @@ class Loaded(NamedTuple):
     generator: Network
     label: jax.Array | None
     mesh: jax.sharding.Mesh
-    clip: Callable[[], tuple[clip.Clip, bpe.Tokenizer]]
+    clip: Callable[[], tuple[clip.Clip, clip.Tokenizer]]
     identity: Callable[[], Network | None]
     templates: Callable[[], Sequence[str]]
     listener: Listener

@@ -47,11 +47,16 @@ def test_configuration_is_what_transformers_reads(
     folder: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     clip_configs.write(clip_files.load(folder).config, tmp_path)
-    for kind in (transformers.SiglipConfig, transformers.SiglipImageProcessor):
-        found, expected = (
-            kind.from_pretrained(path).to_dict() for path in (tmp_path, folder)
-        )
-        assert differences(found, expected) <= UNUSED
+    found, expected = (
+        transformers.SiglipConfig.from_pretrained(path).to_dict()
+        for path in (tmp_path, folder)
+    )
+    assert differences(found, expected) <= UNUSED
+    found, expected = (
+        json.loads((path / clip_configs.PREPROCESSOR).read_text())
+        for path in (tmp_path, folder)
+    )
+    assert differences(found, expected) <= UNUSED
 
 
 # Names of what nothing is computed from.
@@ -83,12 +88,15 @@ def test_defaults_are_those_of_transformers(tmp_path: pathlib.Path) -> None:
     found = transformers.SiglipConfig.from_pretrained(tmp_path)
     default = transformers.SiglipConfig()
     assert differences(found.to_dict(), default.to_dict()) <= UNUSED
-    processor = transformers.SiglipImageProcessor()
-    expected = Preprocessing(
-        tuple(processor.image_mean), tuple(processor.image_std), resize_mode="squash"
-    )
-    assert processor.resample == 3  # bicubic
-    assert clip.SiglipConfig().preprocessing == expected
+
+
+def test_preprocessing_is_that_of_siglip_where_no_file_tells(
+    tmp_path: pathlib.Path,
+) -> None:
+    folder = shutil.copytree(ROOT / "siglip", tmp_path / "model")
+    expected = clip_files.load(folder).config
+    (folder / clip_configs.PREPROCESSOR).unlink()
+    assert clip_files.load(folder).config == expected
 
 
 def test_weights_in_several_files_load(siglip: pathlib.Path) -> None:

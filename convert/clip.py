@@ -6,6 +6,7 @@ transformers has no Flax class for it.
 """
 
 import dataclasses
+import functools
 import math
 import pathlib
 import shutil
@@ -18,11 +19,12 @@ from styleclip_jax.errors import UserError
 from styleclip_jax.io import clip_configs, clip_files, files
 from styleclip_jax.models import bpe, clip, param_trees
 
-from . import rules
+from . import clip_resnet, rules
 from .rules import Conversion, Rule
 from .torch_files import TorchFile, tensors
 
 _HEAD_WIDTH = 64
+_MLP = "encoder/layers/0/mlp/fc1/kernel"
 
 
 def _third(index: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -79,6 +81,17 @@ def _openai_tower(source: str, target: str) -> list[Rule]:
 
 
 _VISION, _TEXT = "vision_model/embeddings", "text_model/embeddings"
+_OPENAI_TEXT = [
+    Rule(r"token_embedding\.weight", f"{_TEXT}/token_embedding/embedding"),
+    Rule(r"positional_embedding", f"{_TEXT}/position_embedding/embedding"),
+    *_norm("ln_final", "text_model/final_layer_norm"),
+    *_openai_tower("", "text_model"),
+    Rule("text_projection", "text_projection/kernel"),
+    Rule("logit_scale", "logit_scale"),
+    # Numbers that the shapes tell as well.
+    Rule("input_resolution|context_length|vocab_size", None),
+]
+_OPENAI_RESNET = [*clip_resnet.TABLE, *_OPENAI_TEXT]
 _OPENAI = [
     Rule(r"visual\.class_embedding", f"{_VISION}/class_embedding"),
     Rule(
@@ -92,14 +105,7 @@ _OPENAI = [
     *_norm(r"visual\.ln_post", "vision_model/post_layernorm"),
     *_openai_tower(r"visual\.", "vision_model"),
     Rule(r"visual\.proj", "visual_projection/kernel"),
-    Rule(r"token_embedding\.weight", f"{_TEXT}/token_embedding/embedding"),
-    Rule(r"positional_embedding", f"{_TEXT}/position_embedding/embedding"),
-    *_norm("ln_final", "text_model/final_layer_norm"),
-    *_openai_tower("", "text_model"),
-    Rule("text_projection", "text_projection/kernel"),
-    Rule("logit_scale", "logit_scale"),
-    # Numbers that the shapes tell as well.
-    Rule("input_resolution|context_length|vocab_size", None),
+    *_OPENAI_TEXT,
 ]
 
 _TOWER = r"(vision|text)_model\."
@@ -151,17 +157,12 @@ def convert(file: TorchFile) -> ClipConversion:
     transformers' config.json counts where it stands beside the file.
 
     Raises:
-      UserError: a CLIP with a ResNet, or tensors are missing, surplus or misshapen.
+      UserError: tensors are missing, surplus or misshapen.
     """
     source = tensors(file.content)
     table = _table(source)
     if table is None:
         raise UserError(f"{file.path}: expected a CLIP by OpenAI or transformers")
-    if "visual.layer1.0.conv1.weight" in source:
-        raise UserError(
-            f"{file.path}: this CLIP has a ModifiedResNet, and transformers has no "
-            "Flax class for it: use one with a vision transformer, such as ViT-B/32"
-        )
     if "vision_model.head.probe" in source:
         return _convert_siglip(file.path, source)
     renamed = rules.rename_tensors(table, source, file=file.path)
@@ -260,7 +261,7 @@ def _tokenizer_files(config: Any) -> tuple[str, ...]:
 def _table(source: Mapping[str, np.ndarray]) -> list[Rule] | None:
     """Table for the names of a state dict, None if they are no CLIP's."""
     if {"visual.conv1.weight", "token_embedding.weight"} <= source.keys():
-        return _OPENAI
+        return _OPENAI_RESNET if clip_resnet.MARK in source else _OPENAI
     embeddings = {
         "vision_model.embeddings.patch_embedding.weight",
         "text_model.embeddings.token_embedding.weight",
@@ -268,50 +269,51 @@ def _table(source: Mapping[str, np.ndarray]) -> list[Rule] | None:
     return _TRANSFORMERS if embeddings <= source.keys() else None
 
 
-def _infer_config(params: Mapping[str, np.ndarray], file: str) -> clip.ClipConfig:
+def _infer_config(
+    params: Mapping[str, np.ndarray], file: str
+) -> clip.ClipConfig | clip.ResnetClipConfig:
     """Architecture of parameters with their target names."""
+    resnet = clip_resnet.FIRST in params
+    infer_vision = clip_resnet.infer_vision if resnet else _infer_vision
+    fields = infer_vision(params, file) | _infer_text(params, file)
+    try:
+        return (clip.ResnetClipConfig if resnet else clip.ClipConfig)(**fields)
+    except ValueError as error:
+        raise UserError(f"{file}: not a CLIP that can be built ({error})") from None
 
-    def shape(name: str) -> tuple[int, ...]:
-        if name not in params:
-            raise UserError(f"{file}: 1 missing tensor ({name})")
-        return params[name].shape
 
-    patch_size, _, _, vision_width = shape(f"{_VISION}/patch_embedding/kernel")
+def _infer_vision(params: Mapping[str, np.ndarray], file: str) -> dict[str, Any]:
+    """Fields of `ClipConfig` on the tower of images."""
+    shape = functools.partial(rules.shape_of, params, file=file)
+    patch_size, _, _, width = shape(f"{_VISION}/patch_embedding/kernel")
     num_patches = shape(f"{_VISION}/position_embedding/embedding")[0] - 1
     side = math.isqrt(num_patches)
     if side**2 != num_patches:
         raise UserError(
             f"{file}: expected a square number of patches, found {num_patches}"
         )
-    vocab_size, text_width = shape(f"{_TEXT}/token_embedding/embedding")
-    mlp = "encoder/layers/0/mlp/fc1/kernel"
-    try:
-        return clip.ClipConfig(
-            image_size=side * patch_size,
-            patch_size=patch_size,
-            vision_width=vision_width,
-            vision_layers=_count_layers(params, "vision"),
-            vision_heads=vision_width // _HEAD_WIDTH,
-            vision_mlp_width=shape(f"vision_model/{mlp}")[1],
-            vocab_size=vocab_size,
-            context_length=shape(f"{_TEXT}/position_embedding/embedding")[0],
-            # The end token is the last of the vocabulary, as in OpenAI's.
-            eos_token_id=vocab_size - 1,
-            text_width=text_width,
-            text_layers=_count_layers(params, "text"),
-            text_heads=text_width // _HEAD_WIDTH,
-            text_mlp_width=shape(f"text_model/{mlp}")[1],
-            embed_dim=shape("text_projection/kernel")[1],
-        )
-    except ValueError as error:
-        raise UserError(f"{file}: not a CLIP that can be built ({error})") from None
-
-
-def _count_layers(params: Mapping[str, np.ndarray], tower: str) -> int:
-    prefix = f"{tower}_model/encoder/layers/"
-    layers = {
-        name.removeprefix(prefix).split("/")[0]
-        for name in params
-        if name.startswith(prefix)
+    return {
+        "image_size": side * patch_size,
+        "patch_size": patch_size,
+        "vision_width": width,
+        "vision_layers": rules.count_parts(params, "vision_model/encoder/layers/"),
+        "vision_heads": width // _HEAD_WIDTH,
+        "vision_mlp_width": shape(f"vision_model/{_MLP}")[1],
     }
-    return len(layers)
+
+
+def _infer_text(params: Mapping[str, np.ndarray], file: str) -> dict[str, Any]:
+    """Fields of a configuration on the tower of texts."""
+    shape = functools.partial(rules.shape_of, params, file=file)
+    vocab_size, width = shape(f"{_TEXT}/token_embedding/embedding")
+    return {
+        "vocab_size": vocab_size,
+        "context_length": shape(f"{_TEXT}/position_embedding/embedding")[0],
+        # The end token is the last of the vocabulary, as in OpenAI's.
+        "eos_token_id": vocab_size - 1,
+        "text_width": width,
+        "text_layers": rules.count_parts(params, "text_model/encoder/layers/"),
+        "text_heads": width // _HEAD_WIDTH,
+        "text_mlp_width": shape(f"text_model/{_MLP}")[1],
+        "embed_dim": shape("text_projection/kernel")[1],
+    }

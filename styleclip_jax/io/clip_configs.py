@@ -1,5 +1,7 @@
 """Configurations of CLIPs: transformers' config.json and preprocessor_config.json.
 
+CLIPs that transformers does not have are written with the fields of our configuration.
+
 transformers leaves out what has its default value, and takes seconds to import; its
 defaults are those of `ClipConfig` (OpenAI's ViT-B/32) and `SiglipConfig`.
 """
@@ -11,7 +13,7 @@ from typing import Any
 
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files
-from styleclip_jax.models import clip, clip_vit
+from styleclip_jax.models import clip, clip_vit, transformer
 from styleclip_jax.models.preprocessing import Preprocessing
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
@@ -156,15 +158,38 @@ def _siglip_document(config: clip.SiglipConfig) -> dict[str, Any]:
     return {"architectures": ["SiglipModel"], "model_type": "siglip", **parts}
 
 
+def _clip_resnet(document: Document) -> clip.ResnetClipConfig:
+    """Configuration of a CLIP with a ResNet, whose lists are tuples."""
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in document.items()
+        if name != "model_type"
+    }
+    return clip.ResnetClipConfig(**values)
+
+
+def _resnet_document(config: clip.ResnetClipConfig) -> dict[str, Any]:
+    """Document of a CLIP with a ResNet: what is neither preprocessing nor run time."""
+    elsewhere = {"preprocessing"} | {
+        field.name for field in dataclasses.fields(transformer.Runtime)
+    }
+    fields = dataclasses.asdict(config)
+    return {"model_type": "clip_resnet"} | {
+        name: value for name, value in fields.items() if name not in elsewhere
+    }
+
+
 # Builder of a configuration by transformers' model_type.
 _FAMILIES: dict[Any, Callable[[Document], Any]] = {
     "clip": _clip,
     "siglip": _siglip,
+    "clip_resnet": _clip_resnet,
 }
 # Maker of a config.json by our configuration.
 _DOCUMENTS: dict[type, Callable[[Any], Document]] = {
     clip.ClipConfig: clip_vit.transformers_config,
     clip.SiglipConfig: _siglip_document,
+    clip.ResnetClipConfig: _resnet_document,
 }
 
 

@@ -22,7 +22,8 @@ import jax.numpy as jnp
 
 from styleclip_jax import spaces
 from styleclip_jax.errors import UserError
-from styleclip_jax.models import bpe, clip_vit, pieces, siglip
+from styleclip_jax.models import bpe, clip_resnet, clip_vit, pieces, siglip
+from styleclip_jax.models.clip_resnet import ResnetClipConfig
 from styleclip_jax.models.clip_vit import ClipConfig
 from styleclip_jax.models.network import Network
 from styleclip_jax.models.siglip import SiglipConfig
@@ -32,6 +33,7 @@ from styleclip_jax.ops import norms
 _FAMILIES: dict[type, ModuleType] = {
     ClipConfig: clip_vit,
     SiglipConfig: siglip,
+    ResnetClipConfig: clip_resnet,
 }
 # Module of each kind of tokenizer: tokenize.
 _TOKENIZERS: dict[type, ModuleType] = {

@@ -152,6 +152,12 @@ def entries() -> list[Entry]:
             tiny.image(BATCH, siglip.config.image_size),
         ),
         Entry(
+            "encode_image_resnet",
+            clip.encode_image,
+            tiny.clip_network(tiny.RESNET_CLIP),
+            tiny.image(BATCH, tiny.RESNET_CLIP.image_size),
+        ),
+        Entry(
             "preprocess_styleclip",
             clip_input.preprocess_styleclip,
             clip_network,

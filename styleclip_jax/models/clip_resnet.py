@@ -185,7 +185,7 @@ class _VisionTower(nn.Module):
         for index, count in enumerate(config.vision_layers):
             stage = _Stage(count, config.vision_width << index, index > 0, config.remat)
             x = stage.copy(name=f"layer{index + 1}")(x)
-        pool = _AttentionPool(config.vision_heads, config.embed_dim, name="attnpool")
+        pool = AttentionPool(config.vision_heads, config.embed_dim, name="attnpool")
         return pool(x)
 
 
@@ -239,7 +239,7 @@ class _Block(nn.Module):
         return nn.relu(x + y)
 
 
-class _AttentionPool(nn.Module):
+class AttentionPool(nn.Module):
     """Attention of the mean pixel to itself and all pixels, [B, h, w, C] → [B, E]."""
 
     heads: int

@@ -143,7 +143,7 @@ DAMAGES = {
     ),
     "another model": (
         lambda d: set_config(d, model_type="bert"),
-        "expected model_type 'clip', .*, found 'bert'",
+        "expected model_type .*'clip_resnet'.*, found 'bert'",
     ),
     "impossible configuration": (
         lambda d: set_text_config(d, num_attention_heads=3),

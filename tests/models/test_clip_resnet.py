@@ -21,6 +21,52 @@ from tests.golden_data import Case, assert_near, to_nchw, to_nhwc
 RN50 = clip.ResnetClipConfig()
 SMALL = tiny.clip_network(tiny.RESNET_CLIP)
 CASES = {name: Case(f"clip_resnet/{name}") for name in golden_networks.RESNET_CLIPS}
+# Configurations and parameters of OpenAI's further networks.
+RELEASED = {
+    "RN101": (
+        dataclasses.replace(RN50, vision_layers=(3, 4, 23, 3), embed_dim=512),
+        119_688_033,
+    ),
+    "RN50x4": (
+        clip.ResnetClipConfig(
+            image_size=288,
+            vision_width=80,
+            vision_layers=(4, 6, 10, 6),
+            vision_heads=40,
+            text_width=640,
+            text_heads=10,
+            text_mlp_width=2560,
+            embed_dim=640,
+        ),
+        178_300_601,
+    ),
+    "RN50x16": (
+        clip.ResnetClipConfig(
+            image_size=384,
+            vision_width=96,
+            vision_layers=(6, 8, 18, 8),
+            vision_heads=48,
+            text_width=768,
+            text_heads=12,
+            text_mlp_width=3072,
+            embed_dim=768,
+        ),
+        290_979_217,
+    ),
+    "RN50x64": (
+        clip.ResnetClipConfig(
+            image_size=448,
+            vision_width=128,
+            vision_layers=(3, 15, 36, 10),
+            vision_heads=64,
+            text_width=1024,
+            text_heads=16,
+            text_mlp_width=4096,
+            embed_dim=1024,
+        ),
+        623_258_305,
+    ),
+}
 encode_image = jax.jit(clip.encode_image)
 encode_text = jax.jit(clip.encode_text)
 
@@ -155,17 +201,28 @@ def test_statistics_have_no_gradient() -> None:
     assert np.any(norm["scale"])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("config", "total"), RELEASED.values(), ids=RELEASED)
+def test_released_networks_have_as_many_parameters(
+    config: clip.ResnetClipConfig, total: int
+) -> None:
+    assert sum(parameters_of(config).values()) == total
+
+
 def test_default_has_the_size_of_rn50() -> None:
-    shapes = clip.param_shapes(RN50)
-    sizes = {
-        name: int(np.prod(shape))
-        for name, shape in shapes.items()
-        # PyTorch does not count them among the parameters.
-        if not name.endswith(("/mean", "/var"))
-    }
+    sizes = parameters_of(RN50)
     assert sum(sizes.values()) == 102_007_137
     vision = sum(n for name, n in sizes.items() if name.startswith("vision_model/"))
     assert vision == 38_316_896
+
+
+def parameters_of(config: clip.ResnetClipConfig) -> dict[str, int]:
+    """Number of parameters by name, without statistics, as PyTorch counts them."""
+    return {
+        name: int(np.prod(shape))
+        for name, shape in clip.param_shapes(config).items()
+        if not name.endswith(("/mean", "/var"))
+    }
 
 
 @pytest.mark.parametrize("shape", [(1, 32, 32), (1, 3, 32, 32), (1, 64, 64, 3)])

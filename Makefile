@@ -6,7 +6,7 @@ DEMO_OUTDIR ?= outputs/demo
 # official one.
 DEMO_FLAGS ?= --steps=80 --l2_lambda=0.0045
 
-.PHONY: demo test test-fast lint format docs clean
+.PHONY: demo test test-fast test-newest lint format docs clean
 
 demo: .venv/installed
 	.venv/bin/styleclip-edit --prompt="$(DEMO_PROMPT)" --seeds=0-7 $(DEMO_FLAGS) \
@@ -17,6 +17,16 @@ test: .venv-test/installed
 
 test-fast: .venv-test/installed
 	.venv-test/bin/python -m pytest -m "not slow"
+
+# Without a stamp, which would hide what was released after it.
+test-newest:
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --upgrade \
+	  --upgrade-strategy=eager --editable '.[dev-newest]'
+	.venv-newest/bin/python -m pip freeze --exclude-editable
+	.venv-newest/bin/python -m pip check
+	.venv-newest/bin/python -m pytest -rs tests/app tests/convert/test_clip*.py \
+	  tests/io/test_clip_files.py tests/models/test_clip*.py tests/test_dependencies.py
 
 lint: .venv-test/installed
 	.venv-test/bin/ruff check .
@@ -50,4 +60,4 @@ docs: mkdocs.yml .venv-docs/installed
 	touch $@
 
 clean:
-	rm -rf .venv .venv-test .venv-docs build dist site *.egg-info outputs
+	rm -rf .venv .venv-test .venv-newest .venv-docs build dist site *.egg-info outputs

@@ -1,7 +1,8 @@
 """CLIP by OpenAI, OpenCLIP or transformers' PyTorch classes → transformers' Flax.
 
 The result is a folder in transformers' own format, which FlaxCLIPModel.from_pretrained
-reads as well as we do.
+reads as well as we do. A SigLIP by transformers gets such a folder too, though
+transformers has no Flax class for it.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ from styleclip_jax.errors import UserError
 from styleclip_jax.io import clip_configs, clip_files, files
 from styleclip_jax.models import bpe, clip, param_trees
 
-from . import clip_architecture, rules
+from . import clip_architecture, clip_resnet, rules
 from .clip_architecture import Described, Settings
 from .rules import Conversion, Rule
 from .torch_files import TorchFile, tensors
@@ -25,6 +26,8 @@ from .torch_files import TorchFile, tensors
 _PARALLEL = "module."
 # Start of the names of the tower of texts in OpenCLIP's custom_text.
 _CUSTOM_TEXT = "text."
+# Tensor that SigLIP alone has.
+_SIGLIP = "vision_model.head.probe"
 
 
 def _third(index: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -81,6 +84,17 @@ def _openai_tower(source: str, target: str) -> list[Rule]:
 
 
 _VISION, _TEXT = "vision_model/embeddings", "text_model/embeddings"
+_OPENAI_TEXT = [
+    Rule(r"token_embedding\.weight", f"{_TEXT}/token_embedding/embedding"),
+    Rule(r"positional_embedding", f"{_TEXT}/position_embedding/embedding"),
+    *_norm("ln_final", "text_model/final_layer_norm"),
+    *_openai_tower("", "text_model"),
+    Rule("text_projection", "text_projection/kernel"),
+    Rule("logit_scale", "logit_scale"),
+    # Numbers that the shapes tell as well.
+    Rule("input_resolution|context_length|vocab_size", None),
+]
+_OPENAI_RESNET = [*clip_resnet.TABLE, *_OPENAI_TEXT]
 _OPENAI = [
     Rule(r"visual\.class_embedding", f"{_VISION}/class_embedding"),
     Rule(
@@ -94,14 +108,7 @@ _OPENAI = [
     *_norm(r"visual\.ln_post", "vision_model/post_layernorm"),
     *_openai_tower(r"visual\.", "vision_model"),
     Rule(r"visual\.proj", "visual_projection/kernel"),
-    Rule(r"token_embedding\.weight", f"{_TEXT}/token_embedding/embedding"),
-    Rule(r"positional_embedding", f"{_TEXT}/position_embedding/embedding"),
-    *_norm("ln_final", "text_model/final_layer_norm"),
-    *_openai_tower("", "text_model"),
-    Rule("text_projection", "text_projection/kernel"),
-    Rule("logit_scale", "logit_scale"),
-    # Numbers that the shapes tell as well.
-    Rule("input_resolution|context_length|vocab_size", None),
+    *_OPENAI_TEXT,
 ]
 
 
@@ -136,19 +143,14 @@ def convert(
       settings: what the user says of the file; it counts before all else.
 
     Raises:
-      UserError: a CLIP with a ResNet, one that leaves something open, or tensors are
-        missing, surplus or misshapen.
+      UserError: a CLIP that leaves something open, or tensors are missing, surplus or
+        misshapen.
     """
     state = _state_of(file)
     family = _family(state)
     if family is None:
         raise UserError(
             f"{file.path}: expected a CLIP by OpenAI, OpenCLIP or transformers"
-        )
-    if "visual.layer1.0.conv1.weight" in state.tensors:
-        raise UserError(
-            f"{file.path}: this CLIP has a ModifiedResNet, and transformers has no "
-            "Flax class for it: use one with a vision transformer, such as ViT-B/32"
         )
     (config, notes), params = family(file, state, settings)
     tokenizer, note = _tokenizer(file, config)
@@ -224,7 +226,8 @@ def _from_openai(
     file: TorchFile, state: _State, settings: Settings
 ) -> tuple[Described, dict[str, np.ndarray]]:
     """CLIP under OpenAI's names, which OpenCLIP uses too."""
-    renamed = rules.rename_tensors(_OPENAI, state.tensors, file=file.path)
+    table = _OPENAI_RESNET if clip_resnet.MARK in state.tensors else _OPENAI
+    renamed = rules.rename_tensors(table, state.tensors, file=file.path)
     described = clip_architecture.describe(
         renamed.tensors,
         file.path,
@@ -240,7 +243,7 @@ def _is_mixed(source: Mapping[str, np.ndarray]) -> bool:
     """Whether weights are float16 and norms float32, as OpenAI stores them."""
     types = {
         name: source[name].dtype.name
-        for name in ("visual.conv1.weight", "visual.proj", "ln_final.weight")
+        for name in ("visual.conv1.weight", "text_projection", "ln_final.weight")
         if name in source
     }
     return list(types.values()) == ["float16", "float16", "float32"]
@@ -252,24 +255,32 @@ def _from_transformers(
     """CLIP under the names of transformers' PyTorch classes."""
     folder = pathlib.Path(file.path).parent
     config_path = folder / clip_configs.CONFIG
+    if _SIGLIP in state.tensors and settings.architecture:
+        raise UserError(
+            f"architecture: expected none for {file.path}, which is a SigLIP",
+            field="architecture",
+        )
+    if _SIGLIP in state.tensors and not config_path.is_file():
+        raise UserError(
+            f"{file.path}: expected {config_path.name} beside this SigLIP, found none"
+        )
     if config_path.is_file() and settings.architecture is None:
         preprocessor = folder / clip_configs.PREPROCESSOR
         found = preprocessor if preprocessor.is_file() else None
         config = clip_configs.read(config_path, found)
-        notes = ["architecture: by the config.json beside the file"]
-        notes.append(
-            f"mean and deviation: by the {preprocessor.name} beside the file"
-            if found
-            else f"mean and deviation: no {preprocessor.name}, those of the family"
-        )
-        described = clip_architecture.apply(
-            settings, Described(config, notes), file.path
-        )
+        by = f"by {preprocessor.name} beside" if found else "the family's, none beside"
+        notes = [
+            f"architecture: by {config_path.name} beside the file",
+            f"mean and deviation: {by} the file",
+        ]
+        described = Described(config, notes)
+        described = clip_architecture.apply(settings, described, file.path)
     else:
         # Names do not depend on widths.
+        names = [name.replace(".", "/") for name in state.tensors]
         layers: dict[str, Any] = {
-            f"{tower}_layers": clip_architecture.count_layers(
-                state.tensors, f"{tower}_model.encoder.layers.", "."
+            f"{tower}_layers": rules.count_parts(
+                names, f"{tower}_model/encoder/layers/"
             )
             for tower in ("vision", "text")
         }
@@ -289,16 +300,24 @@ def _from_transformers(
 def _tokenizer(file: TorchFile, config: Any) -> tuple[Sequence[pathlib.Path], str]:
     """Files of the tokenizer to write, or OpenAI's merges; and where it is from."""
     folder = pathlib.Path(file.path).parent
+    if isinstance(config, clip.SiglipConfig):
+        names = clip_files.SIGLIP_TOKENIZER_FILES
+        beside = [folder / name for name in names if (folder / name).is_file()]
+        if any(path.name in names[:2] for path in beside):
+            return beside, _beside(beside)
+        return (), f"no tokenizer: put {names[0]} or {names[1]} beside the result"
     beside = clip_files.tokenizer_files(folder) if folder.is_dir() else []
     if beside:
-        names = " and ".join(path.name for path in beside)
-        return beside, f"tokenizer: {names} beside the file"
+        return beside, _beside(beside)
     if config.vocab_size == bpe.NUM_TOKENS_BESIDE_MERGES + bpe.NUM_MERGES:
         return (bpe.OPENAI_MERGES,), (
             f"tokenizer: OpenAI's, which has {config.vocab_size} tokens too"
         )
-    names = " and ".join(clip_files.TOKENIZER_FILES)
     return (), (
         f"no tokenizer: a vocabulary of {config.vocab_size} tokens is not "
-        f"OpenAI's; put {names} beside the result"
+        f"OpenAI's; put {' and '.join(clip_files.TOKENIZER_FILES)} beside the result"
     )
+
+
+def _beside(paths: Sequence[pathlib.Path]) -> str:
+    return f"tokenizer: {' and '.join(path.name for path in paths)} beside the file"

@@ -15,15 +15,18 @@ import numpy as np
 from styleclip_jax import checks
 from styleclip_jax.errors import UserError
 from styleclip_jax.models import transformer
+from styleclip_jax.models.clip_resnet import ResnetClipConfig
 from styleclip_jax.models.clip_vit import ClipConfig
 from styleclip_jax.models.preprocessing import INTERPOLATIONS, RESIZE_MODES
 
-from . import open_clip
+from . import clip_resnet, open_clip, rules
 
 OPENAI = "openai"
 ARCHITECTURES = (OPENAI, *open_clip.ARCHITECTURES)
 
 _HEAD_WIDTH = 64
+_VISION, _TEXT = "vision_model/embeddings", "text_model/embeddings"
+_MLP = "encoder/layers/0/mlp/fc1/kernel"
 
 
 def _choice(choices: tuple[str, ...]) -> Any:
@@ -38,7 +41,7 @@ class Settings:
       architecture: Architecture of a CLIP that does not say it: OpenCLIP's name, such
         as ViT-H-14 or ViT-B-32-quickgelu, or openai for OpenAI's activation, heads and
         preprocessing at any size.
-      activation: Activation of both towers of a CLIP.
+      activation: Activation of both towers of a CLIP; with a ResNet, of that of texts.
       vision_heads: Attention heads of a CLIP's tower of images.
       text_heads: Attention heads of a CLIP's tower of texts.
       pixel_mean: Mean of red, green and blue that a CLIP was trained with, as
@@ -87,7 +90,7 @@ class Described(NamedTuple):
 
 
 def sizes(params: Mapping[str, np.ndarray], file: str) -> dict[str, Any]:
-    """Sizes of a CLIP with a vision transformer, as fields of `ClipConfig`.
+    """Sizes of a CLIP, as fields of its configuration.
 
     Args:
       params: parameters by our names.
@@ -96,46 +99,47 @@ def sizes(params: Mapping[str, np.ndarray], file: str) -> dict[str, Any]:
     Raises:
       UserError: a tensor that tells a size is missing or misshapen.
     """
+    resnet = clip_resnet.FIRST in params
+    vision = (clip_resnet.infer_vision if resnet else _vision_sizes)(params, file)
+    vocab_size, text_width = _shape(params, f"{_TEXT}/token_embedding/embedding", file)
+    return vision | {
+        "vocab_size": vocab_size,
+        "context_length": _shape(params, f"{_TEXT}/position_embedding/embedding", file)[
+            0
+        ],
+        "text_width": text_width,
+        "text_layers": rules.count_parts(params, "text_model/encoder/layers/"),
+        "text_mlp_width": _shape(params, f"text_model/{_MLP}", file)[1],
+        "embed_dim": _shape(params, "text_projection/kernel", file)[1],
+    }
 
-    def shape(name: str, rank: int = 2) -> tuple[int, ...]:
-        if name not in params:
-            raise UserError(f"{file}: 1 missing tensor ({name})")
-        found = params[name].shape
-        if len(found) != rank:
-            raise UserError(f"{file}: {name}: expected {rank} axes, found {found}")
-        return found
 
-    patch_size, _, _, vision_width = shape(
-        "vision_model/embeddings/patch_embedding/kernel", 4
-    )
-    places, _ = shape("vision_model/embeddings/position_embedding/embedding")
+def _vision_sizes(params: Mapping[str, np.ndarray], file: str) -> dict[str, Any]:
+    """Sizes of the tower of images of a vision transformer."""
+    name = f"{_VISION}/patch_embedding/kernel"
+    patch_size, _, _, width = _shape(params, name, file, 4)
+    places, _ = _shape(params, f"{_VISION}/position_embedding/embedding", file)
     side = math.isqrt(max(places - 1, 0))
     if side**2 != places - 1:
         raise UserError(
             f"{file}: expected a square number of patches, found {places - 1}"
         )
-    vocab_size, text_width = shape("text_model/embeddings/token_embedding/embedding")
-    context_length, _ = shape("text_model/embeddings/position_embedding/embedding")
-    mlp = "encoder/layers/0/mlp/fc1/kernel"
     return {
         "image_size": side * patch_size,
         "patch_size": patch_size,
-        "vision_width": vision_width,
-        "vision_layers": count_layers(params, "vision_model/encoder/layers/"),
-        "vision_mlp_width": shape(f"vision_model/{mlp}")[1],
-        "vocab_size": vocab_size,
-        "context_length": context_length,
-        "text_width": text_width,
-        "text_layers": count_layers(params, "text_model/encoder/layers/"),
-        "text_mlp_width": shape(f"text_model/{mlp}")[1],
-        "embed_dim": shape("text_projection/kernel")[1],
+        "vision_width": width,
+        "vision_layers": rules.count_parts(params, "vision_model/encoder/layers/"),
+        "vision_mlp_width": _shape(params, f"vision_model/{_MLP}", file)[1],
     }
 
 
-def count_layers(names: Mapping[str, Any], prefix: str, separator: str = "/") -> int:
-    """Number of different parts that follow a prefix in names."""
-    rests = (name.removeprefix(prefix) for name in names if name.startswith(prefix))
-    return len({rest.split(separator)[0] for rest in rests})
+def _shape(
+    params: Mapping[str, np.ndarray], name: str, file: str, rank: int = 2
+) -> tuple[int, ...]:
+    found = rules.shape_of(params, name, file=file)
+    if len(found) != rank:
+        raise UserError(f"{file}: {name}: expected {rank} axes, found {list(found)}")
+    return found
 
 
 def describe(
@@ -146,7 +150,7 @@ def describe(
     archived: bool = False,
     mixed: bool = False,
 ) -> Described:
-    """Configuration of a CLIP with a vision transformer.
+    """Configuration of a CLIP of OpenAI's or OpenCLIP's kind.
 
     Args:
       params: its parameters by our names.
@@ -195,9 +199,9 @@ def describe(
         origin = "settings, as given"
     if different := _differences(config, found):
         name = different[0]
+        expected = getattr(config, name, None)
         raise UserError(
-            f"{file}: {name}: expected {getattr(config, name)} by {origin}, found "
-            f"{found[name]}"
+            f"{file}: {name}: expected {expected} by {origin}, found {found[name]}"
         )
     notes = [
         f"activation, heads, mean and deviation: by {origin}",
@@ -232,7 +236,9 @@ def apply(settings: Settings, described: Described, file: str) -> Described:
         name: given[name] for name in ("vision_heads", "text_heads") if name in given
     }
     if "activation" in given:
-        changes |= dict.fromkeys(("vision_act", "text_act"), given["activation"])
+        # A ResNet has its own.
+        acts = [name for name in ("vision_act", "text_act") if hasattr(config, name)]
+        changes |= dict.fromkeys(acts, given["activation"])
     try:
         changes["preprocessing"] = dataclasses.replace(config.preprocessing, **own)
         config = dataclasses.replace(config, **changes)
@@ -241,12 +247,15 @@ def apply(settings: Settings, described: Described, file: str) -> Described:
     return Described(config, [*described.notes, f"{', '.join(given)}: as given"])
 
 
-def _openai(found: Mapping[str, Any], file: str) -> ClipConfig:
+def _openai(found: Mapping[str, Any], file: str) -> Any:
     """Configuration by the rules of OpenAI's loader."""
+    resnet = "patch_size" not in found
+    # The attention pool sees the last feature map.
+    width = found["vision_width"] * (clip_resnet.POOLED if resnet else 1)
     try:
-        return ClipConfig(
+        return (ResnetClipConfig if resnet else ClipConfig)(
             **found,
-            vision_heads=found["vision_width"] // _HEAD_WIDTH,
+            vision_heads=width // _HEAD_WIDTH,
             text_heads=found["text_width"] // _HEAD_WIDTH,
             # The end token is the last of the vocabulary.
             eos_token_id=found["vocab_size"] - 1,
@@ -255,9 +264,9 @@ def _openai(found: Mapping[str, Any], file: str) -> ClipConfig:
         raise UserError(f"{file}: not a CLIP that can be built ({error})") from None
 
 
-def _differences(config: ClipConfig, found: Mapping[str, int]) -> list[str]:
+def _differences(config: Any, found: Mapping[str, Any]) -> list[str]:
     """Names of sizes that a configuration does not have as found."""
-    return [name for name, size in found.items() if getattr(config, name) != size]
+    return [name for name, size in found.items() if getattr(config, name, None) != size]
 
 
 def _open_question(file: str, fitting: list[str], missing: list[str]) -> str:

@@ -11,8 +11,11 @@ from typing import Any
 
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files
+from styleclip_jax.models.clip_resnet import ResnetClipConfig
 from styleclip_jax.models.clip_vit import ClipConfig
 from styleclip_jax.models.preprocessing import OPENAI, Preprocessing
+
+from .clip_resnet import POOLED
 
 CONFIG = "open_clip_config.json"
 
@@ -54,6 +57,31 @@ def _vit(vision: str, patch: int, size: int, text: int, layers: int) -> ClipConf
     )
 
 
+def _resnet(
+    layers: tuple[int, ...], width: int, size: int, text: int, embed_dim: int
+) -> ResnetClipConfig:
+    """An architecture with a ResNet: its blocks and image size; width of the text."""
+    return ResnetClipConfig(
+        image_size=size,
+        vision_width=width,
+        vision_layers=layers,
+        vision_heads=POOLED * width // 64,
+        eos_token_id=ARGMAX,
+        text_width=text,
+        text_heads=text // 64,
+        text_mlp_width=4 * text,
+        text_act="gelu",
+        embed_dim=embed_dim,
+    )
+
+
+_RESNETS = {
+    "RN50": _resnet((3, 4, 6, 3), 64, 224, 512, 1024),
+    "RN101": _resnet((3, 4, 23, 3), 64, 224, 512, 512),
+    "RN50x4": _resnet((4, 6, 10, 6), 80, 288, 640, 640),
+    "RN50x16": _resnet((6, 8, 18, 8), 96, 384, 768, 768),
+    "RN50x64": _resnet((3, 15, 36, 10), 128, 448, 1024, 1024),
+}
 _GELU = {
     "ViT-S-32": _vit("S", 32, 224, 384, 12),
     "ViT-S-32-alt": _vit("S", 32, 224, 256, 10),
@@ -90,11 +118,19 @@ _QUICK_GELU = (
     "ViT-H-14-378",
     "ViT-bigG-14",
 )
-ARCHITECTURES: Mapping[str, ClipConfig] = _GELU | {
-    f"{name}-quickgelu": dataclasses.replace(
-        _GELU[name], vision_act="quick_gelu", text_act="quick_gelu"
-    )
-    for name in _QUICK_GELU
+ARCHITECTURES: Mapping[str, ClipConfig | ResnetClipConfig] = {
+    **_GELU,
+    **{
+        f"{name}-quickgelu": dataclasses.replace(
+            _GELU[name], vision_act="quick_gelu", text_act="quick_gelu"
+        )
+        for name in _QUICK_GELU
+    },
+    **_RESNETS,
+    **{
+        f"{name}-quickgelu": dataclasses.replace(config, text_act="quick_gelu")
+        for name, config in _RESNETS.items()
+    },
 }
 
 
@@ -185,7 +221,9 @@ _READ = {
 }
 
 
-def read_config(path: pathlib.Path) -> tuple[ClipConfig, list[str]]:
+def read_config(
+    path: pathlib.Path,
+) -> tuple[ClipConfig | ResnetClipConfig, list[str]]:
     """Configuration of an open_clip_config.json, and notes on what it leaves out.
 
     Raises:
@@ -211,42 +249,50 @@ def read_config(path: pathlib.Path) -> tuple[ClipConfig, list[str]]:
     return config, notes if absent else []
 
 
-def _build(model: Mapping[str, Any], preprocess: Mapping[str, Any]) -> ClipConfig:
+def _build(
+    model: Mapping[str, Any], preprocess: Mapping[str, Any]
+) -> ClipConfig | ResnetClipConfig:
     """Configuration of the two parts of a document; defaults are OpenCLIP's."""
     vision, text = model["vision_cfg"], model["text_cfg"]
-    if isinstance(vision.get("layers"), list):
-        raise ValueError("vision_cfg.layers is a list: a residual network")
     _check("model_cfg", model, _MODEL_PLAIN)
     _check("vision_cfg", vision, _VISION_PLAIN)
     _check("text_cfg", text, _TEXT_PLAIN)
     _check("preprocess_cfg", preprocess, {"mode": ("RGB",)})
     quick = model.get("quick_gelu", False)
-    vision_width, text_width = vision.get("width", 768), text.get("width", 512)
+    layers, width = vision.get("layers", 12), vision.get("width", 768)
+    head_width, text_width = vision.get("head_width", 64), text.get("width", 512)
     image_size = vision.get("image_size", 224)
     if isinstance(image_size, list):
-        raise ValueError(
-            f"vision_cfg.image_size: expected a number, found {image_size}"
+        raise ValueError(f"vision_cfg.image_size: expected one, found {image_size}")
+    common: dict[str, Any] = {
+        "image_size": image_size,
+        "vision_width": width,
+        "vocab_size": text.get("vocab_size", 49408),
+        "context_length": text.get("context_length", 77),
+        "eos_token_id": ARGMAX,
+        "text_width": text_width,
+        "text_layers": text.get("layers", 12),
+        "text_heads": text.get("heads", 8),
+        "text_mlp_width": int(text_width * text.get("mlp_ratio", 4.0)),
+        "text_act": _activation("text_cfg", text, quick),
+        "text_eps": _epsilon("text_cfg", text),
+        "embed_dim": model["embed_dim"],
+        "preprocessing": _preprocessing(preprocess),
+    }
+    if isinstance(layers, list):
+        return ResnetClipConfig(
+            vision_layers=tuple(layers),
+            vision_heads=POOLED * width // head_width,
+            **common,
         )
     return ClipConfig(
-        image_size=image_size,
         patch_size=vision.get("patch_size", 16),
-        vision_width=vision_width,
-        vision_layers=vision.get("layers", 12),
-        vision_heads=vision_width // vision.get("head_width", 64),
-        vision_mlp_width=int(vision_width * vision.get("mlp_ratio", 4.0)),
+        vision_layers=layers,
+        vision_heads=width // head_width,
+        vision_mlp_width=int(width * vision.get("mlp_ratio", 4.0)),
         vision_act=_activation("vision_cfg", vision, quick),
         vision_eps=_epsilon("vision_cfg", vision),
-        vocab_size=text.get("vocab_size", 49408),
-        context_length=text.get("context_length", 77),
-        eos_token_id=ARGMAX,
-        text_width=text_width,
-        text_layers=text.get("layers", 12),
-        text_heads=text.get("heads", 8),
-        text_mlp_width=int(text_width * text.get("mlp_ratio", 4.0)),
-        text_act=_activation("text_cfg", text, quick),
-        text_eps=_epsilon("text_cfg", text),
-        embed_dim=model["embed_dim"],
-        preprocessing=_preprocessing(preprocess),
+        **common,
     )
 
 

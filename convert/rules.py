@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -236,6 +236,30 @@ def length(found: Mapping[str, np.ndarray], axis: int, *names: str) -> int | Non
         if name in found and found[name].ndim > axis:
             return found[name].shape[axis]
     return None
+
+
+def shape_of(
+    params: Mapping[str, np.ndarray], name: str, *, file: str
+) -> tuple[int, ...]:
+    """Shape of a tensor that tells a part of the architecture.
+
+    Raises:
+      UserError: it is missing.
+    """
+    if name not in params:
+        raise UserError(f"{file}: 1 missing tensor ({name})")
+    return params[name].shape
+
+
+def count_parts(names: Iterable[str], prefix: str) -> int:
+    """Number of different parts, up to "/", that follow a prefix in names."""
+    return len(
+        {
+            name.removeprefix(prefix).split("/")[0]
+            for name in names
+            if name.startswith(prefix)
+        }
+    )
 
 
 def list_names(names: Sequence[str]) -> str:

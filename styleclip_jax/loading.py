@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -12,11 +12,17 @@ import jax.numpy as jnp
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, clip_files, direction_files, files
 from styleclip_jax.methods import global_directions, mapper
-from styleclip_jax.models import bpe, clip, e4e, irse50, stylegan2
+from styleclip_jax.models import clip, clip_vit, e4e, irse50, stylegan2
+from styleclip_jax.models.clip import Clip, Tokenizer
 from styleclip_jax.models.network import Network
 
 # Folder of the generator that an encoder was trained for, in that of the encoder.
 DECODER = "generator"
+
+# Fields of `Models` that name a CLIP, or several.
+CLIP_FIELDS = ("clip", "clip_weights", "clip_towers")
+# Name of the embedded CLIP among several.
+EMBEDDED = "embedded"
 
 _ASSETS = pathlib.Path(__file__).parent / "assets"
 
@@ -27,8 +33,13 @@ class Models:
 
     Attributes:
       generator: Model directory of the generator; the embedded one if absent.
-      clip: CLIP by directory or hub name (openai/clip-vit-base-patch32); the embedded
-        one if absent.
+      clip: CLIP by directory or hub name (openai/clip-vit-base-patch32), or several
+        with commas, whose weighted mean counts; the embedded one, which is also named
+        embedded, if absent.
+      clip_weights: Weights of several CLIPs, of which the ratios count; equal if
+        absent.
+      clip_towers: Towers of a CLIP with a vision transformer; transformers for those of
+        FlaxCLIPModel, which give the same and need transformers 4.57.
       identity: Model directory of a face recognition network, for identity losses;
         the embedded one if absent, for the embedded generator.
       encoder: Model directory of an e4e or pSp encoder that photos are inverted from.
@@ -39,16 +50,33 @@ class Models:
 
     generator: str | None = None
     clip: str | None = None
+    clip_weights: tuple[float, ...] | None = None
+    clip_towers: str = dataclasses.field(
+        default="own", metadata={"choices": clip_vit.TOWERS}
+    )
     identity: str | None = None
     encoder: str | None = None
     class_: int | None = None
     templates: str | None = None
 
     @classmethod
-    def of(cls, *, class_: int | None = None, **paths: files.Path | None) -> "Models":
-        """Models by paths, None for those that are absent."""
+    def of(
+        cls,
+        *,
+        clip: files.Path | Sequence[files.Path] | None = None,
+        clip_weights: Sequence[float] | None = None,
+        clip_towers: str = "own",
+        class_: int | None = None,
+        **paths: files.Path | None,
+    ) -> "Models":
+        """Models by paths, None for those that are absent; of CLIPs several."""
         named = {name: str(path) for name, path in paths.items() if path is not None}
-        return cls(class_=class_, **named)
+        if clip is not None:
+            named["clip"] = ",".join(map(str, files.several(clip)))
+        weights = None if clip_weights is None else tuple(clip_weights)
+        return cls(
+            clip_weights=weights, clip_towers=clip_towers, class_=class_, **named
+        )
 
     @property
     def generator_directory(self) -> pathlib.Path:
@@ -100,7 +128,7 @@ class Models:
         found: dict[str, str] = {}
         for name in names:
             if name == "clip":
-                found[name] = clip_fingerprint(self.clip) or str(self.clip)
+                found[name] = clip_identity(self.clip)
             elif name == "encoder":
                 found[name] = checkpoints.fingerprint(str(self.encoder))
             else:
@@ -123,8 +151,36 @@ class Models:
     def clip_origin(self) -> direction_files.Origin:
         """Identity of the CLIP, likewise."""
         # A name on the hub, or the last part of a path.
-        name = "/".join(self.clip.rsplit("/", 2)[-2:]) if self.clip else "embedded"
-        return direction_files.Origin(name, clip_fingerprint(self.clip))
+        names = ["/".join(name.rsplit("/", 2)[-2:]) for name in clip_names(self.clip)]
+        if len(names) == 1:
+            return direction_files.Origin(names[0], clip_fingerprint(self.clip))
+        weights = self.clip_weights or (1.0,) * len(names)
+        whole = f"{clip_identity(self.clip)} {[w / sum(weights) for w in weights]}"
+        hashed = files.hash_bytes(whole.encode())
+        return direction_files.Origin(" and ".join(names), hashed)
+
+    def load_clip(self) -> tuple[Clip, Tokenizer]:
+        """CLIP and its tokenizer, or several that count as one.
+
+        Raises:
+          UserError: no valid CLIP is found, or the weights are not as many.
+        """
+        pairs = [load_clip(name) for name in clip_names(self.clip)]
+        networks = [
+            clip_vit.choose_towers(network, self.clip_towers) for network, _ in pairs
+        ]
+        joint = clip.join(networks, self.clip_weights or ())
+        words = tuple(tokenizer for _, tokenizer in pairs)
+        return joint, words if len(pairs) > 1 else words[0]
+
+    def describe_clip(self, network: Clip) -> str:
+        """Names of the CLIPs with the sizes of their input images."""
+        return " and ".join(
+            f"{name}, {member.config.image_size}²"
+            for name, member in zip(
+                clip_names(self.clip), clip.members(network), strict=True
+            )
+        )
 
 
 def load_generator(directory: files.Path | None = None) -> Network:
@@ -144,7 +200,7 @@ def generator_directory(directory: files.Path | None = None) -> pathlib.Path:
 
 def load_clip(
     name_or_directory: files.Path | None = None,
-) -> tuple[clip.Clip, bpe.Tokenizer]:
+) -> tuple[Clip, Tokenizer]:
     """A CLIP and its tokenizer, by directory or hub name; by default the embedded one.
 
     Raises:
@@ -156,7 +212,28 @@ def load_clip(
 
 def clip_source(name_or_directory: files.Path | None = None) -> str | pathlib.Path:
     """Directory or hub name that `load_clip` reads from."""
-    return _ASSETS / "clip" if not name_or_directory else str(name_or_directory)
+    if not name_or_directory or str(name_or_directory) == EMBEDDED:
+        return _ASSETS / "clip"
+    return str(name_or_directory)
+
+
+def clip_names(names: str | None) -> list[str]:
+    """Names of CLIPs in one text, with commas between them.
+
+    Raises:
+      UserError: a name is empty.
+    """
+    found = [name.strip() for name in (names or EMBEDDED).split(",")]
+    if not all(found):
+        raise UserError(
+            f"clip: expected names with commas between, found {names!r}", field="clip"
+        )
+    return found
+
+
+def clip_identity(names: str | None) -> str:
+    """SHA-256 of the weights of CLIPs, with commas; of one from the hub its name."""
+    return ",".join(clip_fingerprint(name) or name for name in clip_names(names))
 
 
 def clip_fingerprint(name_or_directory: files.Path | None = None) -> str | None:
@@ -302,7 +379,7 @@ def mapper_prompt(directory: files.Path) -> str | None:
 
 
 def read_relevance(
-    path: files.Path, models: Models, generator: Network, clip_network: clip.Clip
+    path: files.Path, models: Models, generator: Network, clip_network: Clip
 ) -> tuple[global_directions.Relevance, dict[str, Any]]:
     """Channel relevance from a file, and how it was measured.
 

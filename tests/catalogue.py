@@ -62,6 +62,7 @@ def _optimize(
 def entries() -> list[Entry]:
     """Every entry; built when asked, since it initialises networks."""
     generator, clip_network = tiny.generator(), tiny.clip_network()
+    siglip = tiny.clip_network(tiny.SIGLIP)
     networks = losses.Networks(generator, clip_network)
     w_plus, text = tiny.w_plus(BATCH), tiny.text_features(BATCH)
     styles = stylegan2.to_styles(generator, w_plus)
@@ -136,6 +137,25 @@ def entries() -> list[Entry]:
             clip.encode_image,
             clip_network,
             tiny.image(BATCH, clip_network.config.image_size),
+        ),
+        Entry(
+            "siglip.encode_text",
+            clip.encode_text,
+            siglip,
+            jnp.tile(jnp.array([5, 9, 3, 1, 1, 1]), (BATCH, 1)),
+            differentiable=False,
+        ),
+        Entry(
+            "siglip.encode_image",
+            clip.encode_image,
+            siglip,
+            tiny.image(BATCH, siglip.config.image_size),
+        ),
+        Entry(
+            "encode_image_resnet",
+            clip.encode_image,
+            tiny.clip_network(tiny.RESNET_CLIP),
+            tiny.image(BATCH, tiny.RESNET_CLIP.image_size),
         ),
         Entry(
             "preprocess_styleclip",

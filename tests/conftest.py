@@ -15,6 +15,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # As the programs do it: with one thread XLA computes convolutions in another way.
 os.environ["NPROC"] = str(max(2, os.cpu_count() or 1))
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -70,6 +72,19 @@ def golden() -> dict[str, np.ndarray]:
 def golden_clip() -> clip.Clip:
     """A small CLIP, converted from OpenAI's format."""
     return golden_networks.openai_clip()
+
+
+@pytest.fixture(scope="session")
+def flax_clip_model() -> Any:
+    """transformers' FlaxCLIPModel, for comparisons; a skip from transformers 5 on.
+
+    The extra dev has transformers 4, so `make test` skips none of them.
+    """
+    import transformers
+
+    if int(transformers.__version__.split(".")[0]) >= 5:
+        pytest.skip("transformers 5 has no FlaxCLIPModel; `make test` compares with it")
+    return transformers.FlaxCLIPModel
 
 
 @pytest.fixture(scope="session")

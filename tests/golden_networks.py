@@ -23,6 +23,11 @@ from tests import golden_data
 
 GENERATOR = "stylegan2_rosinality/converted/stylegan2-ffhq-config-f.pt"
 CLIP = "clip_vit/ViT-tiny-16.jit.pt"
+# Files in two formats: a TorchScript archive and a state dict.
+RESNET_CLIPS = {
+    "rn_deep": "clip_resnet/rn_deep/RN-tiny.jit.pt",
+    "rn_shallow": "clip_resnet/rn_shallow/RN-tiny.pt",
+}
 IDENTITY = "arcface_irse50/model_ir_se50.pth"
 CLIP_FOLDER = golden_data.ROOT / "optimization_trajectory"
 
@@ -86,6 +91,12 @@ def _clip_params() -> dict[str, jax.Array]:
 def openai_clip() -> clip.Clip:
     """A small CLIP in OpenAI's format."""
     return converted(convert_clip.convert, CLIP)
+
+
+@functools.cache
+def resnet_clip(name: str) -> clip.Clip:
+    """A small CLIP with a ResNet, one of RESNET_CLIPS."""
+    return converted(convert_clip.convert, RESNET_CLIPS[name])
 
 
 def mapper_checkpoint(case: golden_data.Case) -> torch_files.TorchFile:

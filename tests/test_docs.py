@@ -63,6 +63,7 @@ OFFICIAL = {
     ),
     "ffhq.pkl": "stylegan2_ada_pkl/conditional/network-snapshot-cond.pkl",
     "ViT-B-32.pt": "clip_vit/ViT-tiny-16.jit.pt",
+    "RN50.pt": "clip_resnet/rn_deep/RN-tiny.jit.pt",
     "model_ir_se50.pth": "arcface_irse50/model_ir_se50.pth",
     "e4e_ffhq_encode.pt": "e4e_encoder/e4e_ffhq_encode.pt",
     "best_model.pt": "mapper_trajectory/ranger_levels/init_mapper.pt",
@@ -209,7 +210,7 @@ def test_every_kind_of_file_is_described() -> None:
         text = (programs.REPOSITORY / name).read_text()
         files = re.findall(r"styleclip-convert (\S+) --output", text)
         assert {pathlib.PurePath(x).name for x in files} >= {
-            *OFFICIAL.keys() - {"ffhq.pkl"},
+            *OFFICIAL.keys() - {"ffhq.pkl", "RN50.pt"},
             "fs3.npy",
         }
     kinds = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)

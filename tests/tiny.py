@@ -52,6 +52,35 @@ CLIP_32 = clip.ClipConfig(
     text_mlp_width=32,
     embed_dim=8,
 )
+# The image has a border that no patch sees.
+SIGLIP = clip.SiglipConfig(
+    image_size=9,
+    patch_size=4,
+    vision_width=16,
+    vision_layers=1,
+    vision_heads=2,
+    vision_mlp_width=16,
+    vocab_size=20,
+    context_length=6,
+    text_width=8,
+    text_layers=1,
+    text_heads=2,
+    text_mlp_width=16,
+)
+RESNET_CLIP = clip.ResnetClipConfig(
+    image_size=32,
+    vision_width=2,
+    vision_layers=(1, 1, 1, 1),
+    vision_heads=2,
+    vocab_size=CLIP.vocab_size,
+    context_length=12,
+    eos_token_id=CLIP.eos_token_id,
+    text_width=16,
+    text_layers=1,
+    text_heads=2,
+    text_mlp_width=16,
+    embed_dim=8,
+)
 IDENTITY = irse50.IrseConfig(
     num_blocks=(1, 1), widths=(6, 8), embed_dim=5, input_size=12, reduction=3
 )
@@ -86,13 +115,13 @@ def generator(config: stylegan2.GeneratorConfig = GENERATOR) -> Network:
 
 
 @functools.cache
-def clip_network(config: clip.ClipConfig = CLIP) -> Network:
+def clip_network(config: Any = CLIP) -> Network:
     """A CLIP with weights large enough that its features differ."""
 
     def draw(name: str, shape: tuple[int, ...], normal: np.ndarray) -> np.ndarray:
         if name == "logit_scale":
-            return np.log(100.0)
-        if name.endswith("scale"):
+            return np.full(shape, np.log(100.0))
+        if name.endswith(("scale", "var")):
             return 1 + 0.1 * normal
         fan_in = int(np.prod(shape[:-1]))
         return normal / fan_in**0.5 if name.endswith("kernel") else 0.2 * normal

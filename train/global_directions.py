@@ -28,9 +28,10 @@ from styleclip_jax.cli import processes, program
 from styleclip_jax.editing import estimation
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import direction_files
-from styleclip_jax.loading import Models
+from styleclip_jax.loading import CLIP_FIELDS, Models
 from styleclip_jax.methods import global_directions
 from styleclip_jax.methods.channel_relevance import RelevanceConfig
+from styleclip_jax.models.clip import members
 from styleclip_jax.progress import Listener, terminal
 
 from . import relevance_run
@@ -110,7 +111,7 @@ class Comparison(NamedTuple):
     texts: dict[str, jax.Array]
 
 
-_MODELS = ("generator", "clip", "class_", "templates")
+_MODELS = ("generator", *CLIP_FIELDS, "class_", "templates")
 
 VALUES = flags.FlagValues()
 program.define(Models, VALUES, _MODELS)
@@ -147,13 +148,14 @@ def measure(request: Request, listener: Listener) -> None:
             field="method",
         )
     generator = loading.load_generator(models.generator)
-    clip, tokenizer = loading.load_clip(models.clip)
+    clip, tokenizer = models.load_clip()
     networks = losses.Networks(generator, clip)
     layout = generator.config.style_layout
     layers = global_directions.select_layers(layout, request.relevance.layers)
+    sizes = " and ".join(f"{m.config.image_size}²" for m in members(clip))
     listener.tell(
         f"generator: {models.generator_origin()}, {generator.config.resolution}²\n"
-        f"clip: {models.clip_origin()}, {clip.config.image_size}²\n"
+        f"clip: {models.clip_origin()}, {sizes}\n"
         f"layers: {len(layers)} with {_num_channels(networks, layers)} channels"
     )
     # Read before hours of work, so that a wrong setting says so at once.

@@ -31,7 +31,7 @@ from styleclip_jax.editing import prompts
 from styleclip_jax.editing.prompts import PromptRequest, Prompts
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files
-from styleclip_jax.loading import Models
+from styleclip_jax.loading import CLIP_FIELDS, Models
 from styleclip_jax.methods import mapper, mapper_training
 from styleclip_jax.methods.mapper_training import TrainingConfig
 from styleclip_jax.models import clip, stylegan2
@@ -156,7 +156,7 @@ class Request:
     settings: Mapping[str, Any]
 
 
-_MODELS = ("generator", "clip", "identity", "class_")
+_MODELS = ("generator", *CLIP_FIELDS, "identity", "class_")
 # Flags that say where, how long and how often, not what.
 _NEUTRAL_FLAGS = (
     *("workdir", "train_steps", "log_interval", "image_interval", "save_interval"),
@@ -235,7 +235,7 @@ def train(request: Request, listener: Listener) -> list[str]:
     """
     models, config = request.models, request.run
     generator = loading.load_generator(models.generator)
-    clip_network, tokenizer = loading.load_clip(models.clip)
+    clip_network, tokenizer = models.load_clip()
     identity = None
     if request.training.id_lambda:
         identity = loading.load_identity(models.identity)
@@ -408,7 +408,7 @@ def _describe(
     lines = [
         f"generator: {request.models.generator_directory}, "
         f"{generator.resolution}², {generator.num_rows} rows of W+",
-        f"clip: {request.models.clip or 'embedded'}",
+        f"clip: {', '.join(loading.clip_names(request.models.clip))}",
         f"latents: {count} in {data.space}, "
         f"{len(data.validation.array)} held out, edited in {config.space}",
         f"mapper: {parts}",

@@ -151,6 +151,8 @@ def record(
     return {
         "generator": models.generator,
         "clip": models.clip,
+        "clip_weights": models.clip_weights and [f"{w:g}" for w in models.clip_weights],
+        "clip_towers": models.clip_towers,
         "identity": models.identity,
         "class": models.class_,
         "method": editor.method,

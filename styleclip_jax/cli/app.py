@@ -69,8 +69,10 @@ def open_room(values: flags.FlagValues) -> edits.Room:
 def main(values: flags.FlagValues) -> int:
     """Serves the page until it is interrupted."""
     _check_address(values.host, values.port)
-    # Set before gradio is imported, so that it reports nothing to anybody.
+    # Set before gradio is imported, so that it reports nothing to anybody, and (since
+    # 6.24) keeps no history of the edits.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["GRADIO_RUN_HISTORY"] = "False"
     try:
         from styleclip_jax.app import page
     except ModuleNotFoundError as error:

@@ -17,10 +17,10 @@ from styleclip_jax.batch.source import SourceRequest
 from styleclip_jax.cli import program
 from styleclip_jax.evaluation import requests
 from styleclip_jax.evaluation.requests import EvaluationRequest
-from styleclip_jax.loading import Models
+from styleclip_jax.loading import CLIP_FIELDS, Models
 from styleclip_jax.progress import terminal
 
-_MODELS = ("generator", "clip", "identity", "class_")
+_MODELS = ("generator", *CLIP_FIELDS, "identity", "class_")
 
 VALUES = flags.FlagValues()
 program.define(Models, VALUES, _MODELS)

@@ -17,7 +17,7 @@ from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, files
 from styleclip_jax.methods import mapper, optimization
 from styleclip_jax.methods.optimization import OptimizationConfig
-from styleclip_jax.models import bpe, clip
+from styleclip_jax.models import clip
 from styleclip_jax.models.network import Network
 from styleclip_jax.progress import Listener, Report, ignore, take_steps
 
@@ -40,7 +40,7 @@ class Loaded(NamedTuple):
     generator: Network
     label: jax.Array | None
     mesh: jax.sharding.Mesh
-    clip: Callable[[], tuple[clip.Clip, bpe.Tokenizer]]
+    clip: Callable[[], tuple[clip.Clip, clip.Tokenizer]]
     identity: Callable[[], Network | None]
     templates: Callable[[], Sequence[str]]
     listener: Listener
@@ -105,7 +105,7 @@ def optimize(
             )
         identity = loaded.identity()
         inputs |= models.fingerprints("identity")
-    frozen: Any = (_without_text(model), identity)
+    frozen: Any = (clip.without_text(model), identity)
     if networks is None:
         networks = losses.Networks(loaded.generator, model, identity)
     else:
@@ -162,12 +162,6 @@ def _compiled(
 ) -> optimization.Compiled:
     """Compiled parts of the official optimization, the same for the same settings."""
     return optimization.compiled(optimization.official(config), sharding=sharding)
-
-
-def _without_text(model: clip.Clip) -> clip.Clip:
-    """CLIP without its text encoder, which can only look at images."""
-    kept = {n: x for n, x in model.params.items() if not n.startswith("text")}
-    return Network(kept, model.config)
 
 
 def _optimized(result: optimization.Result) -> Outcome:
@@ -314,4 +308,4 @@ def record_prompts(texts: Prompts) -> dict[str, Any]:
 
 
 def describe_clip(models: loading.Models, model: clip.Clip) -> str:
-    return f"clip: {models.clip or 'embedded'}, {model.config.image_size}²"
+    return f"clip: {models.describe_clip(model)}"

@@ -123,7 +123,7 @@ def carry_out(request: Request, listener: Listener) -> Summary:
     listener.tell(
         f"generator: {models.generator_directory}, {resolution}²\n"
         f"encoder: {models.encoder or 'none'}\n"
-        f"clip: {models.clip or 'embedded'}, {session.clip.config.image_size}²\n"
+        f"clip: {models.describe_clip(session.clip)}\n"
         f"photos: {len(paths)}, {len(faces)} faces"
     )
     crop = functools.partial(

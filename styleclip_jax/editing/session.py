@@ -5,9 +5,8 @@
   edit = session.optimize(faces, "a smiling face", steps=80, l2_lambda=0.0045)
   edit.save("outputs/smile")
 
-Networks are loaded when they are first asked for. Those that `load` is given by name
-are loaded at once. A session adds no behaviour of its own: programs, the app and
-examples stand on it.
+Networks are loaded when they are first asked for, those that `load` is given at once.
+A session adds no behaviour of its own: programs, the app and examples stand on it.
 """
 
 import functools
@@ -30,7 +29,8 @@ from styleclip_jax.io import direction_files, files, latent_files
 from styleclip_jax.methods import global_directions
 from styleclip_jax.methods.inversion import InversionConfig
 from styleclip_jax.methods.optimization import OptimizationConfig
-from styleclip_jax.models import bpe, clip, stylegan2
+from styleclip_jax.models import clip, stylegan2
+from styleclip_jax.models.clip import Clip, Tokenizer
 from styleclip_jax.models.network import Network
 from styleclip_jax.photos import crops, photo_files
 from styleclip_jax.progress import BARS, SILENT, Listener
@@ -42,7 +42,9 @@ _OWN = {"objective", "optimizer", "feature", "networks"}
 def load(
     *,
     generator: files.Path | None = None,
-    clip: files.Path | None = None,
+    clip: files.Path | Sequence[files.Path] | None = None,
+    clip_weights: Sequence[float] | None = None,
+    clip_towers: str = "own",
     identity: files.Path | None = None,
     encoder: files.Path | None = None,
     templates: files.Path | None = None,
@@ -53,7 +55,9 @@ def load(
 
     Args:
       generator: model directory; the encoder's own if absent, or the embedded one.
-      clip: directory or hub name, such as "openai/clip-vit-base-patch32".
+      clip: directory or hub name, such as "openai/clip-vit-base-patch32"; several
+        count as one, by the mean of their losses with clip_weights.
+      clip_towers: "own", or "transformers" for FlaxCLIPModel's.
       identity: model directory of a face recognition network.
       encoder: model directory of an e4e or pSp encoder of photos.
       templates: file of templates for the texts of directions.
@@ -65,15 +69,20 @@ def load(
     """
     paths = {
         "generator": generator,
-        "clip": clip,
         "identity": identity,
         "encoder": encoder,
         "templates": templates,
     }
-    models = loading.Models.of(class_=class_, **paths).with_decoder()
+    models = loading.Models.of(
+        clip=clip,
+        clip_weights=clip_weights,
+        clip_towers=clip_towers,
+        class_=class_,
+        **paths,
+    ).with_decoder()
     session = Session(models, listener=SILENT if quiet else BARS)
-    # Named networks are loaded at once, so that errors come here.
-    for name in ("generator", "label", *(n for n, path in paths.items() if path)):
+    named = [name for name, path in (paths | {"clip": clip}).items() if path]
+    for name in ("generator", "label", *named):
         getattr(session, name)
     return session
 
@@ -117,17 +126,17 @@ class Session:
         return self.models.one_hot_label(self.generator.config)
 
     @functools.cached_property
-    def _clip(self) -> tuple[clip.Clip, bpe.Tokenizer]:
-        return loading.load_clip(self.models.clip)
+    def _clip(self) -> tuple[Clip, Tokenizer]:
+        return self.models.load_clip()
 
     @property
-    def clip(self) -> clip.Clip:
+    def clip(self) -> Clip:
         """CLIP that encodes images and texts."""
         return self._clip[0]
 
     @property
-    def tokenizer(self) -> bpe.Tokenizer:
-        """Tokenizer of the CLIP."""
+    def tokenizer(self) -> Tokenizer:
+        """Tokenizer of the CLIP; that of each of several."""
         return self._clip[1]
 
     @functools.cached_property
@@ -155,11 +164,7 @@ class Session:
         return loading.load_templates(self.models.templates)
 
     def networks(self, *, identity: bool = False) -> losses.Networks:
-        """Networks that losses see, on the devices.
-
-        Args:
-          identity: whether the face recognition network is among them.
-        """
+        """Networks that losses see, on the devices, with the identity's or without."""
         found = losses.Networks(
             self.generator, self.clip, self.identity if identity else None
         )

@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +49,7 @@ def classify(
     paths: Sequence[pathlib.Path],
     labels: Sequence[str],
     *,
-    clip_name: str | None,
+    models: loading.Models,
     batch_size: int,
     listener: Listener,
 ) -> np.ndarray:
@@ -57,32 +58,36 @@ def classify(
     Args:
       paths: [N] image files.
       labels: [C] texts.
-      clip_name: directory or hub name of the CLIP, None for the embedded one.
+      models: whose CLIP looks at them.
       batch_size: number of images at a time.
       listener: listener for the progress.
 
     Raises:
       UserError: a file is no image, or a text is too long.
     """
-    network, tokenizer = loading.load_clip(clip_name)
+    network, tokenizer = models.load_clip()
     text = clip.encode_prompts(network, tokenizer, labels)
     shares = []
     with listener.bar(len(paths), "image") as report:
         for start in range(0, len(paths), batch_size):
             part = paths[start : start + batch_size]
-            batch = np.concatenate([_prepare(path, network) for path in part])
-            padded = np.resize(batch, (batch_size, *batch.shape[1:]))
+            inputs = [_prepare(path, network) for path in part]
+            batch = jax.tree.map(lambda *x: np.concatenate(x), *inputs)
+            padded = jax.tree.map(
+                lambda x: np.resize(x, (batch_size, *x.shape[1:])), batch
+            )
             found = _classify_batch(network, padded, text)
             shares.append(np.asarray(found)[: len(part)])
             report(len(part))
     return np.concatenate(shares)
 
 
-def _prepare(path: pathlib.Path, network: clip.Clip) -> np.ndarray:
-    """CLIP input [1, S, S, 3] of an image file."""
+def _prepare(path: pathlib.Path, network: clip.Clip) -> Any:
+    """CLIP's input of an image file, a batch of one."""
     try:
         with Image.open(path) as image:
             pixels = np.asarray(image.convert("RGB"))[None]
     except (OSError, UnidentifiedImageError) as error:
         raise UserError(f"{path}: expected an image ({error})") from None
-    return np.asarray(clip_input.preprocess_clip_uint8(network, jnp.asarray(pixels)))
+    prepared = clip_input.preprocess_clip_uint8(network, jnp.asarray(pixels))
+    return jax.device_get(prepared)

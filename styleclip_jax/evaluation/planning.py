@@ -11,7 +11,7 @@ from styleclip_jax.evaluation import edit_sets, measuring
 from styleclip_jax.evaluation.edit_sets import EditSet
 from styleclip_jax.io import checkpoints
 from styleclip_jax.loading import Models
-from styleclip_jax.models import bpe, clip
+from styleclip_jax.models import clip
 from styleclip_jax.models.network import Network
 from styleclip_jax.toy import judge
 
@@ -33,6 +33,7 @@ class Question:
       neutral: text that edits lead away from; that of the edits if absent.
       pairs: pairs of texts that edits should leave alone.
       labels: texts for zero-shot classification.
+      eval_clip: CLIPs that score one after the other, in place of the models'.
     """
 
     edits: tuple[str, ...]
@@ -41,6 +42,7 @@ class Question:
     neutral: str | None = None
     pairs: tuple[tuple[str, str], ...] = ()
     labels: tuple[str, ...] = ()
+    eval_clip: tuple[str, ...] = ()
 
 
 class Plan(NamedTuple):
@@ -74,7 +76,7 @@ def plan(question: Question) -> list[Plan]:
     models = question.models
     folders = [edit_sets.read(directory) for directory in question.edits]
     targets = targets_of(question.target, folders)
-    load_clip = functools.cache(loading.load_clip)
+    load_clip = functools.cache(Models.load_clip)
     load_identity = functools.cache(loading.load_identity)
 
     @functools.cache
@@ -82,10 +84,11 @@ def plan(question: Question) -> list[Plan]:
         return edit_sets.load_generator(folders[index][0], models.generator)
 
     plans: list[Plan] = []
+    wanted = iter(targets)
     for index, sets in enumerate(folders):
         generator = load_generator(index)
         for edits in sets:
-            target = targets[len(plans)]
+            target = next(wanted)
             resolution = generator.config.resolution
             if target is not None and resolution != judge.JudgeConfig().resolution:
                 raise UserError(
@@ -95,16 +98,18 @@ def plan(question: Question) -> list[Plan]:
                     field="target",
                 )
             has_identity = models.identity or _is_embedded(edits)
-            about = _describe(question, edits) | {"target": target and str(target)}
-            network, texts = None, None
-            if about["clip"] is not None:
-                network, words = load_clip(_clip_name(question, edits))
-                pair = (about["neutral"], about["prompt"])
-                texts = _encode(network, words, pair, question)
             identity = load_identity(models.identity) if has_identity else None
-            plans.append(
-                Plan(edits, target, generator, network, texts, identity, about)
-            )
+            for scorer in _scorers(question, edits):
+                about = _describe(question, edits, scorer)
+                about["target"] = target and str(target)
+                network, texts = None, None
+                if about["clip"] is not None:
+                    network, words = load_clip(scorer)
+                    pair = (about["neutral"], about["prompt"])
+                    texts = _encode(network, words, pair, question)
+                plans.append(
+                    Plan(edits, target, generator, network, texts, identity, about)
+                )
     return plans
 
 
@@ -135,15 +140,31 @@ def _is_embedded(edits: EditSet) -> bool:
     return edits.record["inputs"].get("generator") == embedded
 
 
-def _clip_name(question: Question, edits: EditSet) -> str | None:
-    """Name of the CLIP that scores, None for the embedded one."""
-    return question.models.clip or edits.record["flags"].get("clip")
+def _scorers(question: Question, edits: EditSet) -> list[Models]:
+    """CLIPs that score a set, each for a row of its own."""
+    models = question.models
+    if question.eval_clip:
+        return [
+            dataclasses.replace(models, clip=name, clip_weights=None)
+            for name in question.eval_clip
+        ]
+    if models.clip is not None:
+        return [models]
+    recorded = edits.record["flags"]
+    weights = recorded.get("clip_weights")
+    return [
+        dataclasses.replace(
+            models,
+            clip=recorded.get("clip"),
+            clip_weights=weights and tuple(map(float, weights)),
+        )
+    ]
 
 
-def _describe(question: Question, edits: EditSet) -> dict[str, Any]:
+def _describe(question: Question, edits: EditSet, scorer: Models) -> dict[str, Any]:
     """Entries of a row, such as whether its judges were also its teachers."""
     recorded, inputs = edits.record["flags"], edits.record["inputs"]
-    clip_name = _clip_name(question, edits)
+    clip_name = scorer.clip
     # A mapper does not name its CLIP, and the embedded one has seen drawn faces alone.
     unknown = edits.method == "mapper" and not _is_embedded(edits)
     has_clip = edits.prompt is not None and not (unknown and clip_name is None)
@@ -163,8 +184,10 @@ def _describe(question: Question, edits: EditSet) -> dict[str, Any]:
     }
     optimized = edits.optimized_clip
     if has_clip and optimized is not None:
-        found = loading.clip_fingerprint(clip_name) or clip_name
-        about["clip_was_optimized"] = optimized == found
+        found = loading.clip_identity(clip_name)
+        about["clip_was_optimized"] = bool(
+            set(optimized.split(",")) & set(found.split(","))
+        )
     if "identity" in inputs:
         found = question.models.fingerprints("identity")["identity"]
         about["identity_was_optimized"] = inputs["identity"] == found
@@ -173,7 +196,7 @@ def _describe(question: Question, edits: EditSet) -> dict[str, Any]:
 
 def _encode(
     network: clip.Clip,
-    words: bpe.Tokenizer,
+    words: clip.Tokenizer,
     pair: tuple[str, str],
     question: Question,
 ) -> measuring.Texts:

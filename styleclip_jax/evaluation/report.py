@@ -65,7 +65,7 @@ def markdown(rows: Sequence[Row], labels: Sequence[str]) -> str:
     renamed = [_name_labels(row, labels) for row in rows]
     sections = [
         "# Edits\n",
-        _table(rows, _METRICS, ("prompt", "strength")),
+        _table(rows, _METRICS, ("prompt", "strength", *_scorer(rows))),
         *([_judge_table(rows)] if any(row.about["target"] for row in rows) else []),
         *([_label_table(renamed, labels)] if labels else []),
         "".join(f"- {note}\n" for note in _notes(rows)),
@@ -211,7 +211,9 @@ def _table(
 
 
 def _judge_table(rows: Sequence[Row]) -> str:
-    judged = [row for row in rows if row.about["target"]]
+    # The judge says the same beside every CLIP.
+    first = {_set_of(row): row for row in reversed(rows)}
+    judged = [row for row in reversed(first.values()) if row.about["target"]]
     return (
         "## By the judge\n\nShare with the target, by the judge and by a check on "
         "pixels; share of other attributes kept; each beside random steps of equal "
@@ -228,8 +230,19 @@ def _label_table(rows: Sequence[Row], labels: Sequence[str]) -> str:
         for stage in ("before", "after")
     }
     return "## Zero-shot probabilities\n\n" + _table(
-        rows, columns, ("prompt", "strength")
+        rows, columns, ("prompt", "strength", *_scorer(rows))
     )
+
+
+def _scorer(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Column of the CLIP that scores, where a set of edits has several."""
+    return ("clip",) if len(set(map(_set_of, rows))) < len(rows) else ()
+
+
+def _set_of(row: Row) -> tuple[str, ...]:
+    """What tells the row's set of edits from others."""
+    names = ("edits", "method", "prompt", "strength", "setting", "target")
+    return tuple(str(row.about[name]) for name in names)
 
 
 def _format(summary: Summary | None, deviation: bool) -> str:
@@ -263,7 +276,7 @@ def _notes(rows: Sequence[Row]) -> list[str]:
     if optimized:
         notes.append(
             f"CLIP metrics of {len(optimized)} of {len(rows)} rows are by the CLIP "
-            "that was optimised, which flatters them; clip names another one."
+            "that was optimised, which flatters them; eval_clip names another one."
         )
     if any(a["clip"] and a["clip_was_optimized"] is None for a in abouts):
         notes.append("Some rows do not say which CLIP was optimised.")

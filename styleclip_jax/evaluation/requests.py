@@ -29,6 +29,8 @@ class EvaluationRequest:
         nothing.
       tables: Tables to make, of edits, mapper_similarity; edits if absent.
       mapper: Model directories of the mappers in the table mapper_similarity.
+      eval_clip: CLIPs that score edits one after the other, a row each, in place of
+        clip; best ones that no edit was made with.
       neutral: Text that edits lead away from; that of the edits, or "a face", if
         absent.
       pairs: File of pairs of texts, one a line with a | between, whose probabilities
@@ -45,6 +47,7 @@ class EvaluationRequest:
     target: tuple[str, ...] = ()
     tables: tuple[str, ...] | None = None
     mapper: tuple[str, ...] = ()
+    eval_clip: tuple[str, ...] = ()
     neutral: str | None = None
     pairs: str | None = None
     zero_shot: str | None = None
@@ -113,7 +116,13 @@ def carry_out(
     plans = []
     if "edits" in request.wanted:
         question = planning.Question(
-            request.edits, request.target, models, request.neutral, others, labels
+            request.edits,
+            request.target,
+            models,
+            request.neutral,
+            others,
+            labels,
+            request.eval_clip,
         )
         plans = planning.plan(question)
     comparison = None
@@ -150,7 +159,7 @@ def carry_out(
         shares = classification.classify(
             paths,
             labels,
-            clip_name=models.clip,
+            models=models,
             batch_size=request.batch_size,
             listener=listener,
         )

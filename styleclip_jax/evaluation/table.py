@@ -41,7 +41,8 @@ def measure(
     *,
     target: str | Sequence[str] = (),
     generator: files.Path | None = None,
-    clip: files.Path | None = None,
+    clip: files.Path | Sequence[files.Path] | None = None,
+    eval_clip: files.Path | Sequence[files.Path] = (),
     identity: files.Path | None = None,
     neutral: str | None = None,
     pairs: Sequence[tuple[str, str]] = (),
@@ -57,8 +58,10 @@ def measure(
       target: target that the judge looks for, such as "mouth:smile", for drawn faces
         alone; one for all, for each folder, or for each prompt of each folder in order.
       generator: directory of the edits' generator now; the recorded one if absent.
-      clip: CLIP that scores, best one that no edit was made with; that of the edits if
+      clip: CLIP that scores, or several that count as one; that of the edits if
         absent.
+      eval_clip: CLIPs that score one after the other in place of it, a row each; best
+        ones that no edit was made with.
       identity: model directory of a face recognition network; the embedded one if
         absent, for the embedded generator.
       neutral: text that edits lead away from; that of the edits, or "a face".
@@ -82,6 +85,7 @@ def measure(
         neutral=neutral,
         pairs=tuple(pairs),
         labels=tuple(labels),
+        eval_clip=tuple(map(str, files.several(eval_clip))),
     )
     return answer(
         planning.plan(question),

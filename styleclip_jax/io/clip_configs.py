@@ -1,7 +1,9 @@
 """Configurations of CLIPs: transformers' config.json and preprocessor_config.json.
 
+CLIPs that transformers does not have are written with the fields of our configuration.
+
 transformers leaves out what has its default value, and takes seconds to import; its
-defaults are those of `ClipConfig` (OpenAI's ViT-B/32).
+defaults are those of `ClipConfig` (OpenAI's ViT-B/32) and `SiglipConfig`.
 """
 
 import dataclasses
@@ -11,7 +13,7 @@ from typing import Any
 
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files
-from styleclip_jax.models import clip, clip_vit
+from styleclip_jax.models import clip, clip_vit, transformer
 from styleclip_jax.models.preprocessing import Preprocessing
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
@@ -34,6 +36,12 @@ def read(config_path: pathlib.Path, preprocessor_path: pathlib.Path | None) -> A
       UserError: no such file, or not of a CLIP that we can build.
     """
     document = _read_object(config_path)
+    if document.get("model_type") == "siglip2":
+        raise UserError(
+            f"{config_path}: model_type 'siglip2' is NaFlex, which takes images of any "
+            "shape: expected a SigLIP 2 of a fixed size, such as "
+            "google/siglip2-base-patch16-224"
+        )
     build = _FAMILIES.get(document.get("model_type"))
     if build is None:
         raise UserError(
@@ -60,7 +68,7 @@ def read(config_path: pathlib.Path, preprocessor_path: pathlib.Path | None) -> A
 
 def write(config: Any, directory: pathlib.Path) -> None:
     """Writes config.json and preprocessor_config.json of a CLIP."""
-    document = clip_vit.transformers_config(config)
+    document = _DOCUMENTS[type(config)](config)
     files.write_json(directory / CONFIG, document)
     files.write_json(directory / PREPROCESSOR, _preprocessor(config))
 
@@ -98,9 +106,90 @@ def _clip(document: Document) -> clip.ClipConfig:
     )
 
 
+# Names of transformers' SiglipTextConfig and SiglipVisionConfig by our fields.
+_COMMON = {
+    "width": "hidden_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "mlp_width": "intermediate_size",
+    "act": "hidden_act",
+    "eps": "layer_norm_eps",
+}
+_SIGLIP = {
+    tower: own | {f"{tower}_{field}": name for field, name in _COMMON.items()}
+    for tower, own in (
+        (
+            "text",
+            {"vocab_size": "vocab_size", "context_length": "max_position_embeddings"},
+        ),
+        ("vision", {"image_size": "image_size", "patch_size": "patch_size"}),
+    )
+}
+
+
+def _siglip(document: Document) -> clip.SiglipConfig:
+    """Configuration of transformers' SiglipModel."""
+    fields: dict[str, Any] = {}
+    for tower, names in _SIGLIP.items():
+        part = _part(document, tower)
+        fields |= {field: part[name] for field, name in names.items() if name in part}
+    config = clip.SiglipConfig(**fields)
+    text, vision = (_part(document, name) for name in ("text", "vision"))
+    if not vision.get("vision_use_head", True):
+        raise ValueError("vision_use_head: expected true, found false")
+    length = text.get("projection_size") or config.text_width
+    if length != config.embed_dim:
+        raise ValueError(
+            f"projection_size: expected the {config.embed_dim} features of an image, "
+            f"found {length}"
+        )
+    return config
+
+
+def _siglip_document(config: clip.SiglipConfig) -> dict[str, Any]:
+    """Document of transformers' SiglipConfig."""
+    parts: dict[str, dict[str, Any]] = {
+        f"{tower}_config": {"model_type": f"siglip_{tower}_model"}
+        | {name: getattr(config, field) for field, name in names.items()}
+        for tower, names in _SIGLIP.items()
+    }
+    parts["text_config"]["projection_size"] = config.embed_dim
+    parts["vision_config"]["vision_use_head"] = True
+    return {"architectures": ["SiglipModel"], "model_type": "siglip", **parts}
+
+
+def _clip_resnet(document: Document) -> clip.ResnetClipConfig:
+    """Configuration of a CLIP with a ResNet, whose lists are tuples."""
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in document.items()
+        if name != "model_type"
+    }
+    return clip.ResnetClipConfig(**values)
+
+
+def _resnet_document(config: clip.ResnetClipConfig) -> dict[str, Any]:
+    """Document of a CLIP with a ResNet: what is neither preprocessing nor run time."""
+    elsewhere = {"preprocessing"} | {
+        field.name for field in dataclasses.fields(transformer.Runtime)
+    }
+    fields = dataclasses.asdict(config)
+    return {"model_type": "clip_resnet"} | {
+        name: value for name, value in fields.items() if name not in elsewhere
+    }
+
+
 # Builder of a configuration by transformers' model_type.
 _FAMILIES: dict[Any, Callable[[Document], Any]] = {
     "clip": _clip,
+    "siglip": _siglip,
+    "clip_resnet": _clip_resnet,
+}
+# Maker of a config.json by our configuration.
+_DOCUMENTS: dict[type, Callable[[Any], Document]] = {
+    clip.ClipConfig: clip_vit.transformers_config,
+    clip.SiglipConfig: _siglip_document,
+    clip.ResnetClipConfig: _resnet_document,
 }
 
 
@@ -163,8 +252,9 @@ def _preprocessor(config: Any) -> dict[str, Any]:
     preprocessing, out = config.preprocessing, config.image_size
     numbers = {name: number for number, name in _RESAMPLE.items()}
     square = {"height": out, "width": out}
+    family = "Siglip" if isinstance(config, clip.SiglipConfig) else "CLIP"
     document = {
-        "image_processor_type": "CLIPImageProcessor",
+        "image_processor_type": f"{family}ImageProcessor",
         "do_convert_rgb": True,
         "do_resize": True,
         "size": square,

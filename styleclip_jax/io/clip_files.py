@@ -11,11 +11,13 @@ import safetensors.numpy
 
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, clip_configs, files, hub, tensor_files
-from styleclip_jax.models import bpe, clip, param_trees
+from styleclip_jax.models import bpe, clip, param_trees, pieces
 
 TOKENIZER_FILES = ("vocab.json", "merges.txt")
-# Both in one, as newer folders have them.
+# In place of both in newer folders, and of the first for SigLIP.
 _TOKENIZER = "tokenizer.json"
+# One of the first two is there.
+SIGLIP_TOKENIZER_FILES = ("spiece.model", _TOKENIZER, "tokenizer_config.json")
 
 _FLAX_WEIGHTS, _SAFE_WEIGHTS = "flax_model.msgpack", "model.safetensors"
 _INDEX = "model.safetensors.index.json"
@@ -104,38 +106,82 @@ def by_flax_names(
     return found | {name.replace(".", "/"): tensor for name, tensor in rest.items()}
 
 
-def load_tokenizer(name_or_directory: files.Path) -> bpe.Tokenizer:
-    """Reads vocab.json and merges.txt of a CLIP, of any number of merges.
+def load_tokenizer(name_or_directory: files.Path) -> clip.Tokenizer:
+    """Reads the tokenizer of a CLIP.
 
     Args:
-      name_or_directory: as for `load`; tokenizer.json takes their place where they are
-        not.
+      name_or_directory: as for `load`, with vocab.json and merges.txt of any number of
+        merges, or for a SigLIP spiece.model; or else with tokenizer.json.
 
     Returns:
-      The tokenizer.
+      The tokenizer, for `clip.tokenize`.
 
     Raises:
       UserError: no such files, broken ones, or more tokens than config.json says.
     """
+    config_path = hub.require(name_or_directory, clip_configs.CONFIG)
+    config = clip_configs.read(config_path, None)
+    is_siglip = isinstance(config, clip.SiglipConfig)
+    read = _read_pieces if is_siglip else _read_merges
+    path, tokenizer = read(name_or_directory)
+    if tokenizer.num_tokens > config.vocab_size:
+        raise UserError(
+            f"{path}: has {tokenizer.num_tokens} tokens, but vocab_size in "
+            f"config.json is {config.vocab_size}: these files belong to different "
+            "models"
+        )
+    return tokenizer
+
+
+def _read_merges(name_or_directory: files.Path) -> tuple[pathlib.Path, bpe.Tokenizer]:
+    """Main file of a tokenizer of CLIP, and the tokenizer."""
     paths = tokenizer_files(name_or_directory)
     if not paths:
         raise UserError(
             f"{name_or_directory}: has no {' and '.join(TOKENIZER_FILES)}, nor "
             f"{_TOKENIZER}"
         )
-    tokenizer = bpe.read_json(*paths) if len(paths) == 1 else bpe.read(*paths)
-    config_path = hub.require(name_or_directory, clip_configs.CONFIG)
-    size = clip_configs.read(config_path, None).vocab_size
-    if tokenizer.num_tokens > size:
-        raise UserError(
-            f"{paths[0]}: has {tokenizer.num_tokens} tokens, but vocab_size in "
-            f"config.json is {size}: these files belong to different models"
-        )
-    return tokenizer
+    return paths[0], bpe.read_json(*paths) if len(paths) == 1 else bpe.read(*paths)
+
+
+def _read_pieces(
+    name_or_directory: files.Path,
+) -> tuple[pathlib.Path, pieces.Tokenizer]:
+    """Main file of a tokenizer of SigLIP, and the tokenizer."""
+    model, document, settings = SIGLIP_TOKENIZER_FILES
+    special = _special_tokens(hub.find(name_or_directory, settings))
+    path = hub.find(name_or_directory, model)
+    if path is not None:
+        return path, pieces.read_sentencepiece(path, **special)
+    path = hub.find(name_or_directory, document)
+    if path is not None:
+        return path, pieces.read_json(path, **special)
+    raise UserError(
+        f"{name_or_directory}: expected {model} or {document}, found neither"
+    )
+
+
+def _special_tokens(path: pathlib.Path | None) -> dict[str, str]:
+    """Tokens that end and pad a text by a tokenizer_config.json, where it says so."""
+    if path is None:
+        return {}
+    document = files.read_json(path)
+    if not isinstance(document, dict):
+        raise UserError(f"{path}: expected a JSON object")
+    found = {}
+    for key, name in (("end", "eos_token"), ("padding", "pad_token")):
+        token = document.get(name)
+        # Older files tell more of a token.
+        token = token.get("content") if isinstance(token, dict) else token
+        if not isinstance(token, str | None):
+            raise UserError(f"{path}: expected text as {name}, found {token!r}")
+        if token:
+            found[key] = token
+    return found
 
 
 def tokenizer_files(name_or_directory: files.Path) -> list[pathlib.Path]:
-    """Files that `load_tokenizer` reads: two, one, or none where there are none."""
+    """Files of a tokenizer by merges: two, one, or none where there are none."""
     for names in (TOKENIZER_FILES, (_TOKENIZER,)):
         paths = [hub.find(name_or_directory, name) for name in names]
         found = [path for path in paths if path is not None]

@@ -24,7 +24,7 @@ import numpy as np
 from styleclip_jax import losses, spaces
 from styleclip_jax.errors import UserError
 from styleclip_jax.methods import channel_relevance
-from styleclip_jax.models import bpe, clip
+from styleclip_jax.models import clip
 from styleclip_jax.ops import norms
 
 Layout = tuple[spaces.StyleLayer, ...]
@@ -167,7 +167,7 @@ def expand(
 
 def encode_texts(
     network: clip.Clip,
-    tokenizer: bpe.Tokenizer,
+    tokenizer: clip.Tokenizer,
     texts: Sequence[str],
     templates: Sequence[str],
 ) -> jax.Array:
@@ -192,7 +192,7 @@ def encode_texts(
 
 def text_direction(
     network: clip.Clip,
-    tokenizer: bpe.Tokenizer,
+    tokenizer: clip.Tokenizer,
     neutral: str,
     prompt: str,
     templates: Sequence[str],

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import gzip
 import html
+import itertools
 import json
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ import regex
 import tokenizers
 
 from styleclip_jax.errors import UserError
+from styleclip_jax.models import token_rows
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 # OpenAI's list of merges, and how many of them CLIP uses.
@@ -92,18 +94,14 @@ def tokenize(
 
     Source: clip.tokenize.
     """
-    tokens = np.zeros((len(texts), context_length), np.int32)
-    for row, text in zip(tokens, texts, strict=True):
-        ids = [tokenizer.start, *encode(tokenizer, text), tokenizer.end]
-        if len(ids) > context_length:
-            if not truncate:
-                raise UserError(
-                    f"text {text!r}: expected at most {context_length} tokens with "
-                    f"start and end, found {len(ids)}: shorten it"
-                )
-            ids = [*ids[: context_length - 1], tokenizer.end]
-        row[: len(ids)] = ids
-    return tokens
+    return token_rows.fill(
+        texts,
+        lambda text: itertools.chain([tokenizer.start], encode(tokenizer, text)),
+        length=context_length,
+        end=tokenizer.end,
+        padding=0,
+        truncate=truncate,
+    )
 
 
 def read(vocab_path: pathlib.Path, merges_path: pathlib.Path) -> Tokenizer:

@@ -22,14 +22,23 @@ import jax.numpy as jnp
 
 from styleclip_jax import spaces
 from styleclip_jax.errors import UserError
-from styleclip_jax.models import bpe, clip_vit
+from styleclip_jax.models import bpe, clip_resnet, clip_vit, pieces, siglip
+from styleclip_jax.models.clip_resnet import ResnetClipConfig
 from styleclip_jax.models.clip_vit import ClipConfig
 from styleclip_jax.models.network import Network
+from styleclip_jax.models.siglip import SiglipConfig
 from styleclip_jax.ops import norms
 
 # Module of each family: init, param_shapes, encode_image, encode_text.
 _FAMILIES: dict[type, ModuleType] = {
     ClipConfig: clip_vit,
+    SiglipConfig: siglip,
+    ResnetClipConfig: clip_resnet,
+}
+# Module of each kind of tokenizer: tokenize.
+_TOKENIZERS: dict[type, ModuleType] = {
+    bpe.Tokenizer: bpe,
+    pieces.Tokenizer: pieces,
 }
 
 
@@ -103,6 +112,18 @@ def members(network: Clip) -> list[Clip]:
         return [network]
     pairs = zip(network.params, network.config.members, strict=True)
     return [Network(params, config) for params, config in pairs]
+
+
+def without_text(network: Clip) -> Clip:
+    """CLIP without its tower of texts, which can only look at images."""
+
+    def images_alone(member: Clip) -> Any:
+        return {n: x for n, x in member.params.items() if not n.startswith("text")}
+
+    if isinstance(network.config, JointConfig):
+        kept = tuple(images_alone(member) for member in members(network))
+        return Network(kept, network.config)
+    return Network(images_alone(network), network.config)
 
 
 def init(key: jax.Array, config: Any) -> Any:
@@ -185,14 +206,14 @@ def logit_scale(network: Clip) -> jax.Array:
     """Factor from a cosine to a logit, about 100, an array []."""
     if isinstance(network.config, JointConfig):
         return _weighted(network, logit_scale)
-    return jnp.exp(network.params["logit_scale"])
+    return jnp.exp(network.params["logit_scale"]).reshape(())
 
 
-def logit_bias(network: Clip) -> jax.Array | float:
-    """Summand of a logit; 0 where the family has none."""
+def logit_bias(network: Clip) -> jax.Array:
+    """Summand of a logit, an array []; 0 where the family has none."""
     if isinstance(network.config, JointConfig):
         return _weighted(network, logit_bias)
-    return network.params.get("logit_bias", 0.0)
+    return jnp.reshape(network.params.get("logit_bias", 0.0), ())
 
 
 def _weighted(network: Clip, value: Any) -> jax.Array:
@@ -244,7 +265,7 @@ def tokenize(
     Args:
       network: the CLIP.
       tokenizer: that of the CLIP; of each member for a joint one.
-      texts: B texts; an empty one gives start and end alone.
+      texts: B texts; an empty one gives what begins and ends a text.
       truncate: cut long texts, and let them end with the end token, instead of raising.
 
     Returns:
@@ -259,7 +280,8 @@ def tokenize(
         pairs = zip(members(network), tokenizer, strict=True)
         return tuple(tokenize(*pair, texts, truncate=truncate) for pair in pairs)
     length = network.config.context_length
-    return bpe.tokenize(tokenizer, texts, context_length=length, truncate=truncate)
+    module = _TOKENIZERS[type(tokenizer)]
+    return module.tokenize(tokenizer, texts, context_length=length, truncate=truncate)
 
 
 def _family(config: Any) -> ModuleType:

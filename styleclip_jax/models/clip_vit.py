@@ -110,6 +110,20 @@ class ClipConfig(Runtime):
         )
 
 
+def choose_towers(network: Network, towers: str) -> Network:
+    """Network with the towers of one's choice, where its family has a choice.
+
+    Raises:
+      UserError: there are no such towers, or transformers does not have them.
+    """
+    if not isinstance(network.config, ClipConfig):
+        return network
+    config = dataclasses.replace(network.config, towers=towers)
+    if towers == "transformers":
+        _transformers_module(config)
+    return Network(network.params, config)
+
+
 def init(key: jax.Array, config: ClipConfig) -> Any:
     """Random parameters with transformers' initialisation, as a nested dict."""
     image = jnp.zeros((1, config.image_size, config.image_size, 3))

@@ -13,16 +13,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from styleclip_jax import checks, spaces
 from styleclip_jax.errors import UserError
-from styleclip_jax.models import param_trees
+from styleclip_jax.models import batch_norm, param_trees
 from styleclip_jax.models.network import Network
 from styleclip_jax.ops import norms, precision, resampling
 
-_BATCH_NORM_EPSILON = 1e-5
-_BATCH_NORM_MOMENTUM = 0.9
 _PRELU_SLOPE = 0.25
 
 # The official crop: an aligned photo is pooled to 256², of which the face is this part.
@@ -241,37 +238,6 @@ def _dense(x: jax.Array, features: int, *, name: str, use_bias: bool) -> jax.Arr
     return layer(x)
 
 
-class _BatchNorm(nn.Module):
-    """Batch normalisation over all axes but the last.
-
-    The running mean and variance are parameters without gradient: data that travels
-    with the weights.
-    """
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        shape = x.shape[-1:]
-        scale = self.param("scale", nn.initializers.ones, shape)
-        bias = self.param("bias", nn.initializers.zeros, shape)
-        mean = lax.stop_gradient(self.param("mean", nn.initializers.zeros, shape))
-        var = lax.stop_gradient(self.param("var", nn.initializers.ones, shape))
-        if train:
-            running, wide = (mean, var), x.astype(jnp.float32)
-            axes = tuple(range(x.ndim - 1))
-            mean, var = jnp.mean(wide, axes), jnp.var(wide, axes)
-            self._move("mean", running[0], mean)
-            self._move("var", running[1], var)
-        factor = scale * lax.rsqrt(var + _BATCH_NORM_EPSILON)
-        shift = bias - mean * factor
-        return x * factor.astype(x.dtype) + shift.astype(x.dtype)
-
-    def _move(self, name: str, old: jax.Array, of_batch: jax.Array) -> None:
-        """Moves a running average towards the batch."""
-        m = _BATCH_NORM_MOMENTUM
-        average = lax.stop_gradient(m * old + (1 - m) * of_batch)
-        self.put_variable("params", name, average)
-
-
 class _Block(nn.Module):
     """Residual block of two 3×3 convolutions with squeeze-and-excitation."""
 
@@ -285,13 +251,13 @@ class _Block(nn.Module):
         shortcut = x[:, :: self.stride, :: self.stride]
         if x.shape[-1] != width:
             shortcut = _conv(shortcut, width, 1, name="shortcut")
-            shortcut = _BatchNorm(name="shortcut_norm")(shortcut, train)
-        x = _BatchNorm(name="norm1")(x, train)
+            shortcut = batch_norm.BatchNorm(name="shortcut_norm")(shortcut, train)
+        x = batch_norm.BatchNorm(name="norm1")(x, train)
         x = _conv(x, width, 3, name="conv1")
         slope = self.param("slope", nn.initializers.constant(_PRELU_SLOPE), (width,))
         x = _prelu(x, slope)
         x = _conv(x, width, 3, name="conv2", stride=self.stride)
-        x = _BatchNorm(name="norm2")(x, train)
+        x = batch_norm.BatchNorm(name="norm2")(x, train)
         return x * self._gate(x)[:, None, None, :] + shortcut
 
     def _gate(self, x: jax.Array) -> jax.Array:
@@ -308,7 +274,9 @@ class _Input(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        x = _BatchNorm(name="norm")(_conv(x, self.width, 3, name="conv"), train)
+        x = batch_norm.BatchNorm(name="norm")(
+            _conv(x, self.width, 3, name="conv"), train
+        )
         slope = nn.initializers.constant(_PRELU_SLOPE)
         return _prelu(x, self.param("slope", slope, (self.width,)))
 
@@ -345,9 +313,9 @@ class _Head(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         # Parity: the official dropout of 0.6 between the first two is for training
         # from scratch alone.
-        x = _BatchNorm(name="norm1")(x.astype(jnp.float32), train)
+        x = batch_norm.BatchNorm(name="norm1")(x.astype(jnp.float32), train)
         x = _dense(x.reshape(len(x), -1), self.embed_dim, name="dense", use_bias=True)
-        x = _BatchNorm(name="norm2")(x, train)
+        x = batch_norm.BatchNorm(name="norm2")(x, train)
         return norms.unit(x)
 
 

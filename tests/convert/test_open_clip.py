@@ -224,6 +224,7 @@ def test_named_architectures_have_openclip_s_numbers():
     heads = {
         name: (config.vision_heads, config.text_heads, config.vision_mlp_width)
         for name, config in table.items()
+        if isinstance(config, clip.ClipConfig)
     }
     assert heads["ViT-H-14"] == (16, 16, 5120)
     assert heads["ViT-g-14"] == (16, 16, 6144)
@@ -232,6 +233,40 @@ def test_named_architectures_have_openclip_s_numbers():
     assert table["ViT-L-14-336-quickgelu"].vision_act == "quick_gelu"
     assert table["ViT-L-14"].text_act == "gelu"
     assert table["ViT-H-14-378"].image_size == 378
+    # OpenAI's RN50, but for the activation and the way that the end is found.
+    assert (
+        dataclasses.replace(table["RN50-quickgelu"], eos_token_id=49407)
+        == clip.ResnetClipConfig()
+    )
+
+
+def test_resnet_of_openclip_is_not_taken_for_openai_s(tmp_path):
+    file = torch_files.read(golden_data.ROOT / golden_networks.RESNET_CLIPS["rn_deep"])
+    state = torch_files.tensors(file.content)
+    del state["input_resolution"]
+    state = {name: x.astype(np.float32) for name, x in state.items()}
+    path = str(tmp_path / "rn.pt")
+    assert "left open" in one_line(convert_clip.convert, bare(state, path))
+    document = {
+        "model_cfg": {
+            "embed_dim": 40,
+            "vision_cfg": {
+                "image_size": 96,
+                "layers": [2, 3, 4, 2],
+                "width": 6,
+                "patch_size": None,
+            },
+            "text_cfg": {"vocab_size": 220, "width": 64, "heads": 4, "layers": 1},
+        }
+    }
+    (tmp_path / open_clip.CONFIG).write_text(json.dumps(document))
+    config = convert_clip.convert(bare(state, path)).config
+    assert (config.vision_heads, config.text_heads, config.text_act) == (3, 4, "gelu")
+    config = convert_clip.convert(
+        bare(state, path), Settings(architecture="openai")
+    ).config
+    assert (config.vision_heads, config.text_heads) == (3, 1)
+    assert config.text_act == "quick_gelu"
 
 
 # Refusals
@@ -251,7 +286,7 @@ REFUSED = {
     "attentional_pool": ("vision_cfg", {"attentional_pool": True}),
     "timm_model_name": ("vision_cfg", {"timm_model_name": "vit_base"}),
     "image_size": ("vision_cfg", {"image_size": [32, 64]}),
-    "layers": ("vision_cfg", {"layers": [3, 4, 6, 3]}),
+    "vision_layers": ("vision_cfg", {"layers": [3, 4, 6]}),
     "vision_width": ("vision_cfg", {"head_width": 10}),
     "hf_model_name": ("text_cfg", {"hf_model_name": "roberta-base"}),
     "hf_tokenizer_name": ("text_cfg", {"hf_tokenizer_name": "xlm"}),

@@ -17,7 +17,7 @@ from styleclip_jax.cli import edit, generate
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints
 from styleclip_jax.models import stylegan2
-from tests import programs, tiny
+from tests import golden_data, programs, tiny
 
 
 @pytest.fixture(scope="module")
@@ -242,3 +242,22 @@ def test_networks_are_values_of_jax(session: sc.Session, faces: sc.Faces) -> Non
     )(session.generator)
     assert isinstance(gradient, sc.Network)
     assert jax.tree.structure(gradient) == jax.tree.structure(session.generator)
+
+
+@pytest.mark.slow
+def test_methods_and_measures_take_a_siglip(
+    names: dict[str, str], tmp_path: pathlib.Path
+) -> None:
+    folder = str(golden_data.ROOT / "siglip" / "siglip2_fixed")
+    session = sc.load(**names | {"clip": folder}, quiet=True)
+    faces = session.sample(seeds=range(2))
+    edits = [
+        session.optimize(faces, "a cat", steps=steps, learning_rate=0.05, l2_lambda=0)
+        for steps in (1, 5)
+    ]
+    assert np.all(edits[1].terms["clip"] < edits[0].terms["clip"])
+    direction = session.direction("a cat", neutral="a dog", num_samples=2)
+    assert np.isfinite(session.move(faces, direction * 3).latents).all()
+    edits[1].save(tmp_path / "optimized")
+    table = sc.evaluation.measure(tmp_path / "optimized", quiet=True)
+    assert "| a cat |" in table.to_markdown()

@@ -6,7 +6,6 @@ import pathlib
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -15,7 +14,6 @@ from examples import (
     directional_loss,
     image_target,
     masked_edit,
-    several_clips,
     style_direction,
 )
 from styleclip_jax import losses
@@ -67,36 +65,6 @@ def test_directional_loss_turns_the_step(session: sc.Session, faces: sc.Faces) -
     np.testing.assert_allclose(history[:, 0], 1, atol=1e-4)
     assert np.isfinite(made.history["total"]).all()
     assert (made.terms["directional"] < history[:, 0] - 0.1).all()
-
-
-@pytest.mark.slow
-def test_several_clips_have_equal_say(session: sc.Session, faces: sc.Faces) -> None:
-    one, words = session.clip, session.tokenizer
-    other = one.replace(params=jax.tree.map(lambda x: x * 1.3, one.params))
-    clips = [(one, words), (other, words)]
-    made = several_clips.edit(session, faces, "a cat", clips, **SETTINGS)
-    assert (made.terms["total"] < made.history["total"][:, 0]).all()
-    # The loss is the mean of what each of them says.
-    text = tiny.text_features(2)
-    generator = tiny.generator()
-
-    @jax.jit
-    def distances(one: Any, other: Any) -> tuple[jax.Array, ...]:
-        edit = losses.Edit(made.images, made.after.latent, None, text[0])
-        return (
-            several_clips.mean_clip_distance(
-                losses.Networks(generator, (one, other)),
-                edit._replace(text=jnp.concatenate(text)),
-            ),
-            losses.clip_distance(losses.Networks(generator, one), edit),
-            losses.clip_distance(
-                losses.Networks(generator, other), edit._replace(text=text[1])
-            ),
-        )
-
-    both, *alone = distances(one, other)
-    assert np.abs(alone[0] - alone[1]).max() > 1e-4
-    np.testing.assert_allclose(both, (alone[0] + alone[1]) / 2, atol=1e-6)
 
 
 @pytest.mark.slow

@@ -34,9 +34,11 @@ def directory(small_directory, tmp_path):
     return shutil.copytree(small_directory, tmp_path / "clip")
 
 
-def test_transformers_reads_what_save_writes(golden, golden_clip, tmp_path):
+def test_transformers_reads_what_save_writes(
+    golden, golden_clip, flax_clip_model, tmp_path
+):
     clip_files.save(golden_clip, tmp_path)
-    model, params = transformers.FlaxCLIPModel.from_pretrained(tmp_path, _do_init=False)
+    model, params = flax_clip_model.from_pretrained(tmp_path, _do_init=False)
     found = model.get_image_features(golden["images"], params=params)
     assert_near(found, golden["image_features"])
     found = model.get_text_features(golden["tokens"], params=params)
@@ -183,7 +185,7 @@ DAMAGES = {
     ),
     "another model": (
         lambda d: set_config(d, model_type="bert"),
-        "expected model_type 'clip', found 'bert'",
+        "expected model_type .*'clip_resnet'.*, found 'bert'",
     ),
     "impossible configuration": (
         lambda d: set_text_config(d, num_attention_heads=3),
@@ -268,12 +270,7 @@ def test_shortened_vocabulary_matches_transformers(small_directory):
     tokenizer = clip_files.load_tokenizer(small_directory)
     assert tokenizer.num_tokens == tiny.CLIP_32.vocab_size
     reference = transformers.CLIPTokenizer.from_pretrained(small_directory)
-    for text in (
-        "A woman with  purple hair",
-        "it's 1960, isn't it?",
-        "naïve café",
-        "that'ſ",
-    ):
+    for text in ("A woman with  purple hair", "it's 1960, isn't it?", "naïve café"):
         expected = reference(text)["input_ids"]
         found = bpe.tokenize(tokenizer, [text], context_length=len(expected))
         np.testing.assert_array_equal(found, [expected])

@@ -31,6 +31,13 @@ def test_entities_are_unescaped_twice(tokenizer):
     np.testing.assert_array_equal(found, expected)
 
 
+def test_long_s_after_an_apostrophe_belongs_to_it(tokenizer):
+    # The official split ignores case, and ſ is an s then. transformers 4 agrees; 5 has
+    # 262, the apostrophe as a word.
+    found = bpe.tokenize(tokenizer, ["that'ſ"], context_length=6)
+    np.testing.assert_array_equal(found, [[49406, 682, 6, 129, 379, 49407]])
+
+
 def test_empty_text_is_start_and_end(tokenizer):
     found = bpe.tokenize(tokenizer, [" "], context_length=4)
     np.testing.assert_array_equal(found, [[49406, 49407, 0, 0]])

@@ -74,6 +74,9 @@ def resize_columns(image: jax.Array, matrix: np.ndarray) -> jax.Array:
 def resize_uint8(image: jax.Array, rows: np.ndarray, columns: np.ndarray) -> jax.Array:
     """8-bit image resized bit for bit as PIL does: columns first, 8 bits between.
 
+    PIL 13 takes rows first where the height shrinks much more than the width, as a
+    squashed tall image may; single values there differ by one level.
+
     Args:
       image: [B, H, W, C] uint8.
       rows: [Y, H] float64, of `bicubic_matrix` or `bilinear_matrix`.

@@ -14,8 +14,7 @@ from styleclip_jax.errors import UserError
 from styleclip_jax.models import clip, clip_vit
 from tests import tiny
 
-has_flax = hasattr(transformers, "FlaxCLIPModel")
-needs_flax = pytest.mark.skipif(not has_flax, reason="transformers has no Flax classes")
+needs_flax = pytest.mark.usefixtures("flax_clip_model")
 
 CONFIGS = {
     "usual": tiny.CLIP_32,
@@ -105,8 +104,9 @@ def test_edits_are_equal(models: dict[str, str]) -> None:
     np.testing.assert_allclose(*made, atol=1e-6)
 
 
-@pytest.mark.skipif(has_flax, reason="transformers has its Flax classes")
-def test_missing_classes_are_said() -> None:
+def test_missing_classes_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transformers, "FlaxCLIPModel", None, raising=False)
+    clip_vit._transformers_module.cache_clear()
     network = tiny.clip_network(tiny.CLIP_32)
     with pytest.raises(UserError, match=r"clip_towers: expected transformers 4\.57"):
         with_towers(network, "transformers")

@@ -24,6 +24,20 @@ from styleclip_jax.errors import UserError
 # Axis of the mesh, and what a per-device function averages over.
 AXIS = "batch"
 
+# Texts with which devices report a lack of memory: XLA's own, CUDA's, those of cuDNN
+# and cuBLAS, which take memory for themselves, and TPUs'.
+_OUT_OF_MEMORY = (
+    "RESOURCE_EXHAUSTED",
+    "out of memory",
+    "OUT_OF_MEMORY",
+    "Out of memory",
+    "Failed to allocate",
+    "failed to allocate",
+    "ALLOC_FAILED",
+    "Failed to determine best cudnn convolution algorithm",
+    "Ran out of memory",
+)
+
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Mesh of one axis over the given devices, or over all of them."""
@@ -146,6 +160,13 @@ def prefetch(batches: Iterable[Any], mesh: Mesh, size: int = 2) -> Iterator[Any]
         if len(queue) > size:
             yield queue.popleft()
     yield from queue
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a device reports that its memory is full."""
+    return isinstance(error, jax.errors.JaxRuntimeError) and any(
+        text in str(error) for text in _OUT_OF_MEMORY
+    )
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ was not finite.
 
 import dataclasses
 import functools
+import math
 import pathlib
 import sys
 import time
@@ -50,7 +51,8 @@ class RunConfig:
 
     Attributes:
       train_steps: number of steps; a larger one goes on with a run.
-      batch_size: latents per step over all devices, a multiple of their number.
+      batch_size: latents per step over all devices, rounded up to a multiple of their
+        number.
       num_validation: latents held out when --validation_latents names none.
       log_interval: steps between lines of metrics.
       val_interval: steps between validations; the best mapper is chosen by them.
@@ -233,6 +235,7 @@ def train(request: Request, listener: Listener) -> list[str]:
     Raises:
       UserError: something does not fit, or the folder is of another run.
     """
+    request, notes = _fill_devices(request)
     models, config = request.models, request.run
     generator = loading.load_generator(models.generator)
     clip_network, tokenizer = models.load_clip()
@@ -250,7 +253,7 @@ def train(request: Request, listener: Listener) -> list[str]:
         request.workdir, texts, architecture, inputs, config.batch_size, listener
     )
     if folder.primary:
-        for line in _describe(request, problem, data, generator.config):
+        for line in _describe(request, problem, data, generator.config) + notes:
             listener.tell(line)
         run_folder.begin(
             request.workdir,
@@ -330,17 +333,29 @@ def _train(
     return []
 
 
+def _fill_devices(request: Request) -> tuple[Request, list[str]]:
+    """The request with a batch that all devices share equally, and notes on it."""
+    count, asked = jax.device_count(), request.run.batch_size
+    size = math.ceil(asked / count) * count
+    if size == asked:
+        return request, []
+    rounded = dataclasses.replace(
+        request,
+        run=dataclasses.replace(request.run, batch_size=size),
+        # Other devices go on with a run by its own size.
+        settings={**request.settings, "batch_size": size},
+    )
+    return rounded, [
+        f"note: a batch of {asked} is rounded up to {size}, which the {count} devices "
+        "share equally"
+    ]
+
+
 def _open_data(
     request: Request, generator: stylegan2.GeneratorConfig
 ) -> mapper_run.Data:
     """Latents for training and those held out, checked."""
     config = request.run
-    if config.batch_size % jax.device_count():
-        raise UserError(
-            f"batch_size: expected a multiple of the {jax.device_count()} devices, "
-            f"found {config.batch_size}",
-            field="batch_size",
-        )
     data = mapper_run.open_data(
         request.data.latents,
         request.data.validation_latents,

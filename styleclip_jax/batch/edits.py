@@ -17,6 +17,7 @@ from styleclip_jax.batch.editor import Editor, Outcome
 from styleclip_jax.batch.journal import Journal, name
 from styleclip_jax.batch.source import LatentSource, SourceRequest
 from styleclip_jax.io import files, films, images
+from styleclip_jax.io.images import PNG_LEVEL
 from styleclip_jax.models.network import Network
 from styleclip_jax.photos import pasting
 from styleclip_jax.progress import Listener, Report
@@ -83,6 +84,7 @@ def run(
     prompt: str | None = None,
     batch_size: int | str = 8,
     images: str = "png",
+    png_level: int = PNG_LEVEL,
     grid: int = 8,
     film_frames: int = 0,
     film_format: str = "gif",
@@ -102,6 +104,7 @@ def run(
       prompt: prompt of a direction, which is written down for evaluation.
       batch_size: latents per device at a time, or "auto".
       images: format of the images: png, jpg, npy, or none.
+      png_level: compression of PNGs, from 0 to 9.
       grid: number of latents on the sheet grid.png, 0 for no sheet.
       film_frames, film_format, paste: see `Extras`.
 
@@ -125,7 +128,7 @@ def run(
         editor,
         source.open(session.generator.config, default_seeds="0-7"),
         latents_file=source.latents,
-        output=runs.Output(str(outdir), images, grid, str(batch_size)),
+        output=runs.Output(str(outdir), images, png_level, grid, str(batch_size)),
         extras=extras,
         settings=settings | dataclasses.asdict(source) | dataclasses.asdict(extras),
         listener=session.listener,
@@ -274,6 +277,7 @@ def _task(
         compute=compute,
         describe=lambda row, i: source.origin(row) | editor.settings[i],
         image_format=output.images,
+        png_level=output.png_level,
         probe=lambda latent, rows: editor.probe(latent),
         folders=[writer.folder for writer in writers],
         write=write if writers else None,

@@ -122,6 +122,7 @@ def carry_out(request: Request, listener: Listener) -> runs.Summary:
         compute=compute,
         describe=lambda row, variant: source.origin(row),
         image_format=output.images,
+        png_level=output.png_level,
         probe=lambda latent, rows: compute(latent, rows, 0, ignore),
     )
 

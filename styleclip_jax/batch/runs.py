@@ -15,6 +15,7 @@ from styleclip_jax.batch.journal import Journal, describe_failures
 from styleclip_jax.batch.source import LatentSource
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files, images
+from styleclip_jax.io.images import PNG_LEVEL
 from styleclip_jax.models import stylegan2
 from styleclip_jax.progress import Listener
 
@@ -26,6 +27,7 @@ class Output:
     Attributes:
       outdir: Folder for the results.
       images: Format of the images; npy is float32 in [-1, 1], for exact work.
+      png_level: Compression of PNGs, from 0 for none to 9, which is slowest.
       grid: Number of latents on the sheet grid.png, 0 for no sheet.
       batch_size: Number of latents per device at a time; auto tries how many fit, or
         on a CPU how many are fastest.
@@ -33,16 +35,25 @@ class Output:
 
     outdir: str = "outputs"
     images: str = dataclasses.field(default="png", metadata={"choices": images.FORMATS})
+    png_level: int = PNG_LEVEL
     grid: int = dataclasses.field(default=8, metadata={"lower_bound": 0})
     batch_size: str = "8"
 
     def __post_init__(self) -> None:
+        if not 0 <= self.png_level <= 9:
+            raise UserError(
+                f"png_level: expected 0 to 9, found {self.png_level}", field="png_level"
+            )
         text = self.batch_size
         if text != stream.AUTO and not (text.isdecimal() and 1 <= int(text) <= 2**20):
             raise UserError(
                 f"batch_size: expected 1 or more, or {stream.AUTO}, found {text!r}",
                 field="batch_size",
             )
+
+
+# Share of a run, of this many seconds at least, from which writing is what waits.
+_MUCH, _NOTABLE_SECONDS = 0.8, 30
 
 
 class Work(NamedTuple):
@@ -133,6 +144,11 @@ def carry_out(
         failures = stream.run(task, source, journal, size, mesh, report)
     seconds = time.monotonic() - started
     complete = stream.finish(journal)
+    if failures.writing > _MUCH * max(seconds, _NOTABLE_SECONDS):
+        listener.tell(
+            f"note: files took {failures.writing:.0f} of {seconds:.0f} s to write; "
+            "jpg is faster than png, and none is fastest"
+        )
     if complete:
         lines = describe_failures(journal, work.result)
     else:

@@ -15,6 +15,7 @@ import concurrent.futures
 import functools
 import itertools
 import math
+import os
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -35,8 +36,9 @@ AUTO = "auto"
 
 # Number of batches that are queued on the devices behind the one that is written.
 _AHEAD = 2
-# Number of files that are written side by side, since each waits for the disk.
-_WRITERS = 8
+# Number of files that are written side by side: one for each core that encodes, and
+# some that wait for the disk.
+_WRITERS = (os.cpu_count() or 1) + 2
 # Speedup that a larger batch must bring on a CPU, whose memory is not tried out.
 _GAIN = 1.05
 _LARGEST_BATCH = 1024
@@ -55,6 +57,7 @@ class Task(NamedTuple):
         devices, which may still be under way.
       describe: (row, variant) → entries of metrics.jsonl beside index and terms.
       image_format: format of the images, one of `images.FORMATS`.
+      png_level: compression of PNGs.
       probe: (latents, rows) → value on the devices that takes the memory of
         `compute`, to try batch sizes.
       folders: folders of additional files, beside images/.
@@ -66,6 +69,7 @@ class Task(NamedTuple):
     compute: Callable[[Any, np.ndarray, int, progress.Report], Outcome]
     describe: Callable[[int, int], dict[str, Any]]
     image_format: str
+    png_level: int
     probe: Callable[[Any, np.ndarray], Any]
     folders: Sequence[str] = ()
     write: Callable[[int, int, Outcome], None] | None = None
@@ -85,11 +89,18 @@ class Step(NamedTuple):
 
 
 class Failures:
-    """Failures of a stream: results that could not be written."""
+    """Failures of a stream: results that could not be written.
+
+    Attributes:
+      count: number of them.
+      first: lines on the first ones.
+      writing: seconds in which results were there, and their files were not.
+    """
 
     def __init__(self) -> None:
         self.count = 0
         self.first: list[str] = []
+        self.writing = 0.0
 
     def add(self, index: int, error: UserError) -> None:
         self.count += 1
@@ -138,7 +149,7 @@ def largest(seconds: Callable[[int], float], limit: int, *, by_speed: bool) -> i
         try:
             found = size / seconds(size)
         except jax.errors.JaxRuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not parallel.is_out_of_memory(error):
                 raise
             break
         if by_speed and found < _GAIN * rate:
@@ -244,7 +255,7 @@ def run(
                     keep_up(_AHEAD)
             keep_up(0)
         except jax.errors.JaxRuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not parallel.is_out_of_memory(error):
                 raise
             raise UserError(
                 f"batch_size: {size} latents do not fit into the memory of a device; "
@@ -311,6 +322,7 @@ def _keep(
 ) -> None:
     """Fetches and writes a batch; the journal is last, as it says that all is there."""
     host = jax.device_get(outcome)
+    started = time.monotonic()
     indices = {i: int(index[i]) for i in places}
     jobs = {
         i: writers.submit(_write_files, task, journal.outdir, index, rows[i], host, i)
@@ -333,6 +345,7 @@ def _keep(
     except UserError as error:
         for i in written:
             failures.add(indices[i], error)
+    failures.writing += time.monotonic() - started
 
 
 def _advance(report: progress.Report, latents: int, steps: int) -> None:
@@ -355,7 +368,8 @@ def _write_files(
 ) -> None:
     if task.image_format != "none":
         path = outdir / "images" / f"{index:06d}.{task.image_format}"
-        images.write(path, host.image[i], make_folder=False)
+        level = task.png_level
+        images.write(path, host.image[i], png_level=level, make_folder=False)
     if task.write is not None:
         task.write(index, int(row), jax.tree.map(lambda x: x[i], host))
 
@@ -385,7 +399,3 @@ def _marker(process: Any) -> str:
 def _wait_while(condition: Callable[[], bool]) -> None:
     while condition():
         time.sleep(_WAIT_SECONDS)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return "RESOURCE_EXHAUSTED" in str(error)

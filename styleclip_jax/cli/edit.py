@@ -70,11 +70,17 @@ _OWN_FLAGS = {
 }
 # Flags of directions that are made of texts.
 _OF_TEXTS = (
-    *("prompt", "prompts_file", "clip", "neutral", "directions", "num_samples"),
-    *("beta", "num_channels", "templates"),
+    *("prompt", "prompts_file", *CLIP_FIELDS, "neutral", "directions"),
+    *("num_samples", "beta", "num_channels", "templates"),
 )
 # Flags that do not decide the results: they say where and how fast.
-_NEUTRAL = ("outdir", "batch_size", *_fields(ExportRequest), *processes.FLAGS)
+_NEUTRAL = (
+    "outdir",
+    "batch_size",
+    "png_level",
+    *_fields(ExportRequest),
+    *processes.FLAGS,
+)
 
 
 def main(values: flags.FlagValues) -> int:

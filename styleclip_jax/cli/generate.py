@@ -30,7 +30,7 @@ program.define(runs.Output, VALUES, outdir="outputs/generate", grid=16)
 processes.define(VALUES)
 
 # Flags that do not decide the results: they say where and how fast.
-_NEUTRAL = ("outdir", "batch_size", *processes.FLAGS)
+_NEUTRAL = ("outdir", "batch_size", "png_level", *processes.FLAGS)
 
 
 def main(values: flags.FlagValues) -> int:

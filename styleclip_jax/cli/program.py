@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import jax
 from absl import flags
 
+from styleclip_jax import parallel
 from styleclip_jax.cli import allocator
 from styleclip_jax.errors import UserError
 from styleclip_jax.version import __version__
@@ -36,6 +37,10 @@ EXIT_UNREAD = 141
 CACHE = "compilation_cache"
 # Compile time in seconds from which on a program is cached.
 _MIN_COMPILE_TIME = 0.1
+# What to say when the memory of a device is full.
+_MEMORY = (
+    "the memory of a device is full: expected fewer at a time, or smaller networks"
+)
 
 _DEFINERS: dict[type, Callable[..., Any]] = {
     str: flags.DEFINE_string,
@@ -171,6 +176,12 @@ def run(
         code = main(values)
     except (UserError, flags.Error) as error:
         print(describe(error), file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+    except jax.errors.JaxRuntimeError as error:
+        if not parallel.is_out_of_memory(error):
+            raise
+        name = "--batch_size: " if "batch_size" in values else ""
+        print(f"error: {name}{_MEMORY}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -160,7 +160,9 @@ class Edit:
             editor,
             self.before.as_source(generator.config),
             latents_file=None,
-            output=runs.Output(str(outdir), images, grid, str(len(self.before))),
+            output=runs.Output(
+                str(outdir), images, grid=grid, batch_size=str(len(self.before))
+            ),
             extras=edits.Extras(frames, film_format),
             settings=edits.record(
                 self.loaded.models, editor, prompt=prompt, images=images, grid=grid

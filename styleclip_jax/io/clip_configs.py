@@ -80,34 +80,8 @@ def _read_object(path: pathlib.Path) -> Document:
     return document
 
 
-def _clip(document: Document) -> clip.ClipConfig:
-    """Configuration of transformers' CLIPModel."""
-    default = clip.ClipConfig()
-    text, vision = (_part(document, name) for name in ("text", "vision"))
-    return clip.ClipConfig(
-        image_size=vision.get("image_size", default.image_size),
-        patch_size=vision.get("patch_size", default.patch_size),
-        vision_width=vision.get("hidden_size", default.vision_width),
-        vision_layers=vision.get("num_hidden_layers", default.vision_layers),
-        vision_heads=vision.get("num_attention_heads", default.vision_heads),
-        vision_mlp_width=vision.get("intermediate_size", default.vision_mlp_width),
-        vision_act=vision.get("hidden_act", default.vision_act),
-        vision_eps=vision.get("layer_norm_eps", default.vision_eps),
-        vocab_size=text.get("vocab_size", default.vocab_size),
-        context_length=text.get("max_position_embeddings", default.context_length),
-        eos_token_id=text.get("eos_token_id", default.eos_token_id),
-        text_width=text.get("hidden_size", default.text_width),
-        text_layers=text.get("num_hidden_layers", default.text_layers),
-        text_heads=text.get("num_attention_heads", default.text_heads),
-        text_mlp_width=text.get("intermediate_size", default.text_mlp_width),
-        text_act=text.get("hidden_act", default.text_act),
-        text_eps=text.get("layer_norm_eps", default.text_eps),
-        embed_dim=document.get("projection_dim", default.embed_dim),
-    )
-
-
-# Names of transformers' SiglipTextConfig and SiglipVisionConfig by our fields.
-_COMMON = {
+# Names of transformers' configurations of a tower by our fields.
+_TOWER = {
     "width": "hidden_size",
     "layers": "num_hidden_layers",
     "heads": "num_attention_heads",
@@ -115,8 +89,8 @@ _COMMON = {
     "act": "hidden_act",
     "eps": "layer_norm_eps",
 }
-_SIGLIP = {
-    tower: own | {f"{tower}_{field}": name for field, name in _COMMON.items()}
+_TOWERS = {
+    tower: own | {f"{tower}_{field}": name for field, name in _TOWER.items()}
     for tower, own in (
         (
             "text",
@@ -127,13 +101,30 @@ _SIGLIP = {
 }
 
 
+def _fields(document: Document) -> dict[str, Any]:
+    """Fields that a config.json states of both towers."""
+    return {
+        field: part[name]
+        for tower, names in _TOWERS.items()
+        for part in (_part(document, tower),)
+        for field, name in names.items()
+        if name in part
+    }
+
+
+def _clip(document: Document) -> clip.ClipConfig:
+    """Configuration of transformers' CLIPModel."""
+    fields, text = _fields(document), _part(document, "text")
+    if "eos_token_id" in text:
+        fields["eos_token_id"] = text["eos_token_id"]
+    if "projection_dim" in document:
+        fields["embed_dim"] = document["projection_dim"]
+    return clip.ClipConfig(**fields)
+
+
 def _siglip(document: Document) -> clip.SiglipConfig:
     """Configuration of transformers' SiglipModel."""
-    fields: dict[str, Any] = {}
-    for tower, names in _SIGLIP.items():
-        part = _part(document, tower)
-        fields |= {field: part[name] for field, name in names.items() if name in part}
-    config = clip.SiglipConfig(**fields)
+    config = clip.SiglipConfig(**_fields(document))
     text, vision = (_part(document, name) for name in ("text", "vision"))
     if not vision.get("vision_use_head", True):
         raise ValueError("vision_use_head: expected true, found false")
@@ -151,7 +142,7 @@ def _siglip_document(config: clip.SiglipConfig) -> dict[str, Any]:
     parts: dict[str, dict[str, Any]] = {
         f"{tower}_config": {"model_type": f"siglip_{tower}_model"}
         | {name: getattr(config, field) for field, name in names.items()}
-        for tower, names in _SIGLIP.items()
+        for tower, names in _TOWERS.items()
     }
     parts["text_config"]["projection_size"] = config.embed_dim
     parts["vision_config"]["vision_use_head"] = True

@@ -14,6 +14,9 @@ from styleclip_jax.ops import pixels
 
 FORMATS = ("png", "jpg", "npy", "none")
 
+# Compression of PNGs: five times as fast as Pillow's 6, for a fifth more bytes.
+PNG_LEVEL = 1
+
 # A row of a sheet: images, and texts where there is none.
 Cells = np.ndarray | Sequence[np.ndarray | str]
 
@@ -24,10 +27,22 @@ _TEXT = (40, 40, 40)
 _BACKGROUND = (255, 255, 255)
 
 
-def write(path: files.Path, image: np.ndarray, *, make_folder: bool = True) -> None:
+def write(
+    path: files.Path,
+    image: np.ndarray,
+    *,
+    png_level: int = PNG_LEVEL,
+    make_folder: bool = True,
+) -> None:
     """Writes one image [H, W, 3] in [-1, 1] or uint8, in the format of the suffix.
 
     `.npy` keeps the float32 values, for exact work.
+
+    Args:
+      path: file to make.
+      image: the image.
+      png_level: compression of a PNG, from 0 for none to 9.
+      make_folder: whether its folder is made if need be.
 
     Raises:
       UserError: the file cannot be written, as for want of space, or because its folder
@@ -38,7 +53,9 @@ def write(path: files.Path, image: np.ndarray, *, make_folder: bool = True) -> N
         np.save(content, image.astype(np.float32))
     else:
         kind = Image.registered_extensions()[suffix]
-        Image.fromarray(pixels.to_uint8(image)).save(content, kind, quality=95)
+        Image.fromarray(pixels.to_uint8(image)).save(
+            content, kind, quality=95, compress_level=png_level
+        )
     files.write_bytes(path, content.getvalue(), make_folder=make_folder)
 
 

@@ -2,7 +2,7 @@
 
 Radford et al. 2021, section 2.4: a ResNet-D with a stem of three convolutions, average
 pools where others stride, and an attention pool at the end. The tower of texts is that
-of `clip_vit`.
+of all families.
 """
 
 import dataclasses
@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from styleclip_jax import checks, spaces
+from styleclip_jax import spaces
 from styleclip_jax.errors import UserError
-from styleclip_jax.models import batch_norm, clip_vit, param_trees, transformer
+from styleclip_jax.models import batch_norm, clip_towers, param_trees, transformer
+from styleclip_jax.models.clip_towers import TextConfig
 from styleclip_jax.models.network import Network
 from styleclip_jax.models.preprocessing import OPENAI, Preprocessing
-from styleclip_jax.models.transformer import Runtime, Size
 
 # Pixels of the image, along an axis, for one of the last feature map.
 REDUCTION = 32
@@ -27,7 +27,7 @@ _EXPANSION = 4
 
 
 @dataclasses.dataclass(frozen=True)
-class ResnetClipConfig(Runtime):
+class ResnetClipConfig(TextConfig):
     """Static architecture of a CLIP with a ResNet; the defaults are OpenAI's RN50.
 
     Attributes:
@@ -35,15 +35,7 @@ class ResnetClipConfig(Runtime):
       vision_width: channels after the stem; the last feature map has 32 times as many.
       vision_layers: blocks of each of the four stages.
       vision_heads: attention heads of the pool.
-      vocab_size: number of tokens.
-      context_length: most tokens of a text.
       eos_token_id: end token, as in `clip.ClipConfig`.
-      text_width: features per token.
-      text_layers: transformer blocks over tokens.
-      text_heads: attention heads over tokens.
-      text_mlp_width: hidden features of the blocks' dense part.
-      text_act: activation of these, one of `transformer.ACTIVATIONS`.
-      text_eps: epsilon of the tower's layer norms.
       embed_dim: length of an image or text feature.
       preprocessing: how the images of its training were made.
     """
@@ -52,21 +44,12 @@ class ResnetClipConfig(Runtime):
     vision_width: int = 64
     vision_layers: tuple[int, ...] = (3, 4, 6, 3)
     vision_heads: int = 32
-    vocab_size: int = 49408
-    context_length: int = 77
     eos_token_id: int = 49407
-    text_width: int = 512
-    text_layers: int = 12
-    text_heads: int = 8
-    text_mlp_width: int = 2048
-    text_act: str = "quick_gelu"
-    text_eps: float = 1e-5
     embed_dim: int = 1024
     preprocessing: Preprocessing = OPENAI
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        transformer.check_sizes(self, "text")
         layers = self.vision_layers
         if len(layers) != 4 or not all(isinstance(n, int) and n > 0 for n in layers):
             raise UserError(
@@ -84,25 +67,12 @@ class ResnetClipConfig(Runtime):
                 f"{self.pool_width}, a multiple of vision_heads {self.vision_heads}",
                 field="vision_width",
             )
-        checks.one_of(self, text_act=transformer.ACTIVATIONS)
 
     @property
     def pool_width(self) -> int:
         """Channels of the last feature map, which the attention pool reads."""
         # The last of four stages, of which each doubles the width.
         return 8 * _EXPANSION * self.vision_width
-
-    @property
-    def text(self) -> Size:
-        """Size of the tower of texts."""
-        return Size(
-            self.text_width,
-            self.text_layers,
-            self.text_heads,
-            self.text_mlp_width,
-            self.text_act,
-            self.text_eps,
-        )
 
 
 def init(key: jax.Array, config: ResnetClipConfig) -> Any:
@@ -149,7 +119,7 @@ class _Module(nn.Module):
     def setup(self) -> None:
         config = self.config
         self.vision_model = _VisionTower(config)
-        self.text_model = clip_vit.TextTower(
+        self.text_model = clip_towers.TextTower(
             config.text,
             config.vocab_size,
             config.context_length,
@@ -251,7 +221,7 @@ class AttentionPool(nn.Module):
         x = x.reshape(batch, height * width, channels)
         x = jnp.concatenate([x.mean(1, keepdims=True), x], axis=1)
         length = x.shape[1]
-        places = clip_vit.embedding(length, channels, name="position_embedding")
+        places = clip_towers.embedding(length, channels, name="position_embedding")
         x = x + places(jnp.arange(length)).astype(x.dtype)
 
         def heads_of(x: jax.Array, name: str) -> jax.Array:

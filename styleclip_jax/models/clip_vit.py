@@ -15,7 +15,8 @@ from flax import linen as nn
 
 from styleclip_jax import checks, spaces
 from styleclip_jax.errors import UserError
-from styleclip_jax.models import param_trees, transformer
+from styleclip_jax.models import clip_towers, param_trees
+from styleclip_jax.models.clip_towers import TextTower, VitConfig
 from styleclip_jax.models.network import Network
 from styleclip_jax.models.preprocessing import OPENAI, Preprocessing
 from styleclip_jax.models.transformer import Encoder, Runtime, Size
@@ -24,103 +25,50 @@ TOWERS = ("own", "transformers")
 
 
 @dataclasses.dataclass(frozen=True)
-class ClipConfig(Runtime):
+class ClipConfig(VitConfig):
     """Static architecture of a CLIP; the defaults are OpenAI's ViT-B/32.
 
     Attributes:
-      image_size: width and height of the input image.
-      patch_size: width and height of a patch.
-      vision_width: features per patch.
-      vision_layers: transformer blocks over patches.
-      vision_heads: attention heads over patches.
-      vision_mlp_width: hidden features of the blocks' dense part.
-      vision_act: activation of these, one of `transformer.ACTIVATIONS`.
-      vision_eps: epsilon of the tower's layer norms.
-      vocab_size: number of tokens.
-      context_length: most tokens of a text.
       eos_token_id: end token, at whose first place the text feature is taken. 2 means
         at the largest id, as OpenAI's code does and older files of transformers say.
-      text_width: features per token.
-      text_layers: transformer blocks over tokens.
-      text_heads: attention heads over tokens.
-      text_mlp_width: hidden features of the blocks' dense part.
-      text_act: activation of these.
-      text_eps: epsilon of the tower's layer norms.
       embed_dim: length of an image or text feature.
       preprocessing: how the images of its training were made.
       towers: "own", or "transformers" for FlaxCLIPModel's, where transformers has it
         (4.x); they are equal.
     """
 
-    image_size: int = 224
-    patch_size: int = 32
-    vision_width: int = 768
-    vision_layers: int = 12
-    vision_heads: int = 12
-    vision_mlp_width: int = 3072
-    vision_act: str = "quick_gelu"
-    vision_eps: float = 1e-5
-    vocab_size: int = 49408
-    context_length: int = 77
     eos_token_id: int = 49407
-    text_width: int = 512
-    text_layers: int = 12
-    text_heads: int = 8
-    text_mlp_width: int = 2048
-    text_act: str = "quick_gelu"
-    text_eps: float = 1e-5
     embed_dim: int = 512
     preprocessing: Preprocessing = OPENAI
     towers: str = "own"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        transformer.check_sizes(self, "vision", "text")
         if self.image_size % self.patch_size:
             raise UserError(
                 f"image_size {self.image_size} must be a multiple of patch_size "
                 f"{self.patch_size}",
                 field="image_size",
             )
-        acts = transformer.ACTIVATIONS
-        checks.one_of(self, vision_act=acts, text_act=acts, towers=TOWERS)
-
-    @property
-    def vision(self) -> Size:
-        """Size of the tower of images."""
-        return Size(
-            self.vision_width,
-            self.vision_layers,
-            self.vision_heads,
-            self.vision_mlp_width,
-            self.vision_act,
-            self.vision_eps,
-        )
-
-    @property
-    def text(self) -> Size:
-        """Size of the tower of texts."""
-        return Size(
-            self.text_width,
-            self.text_layers,
-            self.text_heads,
-            self.text_mlp_width,
-            self.text_act,
-            self.text_eps,
-        )
+        checks.one_of(self, towers=TOWERS)
 
 
 def choose_towers(network: Network, towers: str) -> Network:
-    """Network with the towers of one's choice, where its family has a choice.
+    """Network with the towers of one's choice, one of TOWERS.
 
     Raises:
-      UserError: there are no such towers, or transformers does not have them.
+      UserError: transformers does not have them, in this version or for this family.
     """
-    if not isinstance(network.config, ClipConfig):
+    if towers == "own":
         return network
+    if not isinstance(network.config, ClipConfig):
+        raise UserError(
+            f"clip_towers: expected own for a {type(network.config).__name__}, which "
+            f"transformers has no Flax class for, found {towers}",
+            field="clip_towers",
+        )
     config = dataclasses.replace(network.config, towers=towers)
-    if towers == "transformers":
-        _transformers_module(config)
+    _transformers_module(config)
     return Network(network.params, config)
 
 
@@ -243,7 +191,7 @@ class _VisionEmbeddings(nn.Module):
     def __call__(self, image: jax.Array) -> jax.Array:
         normal = nn.initializers.normal
         first = self.param("class_embedding", normal(0.02), (self.width,))
-        patches = PatchEmbedding(
+        patches = clip_towers.PatchEmbedding(
             self.width,
             self.patch_size,
             jnp.dtype(self.runtime.dtype),
@@ -251,83 +199,9 @@ class _VisionEmbeddings(nn.Module):
         )(image)
         first = jnp.broadcast_to(first, (len(image), 1, self.width))
         x = jnp.concatenate([first, patches], axis=1)
-        return x + embedding(x.shape[1], self.width, name="position_embedding")(
-            jnp.arange(x.shape[1])
-        )
-
-
-class PatchEmbedding(nn.Module):
-    """Patches as tokens, [B, S, S, 3] → [B, P, width]: a convolution as a product.
-
-    The patches do not overlap, so that one product of rows is the convolution; its
-    gradient is as fast inside of loops as outside.
-    """
-
-    width: int
-    patch_size: int
-    dtype: Any
-    use_bias: bool = False
-
-    @nn.compact
-    def __call__(self, image: jax.Array) -> jax.Array:
-        size = self.patch_size
-        kernel = self.param(
-            "kernel", nn.initializers.normal(), (size, size, image.shape[3], self.width)
-        )
-        batch, height, width, channels = image.shape
-        rows, columns = height // size, width // size
-        x = image.reshape(batch, rows, size, columns, size, channels)
-        x = x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows * columns, -1)
-        kernel = kernel.reshape(-1, self.width).astype(self.dtype)
-        x = jnp.dot(x.astype(self.dtype), kernel)
-        if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, (self.width,))
-            x = x + bias.astype(self.dtype)
-        return x
-
-
-class TextTower(nn.Module):
-    """Tower of texts, tokens [B, T] → [B, width]: the feature of the end token."""
-
-    size: Size
-    vocab_size: int
-    context_length: int
-    eos_token_id: int
-    runtime: Runtime
-
-    @nn.compact
-    def __call__(self, tokens: jax.Array) -> jax.Array:
-        x = TokenEmbeddings(
-            self.size.width, self.vocab_size, self.context_length, name="embeddings"
-        )(tokens)
-        # Padding comes after the end token, where causal attention hides it.
-        x = Encoder(self.size, self.runtime, causal=True, name="encoder")(x)
-        x = nn.LayerNorm(
-            epsilon=self.size.eps,
-            dtype=jnp.dtype(self.runtime.dtype),
-            name="final_layer_norm",
-        )(x)
-        ends = tokens if self.eos_token_id == 2 else tokens == self.eos_token_id
-        return x[jnp.arange(len(tokens)), jnp.argmax(ends, axis=-1)]
-
-
-class TokenEmbeddings(nn.Module):
-    """Tokens and their places as features, [B, T] → [B, T, width]."""
-
-    width: int
-    vocab_size: int
-    context_length: int
-
-    @nn.compact
-    def __call__(self, tokens: jax.Array) -> jax.Array:
-        x = embedding(self.vocab_size, self.width, name="token_embedding")(tokens)
-        places = embedding(self.context_length, self.width, name="position_embedding")
-        return x + places(jnp.arange(tokens.shape[1]))
-
-
-def embedding(number: int, width: int, *, name: str) -> nn.Embed:
-    """Table of features with transformers' initialisation."""
-    return nn.Embed(number, width, embedding_init=nn.initializers.normal(), name=name)
+        count = x.shape[1]
+        places = clip_towers.embedding(count, self.width, name="position_embedding")
+        return x + places(jnp.arange(count))
 
 
 def transformers_config(config: ClipConfig) -> dict[str, Any]:

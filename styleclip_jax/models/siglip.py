@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from styleclip_jax import checks, spaces
+from styleclip_jax import spaces
 from styleclip_jax.errors import UserError
-from styleclip_jax.models import clip_vit, param_trees, transformer
+from styleclip_jax.models import clip_towers, param_trees, transformer
+from styleclip_jax.models.clip_towers import VitConfig
 from styleclip_jax.models.network import Network
 from styleclip_jax.models.preprocessing import Preprocessing
 from styleclip_jax.models.transformer import Encoder, Runtime, Size
@@ -27,42 +28,22 @@ PREPROCESSING = Preprocessing(
 
 
 @dataclasses.dataclass(frozen=True)
-class SiglipConfig(Runtime):
+class SiglipConfig(VitConfig):
     """Static architecture of a SigLIP; the defaults are those of the base model.
 
+    What is left of an image beside whole patches is not seen. A text fills all of
+    context_length, with padding.
+
     Attributes:
-      image_size: width and height of the input image. What is left of it beside whole
-        patches is not seen.
-      patch_size: width and height of a patch.
-      vision_width: features per patch, and length of an image or text feature.
-      vision_layers: transformer blocks over patches.
-      vision_heads: attention heads over patches.
-      vision_mlp_width: hidden features of the blocks' dense part.
-      vision_act: activation of these, one of `transformer.ACTIVATIONS`.
-      vision_eps: epsilon of the tower's layer norms.
-      vocab_size: number of tokens.
-      context_length: number of tokens of a text, padding included.
-      text_width: features per token.
-      text_layers: transformer blocks over tokens.
-      text_heads: attention heads over tokens.
-      text_mlp_width: hidden features of the blocks' dense part.
-      text_act: activation of these.
-      text_eps: epsilon of the tower's layer norms.
       preprocessing: how the images of its training were made.
     """
 
-    image_size: int = 224
     patch_size: int = 16
-    vision_width: int = 768
-    vision_layers: int = 12
-    vision_heads: int = 12
-    vision_mlp_width: int = 3072
     vision_act: str = "gelu_pytorch_tanh"
     vision_eps: float = 1e-6
     vocab_size: int = 32000
     context_length: int = 64
     text_width: int = 768
-    text_layers: int = 12
     text_heads: int = 12
     text_mlp_width: int = 3072
     text_act: str = "gelu_pytorch_tanh"
@@ -71,44 +52,17 @@ class SiglipConfig(Runtime):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        transformer.check_sizes(self, "vision", "text")
         if self.image_size < self.patch_size:
             raise UserError(
                 f"image_size {self.image_size} must be at least patch_size "
                 f"{self.patch_size}",
                 field="image_size",
             )
-        acts = transformer.ACTIVATIONS
-        checks.one_of(self, vision_act=acts, text_act=acts)
 
     @property
     def embed_dim(self) -> int:
         """Length of an image or text feature."""
         return self.vision_width
-
-    @property
-    def vision(self) -> Size:
-        """Size of the tower of images."""
-        return Size(
-            self.vision_width,
-            self.vision_layers,
-            self.vision_heads,
-            self.vision_mlp_width,
-            self.vision_act,
-            self.vision_eps,
-        )
-
-    @property
-    def text(self) -> Size:
-        """Size of the tower of texts."""
-        return Size(
-            self.text_width,
-            self.text_layers,
-            self.text_heads,
-            self.text_mlp_width,
-            self.text_act,
-            self.text_eps,
-        )
 
 
 def init(key: jax.Array, config: SiglipConfig) -> Any:
@@ -206,14 +160,14 @@ class _VisionEmbeddings(nn.Module):
     def __call__(self, image: jax.Array) -> jax.Array:
         width, size = self.config.vision_width, self.config.patch_size
         seen = self.config.image_size // size * size
-        x = clip_vit.PatchEmbedding(
+        x = clip_towers.PatchEmbedding(
             width,
             size,
             jnp.dtype(self.config.dtype),
             use_bias=True,
             name="patch_embedding",
         )(image[:, :seen, :seen])
-        places = clip_vit.embedding(x.shape[1], width, name="position_embedding")
+        places = clip_towers.embedding(x.shape[1], width, name="position_embedding")
         return x + places(jnp.arange(x.shape[1]))
 
 
@@ -275,7 +229,7 @@ class _TextTower(nn.Module):
     @nn.compact
     def __call__(self, tokens: jax.Array) -> jax.Array:
         config = self.config
-        x = clip_vit.TokenEmbeddings(
+        x = clip_towers.TokenEmbeddings(
             config.text_width,
             config.vocab_size,
             config.context_length,

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from styleclip_jax import checks
-from styleclip_jax.errors import UserError
 
 PRECISIONS = ("highest", "high", "default")
 
@@ -177,27 +176,3 @@ def dense(features: int, dtype: Any, *, name: str, use_bias: bool = True) -> nn.
         kernel_init=nn.initializers.normal(0.01),
         name=name,
     )
-
-
-def check_sizes(config: Any, *names: str) -> None:
-    """Refuses a configuration with numbers that no tower can have.
-
-    Args:
-      config: configuration of a CLIP: its integers are at least 1.
-      names: towers, whose NAME_width must be a multiple of NAME_heads.
-
-    Raises:
-      UserError: names the first field that is wrong.
-    """
-    for field in dataclasses.fields(config):
-        name, value = field.name, getattr(config, field.name)
-        if field.type in (int, "int") and (not isinstance(value, int) or value < 1):
-            raise UserError(f"{name} must be a whole number, found {value}", field=name)
-    for tower in names:
-        width, heads = (getattr(config, f"{tower}_{n}") for n in ("width", "heads"))
-        if width % heads:
-            name = f"{tower}_width"
-            raise UserError(
-                f"{name} {width} must be a multiple of {tower}_heads {heads}",
-                field=name,
-            )

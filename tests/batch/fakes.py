@@ -32,6 +32,7 @@ def task(variants: int = 2) -> stream.Task:
         compute=lambda latent, rows, variant, report: compute(latent, variant),
         describe=lambda row, variant: {"row": row, "variant": variant},
         image_format="jpg",
+        png_level=1,
         probe=lambda latent, rows: compute(latent, 0),
     )
 

@@ -64,6 +64,32 @@ def test_host_memory_holds_a_few_batches(
     assert max(ahead[:-2]) <= 5 * fakes.SIZE
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 3221225472 bytes.",
+        "UNKNOWN: Failed to determine best cudnn convolution algorithm for: %cudnn",
+        "INTERNAL: Failed to allocate 268435456 bytes for new constant",
+        "CUDNN_STATUS_ALLOC_FAILED in cudnnCreate",
+        "INTERNAL: CUDA error: CUDA_ERROR_OUT_OF_MEMORY: out of memory",
+        "Ran out of memory in memory space hbm. Used 17.2G of 15.7G hbm.",
+    ],
+)
+def test_lack_of_memory_is_known_by_its_texts(text: str) -> None:
+    error = jax.errors.JaxRuntimeError(text)
+    assert parallel.is_out_of_memory(error)
+
+    def seconds(size: int) -> float:
+        if size > 2:
+            raise error
+        return 1.0
+
+    assert stream.largest(seconds, 100, by_speed=False) == 2
+    other = jax.errors.JaxRuntimeError("INVALID_ARGUMENT: shapes")
+    assert not parallel.is_out_of_memory(other)
+    assert not parallel.is_out_of_memory(ValueError(text))
+
+
 def test_largest_batch_is_found_by_trying() -> None:
     tried = []
 

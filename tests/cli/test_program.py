@@ -4,7 +4,9 @@ import os
 import subprocess
 import sys
 
+import jax
 import pytest
+from absl import flags
 
 from styleclip_jax.cli import generate, program
 
@@ -45,3 +47,20 @@ def test_help_ends_quietly_when_nobody_reads_it(
             program.run(generate.main, generate.VALUES, ["program", "--help"])
     assert stop.value.code == program.EXIT_UNREAD
     assert capfd.readouterr().err == ""
+
+
+def test_a_full_memory_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def fill(values: flags.FlagValues) -> int:
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\n  at …")
+
+    def fail(values: flags.FlagValues) -> int:
+        raise jax.errors.JaxRuntimeError("INVALID_ARGUMENT: shapes")
+
+    with pytest.raises(SystemExit) as stop:
+        program.run(fill, generate.VALUES, ["program"])
+    assert stop.value.code == program.EXIT_USER_ERROR
+    err = capsys.readouterr().err
+    assert err.startswith("error: --batch_size: the memory of a device is full")
+    assert err.count("\n") == 1
+    with pytest.raises(jax.errors.JaxRuntimeError, match="shapes"):
+        program.run(fail, generate.VALUES, ["program"])

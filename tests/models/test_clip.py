@@ -79,6 +79,24 @@ def test_float32_multiplies_in_full_precision():
         assert line.count("HIGHEST") == 2, line
 
 
+@pytest.mark.parametrize(
+    ("settings", "asked"),
+    [({"precision": "high"}, "HIGH"), ({"precision": "default"}, "DEFAULT")],
+)
+def test_precision_is_a_setting(settings: dict[str, str], asked: str) -> None:
+    config = dataclasses.replace(SMALL.config, **settings)
+    program = jax.jit(clip.encode_image).lower(
+        SMALL.replace(config=config), jnp.zeros((1, 32, 32, 3))
+    )
+    found = [x for x in program.as_text().splitlines() if "stablehlo.dot_general" in x]
+    assert len(found) > 5
+    for line in found:
+        exact = line.count("HIGHEST")
+        assert exact == 0
+        # What is default may be left out.
+        assert asked == "DEFAULT" or line.count(asked) == 2, line
+
+
 def test_padding_leaves_text_features_alone(golden_clip):
     tokens = np.array([[510, 7, 8, 511]], np.int32)
     padded = np.pad(tokens, ((0, 0), (0, 73)))

@@ -112,6 +112,13 @@ def test_missing_classes_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
         with_towers(network, "transformers")
 
 
+def test_other_families_have_own_towers_alone() -> None:
+    network = tiny.clip_network(tiny.SIGLIP)
+    assert with_towers(network, "own") is network
+    with pytest.raises(UserError, match="clip_towers: expected own for a SiglipConfig"):
+        with_towers(network, "transformers")
+
+
 def test_recomputed_blocks_have_the_same_gradient() -> None:
     network = tiny.clip_network(tiny.CLIP_32)
     lean = network.replace(config=dataclasses.replace(network.config, remat=True))

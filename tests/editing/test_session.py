@@ -245,19 +245,14 @@ def test_networks_are_values_of_jax(session: sc.Session, faces: sc.Faces) -> Non
 
 
 @pytest.mark.slow
-def test_methods_and_measures_take_a_siglip(
+def test_edits_and_measures_take_a_siglip(
     names: dict[str, str], tmp_path: pathlib.Path
 ) -> None:
     folder = str(golden_data.ROOT / "siglip" / "siglip2_fixed")
     session = sc.load(**names | {"clip": folder}, quiet=True)
     faces = session.sample(seeds=range(2))
-    edits = [
-        session.optimize(faces, "a cat", steps=steps, learning_rate=0.05, l2_lambda=0)
-        for steps in (1, 5)
-    ]
-    assert np.all(edits[1].terms["clip"] < edits[0].terms["clip"])
-    direction = session.direction("a cat", neutral="a dog", num_samples=2)
-    assert np.isfinite(session.move(faces, direction * 3).latents).all()
-    edits[1].save(tmp_path / "optimized")
+    edit = session.optimize(faces, "a cat", steps=5, learning_rate=0.05, l2_lambda=0)
+    assert np.all(edit.terms["clip"] < edit.history["clip"][:, 0])
+    edit.save(tmp_path / "optimized")
     table = sc.evaluation.measure(tmp_path / "optimized", quiet=True)
     assert "| a cat |" in table.to_markdown()

@@ -40,32 +40,6 @@ RELEASED = {
         ),
         178_300_601,
     ),
-    "RN50x16": (
-        clip.ResnetClipConfig(
-            image_size=384,
-            vision_width=96,
-            vision_layers=(6, 8, 18, 8),
-            vision_heads=48,
-            text_width=768,
-            text_heads=12,
-            text_mlp_width=3072,
-            embed_dim=768,
-        ),
-        290_979_217,
-    ),
-    "RN50x64": (
-        clip.ResnetClipConfig(
-            image_size=448,
-            vision_width=128,
-            vision_layers=(3, 15, 36, 10),
-            vision_heads=64,
-            text_width=1024,
-            text_heads=16,
-            text_mlp_width=4096,
-            embed_dim=1024,
-        ),
-        623_258_305,
-    ),
 }
 encode_image = jax.jit(clip.encode_image)
 encode_text = jax.jit(clip.encode_text)

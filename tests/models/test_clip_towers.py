@@ -77,14 +77,14 @@ def test_features_and_gradients_are_equal(config: clip.ClipConfig) -> None:
 def test_parameters_are_named_and_drawn_alike() -> None:
     config = tiny.CLIP_32
     module = clip_vit._transformers_module(config)
-    tree = module.init(
-        jax.random.key(0),
-        jnp.zeros((1, 1), jnp.int32),
-        jnp.zeros((1, 32, 32, 3)),
-        jnp.ones((1, 1), jnp.int32),
-        jnp.zeros((1, 1), jnp.int32),
-    )["params"]
-    ours = clip.init(jax.random.key(0), config)
+
+    @jax.jit
+    def draw(key: jax.Array) -> Any:
+        one = jnp.ones((1, 1), jnp.int32)
+        inputs = (one, jnp.zeros((1, 32, 32, 3)), one, one)
+        return module.init(key, *inputs)["params"], clip.init(key, config)
+
+    tree, ours = draw(jax.random.key(0))
     assert jax.tree.structure(ours) == jax.tree.structure(tree)
     for (path, found), expected in zip(
         jax.tree_util.tree_leaves_with_path(ours), jax.tree.leaves(tree), strict=True

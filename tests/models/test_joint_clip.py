@@ -63,11 +63,14 @@ def test_loss_and_its_gradient_are_the_weighted_means() -> None:
 
 def test_logits_are_the_weighted_mean() -> None:
     image, inputs = tiny.image(3, 16), tokens(2)
+
+    @jax.jit
+    def encode(network: clip.Clip, tokens: Any) -> tuple[jax.Array, jax.Array]:
+        seen = clip_input.preprocess_clip(network, image)
+        return clip.encode_image(network, seen), clip.encode_text(network, tokens)
+
     features = [
-        (
-            clip.encode_image(m, clip_input.preprocess_clip(m, image)),
-            clip.encode_text(m, part),
-        )
+        encode(m, part)
         for m, part in zip((JOINT, *MEMBERS), (inputs, *inputs), strict=True)
     ]
     assert features[0][0].shape == (3, JOINT.config.embed_dim) == (3, 20)

@@ -208,13 +208,15 @@ def _convert(
 
 def _describe(conversion: Conversion, indent: str) -> None:
     """Prints the inferred configuration, and those of further networks of the file."""
-    for field in dataclasses.fields(conversion.config):
-        print(f"{indent}{field.name}: {getattr(conversion.config, field.name)}")
+    for name, value in dataclasses.asdict(conversion.config).items():
+        parts = value if isinstance(value, dict) else {name: value}
+        for part, text in parts.items():
+            print(f"{indent}{part}: {text}")
     for note in conversion.notes:
         print(f"{indent}note: {note}")
-    for name, part in conversion.parts.items():
-        print(f"{indent}{name}: {part.kind}")
-        _describe(part, f"{indent}  ")
+    for name, network in conversion.parts.items():
+        print(f"{indent}{name}: {network.kind}")
+        _describe(network, f"{indent}  ")
 
 
 def _detect(file: TorchFile) -> str:

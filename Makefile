@@ -25,8 +25,9 @@ test-newest:
 	  --upgrade-strategy=eager --editable '.[dev-newest]'
 	.venv-newest/bin/python -m pip freeze --exclude-editable
 	.venv-newest/bin/python -m pip check
-	.venv-newest/bin/python -m pytest -rs tests/app tests/convert/test_clip*.py \
-	  tests/io/test_clip_files.py tests/models/test_clip*.py tests/test_dependencies.py
+	.venv-newest/bin/python -m pytest -rs tests/app tests/convert/test_*clip*.py \
+	  tests/io/test_*clip*.py tests/io/test_siglip*.py tests/models/test_*clip*.py \
+	  tests/models/test_siglip.py tests/models/test_pieces.py tests/test_dependencies.py
 
 lint: .venv-test/installed
 	.venv-test/bin/ruff check .

@@ -151,7 +151,7 @@ def _scorers(question: Question, edits: EditSet) -> list[Models]:
     if models.clip is not None:
         return [models]
     recorded = edits.record["flags"]
-    weights = recorded.get("clip_weights")
+    weights = models.clip_weights or recorded.get("clip_weights")
     return [
         dataclasses.replace(
             models,

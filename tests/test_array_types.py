@@ -7,6 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import jaxtyping
+import pytest
 
 from styleclip_jax import losses, spaces
 from styleclip_jax.models import clip, clip_input, e4e, irse50, stylegan2
@@ -40,6 +41,7 @@ def calls() -> list[tuple[Callable[..., Any], tuple[Any, ...]]]:
     ]
 
 
+@pytest.mark.slow
 def test_types_are_those_of_the_arrays() -> None:
     for function, arguments in calls():
         values = inspect.signature(function).bind(*arguments).arguments

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from styleclip_jax import checks, latents, spaces
 from styleclip_jax.errors import UserError
-from styleclip_jax.models import layers, param_trees, stylegan2
+from styleclip_jax.models import layers, linen, param_trees, stylegan2
 from styleclip_jax.models.network import Network
 from styleclip_jax.ops import norms
 
@@ -292,7 +292,7 @@ def _width(x: jax.Array) -> tuple[int, int]:
     return x.ndim, x.shape[-1]
 
 
-class _Perceptron(nn.Module):
+class _Perceptron(linen.Module):
     """Perceptron: normalisation and dense layers, which keep the width."""
 
     axis: int
@@ -307,7 +307,7 @@ class _Perceptron(nn.Module):
         return x
 
 
-class _Mapper(nn.Module):
+class _Mapper(linen.Module):
     """Mapper: a perceptron for each part of the latent that is moved."""
 
     config: MapperConfig

@@ -5,11 +5,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from styleclip_jax.models import linen
+
 _EPSILON = 1e-5
 _MOMENTUM = 0.9
 
 
-class BatchNorm(nn.Module):
+class BatchNorm(linen.Module):
     """Batch normalisation over all axes but the last, by running statistics.
 
     The running mean and variance are data that travels with the weights. With `train`

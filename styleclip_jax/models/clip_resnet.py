@@ -15,7 +15,13 @@ from flax import linen as nn
 
 from styleclip_jax import spaces
 from styleclip_jax.errors import UserError
-from styleclip_jax.models import batch_norm, clip_towers, param_trees, transformer
+from styleclip_jax.models import (
+    batch_norm,
+    clip_towers,
+    linen,
+    param_trees,
+    transformer,
+)
 from styleclip_jax.models.clip_towers import TextConfig
 from styleclip_jax.models.network import Network
 from styleclip_jax.models.preprocessing import OPENAI, Preprocessing
@@ -111,7 +117,7 @@ def _apply(
     return feature.astype(jnp.float32)
 
 
-class _Module(nn.Module):
+class _Module(linen.Module):
     """Both towers; that of images ends in its projection."""
 
     config: ResnetClipConfig
@@ -126,7 +132,7 @@ class _Module(nn.Module):
             config.eos_token_id,
             config,
         )
-        self.text_projection = nn.Dense(
+        self.text_projection = linen.Dense(
             config.embed_dim, use_bias=False, dtype=jnp.dtype(config.dtype)
         )
         self.logit_scale = self.param("logit_scale", lambda _: jnp.float32(2.6592))
@@ -143,7 +149,7 @@ class _Module(nn.Module):
         return self.text_projection(self.text_model(tokens))
 
 
-class _VisionTower(nn.Module):
+class _VisionTower(linen.Module):
     """Tower of images, [B, S, S, 3] → [B, embed_dim]."""
 
     config: ResnetClipConfig
@@ -159,7 +165,7 @@ class _VisionTower(nn.Module):
         return pool(x)
 
 
-class _Stem(nn.Module):
+class _Stem(linen.Module):
     """Image to features of a fourth of its size, [B, S, S, 3] → [B, S/4, S/4, C]."""
 
     width: int
@@ -173,7 +179,7 @@ class _Stem(nn.Module):
         return _halve(x)
 
 
-class _Stage(nn.Module):
+class _Stage(linen.Module):
     """Blocks of one resolution; the first may halve that of what comes in."""
 
     count: int
@@ -190,7 +196,7 @@ class _Stage(nn.Module):
         return x
 
 
-class _Block(nn.Module):
+class _Block(linen.Module):
     """Bottleneck of three convolutions beside a shortcut."""
 
     width: int
@@ -209,7 +215,7 @@ class _Block(nn.Module):
         return nn.relu(x + y)
 
 
-class AttentionPool(nn.Module):
+class AttentionPool(linen.Module):
     """Attention of the mean pixel to itself and all pixels, [B, h, w, C] → [B, E]."""
 
     heads: int
@@ -240,7 +246,7 @@ class AttentionPool(nn.Module):
 
 def _conv3x3(x: jax.Array, features: int, *, name: str, stride: int = 1) -> jax.Array:
     """Convolution without bias, zero padding that keeps the size at stride 1."""
-    layer = nn.Conv(
+    layer = linen.Conv(
         features,
         (3, 3),
         strides=stride,
@@ -254,7 +260,7 @@ def _conv3x3(x: jax.Array, features: int, *, name: str, stride: int = 1) -> jax.
 
 def _conv1x1(x: jax.Array, features: int, *, name: str) -> jax.Array:
     """1×1 convolution without bias: a product, which is as fast inside of loops."""
-    return nn.Dense(features, use_bias=False, dtype=x.dtype, name=name)(x)
+    return linen.Dense(features, use_bias=False, dtype=x.dtype, name=name)(x)
 
 
 def _halve(x: jax.Array) -> jax.Array:

@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from styleclip_jax import checks
 from styleclip_jax.errors import UserError
-from styleclip_jax.models import transformer
+from styleclip_jax.models import linen, transformer
 from styleclip_jax.models.transformer import Encoder, Runtime, Size
 
 
@@ -116,7 +116,7 @@ def check_heads(config: Any, tower: str) -> None:
         )
 
 
-class PatchEmbedding(nn.Module):
+class PatchEmbedding(linen.Module):
     """Patches as tokens, [B, S, S, 3] → [B, P, width]: a convolution as a product.
 
     The patches do not overlap, so that one product of rows is the convolution; its
@@ -146,7 +146,7 @@ class PatchEmbedding(nn.Module):
         return x
 
 
-class TextTower(nn.Module):
+class TextTower(linen.Module):
     """Tower of texts, tokens [B, T] → [B, width]: the feature of the end token."""
 
     size: Size
@@ -162,7 +162,7 @@ class TextTower(nn.Module):
         )(tokens)
         # Padding comes after the end token, where causal attention hides it.
         x = Encoder(self.size, self.runtime, causal=True, name="encoder")(x)
-        x = nn.LayerNorm(
+        x = linen.LayerNorm(
             epsilon=self.size.eps,
             dtype=jnp.dtype(self.runtime.dtype),
             name="final_layer_norm",
@@ -171,7 +171,7 @@ class TextTower(nn.Module):
         return x[jnp.arange(len(tokens)), jnp.argmax(ends, axis=-1)]
 
 
-class TokenEmbeddings(nn.Module):
+class TokenEmbeddings(linen.Module):
     """Tokens and their places as features, [B, T] → [B, T, width]."""
 
     width: int
@@ -185,6 +185,8 @@ class TokenEmbeddings(nn.Module):
         return x + places(jnp.arange(tokens.shape[1]))
 
 
-def embedding(number: int, width: int, *, name: str) -> nn.Embed:
+def embedding(number: int, width: int, *, name: str) -> linen.Embed:
     """Table of features with transformers' initialisation."""
-    return nn.Embed(number, width, embedding_init=nn.initializers.normal(), name=name)
+    return linen.Embed(
+        number, width, embedding_init=nn.initializers.normal(), name=name
+    )

@@ -15,7 +15,7 @@ from flax import linen as nn
 
 from styleclip_jax import checks, spaces
 from styleclip_jax.errors import UserError
-from styleclip_jax.models import clip_towers, param_trees
+from styleclip_jax.models import clip_towers, linen, param_trees
 from styleclip_jax.models.clip_towers import TextTower, VitConfig
 from styleclip_jax.models.network import Network
 from styleclip_jax.models.preprocessing import OPENAI, Preprocessing
@@ -120,7 +120,7 @@ def _apply(module: Any, network: Network, value: jax.Array, method: Any) -> Any:
     return module.apply({"params": network.params}, value, method=method)
 
 
-class ClipModule(nn.Module):
+class ClipModule(linen.Module):
     """Both towers and their projections."""
 
     config: ClipConfig
@@ -154,7 +154,7 @@ class ClipModule(nn.Module):
         return self.text_projection(self.text_model(tokens))
 
 
-class VisionTower(nn.Module):
+class VisionTower(linen.Module):
     """Tower of images, [B, S, S, 3] → [B, width], and its patches [B, P, width]."""
 
     size: Size
@@ -165,7 +165,7 @@ class VisionTower(nn.Module):
     @nn.compact
     def __call__(self, image: jax.Array) -> tuple[jax.Array, jax.Array]:
         norm = functools.partial(
-            nn.LayerNorm, epsilon=self.size.eps, dtype=jnp.dtype(self.runtime.dtype)
+            linen.LayerNorm, epsilon=self.size.eps, dtype=jnp.dtype(self.runtime.dtype)
         )
         x = _VisionEmbeddings(
             self.size.width,
@@ -179,7 +179,7 @@ class VisionTower(nn.Module):
         return norm(name="post_layernorm")(x[:, 0]), x[:, 1:]
 
 
-class _VisionEmbeddings(nn.Module):
+class _VisionEmbeddings(linen.Module):
     """Patches of images as tokens [B, 1 + P, width], behind one for the whole."""
 
     width: int
@@ -241,8 +241,8 @@ def transformers_config(config: ClipConfig) -> dict[str, Any]:
     }
 
 
-def _projection(config: ClipConfig) -> nn.Dense:
-    return nn.Dense(
+def _projection(config: ClipConfig) -> linen.Dense:
+    return linen.Dense(
         config.embed_dim,
         use_bias=False,
         dtype=jnp.dtype(config.dtype),

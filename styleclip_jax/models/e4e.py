@@ -21,7 +21,7 @@ from jax import lax
 
 from styleclip_jax import spaces
 from styleclip_jax.errors import UserError
-from styleclip_jax.models import irse50, layers, param_trees
+from styleclip_jax.models import irse50, layers, linen, param_trees
 from styleclip_jax.models.network import Network
 from styleclip_jax.ops import resampling
 
@@ -135,7 +135,7 @@ def _align_corners_matrix(size: int, out: int) -> np.ndarray:
 
 def _conv(x: jax.Array, features: int, size: int, stride: int, name: str) -> jax.Array:
     """Convolution with bias and the padding of a convolution that keeps the size."""
-    layer = nn.Conv(
+    layer = linen.Conv(
         features,
         (size, size),
         strides=stride,
@@ -146,7 +146,7 @@ def _conv(x: jax.Array, features: int, size: int, stride: int, name: str) -> jax
     return layer(x)
 
 
-class _Head(nn.Module):
+class _Head(linen.Module):
     """Head: a level of the pyramid [B, 2^n, 2^n, C] to a row [B, D], in n halvings."""
 
     w_dim: int
@@ -159,7 +159,7 @@ class _Head(nn.Module):
         return layers.Dense(self.w_dim, name="dense")(x[:, 0, 0])
 
 
-class _Encoder(nn.Module):
+class _Encoder(linen.Module):
     """Body, feature pyramid, and a head per row of W+."""
 
     config: E4eConfig

@@ -16,7 +16,7 @@ import numpy as np
 
 from styleclip_jax import checks, spaces
 from styleclip_jax.errors import UserError
-from styleclip_jax.models import batch_norm, param_trees
+from styleclip_jax.models import batch_norm, linen, param_trees
 from styleclip_jax.models.network import Network
 from styleclip_jax.ops import norms, precision, resampling
 
@@ -214,7 +214,7 @@ def _conv(
     x: jax.Array, features: int, size: int, *, name: str, stride: int = 1
 ) -> jax.Array:
     """Convolution without bias, zero padding that keeps the size at stride 1."""
-    layer = nn.Conv(
+    layer = linen.Conv(
         features,
         (size, size),
         strides=stride,
@@ -228,7 +228,7 @@ def _conv(
 
 
 def _dense(x: jax.Array, features: int, *, name: str, use_bias: bool) -> jax.Array:
-    layer = nn.Dense(
+    layer = linen.Dense(
         features,
         use_bias=use_bias,
         dtype=x.dtype,
@@ -238,7 +238,7 @@ def _dense(x: jax.Array, features: int, *, name: str, use_bias: bool) -> jax.Arr
     return layer(x)
 
 
-class _Block(nn.Module):
+class _Block(linen.Module):
     """Residual block of two 3×3 convolutions with squeeze-and-excitation."""
 
     width: int
@@ -267,7 +267,7 @@ class _Block(nn.Module):
         return nn.sigmoid(_dense(squeezed, self.width, name="excite", use_bias=False))
 
 
-class _Input(nn.Module):
+class _Input(linen.Module):
     """Layers before the blocks: image to the features of the first stage."""
 
     width: int
@@ -281,7 +281,7 @@ class _Input(nn.Module):
         return _prelu(x, self.param("slope", slope, (self.width,)))
 
 
-class Body(nn.Module):
+class Body(linen.Module):
     """Residual network without a head: image → the output of every block.
 
     Attributes: see `IrseConfig`.
@@ -304,7 +304,7 @@ class Body(nn.Module):
         return tuple(maps)
 
 
-class _Head(nn.Module):
+class _Head(linen.Module):
     """Head: the last feature map to identity features."""
 
     embed_dim: int
@@ -319,7 +319,7 @@ class _Head(nn.Module):
         return norms.unit(x)
 
 
-class _Module(nn.Module):
+class _Module(linen.Module):
     """Body and head."""
 
     config: IrseConfig

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from styleclip_jax.models import linen
+
 _EPSILON = 1e-8
 
 
@@ -22,7 +24,7 @@ def pixel_norm(x: jax.Array, axis: int = -1) -> jax.Array:
     return x * lax.rsqrt(jnp.mean(x**2, axis=axis, keepdims=True) + _EPSILON)
 
 
-class Dense(nn.Module):
+class Dense(linen.Module):
     """Equalised dense layer: stored weights are scaled by lr_multiplier / sqrt(in).
 
     Attributes:

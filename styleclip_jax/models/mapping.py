@@ -4,12 +4,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from styleclip_jax.models import layers
+from styleclip_jax.models import layers, linen
 
 _LR_MULTIPLIER = 0.01
 
 
-class Mapping(nn.Module):
+class Mapping(linen.Module):
     """Mapping network: z, and the class, to w.
 
     Attributes:

@@ -16,7 +16,7 @@ from flax import linen as nn
 
 from styleclip_jax import spaces
 from styleclip_jax.errors import UserError
-from styleclip_jax.models import clip_towers, param_trees, transformer
+from styleclip_jax.models import clip_towers, linen, param_trees, transformer
 from styleclip_jax.models.clip_towers import VitConfig
 from styleclip_jax.models.network import Network
 from styleclip_jax.models.preprocessing import Preprocessing
@@ -109,7 +109,7 @@ def _apply(network: Network[SiglipConfig], value: jax.Array, method: str) -> jax
     return jnp.asarray(feature, jnp.float32)
 
 
-class SiglipModule(nn.Module):
+class SiglipModule(linen.Module):
     """Both towers, and the scale and bias of the logits."""
 
     config: SiglipConfig
@@ -137,7 +137,7 @@ class SiglipModule(nn.Module):
         return self.param(name, lambda _: jnp.full(1, value, jnp.float32))
 
 
-class _VisionTower(nn.Module):
+class _VisionTower(linen.Module):
     """Tower of images, [B, S, S, 3] → [B, width]."""
 
     config: SiglipConfig
@@ -151,7 +151,7 @@ class _VisionTower(nn.Module):
         return _PoolingHead(config.vision, config, name="head")(x)
 
 
-class _VisionEmbeddings(nn.Module):
+class _VisionEmbeddings(linen.Module):
     """Patches of images as tokens with their places, [B, P, width]."""
 
     config: SiglipConfig
@@ -171,7 +171,7 @@ class _VisionEmbeddings(nn.Module):
         return x + places(jnp.arange(x.shape[1]))
 
 
-class _PoolingHead(nn.Module):
+class _PoolingHead(linen.Module):
     """What a learnt query finds among tokens, [B, T, width] → [B, width]."""
 
     size: Size
@@ -188,7 +188,7 @@ class _PoolingHead(nn.Module):
         return pooled + transformer.Mlp(self.size, dtype, name="mlp")(normalised)
 
 
-class _ProbeAttention(nn.Module):
+class _ProbeAttention(linen.Module):
     """Attention of one query [1, 1, width] over tokens [B, T, width], → [B, width].
 
     The parameters are those of PyTorch's MultiheadAttention: projections to queries,
@@ -221,7 +221,7 @@ class _ProbeAttention(nn.Module):
         return transformer.dense(width, self.dtype, name="out_proj")(mixed)
 
 
-class _TextTower(nn.Module):
+class _TextTower(linen.Module):
     """Tower of texts, tokens [B, T] → [B, vision_width]: the feature of the last."""
 
     config: SiglipConfig
@@ -242,5 +242,5 @@ class _TextTower(nn.Module):
         return transformer.dense(config.embed_dim, dtype, name="head")(x)
 
 
-def _norm(eps: float, runtime: Runtime, *, name: str) -> nn.LayerNorm:
-    return nn.LayerNorm(epsilon=eps, dtype=jnp.dtype(runtime.dtype), name=name)
+def _norm(eps: float, runtime: Runtime, *, name: str) -> linen.LayerNorm:
+    return linen.LayerNorm(epsilon=eps, dtype=jnp.dtype(runtime.dtype), name=name)

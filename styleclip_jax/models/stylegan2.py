@@ -23,7 +23,7 @@ from jax import lax
 
 from styleclip_jax import checks, spaces
 from styleclip_jax.errors import UserError
-from styleclip_jax.models import layers, mapping, param_trees
+from styleclip_jax.models import layers, linen, mapping, param_trees
 from styleclip_jax.models.network import Network
 from styleclip_jax.ops import convolutions
 
@@ -255,7 +255,7 @@ def _expect(name: str, array: jax.Array, shape: tuple[int, ...]) -> None:
         raise ValueError(f"{name}: expected [{expected}], found {list(array.shape)}")
 
 
-class _ModulatedLayer(nn.Module):
+class _ModulatedLayer(linen.Module):
     """Base of the convolutions and toRGB: the affine layer that makes the style."""
 
     config: GeneratorConfig
@@ -343,7 +343,7 @@ class _ToRGB(_ModulatedLayer):
         return self._clamp(rgb.astype(jnp.float32) + self.bias)
 
 
-class _Block(nn.Module):
+class _Block(linen.Module):
     """Layers of one resolution: conv0 (upsampling, from 8² up), conv1, torgb."""
 
     config: GeneratorConfig
@@ -383,7 +383,7 @@ class _Block(nn.Module):
         return Activations(x, rgb)
 
 
-class _Synthesis(nn.Module):
+class _Synthesis(linen.Module):
     """Synthesis network: W+ to styles, and styles to the image."""
 
     config: GeneratorConfig
@@ -433,7 +433,7 @@ class _Synthesis(nn.Module):
         return activations
 
 
-class _Generator(nn.Module):
+class _Generator(linen.Module):
     """Whole network; each public function of this module calls one method."""
 
     config: GeneratorConfig

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from styleclip_jax import checks
+from styleclip_jax.models import linen
 
 PRECISIONS = ("highest", "high", "default")
 
@@ -78,7 +79,7 @@ class Size(NamedTuple):
     eps: float
 
 
-class Encoder(nn.Module):
+class Encoder(linen.Module):
     """Blocks of a transformer, [B, T, width] → [B, T, width].
 
     Attributes:
@@ -96,7 +97,7 @@ class Encoder(nn.Module):
         return _Layers(self.size, self.runtime, self.causal, name="layers")(x)
 
 
-class _Layers(nn.Module):
+class _Layers(linen.Module):
     size: Size
     runtime: Runtime
     causal: bool
@@ -109,7 +110,7 @@ class _Layers(nn.Module):
         return x
 
 
-class Block(nn.Module):
+class Block(linen.Module):
     """Attention, then a dense part, each after a norm and beside a shortcut."""
 
     size: Size
@@ -119,13 +120,13 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         size, dtype = self.size, jnp.dtype(self.runtime.dtype)
-        norm = functools.partial(nn.LayerNorm, epsilon=size.eps, dtype=dtype)
+        norm = functools.partial(linen.LayerNorm, epsilon=size.eps, dtype=dtype)
         attention = Attention(size.width, size.heads, self.causal, dtype)
         x = x + attention.copy(name="self_attn")(norm(name="layer_norm1")(x))
         return x + Mlp(size, dtype, name="mlp")(norm(name="layer_norm2")(x))
 
 
-class Attention(nn.Module):
+class Attention(linen.Module):
     """Self-attention, [B, T, width] → [B, T, width]."""
 
     width: int
@@ -154,7 +155,7 @@ class Attention(nn.Module):
         return dense(self.width, self.dtype, name="out_proj")(mixed.reshape(x.shape))
 
 
-class Mlp(nn.Module):
+class Mlp(linen.Module):
     """Two dense layers with an activation between."""
 
     size: Size
@@ -167,9 +168,11 @@ class Mlp(nn.Module):
         return dense(self.size.width, self.dtype, name="fc2")(x)
 
 
-def dense(features: int, dtype: Any, *, name: str, use_bias: bool = True) -> nn.Dense:
+def dense(
+    features: int, dtype: Any, *, name: str, use_bias: bool = True
+) -> linen.Dense:
     """Dense layer with transformers' initialisation."""
-    return nn.Dense(
+    return linen.Dense(
         features,
         use_bias=use_bias,
         dtype=dtype,

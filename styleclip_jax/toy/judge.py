@@ -18,7 +18,7 @@ import numpy as np
 
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, files
-from styleclip_jax.models import param_trees
+from styleclip_jax.models import linen, param_trees
 from styleclip_jax.models.network import Network
 from styleclip_jax.toy import attributes, drawing
 
@@ -53,17 +53,17 @@ class JudgeConfig:
 Judge = Network[JudgeConfig]
 
 
-class _Module(nn.Module):
+class _Module(linen.Module):
     config: JudgeConfig
 
     def setup(self) -> None:
         self.convs = [
-            nn.Conv(width, (5, 5) if index == 0 else (3, 3), strides=2)
+            linen.Conv(width, (5, 5) if index == 0 else (3, 3), strides=2)
             for index, width in enumerate(self.config.widths)
         ]
-        self.hidden = nn.Dense(self.config.num_features)
+        self.hidden = linen.Dense(self.config.num_features)
         self.heads = {
-            name: nn.Dense(len(values))
+            name: linen.Dense(len(values))
             for name, values in attributes.ATTRIBUTES.items()
         }
 

@@ -69,6 +69,7 @@ def one_line(call, *args):
     return str(error.value)
 
 
+@pytest.mark.slow
 def test_checkpoint_with_settings_computes_openclip_s_numbers(checkpoint):
     conversion = convert_clip.convert(checkpoint, GIVEN)
     assert conversion.config.preprocessing.mean == (0.5, 0.5, 0.5)

@@ -33,6 +33,7 @@ def test_folder_computes_transformers_numbers(name):
     check(name, clip_files.load(ROOT / name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
     [

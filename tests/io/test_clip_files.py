@@ -34,6 +34,7 @@ def directory(small_directory, tmp_path):
     return shutil.copytree(small_directory, tmp_path / "clip")
 
 
+@pytest.mark.slow
 def test_transformers_reads_what_save_writes(
     golden, golden_clip, flax_clip_model, tmp_path
 ):

@@ -43,6 +43,7 @@ def with_towers(network: clip.Clip, towers: str) -> clip.Clip:
     return clip_vit.choose_towers(network, towers)
 
 
+@pytest.mark.slow
 @needs_flax
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_features_and_gradients_are_equal(config: clip.ClipConfig) -> None:
@@ -73,6 +74,7 @@ def test_features_and_gradients_are_equal(config: clip.ClipConfig) -> None:
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=near * scale)
 
 
+@pytest.mark.slow
 @needs_flax
 def test_parameters_are_named_and_drawn_alike() -> None:
     config = tiny.CLIP_32

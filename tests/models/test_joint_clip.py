@@ -61,6 +61,7 @@ def test_loss_and_its_gradient_are_the_weighted_means() -> None:
     np.testing.assert_allclose(*gradients, atol=1e-5 * scale)
 
 
+@pytest.mark.slow
 def test_logits_are_the_weighted_mean() -> None:
     image, inputs = tiny.image(3, 16), tokens(2)
 
@@ -81,6 +82,7 @@ def test_logits_are_the_weighted_mean() -> None:
     np.testing.assert_allclose(found, (3 * alone[0] + alone[1]) / 4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_prompts_are_cut_into_tokens_of_each(tmp_path) -> None:
     words = []
     for count in (100, tiny.NUM_MERGES):

@@ -5,7 +5,6 @@ configuration beside the file, or by marks of OpenAI's own files. Nothing is gue
 """
 
 import dataclasses
-import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -119,11 +118,7 @@ def _vision_sizes(params: Mapping[str, np.ndarray], file: str) -> dict[str, Any]
     name = f"{_VISION}/patch_embedding/kernel"
     patch_size, _, _, width = _shape(params, name, file, 4)
     places, _ = _shape(params, f"{_VISION}/position_embedding/embedding", file)
-    side = math.isqrt(max(places - 1, 0))
-    if side**2 != places - 1:
-        raise UserError(
-            f"{file}: expected a square number of patches, found {places - 1}"
-        )
+    side = rules.square_side(places - 1, "patches", file=file)
     return {
         "image_size": side * patch_size,
         "patch_size": patch_size,

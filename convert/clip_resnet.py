@@ -1,13 +1,11 @@
 """Tower of images of OpenAI's and OpenCLIP's CLIPs with a ResNet: RN50 to RN50x64."""
 
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from styleclip_jax.errors import UserError
 from styleclip_jax.models import clip_resnet
 
 from . import rules
@@ -92,12 +90,7 @@ def infer_vision(params: Mapping[str, np.ndarray], file: str) -> dict[str, Any]:
     """
     width = rules.shape_of(params, FIRST, file=file)[1]
     places = rules.shape_of(params, _PLACES, file=file)[0]
-    side = math.isqrt(max(places - 1, 0))
-    if side**2 != places - 1:
-        raise UserError(
-            f"{file}: expected a square number of pixels in the attention pool, found "
-            f"{places - 1}"
-        )
+    side = rules.square_side(places - 1, "pixels in the attention pool", file=file)
     return {
         "image_size": side * clip_resnet.REDUCTION,
         "vision_width": width,

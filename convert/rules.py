@@ -1,6 +1,7 @@
 """The table engine of the conversion: which tensor goes where, exhaustive both ways."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -249,6 +250,18 @@ def shape_of(
     if name not in params:
         raise UserError(f"{file}: 1 missing tensor ({name})")
     return params[name].shape
+
+
+def square_side(count: int, what: str, *, file: str) -> int:
+    """Side of a square of so many things.
+
+    Raises:
+      UserError: they make no square.
+    """
+    side = math.isqrt(max(count, 0))
+    if side**2 != count:
+        raise UserError(f"{file}: expected a square number of {what}, found {count}")
+    return side
 
 
 def count_parts(names: Iterable[str], prefix: str) -> int:

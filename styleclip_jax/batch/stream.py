@@ -7,7 +7,7 @@ the memory holds a few batches, however many latents there are.
 A batch has `batch_size` latents, and each device takes one batch at a time. Which
 latents share a batch depends on their order and on that size alone: neither on the
 number of devices and processes, nor on what an interrupted run has done. A result thus
-is the same to the last bit on any number of devices and processes.
+is that of the same program everywhere; docs/scale.md says to how many bits.
 """
 
 import collections

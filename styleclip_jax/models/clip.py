@@ -55,11 +55,6 @@ class JointConfig:
     weights: tuple[float, ...]
 
     @property
-    def image_size(self) -> tuple[int, ...]:
-        """Width and height of the input image of each."""
-        return tuple(member.image_size for member in self.members)
-
-    @property
     def embed_dim(self) -> int:
         """Length of a feature: those of the members, one after the other."""
         return sum(member.embed_dim for member in self.members)

@@ -50,14 +50,7 @@ class TextConfig(Runtime):
     @property
     def text(self) -> Size:
         """Size of the tower of texts."""
-        return Size(
-            self.text_width,
-            self.text_layers,
-            self.text_heads,
-            self.text_mlp_width,
-            self.text_act,
-            self.text_eps,
-        )
+        return _size(self, "text")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,14 +84,13 @@ class VitConfig(TextConfig):
     @property
     def vision(self) -> Size:
         """Size of the tower of images."""
-        return Size(
-            self.vision_width,
-            self.vision_layers,
-            self.vision_heads,
-            self.vision_mlp_width,
-            self.vision_act,
-            self.vision_eps,
-        )
+        return _size(self, "vision")
+
+
+def _size(config: Any, tower: str) -> Size:
+    """Size of a tower, whose fields begin with its name."""
+    names = ("width", "layers", "heads", "mlp_width", "act", "eps")
+    return Size(*(getattr(config, f"{tower}_{name}") for name in names))
 
 
 def check_heads(config: Any, tower: str) -> None:

@@ -82,7 +82,7 @@ def run(
     truncation_cutoff: int | None = None,
     outdir: files.Path,
     prompt: str | None = None,
-    batch_size: int | str = 8,
+    batch_size: int | str | None = None,
     images: str = "png",
     png_level: int = PNG_LEVEL,
     grid: int = 8,
@@ -102,7 +102,8 @@ def run(
       truncation_cutoff: number of leading rows to truncate, None for all.
       outdir: folder for the results; the same call resumes an interrupted run.
       prompt: prompt of a direction, which is written down for evaluation.
-      batch_size: latents per device at a time, or "auto".
+      batch_size: latents per device at a time, or "auto"; 8 at most if absent, so that
+        every device has some.
       images: format of the images: png, jpg, npy, or none.
       png_level: compression of PNGs, from 0 to 9.
       grid: number of latents on the sheet grid.png, 0 for no sheet.
@@ -128,7 +129,13 @@ def run(
         editor,
         source.open(session.generator.config, default_seeds="0-7"),
         latents_file=source.latents,
-        output=runs.Output(str(outdir), images, png_level, grid, str(batch_size)),
+        output=runs.Output(
+            str(outdir),
+            images,
+            png_level,
+            grid,
+            None if batch_size is None else str(batch_size),
+        ),
         extras=extras,
         settings=settings | dataclasses.asdict(source) | dataclasses.asdict(extras),
         listener=session.listener,

@@ -30,14 +30,15 @@ class Output:
       png_level: Compression of PNGs, from 0 for none to 9, which is slowest.
       grid: Number of latents on the sheet grid.png, 0 for no sheet.
       batch_size: Number of latents per device at a time; auto tries how many fit, or
-        on a CPU how many are fastest.
+        on a CPU how many are fastest. If absent, 8, or fewer so that every device has
+        some.
     """
 
     outdir: str = "outputs"
     images: str = dataclasses.field(default="png", metadata={"choices": images.FORMATS})
     png_level: int = PNG_LEVEL
     grid: int = dataclasses.field(default=8, metadata={"lower_bound": 0})
-    batch_size: str = "8"
+    batch_size: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.png_level <= 9:
@@ -45,7 +46,9 @@ class Output:
                 f"png_level: expected 0 to 9, found {self.png_level}", field="png_level"
             )
         text = self.batch_size
-        if text != stream.AUTO and not (text.isdecimal() and 1 <= int(text) <= 2**20):
+        if text not in (None, stream.AUTO) and not (
+            text.isdecimal() and 1 <= int(text) <= 2**20
+        ):
             raise UserError(
                 f"batch_size: expected 1 or more, or {stream.AUTO}, found {text!r}",
                 field="batch_size",
@@ -177,14 +180,18 @@ def _open(work: Work, mesh: jax.sharding.Mesh) -> tuple[pathlib.Path, int]:
             find = functools.partial(
                 stream.find_batch_size, work.source, work.task, mesh
             )
-            size = _batch_size(path, work.output.batch_size, find)
+            text = work.output.batch_size
+            if text is None:
+                size = stream.default_batch_size(len(work.source), jax.device_count())
+            elif text == stream.AUTO:
+                size = _found_batch_size(path, find)
+            else:
+                size = int(text)
     return outdir, parallel.agree(size)
 
 
-def _batch_size(record: pathlib.Path, text: str, find: Callable[[], int]) -> int:
-    """Batch size; the one that auto has found is kept for a run that is resumed."""
-    if text != stream.AUTO:
-        return int(text)
+def _found_batch_size(record: pathlib.Path, find: Callable[[], int]) -> int:
+    """Batch size that auto has found, which is kept for a run that is resumed."""
     document, kind = files.read_json(record), jax.local_devices()[0].device_kind
     found = document.setdefault("batch_size", {})
     if kind not in found:

@@ -5,14 +5,18 @@ import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from styleclip_jax import parallel
+from styleclip_jax import batch, parallel
 from styleclip_jax.batch import stream
 from styleclip_jax.batch.journal import Journal
+from styleclip_jax.editing.session import Session
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import latent_files
+from styleclip_jax.methods import global_directions
+from tests import programs
 from tests.batch import fakes
 
 
@@ -39,6 +43,52 @@ def test_batches_do_not_depend_on_devices_and_processes(
     # Rows 4 and 5 are done, row 0 is done in part.
     batches = [([i, i + 1], [True, True]) for i in range(0, 20, 2) if i != 4]
     assert found == [*batches, ([20, 20], [True, False])]
+
+
+@pytest.mark.parametrize("devices", [1, 2, 3, 4, 8])
+def test_default_batch_gives_every_device_some(devices: int) -> None:
+    for count in range(1, 200):
+        size = stream.default_batch_size(count, devices)
+        assert 1 <= size <= 8
+        batches = -(-count // size)
+        assert batches >= min(count, devices)
+        # One more would leave a device without work.
+        assert size == 8 or -(-count // (size + 1)) < devices
+    assert stream.default_batch_size(16, 8) == 2
+    assert stream.default_batch_size(12, 8) == 1
+    assert stream.default_batch_size(10_000, 8) == 8
+
+
+@pytest.mark.slow
+def test_embedded_models_on_one_and_four_devices(tmp_path: pathlib.Path) -> None:
+    """What docs/scale.md promises: forward passes to the bit, gradients closely."""
+    found = {}
+    for devices in (1, 4):
+        session = Session(devices=jax.devices()[:devices])
+        layout = session.generator.config.style_layout
+        delta = np.random.RandomState(0).randn(sum(x.channels for x in layout))
+        moved = session.moving(
+            global_directions.Direction(jnp.asarray(delta, jnp.float32), layout), 0.3
+        )
+        optimized = session.optimization("a smiling face", steps=2, id_lambda=0.1)
+        for name, editor in (("moved", moved), ("optimized", optimized)):
+            outdir = tmp_path / f"{name}{devices}"
+            options = {"batch_size": 2, "images": "npy", "grid": 0}
+            batch.run(session, editor, seeds="0-7", outdir=outdir, **options)
+            found[name, devices] = outdir
+    expected = programs.hashes(found["moved", 1])
+    assert len(expected) == 8 + 3
+    assert programs.hashes(found["moved", 4]) == expected
+    one, four = (found["optimized", devices] for devices in (1, 4))
+    assert (one / "original.npy").read_bytes() == (four / "original.npy").read_bytes()
+    # Not latents: Adam's first steps have the size of the learning rate, and where a
+    # gradient is all but zero its rounding decides their sign.
+    for index in range(8):
+        name = f"images/{index:06d}.npy"
+        images = [np.load(outdir / name) for outdir in (one, four)]
+        np.testing.assert_allclose(*images, rtol=0, atol=1e-3)
+    moved_by = np.load(one / "edited.npy") - np.load(one / "original.npy")
+    assert np.abs(moved_by).max() > 1e-2
 
 
 def test_host_memory_holds_a_few_batches(

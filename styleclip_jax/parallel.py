@@ -11,6 +11,7 @@ of their own devices each, and a `share` of the work.
 
 import collections
 import contextlib
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -74,6 +75,11 @@ def pad(tree: Any, size: int) -> Any:
         return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
 
     return jax.tree.map(lengthen, tree)
+
+
+def round_up(count: int, devices: int) -> int:
+    """Least number of rows, at least so many, that all devices share equally."""
+    return math.ceil(count / devices) * devices
 
 
 def connect(

@@ -1,8 +1,12 @@
-"""Programs as users run them, in this process."""
+"""Programs as users run them, in this process or with other devices in another."""
 
 import hashlib
+import json
+import os
 import pathlib
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -29,6 +33,30 @@ def run(module: Any, argv: list[str]) -> int:
     with pytest.raises(SystemExit) as stop:
         program.run(module.main, module.VALUES, argv)
     return stop.value.code
+
+
+def run_on(devices: int, calls: Sequence[tuple[str, str, list[str]]]) -> None:
+    """Runs programs in a process with so many simulated devices; all must succeed.
+
+    Args:
+      devices: number of devices.
+      calls: folder to run in, module and argv of each program.
+    """
+    # The last flag counts.
+    flags = (
+        f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.run_programs"],
+        input=json.dumps(calls),
+        env=dict(os.environ) | {"XLA_FLAGS": flags},
+        cwd=REPOSITORY,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
 
 
 def refusal(function: Callable[..., Any], *args: Any, **kwargs: Any) -> str:

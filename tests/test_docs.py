@@ -9,18 +9,22 @@ import ast
 import dataclasses
 import functools
 import importlib
+import json
 import pathlib
 import pickle
 import re
 import shlex
 import shutil
 import tomllib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from convert import __main__
+from styleclip_jax.io import latent_files
 from tests import golden_data, programs, tiny, torch_format
 
 DOCUMENTS = [
@@ -50,6 +54,9 @@ SHORT = {
     "seeds": "0-3",
     "batch_size": "4",
 }
+# Those of them that stay as they are where the number of devices matters: how much work
+# there is, and how it is spread.
+SPREAD = {"num_samples", "seeds", "batch_size"}
 # Flags that all commands of a program get.
 ADDED = {
     "styleclip-edit": ("generator", "clip"),
@@ -167,15 +174,27 @@ def write_inputs(folder: pathlib.Path) -> None:
     np.save(directions / "fs3.npy", np.eye(count, 8, dtype=np.float32) + 0.1)
 
 
-def shorten(name: str, arguments: list[str], networks: dict[str, str]) -> list[str]:
-    """The arguments of a short run on tiny networks."""
+def shorten(
+    name: str,
+    arguments: list[str],
+    networks: dict[str, str],
+    values: Mapping[str, str] = SHORT,
+) -> list[str]:
+    """The arguments of a short run on tiny networks, with some values replaced."""
     given = dict(x.removeprefix("--").partition("=")[::2] for x in arguments)
-    short = {flag: SHORT.get(flag, value) for flag, value in given.items()}
+    short = {flag: values.get(flag, value) for flag, value in given.items()}
     short |= {flag: networks[flag] for flag in ADDED[name]}
     if name == "styleclip-edit" and short.get("method", "optimization")[0] == "o":
         # Without it there would be the official 300.
         short["steps"] = SHORT["steps"]
     return [f"--{flag}={x}" if x else f"--{flag}" for flag, x in short.items()]
+
+
+def runs_here(command: str) -> bool:
+    """Whether a command runs in the tests below, and not only its flags are read."""
+    name, _ = split(command)
+    elsewhere = ("make", "pip", "styleclip-convert")
+    return name not in elsewhere and not any(x in command for x in FLAGS_ALONE)
 
 
 @pytest.mark.slow
@@ -194,7 +213,7 @@ def test_commands_run(
         if name == "styleclip-convert":
             assert __main__.main([name, *arguments]) == 0, command
             continue
-        if name in ("make", "pip") or any(part in command for part in FLAGS_ALONE):
+        if not runs_here(command):
             continue
         module = module_of(name)
         argv = [name, *shorten(name, arguments, networks_on_disk)]
@@ -203,6 +222,81 @@ def test_commands_run(
         assert code == 0, f"{command}\n{out}{err}"
     for code in blocks(path.read_text(), "py"):
         exec(compile(code, path.name, "exec"), {})
+
+
+@pytest.fixture(scope="module")
+def on_devices(
+    networks_on_disk: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> dict[int, pathlib.Path]:
+    """Folders of what the commands make on 1 and on 8 devices, by their number.
+
+    What concerns devices is as the documents have it.
+    """
+    values = {flag: x for flag, x in SHORT.items() if flag not in SPREAD}
+    networks = networks_on_disk | {"num_statistics": "64", "num_validation": "64"}
+    folders = {}
+    for devices in (1, 8):
+        folders[devices] = tmp_path_factory.mktemp("devices")
+        calls = []
+        for path in DOCUMENTS:
+            folder = folders[devices] / path.stem
+            folder.mkdir()
+            write_inputs(folder)
+            for name, arguments in map(split, filter(runs_here, commands(path))):
+                argv = [name, *shorten(name, arguments, networks, values)]
+                calls.append((str(folder), module_of(name).__name__, argv))
+        programs.run_on(devices, calls)
+    return folders
+
+
+@pytest.mark.slow
+def test_commands_write_the_same_files_on_one_and_on_eight_devices(
+    on_devices: dict[int, pathlib.Path],
+) -> None:
+    one, eight = (
+        {str(x.relative_to(folder)) for x in folder.rglob("*") if x.is_file()}
+        for folder in on_devices.values()
+    )
+    # Checkpoints name their files by chance.
+    assert {x for x in one ^ eight if "/checkpoints/" not in x} == set()
+    assert sum("/outputs/" in x for x in one) > 1000
+
+
+@pytest.mark.slow
+def test_commands_make_the_same_on_one_and_on_eight_devices(
+    on_devices: dict[int, pathlib.Path],
+) -> None:
+    one, eight = on_devices.values()
+    compared = 0
+    for path in one.glob("*/outputs/**/*.*"):
+        inputs = inputs_of(path)
+        # A training rounds its batch up to the devices.
+        if path.suffix not in (".npy", ".npz", ".safetensors") or "mapper" in inputs:
+            continue
+        # Unit vectors of channels that hardly change an image magnify rounding.
+        is_relevance = path.suffix == ".safetensors" or "directions" in inputs
+        a, b = (read(x) for x in (path, eight / path.relative_to(one)))
+        tolerance = 2e-3 if is_relevance else 1e-4
+        np.testing.assert_allclose(b, a, rtol=0, atol=tolerance, err_msg=str(path))
+        compared += 1
+    assert compared > 20
+
+
+def inputs_of(path: pathlib.Path) -> set[str]:
+    """Names of the inputs of the run that a file is from; mapper for a training."""
+    for folder in path.parents:
+        if (record := folder / "run.json").exists():
+            found = json.loads(record.read_text())
+            training = {"mapper"} if found["program"] == "train.mapper" else set()
+            return {*found["inputs"], *training}
+    return set()
+
+
+def read(path: pathlib.Path) -> np.ndarray:
+    """Array of a file of latents or images, or the relevance in one of it."""
+    if path.suffix == ".safetensors":
+        return safetensors.numpy.load_file(path)["relevance"]
+    return latent_files.read_array(path)
 
 
 def test_every_kind_of_file_is_described() -> None:

@@ -14,11 +14,10 @@ was not finite.
 
 import dataclasses
 import functools
-import math
 import pathlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -235,8 +234,9 @@ def train(request: Request, listener: Listener) -> list[str]:
     Raises:
       UserError: something does not fit, or the folder is of another run.
     """
-    request, notes = _fill_devices(request)
-    models, config = request.models, request.run
+    config, devices, notes = _fill_devices(request)
+    request = dataclasses.replace(request, run=config)
+    models = request.models
     generator = loading.load_generator(models.generator)
     clip_network, tokenizer = models.load_clip()
     identity = None
@@ -261,6 +261,7 @@ def train(request: Request, listener: Listener) -> list[str]:
             settings=request.settings,
             inputs=inputs,
             field="workdir",
+            chosen={"batch_size": config.batch_size},
         )
     convert = functools.partial(
         _convert,
@@ -269,7 +270,7 @@ def train(request: Request, listener: Listener) -> list[str]:
         label=label,
     )
     networks = losses.Networks(generator, clip_network, identity)
-    trainer = mapper_run.Trainer(networks, text, problem, data, convert)
+    trainer = mapper_run.Trainer(networks, text, problem, data, convert, devices)
     with mapper_files.Checkpoints(request.workdir) as saved:
         return _train(trainer, folder, config, saved, listener)
 
@@ -333,22 +334,52 @@ def _train(
     return []
 
 
-def _fill_devices(request: Request) -> tuple[Request, list[str]]:
-    """The request with a batch that all devices share equally, and notes on it."""
+def _fill_devices(
+    request: Request,
+) -> tuple[RunConfig, Sequence[jax.Device] | None, list[str]]:
+    """A batch that all devices share equally, and notes on it.
+
+    A run that goes on keeps its batch, on fewer devices where it must.
+
+    Returns:
+      The configuration, the devices to use (None for all), and the notes.
+
+    Raises:
+      UserError: a run cannot go on on the devices of several processes.
+    """
     count, asked = jax.device_count(), request.run.batch_size
-    size = math.ceil(asked / count) * count
-    if size == asked:
-        return request, []
-    rounded = dataclasses.replace(
-        request,
-        run=dataclasses.replace(request.run, batch_size=size),
-        # Other devices go on with a run by its own size.
-        settings={**request.settings, "batch_size": size},
+    size, kept = parallel.round_up(asked, count), _batch_size_of(request.workdir)
+    config = dataclasses.replace(request.run, batch_size=kept or size)
+    if kept in (None, size):
+        note = (
+            f"note: a batch of {asked} is rounded up to {size}, which the {count} "
+            "devices share equally"
+        )
+        return config, None, [] if size == asked else [note]
+    used = max(n for n in range(1, count + 1) if kept % n == 0)
+    note = (
+        f"note: the run goes on with its batch of {kept}, on {used} of {count} devices"
     )
-    return rounded, [
-        f"note: a batch of {asked} is rounded up to {size}, which the {count} devices "
-        "share equally"
-    ]
+    if used == count:
+        return config, None, [note]
+    if jax.process_count() > 1:
+        raise UserError(
+            f"batch_size: {request.workdir} is of a run with {kept} latents per step, "
+            f"expected devices that share them equally, found {count}",
+            field="batch_size",
+        )
+    return config, jax.local_devices()[:used], [note]
+
+
+def _batch_size_of(workdir: pathlib.Path) -> int | None:
+    """Latents per step of the run in a folder, None if there is none."""
+    path = workdir / files.RECORD
+    if not path.exists():
+        return None
+    record = files.read_json(path)
+    if record.get("program") != _PROGRAM:
+        return None
+    return record.get("batch_size", record["flags"].get("batch_size"))
 
 
 def _open_data(

@@ -5,6 +5,7 @@ was interrupted goes on as if it had not been.
 """
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -68,10 +69,15 @@ class Data(NamedTuple):
             step += 1
 
     def validation_batches(self) -> Iterator[np.ndarray]:
-        """Batches [B, …] of the latents held out, the incomplete last one left out."""
-        array = self.validation.array
-        for start in range(0, len(array) - self.batch_size + 1, self.batch_size):
-            yield np.asarray(array[start : start + self.batch_size], np.float32)
+        """Batches [B, …] of the latents held out, the incomplete last one left out.
+
+        Fewer latents than a batch come as often as each other until batches are full.
+        """
+        array, size = self.validation.array, self.batch_size
+        count = len(array) if len(array) >= size else math.lcm(len(array), size)
+        for start in range(0, count - size + 1, size):
+            rows = np.arange(start, start + size) % len(array)
+            yield np.asarray(array[rows], np.float32)
 
 
 def open_data(
@@ -96,7 +102,7 @@ def open_data(
 
     Raises:
       UserError: a file that cannot be read, does not fit the generator, or has fewer
-        latents than a batch.
+        latents to train on than a batch.
     """
     training = None if path is None else latent_files.read(path, generator, None)
     if validation_path is not None:
@@ -110,11 +116,14 @@ def open_data(
         rng = np.random.default_rng((seed, _VALIDATION))
         z = rng.standard_normal((num_validation, generator.z_dim), np.float32)
         validation = latent_files.Latents(z, "z")
-    for name, source in (("training", training), ("validation", validation)):
-        if source is not None and len(source.array) < batch_size:
+    for name, found, least in (
+        ("training", training, batch_size),
+        ("validation", validation, 1),
+    ):
+        if found is not None and len(found.array) < least:
             raise UserError(
                 f"batch_size: expected at most the number of latents for {name}, "
-                f"{len(source.array)}, found {batch_size}",
+                f"{len(found.array)}, found {batch_size}",
                 field="batch_size",
             )
     return Data(training, validation, generator.z_dim, batch_size, seed)

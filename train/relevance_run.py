@@ -323,9 +323,8 @@ class _Exact:
         config = self._config
         if clip_resolution is not None:
             config = dataclasses.replace(config, clip_resolution=clip_resolution)
-        devices = self._mesh.size
         size = max(1, min(batch_size // 2, _GROUP))
-        size = -(-size // devices) * devices
+        size = parallel.round_up(size, self._mesh.size)
         prepared = _prepare(
             self.networks,
             parallel.replicate(batch, self._mesh),

@@ -22,6 +22,7 @@ def begin(
     settings: Mapping[str, Any],
     inputs: Mapping[str, str],
     field: str = "outdir",
+    chosen: Mapping[str, Any] | None = None,
 ) -> pathlib.Path:
     """Opens the folder of a run: writes run.json, or checks the one that is there.
 
@@ -31,6 +32,7 @@ def begin(
       settings: settings that decide the results, by the names of the flags.
       inputs: hash (or name) of each input.
       field: name of the setting that names the folder.
+      chosen: further entries of a new record, which a run that goes on reads.
 
     Returns:
       The folder.
@@ -59,7 +61,8 @@ def begin(
     }
     device = jax.devices()[0]
     devices = f"{jax.device_count()} × {device.device_kind}"
-    files.write_json(path, record | {"versions": versions, "devices": devices})
+    about = {"versions": versions, "devices": devices, **(chosen or {})}
+    files.write_json(path, record | about)
     return folder
 
 

@@ -13,7 +13,7 @@ from styleclip_jax.editing.editors import Loaded
 from styleclip_jax.editing.faces import Edit, Faces
 from styleclip_jax.errors import UserError
 
-# Number of latents per device at a time.
+# Largest number of latents per device at a time.
 _BATCH = 8
 
 
@@ -84,8 +84,8 @@ def in_batches(
         of arrays of the batch.
     """
     count = len(jax.tree.leaves(tree)[0])
-    # The batches of a device are those of `stream`, and so are the results' bits.
-    size = min(_BATCH, count) * mesh.size
+    # All devices have work, as long as there are rows for them.
+    size = min(_BATCH * mesh.size, parallel.round_up(count, mesh.size))
     parts = []
     for start in range(0, count, size):
         part = jax.tree.map(lambda x, i=start: np.asarray(x[i : i + size]), tree)

@@ -68,7 +68,7 @@ def draw_samples(
     update = jax.jit(channel_relevance.update_statistics)
     statistics = channel_relevance.no_statistics(sum(x.channels for x in layout))
     first: list[np.ndarray] = []
-    size = -(-min(_BATCH, config.num_statistics) // mesh.size) * mesh.size
+    size = parallel.round_up(min(_BATCH, config.num_statistics), mesh.size)
     for start in range(0, config.num_statistics, size):
         count = min(size, config.num_statistics - start)
         z = random.randn(count, generator.config.z_dim).astype(np.float32)
@@ -119,7 +119,8 @@ def estimate(
     options: dict[str, Any] = {}
     if mesh is not None:
         place: Callable[..., Any] = functools.partial(parallel.shard, mesh=mesh)
-        options = {"batch_size": max(_DERIVATIVES, mesh.size), "place": place}
+        size = parallel.round_up(_DERIVATIVES, mesh.size)
+        options = {"batch_size": size, "place": place}
     return global_directions.estimate_relevance(
         networks,
         samples.styles,

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import hashlib
-import math
 import pathlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -165,7 +164,7 @@ def _batches(
     todo: list[int], batch_size: int, devices: int
 ) -> Iterator[tuple[list[int], int]]:
     """Rows of each batch, and the size that all batches are padded to."""
-    size = math.ceil(min(batch_size, len(todo)) / devices) * devices
+    size = parallel.round_up(min(batch_size, len(todo)), devices)
     for start in range(0, len(todo), max(size, 1)):
         yield todo[start : start + size], size
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from styleclip_jax import loading
+from styleclip_jax import loading, parallel
 from styleclip_jax.errors import UserError
 from styleclip_jax.evaluation import metrics
 from styleclip_jax.models import clip, clip_input
@@ -67,15 +67,16 @@ def classify(
     """
     network, tokenizer = models.load_clip()
     text = clip.encode_prompts(network, tokenizer, labels)
+    mesh = parallel.make_mesh(jax.local_devices())
+    network = parallel.replicate(network, mesh)
+    size = parallel.round_up(batch_size, mesh.size)
     shares = []
     with listener.bar(len(paths), "image") as report:
-        for start in range(0, len(paths), batch_size):
-            part = paths[start : start + batch_size]
+        for start in range(0, len(paths), size):
+            part = paths[start : start + size]
             inputs = [_prepare(path, network) for path in part]
             batch = jax.tree.map(lambda *x: np.concatenate(x), *inputs)
-            padded = jax.tree.map(
-                lambda x: np.resize(x, (batch_size, *x.shape[1:])), batch
-            )
+            padded = parallel.shard(parallel.pad(batch, size), mesh)
             found = _classify_batch(network, padded, text)
             shares.append(np.asarray(found)[: len(part)])
             report(len(part))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from styleclip_jax import latents, spaces
+from styleclip_jax import latents, parallel, spaces
 from styleclip_jax.errors import UserError
 from styleclip_jax.evaluation import edit_sets, metrics
 from styleclip_jax.models import clip, clip_input, irse50
@@ -119,6 +119,7 @@ def measure(
     texts: Texts | None,
     target: Target | None,
     *,
+    mesh: jax.sharding.Mesh,
     batch_size: int,
     seed: int,
     report: Callable[[int], None],
@@ -131,7 +132,8 @@ def measure(
       instruments: networks; the judge is used if there is a target.
       texts: features of the prompt and other texts; needed with a CLIP.
       target: target that the judge looks for.
-      batch_size: number of edits at a time.
+      mesh: devices to spread batches over.
+      batch_size: number of edits at a time, rounded up to a multiple of the devices.
       seed: seed of the control and the bootstrap.
       report: is called with the number of edits that are done.
 
@@ -145,11 +147,14 @@ def measure(
         random_step, mask=edit_sets.moved(delta, layout), seed=seed
     )
     parts = []
-    for start in range(0, len(edits.rows), batch_size):
-        rows = edits.rows[start : start + batch_size]
+    generator, instruments = parallel.replicate((generator, instruments), mesh)
+    size = parallel.round_up(min(batch_size, len(edits.rows)), mesh.size)
+    for start in range(0, len(edits.rows), size):
+        rows = edits.rows[start : start + size]
         # The last batch is padded by repeating rows, so that one program does for all.
-        padded = np.resize(rows, min(batch_size, len(edits.rows)))
-        found = _measure_batch(edits, padded, generator, instruments, target, control)
+        stages = _load(edits, np.resize(rows, size), control, target)
+        batch = parallel.shard(stages, mesh)
+        found = _measure_batch(batch, edits.space, generator, instruments, target)
         parts.append(_first(found, len(rows)))
         report(len(rows))
     found = jax.tree.map(lambda *x: np.concatenate(x), *parts)
@@ -223,23 +228,31 @@ def _consistency(delta: np.ndarray) -> dict[str, Summary]:
 _direction_consistency = jax.jit(metrics.direction_consistency)
 
 
-def _measure_batch(
+def _load(
     edits: edit_sets.EditSet,
     rows: np.ndarray,
+    control: Callable[..., np.ndarray],
+    target: Target | None,
+) -> list[np.ndarray]:
+    """Latents before and after the edits, and for a target after random steps."""
+    original, edited = edits.load(rows)
+    if target is None:
+        return [original, edited]
+    return [original, edited, original + control(edited - original, rows)]
+
+
+def _measure_batch(
+    stages: Sequence[jax.Array],
+    space: str,
     generator: Network,
     instruments: Instruments,
     target: Target | None,
-    control: Callable[..., np.ndarray],
 ) -> dict[str, Any]:
     """Features of the images of a batch, and metrics of its latents and pixels."""
-    original, edited = edits.load(rows)
-    stages = [original, edited]
     if target is None:
         instruments = instruments._replace(judge=None)
-    else:
-        stages.append(original + control(edited - original, rows))
-    images = [_render(generator, latent, edits.space) for latent in stages]
-    values = _compare(original, edited, *images[:2])
+    images = [_render(generator, latent, space) for latent in stages]
+    values = _compare(*stages[:2], *images[:2])
     if target is not None:
         values |= _check(target, images)
     return {
@@ -265,13 +278,11 @@ def random_step(
     return (noise * (wanted / np.maximum(length, 1e-12))).astype(np.float32)
 
 
-def _render(generator: Network, latent: np.ndarray, space: str) -> jax.Array:
+def _render(generator: Network, latent: jax.Array, space: str) -> jax.Array:
     """Images as they are shown, [B, H, W, 3] in [-1, 1]."""
     found: Any = latent
     if space == "s":
-        found = spaces.unflatten_styles(
-            jnp.asarray(latent), generator.config.style_layout
-        )
+        found = spaces.unflatten_styles(latent, generator.config.style_layout)
     return jnp.clip(latents.render(generator, found), -1, 1)
 
 

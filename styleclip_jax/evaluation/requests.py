@@ -39,7 +39,8 @@ class EvaluationRequest:
         of originals and edits.
       images: Images, or folders of images, that are classified by zero_shot.
       outdir: Folder for the results.
-      batch_size: Number of edits or images at a time.
+      batch_size: Number of edits or images at a time, rounded up to a multiple of
+        the devices.
       seed: Seed of the bootstrap and of the judge's random steps.
     """
 

@@ -4,6 +4,9 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
+import jax
+
+from styleclip_jax import parallel
 from styleclip_jax.evaluation import measuring, planning, report
 from styleclip_jax.evaluation.planning import Plan, Question
 from styleclip_jax.io import files
@@ -113,6 +116,7 @@ def answer(
       seed: seed of the bootstrap and of the judge's random steps.
       listener: listener for the progress.
     """
+    mesh = parallel.make_mesh(jax.local_devices())
     network = judge.load() if any(plan.target for plan in plans) else None
     total, rows = sum(len(plan.edits.rows) for plan in plans), []
     with listener.bar(total, "edit") as progress:
@@ -123,6 +127,7 @@ def answer(
                 measuring.Instruments(plan.clip, plan.identity, network),
                 plan.texts,
                 plan.target,
+                mesh=mesh,
                 batch_size=batch_size,
                 seed=seed,
                 report=progress,

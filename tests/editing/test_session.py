@@ -14,6 +14,7 @@ from PIL import Image
 import styleclip_jax as sc
 from styleclip_jax import latents
 from styleclip_jax.cli import edit, generate
+from styleclip_jax.editing import applying
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints
 from styleclip_jax.models import stylegan2
@@ -82,7 +83,8 @@ def test_a_saved_edit_is_what_the_program_writes(
     settings: dict[str, Any] = {"steps": 3, "l2_lambda": 0.01, "film_frames": 2}
     made = session.optimize(faces, "a cat", **settings)
     made.save(tmp_path / "saved")
-    flags = {"prompt": "a cat", "seeds": "0-2", **settings, **models}
+    # A session gives each device one of so few faces.
+    flags = {"prompt": "a cat", "seeds": "0-2", "batch_size": 1, **settings, **models}
     argv = [f"--{name}={value}" for name, value in flags.items()]
     outdir = tmp_path / "run"
     assert programs.run(edit, ["styleclip-edit", *argv, f"--outdir={outdir}"]) == 0
@@ -106,6 +108,28 @@ def test_directions_are_values(session: sc.Session, faces: sc.Faces) -> None:
     assert moved.images.shape == (3, 8, 8, 3)
     with pytest.raises(UserError, match="in s, expected w_plus"):
         session.optimize(moved.after, "a cat", steps=1)
+
+
+@pytest.mark.parametrize(("count", "shapes"), [(1, [4]), (5, [8]), (33, [32, 32])])
+def test_devices_share_few_faces(
+    session: sc.Session, count: int, shapes: list[int]
+) -> None:
+    found, rows = [], np.arange(float(count))
+
+    def double(batch: Any, real: int) -> Any:
+        found.append(batch.shape[0])
+        return 2 * batch
+
+    result = applying.in_batches(session.mesh, rows, double)
+    np.testing.assert_array_equal(result, 2 * rows)
+    assert found == shapes
+
+
+@pytest.mark.slow
+def test_three_devices_estimate_the_same_direction(session: sc.Session) -> None:
+    three = sc.Session(session.models, devices=jax.devices()[:3])
+    a, b = (x.direction("a cat", num_samples=4).delta for x in (session, three))
+    np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
 
 
 def test_a_saved_direction_is_read_again(

@@ -263,17 +263,37 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_step_and_checkpoint(
 
 
 @pytest.mark.slow
-def test_batch_fills_the_devices(
+def test_a_batch_fills_the_devices_and_stays_on_others(
     models: dict[str, str], tmp_path: pathlib.Path, capsys: Any
 ) -> None:
-    options = models | {"workdir": str(tmp_path / "run"), "train_steps": "2"}
-    for asked in ("2", "4"):
-        code, out, _ = run(capsys, options | {"batch_size": asked})
-        assert code == 0
-        note = "note: a batch of 2 is rounded up to 4, which the 4 devices share"
-        assert (note in out) == (asked == "2")
-    record = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert record["flags"]["batch_size"] == 4
+    options = models | {"batch_size": "2", "num_validation": "3", "train_steps": "1"}
+    four, one = (options | {"workdir": str(tmp_path / x)} for x in ("four", "one"))
+    code, out, _ = run(capsys, four)
+    assert code == 0
+    assert "a batch of 2 is rounded up to 4, which the 4 devices share" in out
+    path = tmp_path / "four" / "run.json"
+    record = json.loads(path.read_text())
+    assert (record["flags"]["batch_size"], record["batch_size"]) == (2, 4)
+    # As if there had been eight devices.
+    path.write_text(json.dumps(record | {"batch_size": 8}))
+    code, out, _ = run(capsys, four)
+    assert code == 0
+    assert "the run goes on with its batch of 8, on 4 of 4 devices" in out
+    process = launch(one, 1)
+    out, _ = process.communicate()
+    assert process.returncode == 0, out
+    code, out, _ = run(capsys, one | {"train_steps": "2"})
+    assert code == 0
+    assert "the run goes on with its batch of 2, on 2 of 4 devices" in out
+    assert "resumed: 1 steps are done" in out
+
+
+def test_few_latents_held_out_count_equally() -> None:
+    three = latent_files.Latents(np.arange(3.0), "z")
+    data = mapper_run.Data(None, three, 8, batch_size=4, seed=0)
+    batches = list(data.validation_batches())
+    np.testing.assert_array_equal(np.concatenate(batches), np.tile(np.arange(3), 4))
+    assert {len(batch) for batch in batches} == {4}
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,9 @@ from styleclip_jax.errors import UserError
 # Axis of the mesh, and what a per-device function averages over.
 AXIS = "batch"
 
+# Largest batch per device that nobody has asked for.
+_DEFAULT_BATCH = 8
+
 # Texts with which devices report a lack of memory: XLA's own, CUDA's, those of cuDNN
 # and cuBLAS, which take memory for themselves, and TPUs'.
 _OUT_OF_MEMORY = (
@@ -80,6 +83,21 @@ def pad(tree: Any, size: int) -> Any:
 def round_up(count: int, devices: int) -> int:
     """Least number of rows, at least so many, that all devices share equally."""
     return math.ceil(count / devices) * devices
+
+
+def default_batch_size(count: int, devices: int) -> int:
+    """Largest batch size up to 8 that gives every device a batch.
+
+    Fewer latents than devices are a batch each.
+
+    Args:
+      count: number of latents.
+      devices: number of devices of all processes.
+    """
+    for size in range(_DEFAULT_BATCH, 1, -1):
+        if math.ceil(count / size) >= devices:
+            return size
+    return 1
 
 
 def connect(

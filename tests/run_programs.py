@@ -1,4 +1,4 @@
-"""Programs one after the other in one process, as `programs.on_devices` starts it."""
+"""Programs one after the other in one process, as `programs.run_on` starts it."""
 
 import importlib
 import json

@@ -182,7 +182,7 @@ def _open(work: Work, mesh: jax.sharding.Mesh) -> tuple[pathlib.Path, int]:
             )
             text = work.output.batch_size
             if text is None:
-                size = stream.default_batch_size(len(work.source), jax.device_count())
+                size = parallel.default_batch_size(len(work.source), jax.device_count())
             elif text == stream.AUTO:
                 size = _found_batch_size(path, find)
             else:

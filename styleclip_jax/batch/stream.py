@@ -42,7 +42,6 @@ _WRITERS = (os.cpu_count() or 1) + 2
 # Speedup that a larger batch must bring on a CPU, whose memory is not tried out.
 _GAIN = 1.05
 _LARGEST_BATCH = 1024
-_DEFAULT_BATCH = 8
 _NUM_SHOWN = 10
 _WAIT_SECONDS = 0.2
 
@@ -107,21 +106,6 @@ class Failures:
         self.count += 1
         if len(self.first) < _NUM_SHOWN:
             self.first.append(f"{index}: {error}")
-
-
-def default_batch_size(count: int, devices: int) -> int:
-    """Largest batch size up to 8 that gives every device a batch.
-
-    Fewer latents than devices are a batch each.
-
-    Args:
-      count: number of latents.
-      devices: number of devices of all processes.
-    """
-    for size in range(_DEFAULT_BATCH, 1, -1):
-        if math.ceil(count / size) >= devices:
-            return size
-    return 1
 
 
 def find_batch_size(source: LatentSource, task: Task, mesh: jax.sharding.Mesh) -> int:

@@ -13,9 +13,6 @@ from styleclip_jax.editing.editors import Loaded
 from styleclip_jax.editing.faces import Edit, Faces
 from styleclip_jax.errors import UserError
 
-# Largest number of latents per device at a time.
-_BATCH = 8
-
 
 def apply(loaded: Loaded, faces: Faces, editor: Editor) -> Edit:
     """Applies an editor to faces.
@@ -84,8 +81,8 @@ def in_batches(
         of arrays of the batch.
     """
     count = len(jax.tree.leaves(tree)[0])
-    # All devices have work, as long as there are rows for them.
-    size = min(_BATCH * mesh.size, parallel.round_up(count, mesh.size))
+    # The batches of a device are those of `stream`, and so are the results' bits.
+    size = min(parallel.default_batch_size(count, mesh.size), count) * mesh.size
     parts = []
     for start in range(0, count, size):
         part = jax.tree.map(lambda x, i=start: np.asarray(x[i : i + size]), tree)

@@ -48,15 +48,15 @@ def test_batches_do_not_depend_on_devices_and_processes(
 @pytest.mark.parametrize("devices", [1, 2, 3, 4, 8])
 def test_default_batch_gives_every_device_some(devices: int) -> None:
     for count in range(1, 200):
-        size = stream.default_batch_size(count, devices)
+        size = parallel.default_batch_size(count, devices)
         assert 1 <= size <= 8
         batches = -(-count // size)
         assert batches >= min(count, devices)
         # One more would leave a device without work.
         assert size == 8 or -(-count // (size + 1)) < devices
-    assert stream.default_batch_size(16, 8) == 2
-    assert stream.default_batch_size(12, 8) == 1
-    assert stream.default_batch_size(10_000, 8) == 8
+    assert parallel.default_batch_size(16, 8) == 2
+    assert parallel.default_batch_size(12, 8) == 1
+    assert parallel.default_batch_size(10_000, 8) == 8
 
 
 @pytest.mark.slow

@@ -83,8 +83,7 @@ def test_a_saved_edit_is_what_the_program_writes(
     settings: dict[str, Any] = {"steps": 3, "l2_lambda": 0.01, "film_frames": 2}
     made = session.optimize(faces, "a cat", **settings)
     made.save(tmp_path / "saved")
-    # A session gives each device one of so few faces.
-    flags = {"prompt": "a cat", "seeds": "0-2", "batch_size": 1, **settings, **models}
+    flags = {"prompt": "a cat", "seeds": "0-2", **settings, **models}
     argv = [f"--{name}={value}" for name, value in flags.items()]
     outdir = tmp_path / "run"
     assert programs.run(edit, ["styleclip-edit", *argv, f"--outdir={outdir}"]) == 0
@@ -110,7 +109,9 @@ def test_directions_are_values(session: sc.Session, faces: sc.Faces) -> None:
         session.optimize(moved.after, "a cat", steps=1)
 
 
-@pytest.mark.parametrize(("count", "shapes"), [(1, [4]), (5, [8]), (33, [32, 32])])
+@pytest.mark.parametrize(
+    ("count", "shapes"), [(1, [4]), (5, [4, 4]), (8, [8]), (33, [32, 32])]
+)
 def test_devices_share_few_faces(
     session: sc.Session, count: int, shapes: list[int]
 ) -> None:

@@ -104,7 +104,7 @@ def run(
       prompt: prompt of a direction, which is written down for evaluation.
       batch_size: latents per device at a time, or "auto"; 8 at most if absent, so that
         every device has some.
-      images: format of the images: png, jpg, npy, or none.
+      images: format of the images: png, jpg, npy, tar, tar-jpg, or none.
       png_level: compression of PNGs, from 0 to 9.
       grid: number of latents on the sheet grid.png, 0 for no sheet.
       film_frames, film_format, paste: see `Extras`.

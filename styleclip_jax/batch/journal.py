@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from styleclip_jax import spaces
+from styleclip_jax.batch import shards
 from styleclip_jax.io import files, latent_files
 from styleclip_jax.models import stylegan2
 
@@ -26,7 +27,8 @@ class Journal:
     and a line of the same number to `metrics.partP.jsonl`. The line says that
     everything of the edit is there. When all is done, the parts become NAME.npy (.npz
     in S) and metrics.jsonl, in order. So the number of processes does not matter, nor
-    how many there were before an interruption.
+    how many there were before an interruption. Pictures of shards are on disk before
+    their lines; other files of an edit are its maker's.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class Journal:
         config: stylegan2.GeneratorConfig,
         names: Sequence[str] = ("original", "edited"),
         process: int = 0,
+        images: str = "none",
     ) -> None:
         """Opens the journal in `outdir`, which may have some or all of the results.
 
@@ -47,6 +50,7 @@ class Journal:
           config: configuration of the generator.
           names: names of the files of latents.
           process: number of this process.
+          images: format of the images; the journal keeps those of `shards.FORMATS`.
 
         Attributes:
           done: [N] bool, edits that are done, before the run was opened or since.
@@ -63,26 +67,49 @@ class Journal:
         self.paths = {n: outdir / (n + suffix) for n in names}
         self.metrics = outdir / "metrics.jsonl"
         self.done = np.ones(count, bool)
+        self._shards = None
+        if suffix := shards.FORMATS.get(images):
+            self._shards = shards.Shards(outdir, count, suffix, process)
         # The file of metrics gets its name after all others.
         self.finished = self.metrics.exists()
         if not self.finished:
             self._part = _Part(outdir, process, names, int(np.prod(one)))
             self._part.open()
-            self.done = self._locate().part >= 0
+            self.done = self._find_done(self._locate())
+            if self._shards:
+                self._shards.open(self.done)
 
     def append(
         self,
         indices: Sequence[int],
         lines: Sequence[dict[str, Any]],
+        pictures: Sequence[bytes] = (),
         **latent: np.ndarray,
     ) -> None:
         """Stores edits whose other files are on disk: lines and latents [B, …].
 
+        Args:
+          indices: numbers of the edits.
+          lines: their lines of metrics.jsonl.
+          pictures: contents of their image files, if these go into shards.
+          **latent: their latents by the names of the files.
+
         Raises:
           UserError: the edits cannot be written; none of them is stored then.
         """
+        if self._shards:
+            self._shards.append(indices, pictures, lines)
         self._part.append(lines, latent)
         self.done[list(indices)] = True
+
+    def seal(self) -> None:
+        """Seals the shards that are whole and of this process alone.
+
+        Raises:
+          UserError: a shard cannot be written; `finish` tries again.
+        """
+        if self._shards:
+            self._shards.seal(self.done)
 
     def finish(self) -> bool:
         """Puts the parts in order once every edit is done.
@@ -94,9 +121,11 @@ class Journal:
             self._clean()
             return True
         where = self._locate()
-        self.done = where.part >= 0
+        self.done = self._find_done(where)
         if not self.done.all():
             return False
+        if self._shards:
+            self._shards.finish()
         for name, path in self.paths.items():
             chunks = self._chunks(where, name)
             latent_files.write_chunks(
@@ -142,6 +171,11 @@ class Journal:
             for number, (start, index) in enumerate(one.scan()):
                 part[index], record[index], offset[index] = i, number, start
         return _Where(parts, part, record, offset)
+
+    def _find_done(self, where: "_Where") -> np.ndarray:
+        """Edits, [N] bool, that have a line and, if shards hold it, their picture."""
+        done = where.part >= 0
+        return done & self._shards.held() if self._shards else done
 
     def _parts(self) -> "list[_Part]":
         """Parts of all processes, earlier ones included."""

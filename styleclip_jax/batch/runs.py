@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 
 from styleclip_jax import parallel
-from styleclip_jax.batch import run_folder, stream
+from styleclip_jax.batch import run_folder, shards, stream
 from styleclip_jax.batch.journal import Journal, describe_failures
 from styleclip_jax.batch.source import LatentSource
 from styleclip_jax.errors import UserError
@@ -19,6 +19,9 @@ from styleclip_jax.io.images import PNG_LEVEL
 from styleclip_jax.models import stylegan2
 from styleclip_jax.progress import Listener
 
+# Formats of the images of a run.
+FORMATS = (*images.FORMATS, *shards.FORMATS)
+
 
 @dataclasses.dataclass(frozen=True)
 class Output:
@@ -26,7 +29,8 @@ class Output:
 
     Attributes:
       outdir: Folder for the results.
-      images: Format of the images; npy is float32 in [-1, 1], for exact work.
+      images: Format of the images; npy is float32 in [-1, 1], for exact work. tar puts
+        ten thousand PNGs into an archive, tar-jpg JPEGs, as WebDataset reads them.
       png_level: Compression of PNGs, from 0 for none to 9, which is slowest.
       grid: Number of latents on the sheet grid.png, 0 for no sheet.
       batch_size: Number of latents per device at a time; auto tries how many fit, or
@@ -35,12 +39,17 @@ class Output:
     """
 
     outdir: str = "outputs"
-    images: str = dataclasses.field(default="png", metadata={"choices": images.FORMATS})
+    images: str = dataclasses.field(default="png", metadata={"choices": FORMATS})
     png_level: int = PNG_LEVEL
     grid: int = dataclasses.field(default=8, metadata={"lower_bound": 0})
     batch_size: str | None = None
 
     def __post_init__(self) -> None:
+        if self.images not in FORMATS:
+            raise UserError(
+                f"images: expected {', '.join(FORMATS)}, found {self.images!r}",
+                field="images",
+            )
         if not 0 <= self.png_level <= 9:
             raise UserError(
                 f"png_level: expected 0 to 9, found {self.png_level}", field="png_level"
@@ -136,7 +145,13 @@ def carry_out(
     outdir, size = _open(work, mesh)
     count = len(source) * task.variants
     journal = Journal(
-        outdir, count, work.space, config, work.names, jax.process_index()
+        outdir,
+        count,
+        work.space,
+        config,
+        work.names,
+        jax.process_index(),
+        task.image_format,
     )
     done = journal.done.reshape(len(source), -1).all(axis=1).sum()
     if done:

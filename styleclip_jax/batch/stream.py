@@ -25,6 +25,7 @@ import jax
 import numpy as np
 
 from styleclip_jax import parallel, progress
+from styleclip_jax.batch import shards
 from styleclip_jax.batch.editor import Outcome
 from styleclip_jax.batch.journal import Journal
 from styleclip_jax.batch.source import LatentSource
@@ -56,7 +57,7 @@ class Task(NamedTuple):
       compute: (latents, rows [B] in the source, variant, report) → `Outcome` on the
         devices, which may still be under way.
       describe: (row, variant) → entries of metrics.jsonl beside index and terms.
-      image_format: format of the images, one of `images.FORMATS`.
+      image_format: format of the images, of `images.FORMATS` or `shards.FORMATS`.
       png_level: compression of PNGs.
       probe: (latents, rows) → value on the devices that takes the memory of
         `compute`, to try batch sizes.
@@ -328,10 +329,10 @@ def _keep(
         i: writers.submit(_write_files, task, journal.outdir, index, rows[i], host, i)
         for i, index in indices.items()
     }
-    written = []
+    written, pictures = [], []
     for i, job in jobs.items():
         try:
-            job.result()
+            pictures.append(job.result())
             written.append(i)
         except UserError as error:
             failures.add(indices[i], error)
@@ -341,7 +342,8 @@ def _keep(
         if written:
             lines = [_line(task, indices[i], int(rows[i]), host, i) for i in written]
             latent = {name: x[written] for name, x in host.latent.items()}
-            journal.append([indices[i] for i in written], lines, **latent)
+            journal.append([indices[i] for i in written], lines, pictures, **latent)
+            journal.seal()
     except UserError as error:
         for i in written:
             failures.add(indices[i], error)
@@ -365,13 +367,17 @@ def _line(task: Task, index: int, row: int, host: Outcome, i: int) -> dict[str, 
 
 def _write_files(
     task: Task, outdir: pathlib.Path, index: int, row: int, host: Outcome, i: int
-) -> None:
-    if task.image_format != "none":
+) -> bytes:
+    """Writes the files of a result; returns its picture if that goes into a shard."""
+    picture, level = b"", task.png_level
+    if suffix := shards.FORMATS.get(task.image_format):
+        picture = images.encode(host.image[i], suffix, png_level=level)
+    elif task.image_format != "none":
         path = outdir / "images" / f"{index:06d}.{task.image_format}"
-        level = task.png_level
         images.write(path, host.image[i], png_level=level, make_folder=False)
     if task.write is not None:
         task.write(index, int(row), jax.tree.map(lambda x: x[i], host))
+    return picture
 
 
 def _folders(task: Task) -> list[str]:

@@ -32,7 +32,9 @@ def find_images(names: Sequence[str]) -> list[pathlib.Path]:
         chosen = [p for p in inside if p.suffix.lower() in _SUFFIXES]
         if not chosen:
             raise UserError(
-                f"images: {path}: expected {', '.join(_SUFFIXES)}", field="images"
+                f"images: {path}: expected {', '.join(_SUFFIXES)}; tar -xf unpacks "
+                "shards",
+                field="images",
             )
         found += chosen
     return found

@@ -8,9 +8,10 @@ import pathlib
 import secrets
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import IO, Any
 
 from styleclip_jax.errors import UserError
 
@@ -72,6 +73,32 @@ def append(path: Path, offset: int, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def move(source: Path, path: Path) -> None:
+    """Gives a file another name in its folder; one of that name is replaced.
+
+    Raises:
+      UserError: the folder is gone, or cannot be written.
+    """
+    with _writable(pathlib.Path(path)):
+        os.replace(source, path)
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[IO[bytes]]:
+    """Yields a file without a name, in memory where the system has such files.
+
+    Raises:
+      UserError: there is no space for it.
+    """
+    with _writable(pathlib.Path(tempfile.gettempdir())):
+        if sys.platform == "linux":
+            with open(os.memfd_create("scratch"), "r+b", buffering=0) as file:
+                yield file
+        else:
+            with tempfile.TemporaryFile(buffering=0) as file:
+                yield file
 
 
 def sync_folder(path: Path) -> None:

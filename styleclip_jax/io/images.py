@@ -1,6 +1,5 @@
 """Images in files, and captioned sheets of them."""
 
-import io
 import math
 import pathlib
 from collections.abc import Sequence
@@ -48,15 +47,29 @@ def write(
       UserError: the file cannot be written, as for want of space, or because its folder
         is gone and not to be made.
     """
-    suffix, content = pathlib.Path(path).suffix, io.BytesIO()
-    if suffix == ".npy":
-        np.save(content, image.astype(np.float32))
-    else:
-        kind = Image.registered_extensions()[suffix]
-        Image.fromarray(pixels.to_uint8(image)).save(
-            content, kind, quality=95, compress_level=png_level
-        )
-    files.write_bytes(path, content.getvalue(), make_folder=make_folder)
+    content = encode(image, pathlib.Path(path).suffix, png_level=png_level)
+    files.write_bytes(path, content, make_folder=make_folder)
+
+
+def encode(image: np.ndarray, suffix: str, *, png_level: int = PNG_LEVEL) -> bytes:
+    """Content of the file of one image, as in `write`.
+
+    Threads encode side by side: Pillow lets the interpreter's lock go for a PNG, but
+    for a JPEG only while it writes into a file that the system knows.
+
+    Raises:
+      UserError: there is no space for the file.
+    """
+    with files.scratch() as file:
+        if suffix == ".npy":
+            np.save(file, image.astype(np.float32))
+        else:
+            kind = Image.registered_extensions()[suffix]
+            Image.fromarray(pixels.to_uint8(image)).save(
+                file, kind, quality=95, compress_level=png_level
+            )
+        file.seek(0)
+        return file.read()
 
 
 def grid(

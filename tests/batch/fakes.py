@@ -1,10 +1,15 @@
 """A task that costs nothing, and its stream into a folder."""
 
+import itertools
+import os
 import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from styleclip_jax import parallel
 from styleclip_jax.batch import stream
@@ -15,7 +20,7 @@ from tests import tiny
 COUNT, SIZE = 21, 2
 
 
-def task(variants: int = 2) -> stream.Task:
+def task(variants: int = 2, image_format: str = "jpg") -> stream.Task:
     """Two cheap results for each latent."""
 
     @jax.jit
@@ -31,7 +36,7 @@ def task(variants: int = 2) -> stream.Task:
         prepare=lambda batch: batch,
         compute=lambda latent, rows, variant, report: compute(latent, variant),
         describe=lambda row, variant: {"row": row, "variant": variant},
-        image_format="jpg",
+        image_format=image_format,
         png_level=1,
         probe=lambda latent, rows: compute(latent, 0),
     )
@@ -47,14 +52,51 @@ def source(broken: int | None = None) -> LatentSource:
     return LatentSource("w_plus", range(COUNT), array, layout, config.z_dim)
 
 
+def open_journal(
+    outdir: pathlib.Path, work: stream.Task | None = None, process: int = 0
+) -> Journal:
+    """The journal of a task over `source`."""
+    work = work or task()
+    count = COUNT * work.variants
+    about = ("w_plus", tiny.GENERATOR, ("original", "edited"))
+    return Journal(outdir, count, *about, process, work.image_format)
+
+
 def stream_into(
-    outdir: pathlib.Path, devices: int = 1, latents: LatentSource | None = None
+    outdir: pathlib.Path,
+    devices: int = 1,
+    latents: LatentSource | None = None,
+    work: stream.Task | None = None,
 ) -> tuple[bool, stream.Failures]:
     """Whether everything is done, and what could not be written."""
     outdir.mkdir(exist_ok=True)
-    work, latents = task(), latents or source()
-    count = len(latents) * work.variants
-    journal = Journal(outdir, count, "w_plus", tiny.GENERATOR)
+    work, latents = work or task(), latents or source()
+    journal = open_journal(outdir, work)
     mesh = parallel.make_mesh(jax.devices()[:devices])
     failures = stream.run(work, latents, journal, SIZE, mesh, lambda count: None)
     return stream.finish(journal), failures
+
+
+class Killed(BaseException):
+    """Ends everything, as a signal does."""
+
+
+def count_calls(
+    monkeypatch: pytest.MonkeyPatch,
+    fail: Callable[[int], Any],
+    names: Sequence[str] = ("fsync",),
+) -> None:
+    """Calls `fail` with the number of each call of these of `os` before it happens."""
+    calls = itertools.count()
+
+    def count(name: str) -> None:
+        function = getattr(os, name)
+
+        def counted(*arguments: Any, **options: Any) -> Any:
+            fail(next(calls))
+            return function(*arguments, **options)
+
+        monkeypatch.setattr(os, name, counted)
+
+    for name in names:
+        count(name)

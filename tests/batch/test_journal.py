@@ -3,7 +3,6 @@
 import errno
 import os
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,6 @@ from tests import programs, tiny
 from tests.batch import fakes
 
 
-class Killed(BaseException):
-    """Ends everything, as a signal does."""
-
-
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Files of an undisturbed run."""
@@ -30,17 +25,6 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return found
 
 
-def count_calls(monkeypatch: pytest.MonkeyPatch, fail: Callable[[int], None]) -> None:
-    """Calls `fail` with the number of each fsync before it happens."""
-    fsync, calls = os.fsync, iter(range(10**9))
-
-    def counted(handle: int) -> None:
-        fail(next(calls))
-        fsync(handle)
-
-    monkeypatch.setattr(os, "fsync", counted)
-
-
 def kill_at(
     position: int, outdir: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -48,11 +32,11 @@ def kill_at(
 
     def kill(call: int) -> None:
         if call >= position:
-            raise Killed
+            raise fakes.Killed
 
     with monkeypatch.context() as patch:
-        count_calls(patch, kill)
-        with pytest.raises(Killed):
+        fakes.count_calls(patch, kill)
+        with pytest.raises(fakes.Killed):
             fakes.stream_into(outdir)
 
 
@@ -110,7 +94,7 @@ def test_full_disk_costs_what_could_not_be_written(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        count_calls(patch, fail)
+        fakes.count_calls(patch, fail)
         complete, failures = fakes.stream_into(tmp_path / "full")
     assert not complete
     assert 1 <= failures.count <= 20
@@ -132,7 +116,7 @@ def test_vanished_folder_is_reported_for_every_result(
         if call == 30:
             folder.rename(tmp_path / "elsewhere")
 
-    count_calls(monkeypatch, vanish)
+    fakes.count_calls(monkeypatch, vanish)
     complete, failures = fakes.stream_into(folder)
     assert not complete
     assert failures.count >= fakes.COUNT

@@ -451,6 +451,7 @@ def test_numbers_that_are_not_finite_are_empty(tmp_path) -> None:
         ({"tables": "mapper_similarity"}, "--mapper"),
         ({"images": "photos"}, "--zero_shot"),
         ({"images": "photos", "zero_shot": "labels.txt"}, "photos: expected .png"),
+        ({"images": "a.tar", "zero_shot": "labels.txt"}, "tar -xf unpacks shards"),
         ({"images": "labels.txt", "zero_shot": "absent.txt"}, "absent.txt"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
@@ -467,6 +468,7 @@ def test_bad_input_gets_one_line_and_leaves_nothing(
     monkeypatch.chdir(tmp_path)
     pathlib.Path("photos").mkdir()
     pathlib.Path("labels.txt").write_text("a dog\na cat\n")
+    pathlib.Path("a.tar").touch()
     pathlib.Path("unfinished").mkdir()
     pathlib.Path("unfinished/run.json").write_text('{"program": "styleclip-edit"}')
     other = tiny.generator()

@@ -1,5 +1,8 @@
 """styleclip-generate: latents, images, sheets."""
 
+import json
+import tarfile
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -41,6 +44,37 @@ def test_seeds_are_those_of_stylegan2_ada(run: Program, tmp_path) -> None:
     expected = stylegan2.map_latents(network, z)
     found = np.load(tmp_path / "out" / "w_plus.npy")[0]
     np.testing.assert_allclose(found, np.tile(expected, (4, 1)), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("image_format", "suffix"), [("tar", "png"), ("tar-jpg", "jpg")]
+)
+def test_shards_have_the_bytes_of_the_files(
+    run: Program, tmp_path, image_format, suffix
+) -> None:
+    for kind in (image_format, suffix):
+        code, *_ = run(generate, seeds="3-5", images=kind, outdir=tmp_path / kind)
+        assert code == 0
+    with tarfile.open(tmp_path / image_format / "images/000000.tar") as tar:
+        members = {x.name: tar.extractfile(x).read() for x in tar.getmembers()}
+    files = (tmp_path / suffix / "images").iterdir()
+    assert members.keys() == {
+        f"{index:06d}.{kind}" for index in range(3) for kind in (suffix, "json")
+    }
+    assert all(members[path.name] == path.read_bytes() for path in files)
+    assert json.loads(members["000001.json"]) == {"index": 1, "seed": 4}
+
+
+@pytest.mark.parametrize("image_format", ["tiff", "tar.png"])
+def test_unknown_format_of_images_is_refused(
+    run: Program, tmp_path, image_format
+) -> None:
+    code, _, err = run(generate, seeds="0", images=image_format)
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "--images" in err
+    assert "tar-jpg" in err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("image_format", ["png", "jpg"])

@@ -39,16 +39,20 @@ def launch(options: dict[str, Any], cache: pathlib.Path) -> subprocess.Popen[str
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("images", "num_files"), [("jpg", 2 * 27), ("tar", 1)])
 def test_four_devices_two_processes_and_a_kill_end_the_same(
     run: Program,
     direction: dict[str, Any],
     tmp_path: pathlib.Path,
+    images: str,
+    num_files: int,
 ) -> None:
+    direction |= {"images": images}
     cache = tmp_path / "cache"
     code, out, _ = run(edit, **direction, steps=None, outdir=tmp_path / "four")
     assert code == 0, out
     expected = programs.hashes(tmp_path / "four")
-    assert len(expected) == 2 * 27 + 4
+    assert len(expected) == num_files + 4
     # One device, killed; programs are kept in the user's cache.
     process = launch(direction | {"outdir": tmp_path / "killed"}, cache)
     part = tmp_path / "killed" / "metrics.part0.jsonl"

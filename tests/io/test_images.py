@@ -1,7 +1,11 @@
 """Sheets of images: captions stay apart, and gaps say why."""
 
+import io
+from typing import Any
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from styleclip_jax.io import images
 from styleclip_jax.ops import pixels
@@ -11,6 +15,30 @@ LONG = "a person with very long and very curly purple hair"
 
 def _white(sheet: object) -> np.ndarray:
     return (np.asarray(sheet) == 255).all(axis=-1)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_images_are_encoded_into_a_file_that_the_system_knows(
+    monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    """Pillow keeps the interpreter's lock while it encodes a JPEG into another one."""
+    save, handles = Image.Image.save, []
+
+    def remember(self: Image.Image, file: Any, *arguments: Any, **options: Any) -> None:
+        handles.append(file.fileno())
+        save(self, file, *arguments, **options)
+
+    monkeypatch.setattr(Image.Image, "save", remember)
+    image = np.linspace(-1, 1, 8 * 8 * 3, dtype=np.float32).reshape(8, 8, 3)
+    content = images.encode(image, suffix)
+    monkeypatch.undo()
+    assert len(handles) == 1
+    # The bytes are those of any other file.
+    expected = io.BytesIO()
+    kind = {".png": "png", ".jpg": "jpeg"}[suffix]
+    picture = Image.fromarray(pixels.to_uint8(image))
+    picture.save(expected, kind, quality=95, compress_level=1)
+    assert content == expected.getvalue()
 
 
 def test_captions_of_columns_do_not_meet() -> None:

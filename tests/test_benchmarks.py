@@ -33,3 +33,18 @@ def test_a_comparison_without_a_peer_prints_our_column() -> None:
     assert cells[0] == "synthesis, batch 2"
     assert float(cells[1]) > 0
     assert cells[2:4] == ["", ""]
+
+
+@pytest.mark.slow
+def test_every_format_has_its_rate() -> None:
+    flags = ("--resolutions=8", "--cores=1", "--turns=1", "--seconds=0.01")
+    found = subprocess.run(
+        [sys.executable, "-m", "benchmarks.writers", *flags],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    _, _, *rows = found.stdout.splitlines()
+    cells = [row.strip("|").split("|") for row in rows]
+    assert len({format_ for _, format_, *_ in cells}) == 7
+    assert all(float(rate) > 0 for *_, rate in cells)

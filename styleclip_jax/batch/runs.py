@@ -165,7 +165,7 @@ def carry_out(
     if failures.writing > _MUCH * max(seconds, _NOTABLE_SECONDS):
         listener.tell(
             f"note: files took {failures.writing:.0f} of {seconds:.0f} s to write; "
-            "jpg is faster than png, and none is fastest"
+            "jpg is faster than png, tar than single files, and none is fastest"
         )
     if complete:
         lines = describe_failures(journal, work.result)

@@ -110,7 +110,7 @@ def _measure(
 ) -> list[list[Turn]]:
     """Turns of each format, in turn, on the cores that the process has."""
     write = [functools.partial(_write, *x, resolution) for x in _FORMATS]
-    rates = [one(2 * _BATCH, folder).rate for one in write]
+    rates = [one(_BATCH, folder).rate for one in write]
     counts = [_BATCH * (1 + int(seconds * rate) // _BATCH) for rate in rates]
 
     def turn() -> Iterator[Turn]:

@@ -68,8 +68,8 @@ class Journal:
         self.metrics = outdir / "metrics.jsonl"
         self.done = np.ones(count, bool)
         self._shards = None
-        if suffix := shards.FORMATS.get(images):
-            self._shards = shards.Shards(outdir, count, suffix, process)
+        if kind := shards.FORMATS.get(images):
+            self._shards = shards.Shards(outdir, count, kind, process)
         # The file of metrics gets its name after all others.
         self.finished = self.metrics.exists()
         if not self.finished:

@@ -51,7 +51,7 @@ class Shards:
             if self._path(number).exists():
                 found[rows] = True
             for part in self._parts(number):
-                found[[place.index for place in part.places]] = True
+                found[[place.row for place in part.places]] = True
         return found
 
     def open(self, done: np.ndarray) -> None:
@@ -64,7 +64,7 @@ class Shards:
             number = int(path.stem.removeprefix("."))
             if not self._path(number).exists():
                 part = self._own[number] = _Part.read(path)
-                while part.places and not done[part.places[-1].index]:
+                while part.places and not done[part.places[-1].row]:
                     part.places.pop()
 
     def append(
@@ -86,7 +86,7 @@ class Shards:
                 files.sync_folder(self._folder)
                 self._own[number] = _Part(path, [])
             self._own[number].append(
-                {index: self._entry(*rest) for index, *rest in group}
+                {index: self._entry(x, line) for index, x, line in group}
             )
 
     def seal(self, done: np.ndarray) -> None:
@@ -100,7 +100,7 @@ class Shards:
         """
         for number, part in list(self._own.items()):
             rows = range(self._count)[self._rows(number)]
-            if done[rows].all() and set(rows) <= {x.index for x in part.places}:
+            if done[rows].all() and set(rows) <= {x.row for x in part.places}:
                 self._seal(number, [part])
                 del self._own[number]
 
@@ -119,7 +119,7 @@ class Shards:
     def _seal(self, number: int, parts: "Sequence[_Part]") -> None:
         path, rows = self._path(number), range(self._count)[self._rows(number)]
         for part in parts:
-            if [place.index for place in part.places] == list(rows):
+            if [place.row for place in part.places] == list(rows):
                 files.append(part.path, part.length, tars.end(part.length))
                 files.move(part.path, path)
                 break
@@ -153,9 +153,14 @@ class Shards:
 
 
 class _Place(NamedTuple):
-    """Place of a result in a part: the bytes of its picture and line."""
+    """Place of a result in a part: the bytes of its picture and line.
 
-    index: int
+    Attributes:
+      row: index of the result.
+      start, stop: its bytes in the file.
+    """
+
+    row: int
     start: int
     stop: int
 
@@ -195,7 +200,7 @@ def _copy_in_order(
     parts: Sequence[_Part], rows: Sequence[int], path: pathlib.Path
 ) -> None:
     """Writes a shard from parts that have its results in another order."""
-    where = {place.index: (part.path, place) for part in parts for place in part.places}
+    where = {place.row: (part.path, place) for part in parts for place in part.places}
     with (
         contextlib.ExitStack() as stack,
         files.new_file(path, make_folder=False) as temporary,

@@ -1,5 +1,6 @@
 """Images in files, and captioned sheets of them."""
 
+import io
 import math
 import pathlib
 from collections.abc import Sequence
@@ -60,14 +61,15 @@ def encode(image: np.ndarray, suffix: str, *, png_level: int = PNG_LEVEL) -> byt
     Raises:
       UserError: there is no space for the file.
     """
+    if suffix == ".npy":
+        content = io.BytesIO()
+        np.save(content, image.astype(np.float32))
+        return content.getvalue()
+    kind = Image.registered_extensions()[suffix]
     with files.scratch() as file:
-        if suffix == ".npy":
-            np.save(file, image.astype(np.float32))
-        else:
-            kind = Image.registered_extensions()[suffix]
-            Image.fromarray(pixels.to_uint8(image)).save(
-                file, kind, quality=95, compress_level=png_level
-            )
+        Image.fromarray(pixels.to_uint8(image)).save(
+            file, kind, quality=95, compress_level=png_level
+        )
         file.seek(0)
         return file.read()
 

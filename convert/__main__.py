@@ -10,7 +10,6 @@ becomes the folder --output itself, several become folders in it with their name
 folder of transformers or OpenCLIP counts as a file. Nothing in a file is executed.
 """
 
-import dataclasses
 import pathlib
 import shutil
 import sys
@@ -23,7 +22,7 @@ from absl import flags
 from styleclip_jax.cli import program
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, clip_files
-from styleclip_jax.models import param_trees
+from styleclip_jax.models import param_trees, runtime
 
 from . import (
     clip,
@@ -208,7 +207,7 @@ def _convert(
 
 def _describe(conversion: Conversion, indent: str) -> None:
     """Prints the inferred configuration, and those of further networks of the file."""
-    for name, value in dataclasses.asdict(conversion.config).items():
+    for name, value in runtime.stored(conversion.config).items():
         parts = value if isinstance(value, dict) else {name: value}
         for part, text in parts.items():
             print(f"{indent}{part}: {text}")

@@ -43,15 +43,3 @@ def at_least(config: Any, least: float, *fields: str) -> None:
             raise UserError(
                 f"{field} must be at least {least}, found {found}", field=field
             )
-
-
-def activation_dtype(config: Any) -> None:
-    """Refuses a network whose field `dtype` is no type of activations.
-
-    Raises:
-      UserError: neither float32 nor bfloat16.
-    """
-    if config.dtype not in ("float32", "bfloat16"):
-        raise UserError(
-            f"dtype must be float32 or bfloat16, found {config.dtype!r}", field="dtype"
-        )

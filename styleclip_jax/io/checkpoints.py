@@ -4,7 +4,6 @@
 from; the tensors are named by their path in the parameter tree, joined with "/".
 """
 
-import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -15,7 +14,7 @@ import safetensors.numpy
 
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files, tensor_files
-from styleclip_jax.models import param_trees
+from styleclip_jax.models import param_trees, runtime
 from styleclip_jax.models.network import Network
 
 Config = TypeVar("Config")
@@ -52,7 +51,7 @@ def save_network(
     with files.new_directory(directory, overwrite=overwrite) as temporary:
         files.write_json(
             temporary / "config.json",
-            {"kind": kind, "config": dataclasses.asdict(config), "source": source},
+            {"kind": kind, "config": runtime.stored(config), "source": source},
         )
         safetensors.numpy.save_file(tensors, temporary / "model.safetensors")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files
-from styleclip_jax.models import clip, clip_vit, transformer
+from styleclip_jax.models import clip, clip_vit, runtime
 from styleclip_jax.models.preprocessing import Preprocessing
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
@@ -162,7 +162,7 @@ def _clip_resnet(document: Document) -> clip.ResnetClipConfig:
 def _resnet_document(config: clip.ResnetClipConfig) -> dict[str, Any]:
     """Document of a CLIP with a ResNet: what is neither preprocessing nor run time."""
     elsewhere = {"preprocessing"} | {
-        field.name for field in dataclasses.fields(transformer.Runtime)
+        field.name for field in dataclasses.fields(runtime.Runtime)
     }
     fields = dataclasses.asdict(config)
     return {"model_type": "clip_resnet"} | {

@@ -25,7 +25,7 @@ from styleclip_jax import losses, spaces
 from styleclip_jax.errors import UserError
 from styleclip_jax.methods import channel_relevance
 from styleclip_jax.models import clip
-from styleclip_jax.ops import norms
+from styleclip_jax.ops import norms, products
 
 Layout = tuple[spaces.StyleLayer, ...]
 
@@ -215,7 +215,7 @@ def text_direction(
 
 def relevance_for(relevance: Relevance, text: jax.Array) -> TextRelevance:
     """Relevance of every channel for one text direction [E]."""
-    value = jnp.matmul(relevance.table, text, precision="highest")
+    value = jnp.matmul(relevance.table, text, precision=products.EXACT)
     return TextRelevance(value, relevance.std, relevance.layers, relevance.layout)
 
 

@@ -17,7 +17,8 @@ from styleclip_jax import checks, latents, spaces
 from styleclip_jax.errors import UserError
 from styleclip_jax.models import layers, linen, param_trees, stylegan2
 from styleclip_jax.models.network import Network
-from styleclip_jax.ops import norms
+from styleclip_jax.models.runtime import Products
+from styleclip_jax.ops import norms, products
 
 # Kind of network in model directories.
 KIND = "mapper"
@@ -34,7 +35,7 @@ _LR_MULTIPLIER = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
-class MapperConfig:
+class MapperConfig(Products):
     """Static architecture of a mapper; the defaults are the official ones at 1024².
 
     Attributes:
@@ -62,6 +63,7 @@ class MapperConfig:
     strength: float = 0.1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         checks.one_of(self, space=latents.SPACES, normalize_over=NORMS)
         in_order = tuple(level for level in LEVELS if level in self.levels)
         if self.levels not in (in_order, (SINGLE,)) or not self.levels:
@@ -248,7 +250,7 @@ def similarity(delta: jax.Array) -> Similarity:
     """
     unit = norms.unit(delta)
     pairs = norms.pair_cosines(unit)
-    between = jnp.einsum("anf,bnf->abn", unit, unit, precision="highest")
+    between = jnp.einsum("anf,bnf->abn", unit, unit, precision=products.EXACT)
     return Similarity(pairs.mean(-1), pairs.std(-1), between.mean(-1))
 
 
@@ -297,12 +299,15 @@ class _Perceptron(linen.Module):
 
     axis: int
     num_layers: int
+    precision: str
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         x = layers.pixel_norm(x, self.axis)
         for index in range(self.num_layers):
-            dense = layers.Dense(x.shape[-1], _LR_MULTIPLIER, name=f"fc{index}")
+            dense = layers.Dense(
+                x.shape[-1], self.precision, _LR_MULTIPLIER, name=f"fc{index}"
+            )
             x = layers.leaky_relu(dense(x))
         return x
 
@@ -335,4 +340,5 @@ class _Mapper(linen.Module):
     def _map(self, name: str, part: Any) -> jax.Array:
         config = self.config
         axis = 1 if config.space == "s" else NORMS[config.normalize_over]
-        return _Perceptron(axis, config.num_layers, name=name)(part)
+        perceptron = _Perceptron(axis, config.num_layers, config.precision, name=name)
+        return perceptron(part)

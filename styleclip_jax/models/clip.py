@@ -8,7 +8,7 @@ A `Clip` is a network of any of these configurations:
   JointConfig       several of them, which count as one (`join`)
 
 Those of one have image_size, context_length, embed_dim, preprocessing and those of
-`transformer.Runtime`. No method knows which family it has.
+`runtime.Runtime`. No method knows which family it has.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from styleclip_jax.models.clip_resnet import ResnetClipConfig
 from styleclip_jax.models.clip_vit import ClipConfig
 from styleclip_jax.models.network import Network
 from styleclip_jax.models.siglip import SiglipConfig
-from styleclip_jax.ops import norms
+from styleclip_jax.ops import norms, products
 
 # Module of each family: init, param_shapes, encode_image, encode_text.
 _FAMILIES: dict[type, ModuleType] = {
@@ -231,7 +231,9 @@ def logits(
       [B, N], OpenAI's logits_per_image.
     """
     cosine = jnp.matmul(
-        norms.unit(image_feature), norms.unit(text_feature).T, precision="highest"
+        norms.unit(image_feature),
+        norms.unit(text_feature).T,
+        precision=products.EXACT,
     )
     return logit_scale(network) * cosine + logit_bias(network)
 

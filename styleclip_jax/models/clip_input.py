@@ -47,7 +47,7 @@ def preprocess_styleclip(network: clip.Clip, image: spaces.Image) -> Any:
         # multiple of 32 the official code gives another size than 224, or drops a
         # border.)
         matrix = resampling.area_matrix(size, out)
-        return resampling.resize_columns(resampling.resize_rows(image, matrix), matrix)
+        return resampling.resize(image, matrix, matrix, config.precision)
 
     return _for_each(network, average)
 
@@ -73,9 +73,11 @@ def preprocess_clip(network: clip.Clip, image: spaces.Image) -> Any:
 
     def resize(config: Any) -> jax.Array:
         rows, columns = _matrices(image, config)
+        precision = config.precision
         # Bicubic weights overshoot at edges, and PIL clips after each pass.
-        x = resampling.resize_columns(clipped, columns.astype(np.float32))
-        x = resampling.resize_rows(jnp.clip(x, -1, 1), rows.astype(np.float32))
+        x = resampling.resize_columns(clipped, columns.astype(np.float32), precision)
+        x = jnp.clip(x, -1, 1)
+        x = resampling.resize_rows(x, rows.astype(np.float32), precision)
         return _standardize((jnp.clip(x, -1, 1) + 1) / 2, image, config)
 
     return _for_each(network, resize)

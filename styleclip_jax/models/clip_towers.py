@@ -10,7 +10,8 @@ from flax import linen as nn
 from styleclip_jax import checks
 from styleclip_jax.errors import UserError
 from styleclip_jax.models import linen, transformer
-from styleclip_jax.models.transformer import Encoder, Runtime, Size
+from styleclip_jax.models.runtime import Runtime
+from styleclip_jax.models.transformer import Encoder, Size
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,8 @@ from styleclip_jax.models import clip_towers, linen, param_trees
 from styleclip_jax.models.clip_towers import TextTower, VitConfig
 from styleclip_jax.models.network import Network
 from styleclip_jax.models.preprocessing import OPENAI, Preprocessing
-from styleclip_jax.models.transformer import Encoder, Runtime, Size
+from styleclip_jax.models.runtime import Runtime
+from styleclip_jax.models.transformer import Encoder, Size
 
 TOWERS = ("own", "transformers")
 

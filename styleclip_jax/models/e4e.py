@@ -23,6 +23,7 @@ from styleclip_jax import spaces
 from styleclip_jax.errors import UserError
 from styleclip_jax.models import irse50, layers, linen, param_trees
 from styleclip_jax.models.network import Network
+from styleclip_jax.models.runtime import Products
 from styleclip_jax.ops import resampling
 
 # Rows of W+ from here on read the middle and the fine level of the pyramid. They are
@@ -33,7 +34,7 @@ _SLOPE = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
-class E4eConfig:
+class E4eConfig(Products):
     """Static architecture of an encoder; the defaults are the official one at 1024².
 
     Attributes:
@@ -57,6 +58,7 @@ class E4eConfig:
     offsets: bool = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         # Checks what the two have in common.
         irse50.IrseConfig(self.num_blocks, self.widths, reduction=self.reduction)
         if len(self.widths) < _NUM_LEVELS:
@@ -133,14 +135,16 @@ def _align_corners_matrix(size: int, out: int) -> np.ndarray:
     return np.maximum(0, 1 - np.abs(x - np.arange(size))).astype(np.float32)
 
 
-def _conv(x: jax.Array, features: int, size: int, stride: int, name: str) -> jax.Array:
+def _conv(
+    x: jax.Array, features: int, size: int, stride: int, precision: str, name: str
+) -> jax.Array:
     """Convolution with bias and the padding of a convolution that keeps the size."""
     layer = linen.Conv(
         features,
         (size, size),
         strides=stride,
         padding=size // 2,
-        precision=lax.Precision.HIGHEST,
+        precision=precision,
         name=name,
     )
     return layer(x)
@@ -150,13 +154,14 @@ class _Head(linen.Module):
     """Head: a level of the pyramid [B, 2^n, 2^n, C] to a row [B, D], in n halvings."""
 
     w_dim: int
+    precision: str
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         for i in range(x.shape[1].bit_length() - 1):
-            x = _conv(x, self.w_dim, 3, 2, name=f"conv{i}")
+            x = _conv(x, self.w_dim, 3, 2, self.precision, name=f"conv{i}")
             x = jnp.where(x > 0, x, _SLOPE * x)
-        return layers.Dense(self.w_dim, name="dense")(x[:, 0, 0])
+        return layers.Dense(self.w_dim, self.precision, name="dense")(x[:, 0, 0])
 
 
 class _Encoder(linen.Module):
@@ -176,7 +181,8 @@ class _Encoder(linen.Module):
             level = coarse
             if row >= _MIDDLE_ROW:
                 level = fine if row >= _FINE_ROW else middle
-            rows.append(_Head(config.w_dim, name=f"head{row}")(level))
+            head = _Head(config.w_dim, config.precision, name=f"head{row}")
+            rows.append(head(level))
         w_plus = jnp.stack(rows, axis=1)
         if config.offsets:
             w_plus = w_plus.at[:, 1:].add(w_plus[:, :1])
@@ -186,7 +192,11 @@ class _Encoder(linen.Module):
         """Levels, coarse to fine: each adds detail to the one before, enlarged."""
         config = self.config
         body = irse50.Body(
-            config.num_blocks, config.widths, config.reduction, name="body"
+            config.num_blocks,
+            config.widths,
+            config.reduction,
+            config.precision,
+            name="body",
         )
         maps = body(image.astype(jnp.float32))
         ends = list(itertools.accumulate(config.num_blocks))[-_NUM_LEVELS:]
@@ -196,5 +206,6 @@ class _Encoder(linen.Module):
 
     def _add_detail(self, x: jax.Array, detail: jax.Array, name: str) -> jax.Array:
         matrix = _align_corners_matrix(x.shape[1], detail.shape[1])
-        enlarged = resampling.resize_columns(resampling.resize_rows(x, matrix), matrix)
-        return enlarged + _conv(detail, x.shape[-1], 1, 1, name=name)
+        precision = self.config.precision
+        enlarged = resampling.resize(x, matrix, matrix, precision)
+        return enlarged + _conv(detail, x.shape[-1], 1, 1, precision, name=name)

@@ -16,9 +16,10 @@ import numpy as np
 
 from styleclip_jax import checks, spaces
 from styleclip_jax.errors import UserError
-from styleclip_jax.models import batch_norm, linen, param_trees
+from styleclip_jax.models import batch_norm, linen, param_trees, runtime
 from styleclip_jax.models.network import Network
-from styleclip_jax.ops import norms, precision, resampling
+from styleclip_jax.models.runtime import Products
+from styleclip_jax.ops import norms, products, resampling
 
 _PRELU_SLOPE = 0.25
 
@@ -29,7 +30,7 @@ _FACE_COLUMNS = (32, 220)
 
 
 @dataclasses.dataclass(frozen=True)
-class IrseConfig:
+class IrseConfig(Products):
     """Static architecture of a recognition network; the defaults are IR-SE-50.
 
     Attributes:
@@ -50,6 +51,7 @@ class IrseConfig:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         numbers = (*self.num_blocks, *self.widths, self.embed_dim, self.input_size)
         if not self.num_blocks or min(*numbers, self.reduction) < 1:
             raise UserError(f"all counts must be positive, found {self}")
@@ -64,7 +66,7 @@ class IrseConfig:
                 f"found {self.widths}",
                 field="widths",
             )
-        checks.activation_dtype(self)
+        checks.one_of(self, dtype=runtime.DTYPES)
 
 
 Identity = Network[IrseConfig]
@@ -132,7 +134,7 @@ def preprocess(network: Identity, image: spaces.Image) -> spaces.Square:
     _expect_image(image, size)
     rows = _crop_matrix(size, _FACE_ROWS, network.config.input_size)
     columns = _crop_matrix(size, _FACE_COLUMNS, network.config.input_size)
-    return resampling.resize_columns(resampling.resize_rows(image, rows), columns)
+    return resampling.resize(image, rows, columns, network.config.precision)
 
 
 def embed(network: Identity, image: spaces.Square) -> spaces.Feature:
@@ -211,7 +213,13 @@ def _prelu(x: jax.Array, slope: jax.Array) -> jax.Array:
 
 
 def _conv(
-    x: jax.Array, features: int, size: int, *, name: str, stride: int = 1
+    x: jax.Array,
+    features: int,
+    size: int,
+    precision: str,
+    *,
+    name: str,
+    stride: int = 1,
 ) -> jax.Array:
     """Convolution without bias, zero padding that keeps the size at stride 1."""
     layer = linen.Conv(
@@ -221,18 +229,20 @@ def _conv(
         padding=size // 2,
         use_bias=False,
         dtype=x.dtype,
-        precision=precision.of(x.dtype),
+        precision=products.precision_of(x.dtype, precision),
         name=name,
     )
     return layer(x)
 
 
-def _dense(x: jax.Array, features: int, *, name: str, use_bias: bool) -> jax.Array:
+def _dense(
+    x: jax.Array, features: int, precision: str, *, name: str, use_bias: bool
+) -> jax.Array:
     layer = linen.Dense(
         features,
         use_bias=use_bias,
         dtype=x.dtype,
-        precision=precision.of(x.dtype),
+        precision=products.precision_of(x.dtype, precision),
         name=name,
     )
     return layer(x)
@@ -244,38 +254,41 @@ class _Block(linen.Module):
     width: int
     stride: int
     reduction: int
+    precision: str
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        width = self.width
+        width, precision = self.width, self.precision
         shortcut = x[:, :: self.stride, :: self.stride]
         if x.shape[-1] != width:
-            shortcut = _conv(shortcut, width, 1, name="shortcut")
+            shortcut = _conv(shortcut, width, 1, precision, name="shortcut")
             shortcut = batch_norm.BatchNorm(name="shortcut_norm")(shortcut, train)
         x = batch_norm.BatchNorm(name="norm1")(x, train)
-        x = _conv(x, width, 3, name="conv1")
+        x = _conv(x, width, 3, precision, name="conv1")
         slope = self.param("slope", nn.initializers.constant(_PRELU_SLOPE), (width,))
         x = _prelu(x, slope)
-        x = _conv(x, width, 3, name="conv2", stride=self.stride)
+        x = _conv(x, width, 3, precision, name="conv2", stride=self.stride)
         x = batch_norm.BatchNorm(name="norm2")(x, train)
         return x * self._gate(x)[:, None, None, :] + shortcut
 
     def _gate(self, x: jax.Array) -> jax.Array:
         """Squeeze-and-excitation: a factor in [0, 1] for every channel [B, C]."""
         pooled, hidden = jnp.mean(x, (1, 2)), self.width // self.reduction
-        squeezed = nn.relu(_dense(pooled, hidden, name="squeeze", use_bias=False))
-        return nn.sigmoid(_dense(squeezed, self.width, name="excite", use_bias=False))
+        dense = functools.partial(_dense, precision=self.precision, use_bias=False)
+        squeezed = nn.relu(dense(pooled, hidden, name="squeeze"))
+        return nn.sigmoid(dense(squeezed, self.width, name="excite"))
 
 
 class _Input(linen.Module):
     """Layers before the blocks: image to the features of the first stage."""
 
     width: int
+    precision: str
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         x = batch_norm.BatchNorm(name="norm")(
-            _conv(x, self.width, 3, name="conv"), train
+            _conv(x, self.width, 3, self.precision, name="conv"), train
         )
         slope = nn.initializers.constant(_PRELU_SLOPE)
         return _prelu(x, self.param("slope", slope, (self.width,)))
@@ -290,16 +303,18 @@ class Body(linen.Module):
     num_blocks: tuple[int, ...]
     widths: tuple[int, ...]
     reduction: int
+    precision: str
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, ...]:
-        x = _Input(self.widths[0], name="input")(x, train)
+        x = _Input(self.widths[0], self.precision, name="input")(x, train)
         maps: list[jax.Array] = []
         for count, width in zip(self.num_blocks, self.widths, strict=True):
             for index in range(count):
                 stride = 1 if index else 2
                 name = f"block{len(maps)}"
-                x = _Block(width, stride, self.reduction, name=name)(x, train)
+                block = _Block(width, stride, self.reduction, self.precision, name=name)
+                x = block(x, train)
                 maps.append(x)
         return tuple(maps)
 
@@ -308,13 +323,15 @@ class _Head(linen.Module):
     """Head: the last feature map to identity features."""
 
     embed_dim: int
+    precision: str
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         # Parity: the official dropout of 0.6 between the first two is for training
         # from scratch alone.
         x = batch_norm.BatchNorm(name="norm1")(x.astype(jnp.float32), train)
-        x = _dense(x.reshape(len(x), -1), self.embed_dim, name="dense", use_bias=True)
+        x = x.reshape(len(x), -1)
+        x = _dense(x, self.embed_dim, self.precision, name="dense", use_bias=True)
         x = batch_norm.BatchNorm(name="norm2")(x, train)
         return norms.unit(x)
 
@@ -326,8 +343,10 @@ class _Module(linen.Module):
 
     def setup(self) -> None:
         config = self.config
-        self.body = Body(config.num_blocks, config.widths, config.reduction)
-        self.head = _Head(config.embed_dim)
+        self.body = Body(
+            config.num_blocks, config.widths, config.reduction, config.precision
+        )
+        self.head = _Head(config.embed_dim, config.precision)
 
     def feature_maps(
         self, image: jax.Array, train: bool = False

@@ -29,11 +29,13 @@ class Dense(linen.Module):
 
     Attributes:
       features: length of the output.
+      precision: precision of the product.
       lr_multiplier: scale of weights and bias.
       bias_value: initial bias.
     """
 
     features: int
+    precision: str
     lr_multiplier: float = 1.0
     bias_value: float = 0.0
 
@@ -49,5 +51,5 @@ class Dense(linen.Module):
             "bias", nn.initializers.constant(self.bias_value), (self.features,)
         )
         scale = self.lr_multiplier / math.sqrt(in_features)
-        y = jnp.dot(x, kernel * scale, precision=lax.Precision.HIGHEST)
+        y = jnp.dot(x, kernel * scale, precision=self.precision)
         return y + bias * self.lr_multiplier

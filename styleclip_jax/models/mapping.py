@@ -16,11 +16,13 @@ class Mapping(linen.Module):
       w_dim: length of w.
       c_dim: number of classes, 0 for none.
       num_layers: dense layers.
+      precision: precision of their products.
     """
 
     w_dim: int
     c_dim: int
     num_layers: int
+    precision: str
 
     @nn.compact
     def __call__(self, z: jax.Array, label: jax.Array | None) -> jax.Array:
@@ -28,9 +30,11 @@ class Mapping(linen.Module):
         self.param("w_avg", nn.initializers.zeros, (self.w_dim,))
         x = layers.pixel_norm(z)
         if label is not None:
-            embedded = layers.Dense(self.w_dim, name="embed")(label)
+            embedded = layers.Dense(self.w_dim, self.precision, name="embed")(label)
             x = jnp.concatenate([x, layers.pixel_norm(embedded)], axis=-1)
         for i in range(self.num_layers):
-            layer = layers.Dense(self.w_dim, _LR_MULTIPLIER, name=f"fc{i}")
+            layer = layers.Dense(
+                self.w_dim, self.precision, _LR_MULTIPLIER, name=f"fc{i}"
+            )
             x = layers.leaky_relu(layer(x))
         return x

@@ -20,7 +20,8 @@ from styleclip_jax.models import clip_towers, linen, param_trees, transformer
 from styleclip_jax.models.clip_towers import VitConfig
 from styleclip_jax.models.network import Network
 from styleclip_jax.models.preprocessing import Preprocessing
-from styleclip_jax.models.transformer import Encoder, Runtime, Size
+from styleclip_jax.models.runtime import Runtime
+from styleclip_jax.models.transformer import Encoder, Size
 
 PREPROCESSING = Preprocessing(
     mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), resize_mode="squash"

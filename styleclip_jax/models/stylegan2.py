@@ -21,10 +21,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from styleclip_jax import checks, spaces
+from styleclip_jax import spaces
 from styleclip_jax.errors import UserError
-from styleclip_jax.models import layers, linen, mapping, param_trees
+from styleclip_jax.models import layers, linen, mapping, param_trees, runtime
 from styleclip_jax.models.network import Network
+from styleclip_jax.models.runtime import Runtime
 from styleclip_jax.ops import convolutions
 
 Noise = Literal["const", "random", "none"]
@@ -34,7 +35,7 @@ _EPSILON = 1e-8
 
 
 @dataclasses.dataclass(frozen=True)
-class GeneratorConfig:
+class GeneratorConfig(Runtime):
     """Static architecture of a generator; the defaults are config F at 1024².
 
     Attributes:
@@ -46,10 +47,8 @@ class GeneratorConfig:
       channels: feature channels at 4², 8², …, resolution².
       conv_clamp: bound on the activations of every layer, None for none. Official
         mixed-precision generators were trained with 256 and keep it in float32.
-      dtype: "float32", or "bfloat16" for activations and convolutions; styles and
-        demodulation stay in float32, and so do images.
-      remat: recompute each block in the backward pass instead of keeping its
-        activations, to trade time for memory.
+      low_precision_from: resolution from which `dtype` applies, None for all; those
+        below it stay in float32. Styles, demodulation and images do so always.
     """
 
     resolution: int = 1024
@@ -59,8 +58,9 @@ class GeneratorConfig:
     num_mapping_layers: int = 8
     channels: tuple[int, ...] = (512, 512, 512, 512, 512, 256, 128, 64, 32)
     conv_clamp: float | None = None
-    dtype: str = "float32"
-    remat: bool = False
+    low_precision_from: int | None = dataclasses.field(
+        default=None, metadata=runtime.UNSTORED
+    )
 
     def __post_init__(self) -> None:
         if self.resolution < 8 or self.resolution & (self.resolution - 1):
@@ -74,7 +74,29 @@ class GeneratorConfig:
                 f"a generator of {self.resolution}² has {expected} resolutions from "
                 f"4² up, found {len(self.channels)} channel counts {self.channels}"
             )
-        checks.activation_dtype(self)
+        super().__post_init__()
+        self._check_low_precision()
+
+    def _check_low_precision(self) -> None:
+        lowest = self.low_precision_from
+        if lowest is None:
+            return
+        if lowest not in (4 << i for i in range(len(self.channels))):
+            raise UserError(
+                f"low_precision_from must be a resolution of this generator, a power "
+                f"of two from 4 to {self.resolution}, found {lowest}",
+                field="low_precision_from",
+            )
+        if self.dtype == "float32":
+            raise UserError(
+                "low_precision_from is for dtype bfloat16, found float32 with "
+                f"{lowest}",
+                field="low_precision_from",
+            )
+
+    def dtype_at(self, resolution: int) -> str:
+        """Type of the activations at a resolution."""
+        return self.dtype if resolution >= (self.low_precision_from or 0) else "float32"
 
     @property
     def num_rows(self) -> int:
@@ -262,7 +284,9 @@ class _ModulatedLayer(linen.Module):
     in_channels: int
 
     def setup(self) -> None:
-        self.affine = layers.Dense(self.in_channels, bias_value=1.0)
+        self.affine = layers.Dense(
+            self.in_channels, self.config.precision, bias_value=1.0
+        )
 
     def style(self, w: jax.Array) -> jax.Array:
         return self.affine(w)
@@ -302,13 +326,14 @@ class _StyledConv(_ModulatedLayer):
         # kernel.
         style = style / math.sqrt(9 * self.in_channels)
         power = convolutions.kernel_power(self.kernel)
+        precision = self.config.precision
         demodulation = lax.rsqrt(
-            jnp.dot(style**2, power, precision=lax.Precision.HIGHEST) + _EPSILON
+            jnp.dot(style**2, power, precision=precision) + _EPSILON
         )
         convolve = (
             convolutions.upsample_conv3x3 if self.upsample else convolutions.conv3x3
         )
-        x = convolve(self._modulate(x, style), self.kernel.astype(x.dtype))
+        x = convolve(self._modulate(x, style), self.kernel.astype(x.dtype), precision)
         x = self._modulate(x, demodulation)
         if noise != "none":
             x = x + self._noise(noise, key, x)
@@ -339,7 +364,9 @@ class _ToRGB(_ModulatedLayer):
         # Three columns for each example are less to multiply than its activations,
         # which are then read once.
         kernel = style[:, :, None] * self.kernel[0, 0]
-        rgb = convolutions.convolve_pixels(x, kernel.astype(x.dtype))
+        rgb = convolutions.convolve_pixels(
+            x, kernel.astype(x.dtype), self.config.precision
+        )
         return self._clamp(rgb.astype(jnp.float32) + self.bias)
 
 
@@ -372,6 +399,7 @@ class _Block(linen.Module):
     ) -> Activations:
         """Runs some of the layers, in order, each with its style vector."""
         x, rgb = activations
+        x = x.astype(self.config.dtype_at(self.resolution))
         keys: Any = (None, None) if key is None else jax.random.split(key)
         key_of = {"conv0": keys[0], "conv1": keys[1]}
         for name, style in zip(layers, styles, strict=True):
@@ -417,7 +445,7 @@ class _Synthesis(linen.Module):
         if activations is None:
             batch = styles[0].shape[0]
             x = jnp.broadcast_to(self.const, (batch, *self.const.shape))
-            activations = Activations(x.astype(self.config.dtype), None)
+            activations = Activations(x, None)
         names = [layer.name.split("/") for layer in self.config.style_layout]
         for index in range(len(self.config.channels)):
             # conv1 and torgb at 4², then three layers per resolution.
@@ -441,7 +469,7 @@ class _Generator(linen.Module):
     def setup(self) -> None:
         config = self.config
         self.mapping = mapping.Mapping(
-            config.w_dim, config.c_dim, config.num_mapping_layers
+            config.w_dim, config.c_dim, config.num_mapping_layers, config.precision
         )
         self.synthesis = _Synthesis(self.config)
 

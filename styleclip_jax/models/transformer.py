@@ -4,8 +4,6 @@ Vaswani et al. 2017, "Attention is all you need", with the norms before each par
 parameters of an `Encoder` are named as those of FlaxCLIPEncoder.
 """
 
-import contextlib
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -14,10 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from styleclip_jax import checks
 from styleclip_jax.models import linen
-
-PRECISIONS = ("highest", "high", "default")
+from styleclip_jax.models.runtime import Runtime
 
 # Activations by transformers' names.
 _ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
@@ -29,34 +25,6 @@ _ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
     "silu": nn.silu,
 }
 ACTIVATIONS = tuple(_ACTIVATIONS)
-
-
-@dataclasses.dataclass(frozen=True)
-class Runtime:
-    """Base of configurations: how the towers are computed, which no file says.
-
-    Attributes:
-      dtype: "float32", or "bfloat16" for activations; features are float32 always.
-      precision: precision of the matrix products in float32, one of PRECISIONS: what
-        an accelerator may round; a CPU multiplies exactly always.
-      remat: whether a gradient computes the blocks again instead of keeping them,
-        which takes less memory and more time.
-    """
-
-    dtype: str = "float32"
-    precision: str = "highest"
-    remat: bool = False
-
-    def __post_init__(self) -> None:
-        checks.activation_dtype(self)
-        checks.one_of(self, precision=PRECISIONS)
-
-    def multiply(self) -> contextlib.AbstractContextManager[Any]:
-        """Context in which matrix products have the precision."""
-        # On accelerators JAX multiplies float32 matrices in less than float32 by
-        # default.
-        exact = self.dtype == "float32"
-        return jax.default_matmul_precision(self.precision if exact else "default")
 
 
 class Size(NamedTuple):

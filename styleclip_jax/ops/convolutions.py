@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from styleclip_jax.ops import precision, winograd
+from styleclip_jax.ops import products, winograd
 
 # From here on matrix products outweigh the traffic that Winograd adds: along one axis,
 # and along both.
@@ -24,16 +24,19 @@ _WINOGRAD_PIXELS = 32 * 32
 # From this width of the result on, a strided convolution is the quicker gradient.
 _STRIDED_GRADIENT = 256
 
-_Bilinear = Callable[[jax.Array, jax.Array], jax.Array]
+# f(x, kernel, precision), where the last is highest, high or default.
+_Bilinear = Callable[[jax.Array, jax.Array, str], jax.Array]
 
 
-def convolve(x: jax.Array, kernel: jax.Array, padding: Any) -> jax.Array:
+def convolve(
+    x: jax.Array, kernel: jax.Array, padding: Any, precision: str
+) -> jax.Array:
     """Convolution of stride 1 of [B, H, W, I] with [h, w, I, O]."""
-    return _convolve(x, kernel, padding)
+    return _convolve(x, kernel, padding, precision)
 
 
 def _convolve(
-    x: jax.Array, kernel: jax.Array, padding: Any, spread: int = 1
+    x: jax.Array, kernel: jax.Array, padding: Any, precision: str, spread: int = 1
 ) -> jax.Array:
     """Convolution of an image with `spread` - 1 zeros inserted between pixels."""
     return lax.conv_general_dilated(
@@ -43,13 +46,14 @@ def _convolve(
         padding=padding,
         lhs_dilation=(spread, spread),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=precision.of(x.dtype),
+        precision=products.precision_of(x.dtype, precision),
     )
 
 
-def convolve_pixels(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def convolve_pixels(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
     """1×1 convolution of [B, H, W, I] with a kernel for each example, [B, I, O]."""
-    return jnp.einsum("bhwi,bio->bhwo", x, kernel, precision=precision.of(x.dtype))
+    asked = products.precision_of(x.dtype, precision)
+    return jnp.einsum("bhwi,bio->bhwo", x, kernel, precision=asked)
 
 
 def kernel_power(kernel: jax.Array) -> jax.Array:
@@ -63,20 +67,25 @@ def kernel_power(kernel: jax.Array) -> jax.Array:
 
 
 def _with_tangent(tangent: _Bilinear) -> Callable[[_Bilinear], _Bilinear]:
-    """Decorator: f(x, kernel), linear in each, with derivatives of another form."""
+    """Decorator: f(x, kernel, precision) with derivatives of another form.
+
+    It is linear in x and in the kernel.
+    """
 
     def decorate(function: _Bilinear) -> _Bilinear:
-        wrapped = jax.custom_jvp(function)
+        wrapped = jax.custom_jvp(function, nondiff_argnums=(2,))
 
-        def jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+        def jvp(
+            precision: str, primals: Any, tangents: Any
+        ) -> tuple[jax.Array, jax.Array]:
             (x, kernel), (dx, dkernel) = primals, tangents
-            y = wrapped(x, kernel)
+            y = wrapped(x, kernel, precision)
             parts = []
             # Frozen weights, or a constant input, have no part in it.
             if not isinstance(dx, SymbolicZero):
-                parts.append(tangent(dx, kernel))
+                parts.append(tangent(dx, kernel, precision))
             if not isinstance(dkernel, SymbolicZero):
-                parts.append(tangent(x, dkernel))
+                parts.append(tangent(x, dkernel, precision))
             return y, sum(parts, start=jnp.zeros((), y.dtype))
 
         wrapped.defjvp(jvp, symbolic_zeros=True)
@@ -85,13 +94,13 @@ def _with_tangent(tangent: _Bilinear) -> Callable[[_Bilinear], _Bilinear]:
     return decorate
 
 
-def direct_conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def direct_conv3x3(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
     """`conv3x3` as XLA computes it."""
-    return convolve(x, kernel, ((1, 1), (1, 1)))
+    return convolve(x, kernel, ((1, 1), (1, 1)), precision)
 
 
 @_with_tangent(direct_conv3x3)
-def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def conv3x3(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
     """Convolution of [B, H, W, I] with [3, 3, I, O], zero padding, same size."""
     height, width, inputs = x.shape[1:]
     channels = min(inputs, kernel.shape[3])
@@ -103,11 +112,18 @@ def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
     ):
         both = channels >= _WINOGRAD_CHANNELS
         quick = winograd.conv3x3 if both else winograd.conv3x3_by_rows
-        return lax.platform_dependent(x, kernel, cpu=quick, default=direct_conv3x3)
-    return direct_conv3x3(x, kernel)
+        return lax.platform_dependent(
+            x,
+            kernel,
+            cpu=functools.partial(quick, precision=precision),
+            default=functools.partial(direct_conv3x3, precision=precision),
+        )
+    return direct_conv3x3(x, kernel, precision)
 
 
-def upsample_conv3x3_by_phases(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def upsample_conv3x3_by_phases(
+    x: jax.Array, kernel: jax.Array, precision: str
+) -> jax.Array:
     """`upsample_conv3x3` without multiplications by inserted zeros.
 
     Along one axis, with taps w0, w1, w2, the transposed convolution has an even and
@@ -126,7 +142,7 @@ def upsample_conv3x3_by_phases(x: jax.Array, kernel: jax.Array) -> jax.Array:
     even, odd = slice(None, None, -2), slice(1, 2)
 
     def phase(rows: slice, columns: slice) -> jax.Array:
-        return convolve(x, kernel[rows, columns], ((1, 1), (1, 1)))
+        return convolve(x, kernel[rows, columns], ((1, 1), (1, 1)), precision)
 
     even_columns, odd_columns = (
         _interleave_fir(phase(even, column), phase(odd, column), axis=1)
@@ -135,7 +151,7 @@ def upsample_conv3x3_by_phases(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return _interleave_fir(even_columns, odd_columns, axis=2)
 
 
-def _upsample_tangent(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _upsample_tangent(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
     """`upsample_conv3x3` in a form whose transpose is quick.
 
     For a large result that is the FIR, then a convolution of stride 2: so here a
@@ -144,8 +160,8 @@ def _upsample_tangent(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """
     size = 2 * x.shape[2]
     if size < _STRIDED_GRADIENT:
-        return upsample_conv3x3_by_phases(x, kernel)
-    y = _convolve(x, kernel[::-1, ::-1], ((2, 2), (2, 2)), spread=2)
+        return upsample_conv3x3_by_phases(x, kernel, precision)
+    y = _convolve(x, kernel[::-1, ::-1], ((2, 2), (2, 2)), precision, spread=2)
     for axis in (1, 2):
         shifted = [_pad(y, axis, by, 3 - by) for by in range(4)]
         y = (shifted[0] + shifted[3]) / 4 + (shifted[1] + shifted[2]) * 0.75
@@ -154,17 +170,18 @@ def _upsample_tangent(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 @_with_tangent(_upsample_tangent)
-def upsample_conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def upsample_conv3x3(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
     """Transposed convolution of stride 2, then the FIR [1, 3, 3, 1] per axis.
 
     Args:
       x: [B, H, W, I].
       kernel: [3, 3, I, O], as the official PyTorch code stores it.
+      precision: precision of the products in float32: highest, high or default.
 
     Returns:
       [B, 2H, 2W, O].
     """
-    return upsample_conv3x3_by_phases(x, kernel)
+    return upsample_conv3x3_by_phases(x, kernel, precision)
 
 
 def upsample_rgb(x: jax.Array) -> jax.Array:

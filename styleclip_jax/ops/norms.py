@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from styleclip_jax.ops import products
+
 # Below this length a vector counts as none.
 _TINY = 1e-12
 
@@ -41,6 +43,6 @@ def unit_on_host(x: np.ndarray) -> np.ndarray:
 
 def pair_cosines(unit: jax.Array) -> jax.Array:
     """Cosines [..., N (N − 1) / 2] of all pairs of N unit vectors [..., N, D]."""
-    cosine = jnp.einsum("...if,...jf->...ij", unit, unit, precision="highest")
+    cosine = jnp.einsum("...if,...jf->...ij", unit, unit, precision=products.EXACT)
     first, second = np.triu_indices(unit.shape[-2], k=1)
     return cosine[..., first, second]

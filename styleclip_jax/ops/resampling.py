@@ -1,8 +1,12 @@
 """Resizing of images as two small matrix products, one per axis."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from styleclip_jax.ops import products
 
 # PIL's weights for 8-bit images have this many fractional bits.
 _PIL_BITS = 22
@@ -61,14 +65,21 @@ def _distances(size: int, out: int) -> np.ndarray:
     return np.abs(np.arange(size) + 0.5 - centre) / max(ratio, 1.0)
 
 
-def resize_rows(image: jax.Array, matrix: np.ndarray) -> jax.Array:
+def resize_rows(image: jax.Array, matrix: np.ndarray, precision: Any) -> jax.Array:
     """Image [B, Y, W, C] of one [B, H, W, C] and a matrix [Y, H] of its type."""
-    return jnp.einsum("yh,bhwc->bywc", matrix, image, precision="highest")
+    return jnp.einsum("yh,bhwc->bywc", matrix, image, precision=precision)
 
 
-def resize_columns(image: jax.Array, matrix: np.ndarray) -> jax.Array:
+def resize_columns(image: jax.Array, matrix: np.ndarray, precision: Any) -> jax.Array:
     """Image [B, H, X, C] of one [B, H, W, C] and a matrix [X, W] of its type."""
-    return jnp.einsum("xw,bhwc->bhxc", matrix, image, precision="highest")
+    return jnp.einsum("xw,bhwc->bhxc", matrix, image, precision=precision)
+
+
+def resize(
+    image: jax.Array, rows: np.ndarray, columns: np.ndarray, precision: Any
+) -> jax.Array:
+    """Image [B, Y, X, C] by a matrix for each axis, rows first."""
+    return resize_columns(resize_rows(image, rows, precision), columns, precision)
 
 
 def resize_uint8(image: jax.Array, rows: np.ndarray, columns: np.ndarray) -> jax.Array:
@@ -85,8 +96,9 @@ def resize_uint8(image: jax.Array, rows: np.ndarray, columns: np.ndarray) -> jax
     Returns:
       [B, Y, X, C] uint8.
     """
-    total = resize_columns(image.astype(jnp.int32), _fixed_point(columns))
-    total = resize_rows(_round(total).astype(jnp.int32), _fixed_point(rows))
+    exact = products.EXACT
+    total = resize_columns(image.astype(jnp.int32), _fixed_point(columns), exact)
+    total = resize_rows(_round(total).astype(jnp.int32), _fixed_point(rows), exact)
     return _round(total)
 
 

@@ -48,12 +48,13 @@ _OUTPUT = (
 )
 
 
-def conv3x3_by_rows(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def conv3x3_by_rows(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
     """F(4, 3) along the height: convolution with zero padding, same size.
 
     Args:
       x: [B, H, W, I], H a multiple of 4.
       kernel: [3, 3, I, O].
+      precision: precision of the products: highest, high or default.
 
     Returns:
       [B, H, W, O].
@@ -73,7 +74,7 @@ def conv3x3_by_rows(x: jax.Array, kernel: jax.Array) -> jax.Array:
             window_strides=(1, 1),
             padding=((0, 0), (1, 1)),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            precision="highest",
+            precision=precision,
         )
         for tile, weight in zip(
             _combine(_INPUT, _windows(x, axis=1)),
@@ -85,12 +86,13 @@ def conv3x3_by_rows(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return lines.reshape(batch, height, width, kernel.shape[3])
 
 
-def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def conv3x3(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
     """F(4×4, 3×3): convolution with zero padding, same size.
 
     Args:
       x: [B, H, W, I], H and W multiples of 4.
       kernel: [3, 3, I, O].
+      precision: precision of the products: highest, high or default.
 
     Returns:
       [B, H, W, O].
@@ -116,7 +118,7 @@ def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
         part = part.reshape(batch, rows, columns + 1, TILE, inputs)
         products.append(
             [
-                jnp.einsum("bhwi,io->bhwo", tile, weight, precision="highest")
+                jnp.einsum("bhwi,io->bhwo", tile, weight, precision=precision)
                 for tile, weight in zip(
                     _combine(_INPUT, _windows(part, axis=2)),
                     _combine(_KERNEL, list(kernel_part)),

@@ -23,26 +23,37 @@ from styleclip_jax.ops import convolutions
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def convolve(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def convolve(
+    x: jax.Array, kernel: jax.Array, padding: Padding, precision: str
+) -> jax.Array:
     """Convolution of stride 1 of [B, H, W, I] with [h, w, I, O]."""
     return lax.conv_general_dilated(
-        x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x,
+        kernel,
+        (1, 1),
+        padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=precision,
     )
 
 
-def _forward(x: jax.Array, kernel: jax.Array, padding: Padding) -> tuple[Any, Any]:
-    return convolve(x, kernel, padding), (x, kernel)
+def _forward(
+    x: jax.Array, kernel: jax.Array, padding: Padding, precision: str
+) -> tuple[Any, Any]:
+    return convolve(x, kernel, padding, precision), (x, kernel)
 
 
-def _backward(padding: Padding, saved: Any, dy: jax.Array) -> tuple[Any, Any]:
+def _backward(
+    padding: Padding, precision: str, saved: Any, dy: jax.Array
+) -> tuple[Any, Any]:
     x, kernel = saved
     around = [
         (size - 1 - before, size - 1 - after)
         for size, (before, after) in zip(kernel.shape, padding, strict=False)
     ]
     flipped = kernel[::-1, ::-1].swapaxes(2, 3)
-    dx = convolve(dy, flipped, tuple(around))
+    dx = convolve(dy, flipped, tuple(around), precision)
     (_, height, width, channels), (rows, columns) = x.shape, kernel.shape[:2]
     over_pixels = (((0, 1), (0, 1)), ((), ()))
 
@@ -56,7 +67,9 @@ def _backward(padding: Padding, saved: Any, dy: jax.Array) -> tuple[Any, Any]:
             for row in reversed(range(rows))
             for column in reversed(range(columns))
         ]
-        product = lax.dot_general(x, jnp.concatenate(shifted, axis=-1), over_pixels)
+        product = lax.dot_general(
+            x, jnp.concatenate(shifted, axis=-1), over_pixels, precision=precision
+        )
         return total + product, None
 
     # One example at a time stays in the cache, which is six times as quick.

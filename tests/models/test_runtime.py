@@ -1,0 +1,106 @@
+"""Programs for accelerators ask for the precision and type that configurations say."""
+
+import dataclasses
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from styleclip_jax.methods import mapper
+from styleclip_jax.models import clip, clip_input, e4e, irse50, stylegan2
+from styleclip_jax.models.network import Network
+from styleclip_jax.models.runtime import PRECISIONS
+from tests import tiny
+
+# With a convolution that has a strided gradient, and one that is Winograd's on CPUs.
+LARGE = stylegan2.GeneratorConfig(
+    resolution=256,
+    z_dim=4,
+    w_dim=4,
+    channels=(2, 2, 2, 128, 2, 2, 2),
+    num_mapping_layers=1,
+)
+PRODUCT = re.compile(
+    r"stablehlo\.(?:dot_general|convolution)\b.*?"
+    r"precision(?:_config)? = \[(.*?)\].*?: \(tensor<[^>]*?(\w+)>, tensor<[^>]*?(\w+)>"
+)
+
+
+def _samples() -> dict[str, tuple[Callable[..., Any], Any, Any]]:
+    """Function, network and inputs by name."""
+
+    def draw(generator: Network, z: jax.Array) -> jax.Array:
+        w = stylegan2.map_latents(generator, z)
+        w_plus = jnp.repeat(w[:, None], generator.config.num_rows, axis=1)
+        return stylegan2.synthesize(generator, w_plus)
+
+    def look(network: Network, image: jax.Array) -> Any:
+        plain = clip_input.preprocess_styleclip(network, image)
+        trained = clip_input.preprocess_clip(network, image)
+        return clip.encode_image(network, plain) + clip.encode_image(network, trained)
+
+    def read(network: Network, image: jax.Array) -> Any:
+        tokens = jnp.zeros((1, network.config.context_length), jnp.int32)
+        return look(network, image) + clip.encode_text(network, tokens)
+
+    shapes = stylegan2.param_shapes(LARGE)
+    large = Network(_zeros(shapes), LARGE)
+    return {
+        "generator": (draw, large, jnp.zeros((1, LARGE.z_dim))),
+        "identity": (irse50.features, tiny.identity_network(), tiny.image(1, 16)),
+        "encoder": (e4e.encode, tiny.encoder(), tiny.image(1, 16)),
+        "mapper": (
+            mapper.edit,
+            tiny.mapper_network(mapper.of_generator(tiny.GENERATOR)),
+            tiny.w_plus(1),
+        ),
+        "clip": (read, tiny.clip_network(), tiny.image(1, 16)),
+        "siglip": (read, tiny.clip_network(tiny.SIGLIP), tiny.image(1, 16)),
+        "resnet": (read, tiny.clip_network(tiny.RESNET_CLIP), tiny.image(1, 64)),
+    }
+
+
+def _zeros(shapes: Any) -> Any:
+    return tiny.param_trees.unflatten({n: jnp.zeros(s) for n, s in shapes.items()})
+
+
+def products(
+    function: Callable[..., Any], network: Network, inputs: Any, platform: str
+) -> tuple[set[str], set[str], int]:
+    """Precisions and types that a gradient's program asks for, and its products.
+
+    The gradient is that by parameters and inputs, and the forward pass is in it.
+    """
+
+    def total(network: Network, inputs: Any) -> jax.Array:
+        results = function(network, inputs)
+        return sum(jnp.sum(jnp.sin(x)) for x in jax.tree.leaves(results))
+
+    traced = jax.jit(jax.value_and_grad(total, (0, 1))).trace(network, inputs)
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    found = PRODUCT.findall(text)
+    number = len(re.findall(r"stablehlo\.(?:dot_general|convolution)\b", text))
+    assert len(found) == number, "a product without a precision"
+    asked = {
+        word
+        for precision, *_ in found
+        for word in re.findall(r"HIGHEST|HIGH|DEFAULT", precision)
+    }
+    return asked, {kind.split("x")[-1] for _, *kinds in found for kind in kinds}, number
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("name", _samples())
+def test_every_product_has_the_precision_of_the_network(
+    name: str, platform: str
+) -> None:
+    function, network, inputs = _samples()[name]
+    for precision in PRECISIONS:
+        config = dataclasses.replace(network.config, precision=precision)
+        changed = network.replace(config=config)
+        asked, types, number = products(function, changed, inputs, platform)
+        assert (asked, types) == ({precision.upper()}, {"f32"})
+        assert number > 5

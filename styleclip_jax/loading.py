@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from styleclip_jax import computation
+from styleclip_jax.computation import Computation
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, clip_files, direction_files, files
 from styleclip_jax.methods import global_directions, mapper
@@ -19,8 +21,10 @@ from styleclip_jax.models.network import Network
 # Folder of the generator that an encoder was trained for, in that of the encoder.
 DECODER = "generator"
 
-# Fields of `Models` that name a CLIP, or several.
-CLIP_FIELDS = ("clip", "clip_weights", "clip_towers")
+# Fields of `Models` that name a CLIP, or several, and say how it is computed.
+CLIP_FIELDS = ("clip", "clip_weights", "clip_towers", *computation.CLIP_FIELDS)
+# Fields that name a generator and say how it is computed.
+GENERATOR_FIELDS = ("generator", *computation.GENERATOR_FIELDS)
 # Name of the embedded CLIP among several.
 EMBEDDED = "embedded"
 
@@ -28,8 +32,8 @@ _ASSETS = pathlib.Path(__file__).parent / "assets"
 
 
 @dataclasses.dataclass(frozen=True)
-class Models:
-    """Models that a work uses.
+class Models(Computation):
+    """Models that a work uses, and how they are computed.
 
     Attributes:
       generator: Model directory of the generator; the embedded one if absent.
@@ -67,15 +71,23 @@ class Models:
         clip_weights: Sequence[float] | None = None,
         clip_towers: str = "own",
         class_: int | None = None,
+        computed: Mapping[str, Any] | None = None,
         **paths: files.Path | None,
     ) -> "Models":
-        """Models by paths, None for those that are absent; of CLIPs several."""
+        """Models by paths, None for those that are absent; of CLIPs several.
+
+        `computed` are fields of `Computation`.
+        """
         named = {name: str(path) for name, path in paths.items() if path is not None}
         if clip is not None:
             named["clip"] = ",".join(map(str, files.several(clip)))
         weights = None if clip_weights is None else tuple(clip_weights)
         return cls(
-            clip_weights=weights, clip_towers=clip_towers, class_=class_, **named
+            clip_weights=weights,
+            clip_towers=clip_towers,
+            class_=class_,
+            **(computed or {}),
+            **named,
         )
 
     @property
@@ -159,6 +171,29 @@ class Models:
         hashed = files.hash_bytes(whole.encode())
         return direction_files.Origin(" and ".join(names), hashed)
 
+    def load_generator(self) -> Network:
+        """Generator, computed as is asked for.
+
+        Raises:
+          UserError: no valid generator is found, or it cannot be computed so.
+        """
+        return self.of_generator(load_generator(self.generator))
+
+    def load_identity(self) -> Network:
+        """Face recognition network, likewise."""
+        return self.of_other(load_identity(self.identity))
+
+    def load_encoder(self, generator: stylegan2.GeneratorConfig) -> Network:
+        """Encoder, which must be named, for a generator; likewise."""
+        return self.of_other(load_encoder(str(self.encoder), generator))
+
+    def load_mapper(
+        self, directory: files.Path, generator: stylegan2.GeneratorConfig
+    ) -> Network[mapper.MapperConfig]:
+        """Mapper of a directory for the generator, likewise."""
+        found = load_mapper(directory, self.generator_directory, generator)
+        return self.of_other(found)
+
     def load_clip(self) -> tuple[Clip, Tokenizer]:
         """CLIP and its tokenizer, or several that count as one.
 
@@ -167,7 +202,8 @@ class Models:
         """
         pairs = [load_clip(name) for name in clip_names(self.clip)]
         networks = [
-            clip_vit.choose_towers(network, self.clip_towers) for network, _ in pairs
+            self.of_clip(clip_vit.choose_towers(network, self.clip_towers))
+            for network, _ in pairs
         ]
         joint = clip.join(networks, self.clip_weights or ())
         words = tuple(tokenizer for _, tokenizer in pairs)

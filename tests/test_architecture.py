@@ -28,6 +28,7 @@ FLOORS = (
     {"models"},
     {"losses", "latents"},
     {"methods"},
+    {"computation"},
     {"io"},
     {"loading"},
     {"photos"},

@@ -28,7 +28,7 @@ from styleclip_jax.cli import processes, program
 from styleclip_jax.editing import estimation
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import direction_files
-from styleclip_jax.loading import CLIP_FIELDS, Models
+from styleclip_jax.loading import CLIP_FIELDS, GENERATOR_FIELDS, Models
 from styleclip_jax.methods import global_directions
 from styleclip_jax.methods.channel_relevance import RelevanceConfig
 from styleclip_jax.models.clip import members
@@ -91,7 +91,8 @@ class Request:
     @property
     def settings(self) -> dict[str, Any]:
         """Settings that decide the result."""
-        return dataclasses.asdict(self.relevance) | {"class": self.models.class_}
+        settings = dataclasses.asdict(self.relevance) | {"class": self.models.class_}
+        return settings | self.models.record()
 
     @property
     def output(self) -> pathlib.Path:
@@ -111,10 +112,11 @@ class Comparison(NamedTuple):
     texts: dict[str, jax.Array]
 
 
-_MODELS = ("generator", *CLIP_FIELDS, "class_", "templates")
+_MODELS = (*GENERATOR_FIELDS, "remat", *CLIP_FIELDS, "class_", "templates")
 
 VALUES = flags.FlagValues()
-program.define(Models, VALUES, _MODELS)
+# A table that is kept is worth exact products on every device.
+program.define(Models, VALUES, _MODELS, precision="highest")
 program.define(MeasureConfig, VALUES)
 program.define(RelevanceConfig, VALUES)
 processes.define(VALUES)
@@ -147,7 +149,7 @@ def measure(request: Request, listener: Listener) -> None:
             f"method: {method} takes one process, found {jax.process_count()}",
             field="method",
         )
-    generator = loading.load_generator(models.generator)
+    generator = models.load_generator()
     clip, tokenizer = models.load_clip()
     networks = losses.Networks(generator, clip)
     layout = generator.config.style_layout

@@ -31,7 +31,7 @@ from styleclip_jax.editing import prompts
 from styleclip_jax.editing.prompts import PromptRequest, Prompts
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files
-from styleclip_jax.loading import CLIP_FIELDS, Models
+from styleclip_jax.loading import CLIP_FIELDS, GENERATOR_FIELDS, Models
 from styleclip_jax.methods import mapper, mapper_training
 from styleclip_jax.methods.mapper_training import TrainingConfig
 from styleclip_jax.models import clip, stylegan2
@@ -157,7 +157,7 @@ class Request:
     settings: Mapping[str, Any]
 
 
-_MODELS = ("generator", *CLIP_FIELDS, "identity", "class_")
+_MODELS = (*GENERATOR_FIELDS, "remat", *CLIP_FIELDS, "identity", "class_")
 # Flags that say where, how long and how often, not what.
 _NEUTRAL_FLAGS = (
     *("workdir", "train_steps", "log_interval", "image_interval", "save_interval"),
@@ -237,11 +237,11 @@ def train(request: Request, listener: Listener) -> list[str]:
     config, devices, notes = _fill_devices(request)
     request = dataclasses.replace(request, run=config)
     models = request.models
-    generator = loading.load_generator(models.generator)
+    generator = models.load_generator()
     clip_network, tokenizer = models.load_clip()
     identity = None
     if request.training.id_lambda:
-        identity = loading.load_identity(models.identity)
+        identity = models.load_identity()
     architecture = request.architecture.configure(generator.config)
     problem = mapper_training.official(architecture, request.training)
     data = _open_data(request, generator.config)
@@ -258,7 +258,7 @@ def train(request: Request, listener: Listener) -> list[str]:
         run_folder.begin(
             request.workdir,
             program=_PROGRAM,
-            settings=request.settings,
+            settings={**request.settings, **models.record()},
             inputs=inputs,
             field="workdir",
             chosen={"batch_size": config.batch_size},

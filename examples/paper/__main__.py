@@ -26,7 +26,7 @@ from styleclip_jax.batch.source import SourceRequest
 from styleclip_jax.cli import program
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import images, tables
-from styleclip_jax.loading import CLIP_FIELDS, Models
+from styleclip_jax.loading import CLIP_FIELDS, GENERATOR_FIELDS, Models
 
 MAKERS: dict[str, Callable[[Setup], Image.Image | str]] = {
     "figure3": paper_figures.figure3,
@@ -36,7 +36,10 @@ MAKERS: dict[str, Callable[[Setup], Image.Image | str]] = {
     "table1": paper_tables.table1,
     "table2": paper_tables.table2,
 }
-_MODELS = ("generator", *CLIP_FIELDS, "identity", "class_", "templates")
+_MODELS = (
+    *(*GENERATOR_FIELDS, "remat", *CLIP_FIELDS),
+    *("identity", "class_", "templates"),
+)
 
 VALUES = program.Values()
 program.define(Models, VALUES, _MODELS)
@@ -86,7 +89,7 @@ def _carry_out(request: Request) -> None:
     outdir = run_folder.begin(
         request.outdir,
         program="examples.paper",
-        settings=request.settings,
+        settings={**request.settings, **request.models.record()},
         inputs=request.inputs,
     )
     for name in request.figures:

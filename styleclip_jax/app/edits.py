@@ -138,8 +138,8 @@ def open_room(
     session = Session(models, devices=jax.local_devices()[:1])
     config = session.generator.config
     named = {
-        loading.mapper_prompt(path) or pathlib.Path(path).name: loading.load_mapper(
-            path, models.generator_directory, config
+        loading.mapper_prompt(path) or pathlib.Path(path).name: models.load_mapper(
+            path, config
         )
         for path in mappers
     }

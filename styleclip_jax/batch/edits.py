@@ -165,6 +165,7 @@ def record(
         "clip_towers": models.clip_towers,
         "identity": models.identity,
         "class": models.class_,
+        **models.record(),
         "method": editor.method,
         "prompt": prompt,
         "images": images,

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from styleclip_jax import latents, loading, parallel
+from styleclip_jax import latents, parallel
 from styleclip_jax.batch import runs, stream
 from styleclip_jax.batch.editor import Outcome
 from styleclip_jax.batch.source import SourceRequest
@@ -95,7 +95,7 @@ def carry_out(request: Request, listener: Listener) -> runs.Summary:
     """
     models, output, picture = request.models, request.output, request.picture
     mesh = parallel.make_mesh(jax.local_devices())
-    generator = loading.load_generator(models.generator)
+    generator = models.load_generator()
     generator = parallel.replicate(generator, mesh)
     config = generator.config
     source = request.source.open(config, default_seeds="0-15", space=picture.space)
@@ -134,7 +134,7 @@ def carry_out(request: Request, listener: Listener) -> runs.Summary:
 
     work = runs.Work(
         program=PROGRAM,
-        settings=request.settings,
+        settings={**request.settings, **models.record()},
         inputs=inputs,
         output=output,
         source=source,

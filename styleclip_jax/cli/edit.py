@@ -29,11 +29,14 @@ from styleclip_jax.editing.export import ExportRequest
 from styleclip_jax.editing.prompts import PromptRequest
 from styleclip_jax.editing.requests import EditRequest
 from styleclip_jax.errors import UserError
-from styleclip_jax.loading import CLIP_FIELDS, Models
+from styleclip_jax.loading import CLIP_FIELDS, GENERATOR_FIELDS, Models
 from styleclip_jax.methods.optimization import OptimizationConfig
 from styleclip_jax.progress import terminal
 
-_MODELS = ("generator", *CLIP_FIELDS, "identity", "class_", "templates")
+_MODELS = (
+    *(*GENERATOR_FIELDS, "remat", *CLIP_FIELDS),
+    *("identity", "class_", "templates"),
+)
 _EXTRAS = ("film_format", "paste")
 
 VALUES = flags.FlagValues()

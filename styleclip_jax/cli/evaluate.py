@@ -17,13 +17,14 @@ from styleclip_jax.batch.source import SourceRequest
 from styleclip_jax.cli import program
 from styleclip_jax.evaluation import requests
 from styleclip_jax.evaluation.requests import EvaluationRequest
-from styleclip_jax.loading import CLIP_FIELDS, Models
+from styleclip_jax.loading import CLIP_FIELDS, GENERATOR_FIELDS, Models
 from styleclip_jax.progress import terminal
 
-_MODELS = ("generator", *CLIP_FIELDS, "identity", "class_")
+_MODELS = (*GENERATOR_FIELDS, *CLIP_FIELDS, "identity", "class_")
 
 VALUES = flags.FlagValues()
-program.define(Models, VALUES, _MODELS)
+# Measures are exact on every device unless they are asked not to be.
+program.define(Models, VALUES, _MODELS, precision="highest")
 program.define(SourceRequest, VALUES)
 program.define(EvaluationRequest, VALUES)
 

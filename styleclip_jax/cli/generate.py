@@ -17,10 +17,10 @@ from absl import flags
 from styleclip_jax.batch import pictures, runs
 from styleclip_jax.batch.source import SourceRequest
 from styleclip_jax.cli import processes, program
-from styleclip_jax.loading import Models
+from styleclip_jax.loading import GENERATOR_FIELDS, Models
 from styleclip_jax.progress import terminal
 
-_MODELS = ("generator", "class_")
+_MODELS = (*GENERATOR_FIELDS, "class_")
 
 VALUES = flags.FlagValues()
 program.define(Models, VALUES, _MODELS)

@@ -21,11 +21,11 @@ from absl import flags
 from styleclip_jax.cli import program
 from styleclip_jax.editing import inversions
 from styleclip_jax.editing.inversions import PhotoOutput, PhotoRequest
-from styleclip_jax.loading import CLIP_FIELDS, Models
+from styleclip_jax.loading import CLIP_FIELDS, GENERATOR_FIELDS, Models
 from styleclip_jax.methods.inversion import InversionConfig
 from styleclip_jax.progress import terminal
 
-_MODELS = ("generator", *CLIP_FIELDS, "identity", "encoder")
+_MODELS = (*GENERATOR_FIELDS, "remat", *CLIP_FIELDS, "identity", "encoder")
 
 VALUES = flags.FlagValues()
 program.define(Models, VALUES, _MODELS)

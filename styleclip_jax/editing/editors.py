@@ -188,10 +188,7 @@ def map_latents(loaded: Loaded, config: MappingConfig) -> Editor:
             "method: mapper needs mapper with a model directory",
             field="method",
         )
-    found = [
-        loading.load_mapper(path, models.generator_directory, generator.config)
-        for path in config.mapper
-    ]
+    found = [models.load_mapper(path, generator.config) for path in config.mapper]
     trained_for = [loading.mapper_prompt(path) or str(path) for path in config.mapper]
     space = found[0].config.space
     if {network.config.space for network in found} != {space}:

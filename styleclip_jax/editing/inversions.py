@@ -224,7 +224,7 @@ def _open(
     outdir = run_folder.begin(
         request.output.outdir,
         program=PROGRAM,
-        settings=request.settings,
+        settings={**request.settings, **request.models.record()},
         inputs=inputs,
     )
     if found is not None:

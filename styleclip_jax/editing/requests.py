@@ -110,7 +110,7 @@ def carry_out(request: EditRequest, listener: Listener) -> runs.Summary | None:
         latents_file=request.source.latents,
         output=request.output,
         extras=request.extras,
-        settings=request.settings,
+        settings={**request.settings, **request.models.record()},
         listener=listener,
     )
 

@@ -50,6 +50,7 @@ def load(
     templates: files.Path | None = None,
     class_: int | None = None,
     quiet: bool = False,
+    **computed: Any,
 ) -> "Session":
     """Loads a session with networks from model directories; embedded ones if absent.
 
@@ -63,6 +64,7 @@ def load(
       templates: file of templates for the texts of directions.
       class_: class of the samples, for class-conditional generators.
       quiet: whether to show no progress bars.
+      **computed: fields of `Computation`, such as precision, dtype and remat.
 
     Raises:
       UserError: a directory holds no valid network, or the class does not exist.
@@ -78,6 +80,7 @@ def load(
         clip_weights=clip_weights,
         clip_towers=clip_towers,
         class_=class_,
+        computed=computed,
         **paths,
     ).with_decoder()
     session = Session(models, listener=SILENT if quiet else BARS)
@@ -117,8 +120,7 @@ class Session:
     @functools.cached_property
     def generator(self) -> stylegan2.Generator:
         """Generator, on the devices."""
-        network = loading.load_generator(self.models.generator)
-        return parallel.replicate(network, self.mesh)
+        return parallel.replicate(self.models.load_generator(), self.mesh)
 
     @functools.cached_property
     def label(self) -> jax.Array | None:
@@ -142,16 +144,14 @@ class Session:
     @functools.cached_property
     def identity(self) -> Network | None:
         """Face recognition network, None if there is none for this generator."""
-        if not self.models.has_identity:
-            return None
-        return loading.load_identity(self.models.identity)
+        return self.models.load_identity() if self.models.has_identity else None
 
     @functools.cached_property
     def encoder(self) -> Network | None:
         """Encoder of photos, None if none is named."""
         if self.models.encoder is None:
             return None
-        return loading.load_encoder(self.models.encoder, self.generator.config)
+        return self.models.load_encoder(self.generator.config)
 
     @property
     def encoded_size(self) -> int | None:

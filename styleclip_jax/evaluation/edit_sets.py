@@ -1,5 +1,6 @@
 """Sets of edits of one prompt and strength, read from folders of styleclip-edit."""
 
+import dataclasses
 import json
 import pathlib
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ import numpy as np
 from styleclip_jax import loading, spaces
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, files, latent_files
+from styleclip_jax.loading import Models
 from styleclip_jax.models.network import Network
 
 # Settings of an edit that a line of metrics.jsonl may hold.
@@ -175,18 +177,20 @@ def _mapper_of(setting: dict[str, Any], record: dict[str, Any]) -> str:
     return str(setting.get("mapper", record["flags"]["mapper"][0]))
 
 
-def load_generator(edits: EditSet, directory: str | None) -> Network:
+def load_generator(edits: EditSet, models: Models) -> Network:
     """Loads the generator that the edits were made with.
 
     Args:
       edits: any set of the folder.
-      directory: directory of the generator now; None for the recorded one.
+      models: names the directory of the generator now; if it names none, the recorded
+        one counts.
 
     Raises:
       UserError: the directory holds no generator, or another one.
     """
-    path = loading.generator_directory(directory or edits.record["flags"]["generator"])
-    generator = loading.load_generator(path)
+    recorded = edits.record["flags"]["generator"]
+    models = dataclasses.replace(models, generator=models.generator or recorded)
+    generator, path = models.load_generator(), models.generator_directory
     expected = edits.record["inputs"].get("generator")
     if checkpoints.fingerprint(path) != expected:
         raise UserError(

@@ -42,11 +42,8 @@ def prepare(
     Raises:
       UserError: a mapper or the latents do not fit, or there is only one latent.
     """
-    directory = models.generator_directory
-    generator = loading.load_generator(models.generator)
-    networks = [
-        loading.load_mapper(path, directory, generator.config) for path in directories
-    ]
+    generator = models.load_generator()
+    networks = [models.load_mapper(path, generator.config) for path in directories]
     spaces = {network.config.space for network in networks}
     if len(spaces) > 1:
         raise UserError(

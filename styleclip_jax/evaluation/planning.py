@@ -77,11 +77,11 @@ def plan(question: Question) -> list[Plan]:
     folders = [edit_sets.read(directory) for directory in question.edits]
     targets = targets_of(question.target, folders)
     load_clip = functools.cache(Models.load_clip)
-    load_identity = functools.cache(loading.load_identity)
+    load_identity = functools.cache(Models.load_identity)
 
     @functools.cache
     def load_generator(index: int) -> Network:
-        return edit_sets.load_generator(folders[index][0], models.generator)
+        return edit_sets.load_generator(folders[index][0], models)
 
     plans: list[Plan] = []
     wanted = iter(targets)
@@ -98,7 +98,7 @@ def plan(question: Question) -> list[Plan]:
                     field="target",
                 )
             has_identity = models.identity or _is_embedded(edits)
-            identity = load_identity(models.identity) if has_identity else None
+            identity = load_identity(models) if has_identity else None
             for scorer in _scorers(question, edits):
                 about = _describe(question, edits, scorer)
                 about["target"] = target and str(target)

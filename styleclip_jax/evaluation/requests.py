@@ -133,7 +133,7 @@ def carry_out(
     outdir = run_folder.begin(
         request.outdir,
         program=PROGRAM,
-        settings=settings,
+        settings={**settings, **models.record()},
         inputs=_inputs(request, source),
     )
     written = []

@@ -14,6 +14,7 @@ space at once. Directions are made of relevance in `global_directions`.
 """
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +23,7 @@ import jax.numpy as jnp
 from styleclip_jax import checks, losses, spaces
 from styleclip_jax.errors import UserError
 from styleclip_jax.models import clip, clip_input, stylegan2
-from styleclip_jax.ops import norms, pixels
+from styleclip_jax.ops import norms, pixels, products
 
 METHODS = ("exact", "jacobian")
 ROUNDINGS = ("torch", "tf", "none")
@@ -142,8 +143,9 @@ def update_statistics(
       weight: [B], 1 for samples and 0 for padding.
     """
     n, m = statistics.seen, jnp.sum(weight)
-    mean = weight @ flat / jnp.maximum(m, 1)
-    squares = weight @ jnp.square(flat - mean)
+    total_of = functools.partial(jnp.matmul, weight, precision=products.EXACT)
+    mean = total_of(flat) / jnp.maximum(m, 1)
+    squares = total_of(jnp.square(flat - mean))
     delta = mean - statistics.mean
     total = jnp.maximum(n + m, 1)
     return Statistics(

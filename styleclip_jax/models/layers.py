@@ -35,7 +35,7 @@ class Dense(linen.Module):
     """
 
     features: int
-    precision: str
+    precision: str | lax.Precision
     lr_multiplier: float = 1.0
     bias_value: float = 0.0
 

@@ -38,6 +38,8 @@ _EPSILON = 1e-8
 class GeneratorConfig(Runtime):
     """Static architecture of a generator; the defaults are config F at 1024².
 
+    Precision and type are those of the synthesis; the mapping of z to w is exact.
+
     Attributes:
       resolution: width and height of the image, a power of two from 8 up.
       z_dim: length of z.
@@ -469,7 +471,7 @@ class _Generator(linen.Module):
     def setup(self) -> None:
         config = self.config
         self.mapping = mapping.Mapping(
-            config.w_dim, config.c_dim, config.num_mapping_layers, config.precision
+            config.w_dim, config.c_dim, config.num_mapping_layers
         )
         self.synthesis = _Synthesis(self.config)
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from styleclip_jax.cli import generate
+from styleclip_jax.cli import generate, program
+from styleclip_jax.computation import Computation
 from styleclip_jax.models import stylegan2
 from styleclip_jax.ops import pixels
 from tests import tiny
@@ -90,3 +91,17 @@ def test_image_files_are_the_images(run: Program, tmp_path, image_format) -> Non
     # JPEG is not exact.
     assert error.mean() <= (0.01 if image_format == "png" else 20)
     assert picture.size == (8, 8)
+
+
+def test_runs_from_before_the_settings_go_on(run: Program, tmp_path) -> None:
+    asked = {"seeds": "0-1", "images": "none", "grid": 0}
+    assert run(generate, **asked)[0] == 0
+    path = tmp_path / "out" / "run.json"
+    record = json.loads(path.read_text())
+    for name in Computation.__dataclass_fields__:
+        assert record["flags"].pop(name) is None
+    path.write_text(json.dumps(record))
+    assert run(generate, **asked)[0] == 0
+    code, _, error = run(generate, **asked, dtype="bfloat16")
+    assert code == program.EXIT_USER_ERROR
+    assert "dtype=None, found bfloat16" in error

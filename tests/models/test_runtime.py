@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from styleclip_jax.errors import UserError
 from styleclip_jax.methods import mapper
-from styleclip_jax.models import clip, clip_input, e4e, irse50, stylegan2
+from styleclip_jax.models import clip, clip_input, e4e, irse50, runtime, stylegan2
 from styleclip_jax.models.network import Network
 from styleclip_jax.models.runtime import PRECISIONS
 from tests import tiny
@@ -32,11 +33,6 @@ PRODUCT = re.compile(
 def _samples() -> dict[str, tuple[Callable[..., Any], Any, Any]]:
     """Function, network and inputs by name."""
 
-    def draw(generator: Network, z: jax.Array) -> jax.Array:
-        w = stylegan2.map_latents(generator, z)
-        w_plus = jnp.repeat(w[:, None], generator.config.num_rows, axis=1)
-        return stylegan2.synthesize(generator, w_plus)
-
     def look(network: Network, image: jax.Array) -> Any:
         plain = clip_input.preprocess_styleclip(network, image)
         trained = clip_input.preprocess_clip(network, image)
@@ -49,7 +45,7 @@ def _samples() -> dict[str, tuple[Callable[..., Any], Any, Any]]:
     shapes = stylegan2.param_shapes(LARGE)
     large = Network(_zeros(shapes), LARGE)
     return {
-        "generator": (draw, large, jnp.zeros((1, LARGE.z_dim))),
+        "generator": (stylegan2.synthesize, large, tiny.w_plus(1, LARGE)),
         "identity": (irse50.features, tiny.identity_network(), tiny.image(1, 16)),
         "encoder": (e4e.encode, tiny.encoder(), tiny.image(1, 16)),
         "mapper": (
@@ -104,3 +100,55 @@ def test_every_product_has_the_precision_of_the_network(
         asked, types, number = products(function, changed, inputs, platform)
         assert (asked, types) == ({precision.upper()}, {"f32"})
         assert number > 5
+
+
+def test_low_precision_begins_at_its_resolution() -> None:
+    function, network, inputs = _samples()["generator"]
+    config = dataclasses.replace(
+        LARGE, dtype="bfloat16", low_precision_from=64, precision="high"
+    )
+    traced = jax.jit(function).trace(network.replace(config=config), inputs)
+    text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    # Convolutions of a whole resolution are those after the upsampling.
+    found = re.findall(
+        r"stablehlo\.convolution.*-> tensor<1x(\d+)x\1x\d+x(\w+)>$", text, re.MULTILINE
+    )
+    types = {int(size): kind for size, kind in found}
+    for resolution in (4 << i for i in range(len(LARGE.channels))):
+        assert types[resolution] == ("bf16" if resolution >= 64 else "f32")
+    for line in PRODUCT.finditer(text):
+        low = line[2].endswith("bf16")
+        assert ("DEFAULT" if low else "HIGH") in line[1]
+        assert low == line[3].endswith("bf16")
+
+
+def test_low_precision_from_the_first_resolution_is_that_of_all() -> None:
+    draw = jax.jit(stylegan2.synthesize)
+    whole, same, late = (
+        draw(tiny.generator(dataclasses.replace(tiny.GENERATOR, **change)), w_plus)
+        for w_plus in [tiny.w_plus(2)]
+        for change in (
+            {"dtype": "bfloat16"},
+            {"dtype": "bfloat16", "low_precision_from": 4},
+            {"dtype": "bfloat16", "low_precision_from": 8},
+        )
+    )
+    exact = draw(tiny.generator(), tiny.w_plus(2))
+    assert jnp.array_equal(whole, same)
+    assert not jnp.array_equal(late, exact)
+    assert jnp.abs(late - exact).mean() < jnp.abs(whole - exact).mean()
+    assert late.dtype == jnp.float32
+
+
+def test_mapping_is_exact_whatever_the_setting() -> None:
+    config = dataclasses.replace(tiny.GENERATOR, precision="default", dtype="bfloat16")
+    network = tiny.generator().replace(config=config)
+    z = tiny.normal(0, 1, config.z_dim)
+    asked, types, _ = products(stylegan2.map_latents, network, z, "tpu")
+    assert (asked, types) == ({"HIGHEST"}, {"f32"})
+
+
+def test_an_unknown_precision_is_refused() -> None:
+    with pytest.raises(UserError, match="precision must be one of highest, high"):
+        stylegan2.GeneratorConfig(precision="low")
+    assert runtime.stored(tiny.ENCODER).keys().isdisjoint({"precision"})

@@ -27,19 +27,19 @@ AXIS = "batch"
 
 # Largest batch per device that nobody has asked for.
 _DEFAULT_BATCH = 8
+# Largest number of steps of an optimization in one call.
+_MOST_STEPS = 10
 
 # Texts with which devices report a lack of memory: XLA's own, CUDA's, those of cuDNN
-# and cuBLAS, which take memory for themselves, and TPUs'.
+# and cuBLAS, which take memory for themselves, AMD's and TPUs'; in small letters.
 _OUT_OF_MEMORY = (
-    "RESOURCE_EXHAUSTED",
+    "resource_exhausted",
     "out of memory",
-    "OUT_OF_MEMORY",
-    "Out of memory",
-    "Failed to allocate",
+    "out_of_memory",
+    "outofmemory",
     "failed to allocate",
-    "ALLOC_FAILED",
-    "Failed to determine best cudnn convolution algorithm",
-    "Ran out of memory",
+    "alloc_failed",
+    "failed to determine best cudnn convolution algorithm",
 )
 
 
@@ -112,6 +112,18 @@ def default_batch_size(count: int, devices: int) -> int:
     return 1
 
 
+def steps_per_call(steps: int, sharding: jax.sharding.Sharding) -> int:
+    """Number of an optimization's steps in one call, a divisor of all of them.
+
+    An accelerator waits for the host in each call, which small images make longer than
+    the step. A CPU waits for nothing, and runs convolutions inside of loops on a slower
+    path. Since it is a divisor, one program takes all steps.
+    """
+    if any(device.platform == "cpu" for device in sharding.device_set):
+        return 1
+    return max(k for k in range(1, _MOST_STEPS + 1) if steps % k == 0)
+
+
 def connect(
     coordinator_address: str | None, num_processes: int | None, process_id: int | None
 ) -> None:
@@ -140,6 +152,7 @@ def map_devices(
     step: Callable[..., Any],
     num_shared: int,
     *,
+    donated: Sequence[int] = (),
     devices: Sequence[jax.Device] | None = None,
 ) -> Callable[..., Any]:
     """A function that runs once per device, each on its share of a batch.
@@ -148,6 +161,7 @@ def map_devices(
       step: (shared, …, batch) → results that are equal on all devices, as `lax.pmean`
         over `AXIS` makes them.
       num_shared: number of arguments before the batch.
+      donated: arguments that are used up, whose memory the results take.
       devices: all devices of all processes if absent.
 
     Returns:
@@ -155,7 +169,14 @@ def map_devices(
       shapes; the batch is a tree of [devices of this process, rows, …].
     """
     axes = (None,) * num_shared + (0,)
-    return jax.pmap(step, AXIS, in_axes=axes, out_axes=None, devices=devices)
+    return jax.pmap(
+        step,
+        AXIS,
+        in_axes=axes,
+        out_axes=None,
+        donate_argnums=donated,
+        devices=devices,
+    )
 
 
 def split(batch: Any, mesh: Mesh) -> Any:
@@ -199,10 +220,42 @@ def prefetch(batches: Iterable[Any], mesh: Mesh, size: int = 2) -> Iterator[Any]
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether a device reports that its memory is full."""
+    """Whether the memory of a device, or of the host, is full."""
+    if isinstance(error, MemoryError):
+        return True
+    text = str(error).lower()
     return isinstance(error, jax.errors.JaxRuntimeError) and any(
-        text in str(error) for text in _OUT_OF_MEMORY
+        part in text for part in _OUT_OF_MEMORY
     )
+
+
+def free_memory(mesh: Mesh) -> int | None:
+    """Bytes that are free on each device of a mesh; None where a device cannot say."""
+    found = [device.memory_stats() or {} for device in mesh.devices.flat]
+    if not all({"bytes_limit", "bytes_in_use"} <= stats.keys() for stats in found):
+        return None
+    return min(stats["bytes_limit"] - stats["bytes_in_use"] for stats in found)
+
+
+def bytes_needed(program: Any, *arguments: Any, **options: Any) -> int:
+    """Bytes on each device that a call of a jitted program takes, by its compiler.
+
+    Arguments are counted, and so are networks that are there already. The compiled
+    program is kept for the call.
+
+    Args:
+      program: jitted function.
+      *arguments: arguments of the call, or their shapes with shardings.
+      **options: static arguments of the call.
+
+    Returns:
+      Their number, 0 where the compiler does not say.
+    """
+    found = program.lower(*arguments, **options).compile().memory_analysis()
+    if found is None:
+        return 0
+    results = found.output_size_in_bytes - found.alias_size_in_bytes
+    return found.argument_size_in_bytes + found.temp_size_in_bytes + results
 
 
 @contextlib.contextmanager

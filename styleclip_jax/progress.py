@@ -1,6 +1,8 @@
 """Progress of long work: reports, bars with the time left, the loop over steps."""
 
 import contextlib
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -11,8 +13,15 @@ import tqdm
 # Is told how many steps were taken since it was last called.
 Report = Callable[[int], None]
 
-# Seconds of work between two reports of progress.
+# Seconds of the devices' work between two reports of progress.
 _REPORT_EVERY = 1.0
+# Seconds between two looks of a terminal at how long compilation takes.
+_TICK = 1.0
+# Seconds without a unit from which compilation is worth a word, on a terminal and in a
+# file, which cannot take the word back.
+_WORTH_SHOWING, _WORTH_A_LINE = 2.0, 5.0
+# Seconds between two bars in a file.
+_FILE_INTERVAL = 10.0
 
 
 class Listener(NamedTuple):
@@ -34,9 +43,67 @@ def _no_bar(total: int, unit: str) -> Iterator[Report]:
 
 @contextlib.contextmanager
 def _bar(total: int, unit: str) -> Iterator[Report]:
-    """A progress bar on stderr with rate and time left."""
-    with tqdm.tqdm(total=total, unit=unit, dynamic_ncols=True) as shown:
-        yield shown.update
+    """A progress bar on stderr with rate and time left, after what compiling takes."""
+    interval = 0.1 if sys.stderr.isatty() else _FILE_INTERVAL
+    with tqdm.tqdm(
+        total=total, unit=unit, dynamic_ncols=True, mininterval=interval
+    ) as bar:
+        shown = _Compiling(bar)
+        try:
+            yield shown.report
+        finally:
+            shown.end()
+
+
+class _Compiling:
+    """Words of a bar on compilation, which goes before the first unit of work.
+
+    A thread redraws them on a terminal; a file has a line when it begins to be long.
+    """
+
+    def __init__(self, bar: tqdm.tqdm) -> None:
+        self._bar, self._began = bar, time.monotonic()
+        self._ended = threading.Event()
+        self._told = False
+        self._thread = threading.Thread(target=self._tick, daemon=True)
+        self._thread.start()
+
+    def report(self, count: int) -> None:
+        """Takes a report; the first unit ends the words, and starts the bar's clock."""
+        if not count or self._ended.is_set():
+            self._bar.update(count)
+            return
+        self.end()
+        seconds = time.monotonic() - self._began
+        if self._told:
+            self._say(f"compiled in {seconds:.0f} s")
+            # What came with compilation says nothing of the rate.
+            self._bar.unpause()
+            self._bar.initial = self._bar.n = self._bar.last_print_n = count
+            self._bar.refresh()
+        else:
+            self._bar.update(count)
+
+    def end(self) -> None:
+        """Ends the thread."""
+        self._ended.set()
+        self._thread.join()
+
+    def _tick(self) -> None:
+        on_terminal = sys.stderr.isatty()
+        least = _WORTH_SHOWING if on_terminal else _WORTH_A_LINE
+        while not self._ended.wait(_TICK):
+            seconds = time.monotonic() - self._began
+            if seconds < least or (self._told and not on_terminal):
+                continue
+            self._told = True
+            self._say(f"compiling … {seconds:.0f} s" if on_terminal else "compiling …")
+
+    def _say(self, words: str) -> None:
+        if sys.stderr.isatty():
+            self._bar.set_description(words)
+        else:
+            self._bar.write(words, file=sys.stderr)
 
 
 def ignore(what: Any) -> None:
@@ -57,23 +124,65 @@ def terminal(*, shown: bool = True) -> Listener:
     return Listener(tell=print, bar=_bar) if shown else SILENT
 
 
+class Pace:
+    """Pace of progress: how seldom the host waits for the devices.
+
+    Between two waits it queues as much as the devices do in about a second. So they
+    never run dry, and what is reported is never far ahead of what is done. One pace
+    serves all batches of the same work.
+    """
+
+    def __init__(self) -> None:
+        # Calls since the last wait, and their number until the next one.
+        self._queued, self._limit = 0, 1
+        self._since = time.monotonic()
+
+    def wait(self, result: Any) -> bool:
+        """Counts a call, and waits for its result if it is time to report.
+
+        Returns:
+          Whether the result, and so everything before it, is done.
+        """
+        self._queued += 1
+        if self._queued < self._limit:
+            return False
+        jax.block_until_ready(result)
+        now = time.monotonic()
+        in_time = self._queued * _REPORT_EVERY / max(now - self._since, 1e-9)
+        self._limit = max(1, min(2 * self._queued, int(in_time)))
+        self._queued, self._since = 0, now
+        return True
+
+
 def take_steps(
     step: Callable[[Any, Any], Any],
     networks: Any,
     state: Any,
     count: int,
     report: Report,
+    *,
+    stride: int = 1,
+    pace: Pace | None = None,
 ) -> Any:
-    """The state after so many calls of a compiled step(networks, state).
+    """The state after so many steps, which may still be under way.
 
     A loop here rather than in the program: XLA runs convolutions inside of loops
-    several times slower on CPU, and on accelerators steps are queued ahead.
+    several times slower on CPU. On accelerators calls are queued ahead, and each may
+    take several steps.
+
+    Args:
+      step: compiled (networks, state) → state after `stride` steps.
+      networks: what stays the same.
+      state: state before the first step.
+      count: number of steps, a multiple of `stride`.
+      report: is called about once per second, and at the end.
+      stride: number of steps of a call.
+      pace: pace of the work that this is a batch of; a new one if absent.
     """
-    reported, since = 0, time.monotonic()
-    for done in range(1, count + 1):
+    pace, reported = pace or Pace(), 0
+    for done in range(stride, count + 1, stride):
         state = step(networks, state)
-        if time.monotonic() - since > _REPORT_EVERY or done == count:
-            jax.block_until_ready(state)
+        if pace.wait(state) or done == count:
             report(done - reported)
-            reported, since = done, time.monotonic()
+            reported = done
     return state

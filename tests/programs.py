@@ -1,14 +1,16 @@
 """Programs as users run them, in this process or with other devices in another."""
 
+import contextlib
 import hashlib
 import json
 import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import jax
 import pytest
 from absl import flags
 
@@ -74,3 +76,19 @@ def hashes(folder: pathlib.Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != "run.json"
     }
+
+
+@contextlib.contextmanager
+def compilations() -> Iterator[list[str]]:
+    """Names of the functions that are compiled meanwhile, or read from the cache."""
+    found: list[str] = []
+
+    def remember(name: str, seconds: float, **options: Any) -> None:
+        if "backend_compile" in name:
+            found.append(str(options.get("fun_name")))
+
+    jax.monitoring.register_event_duration_secs_listener(remember)
+    try:
+        yield found
+    finally:
+        jax.monitoring.unregister_event_duration_listener(remember)

@@ -168,7 +168,7 @@ class Trainer:
                 networks, params, latent, text, **options
             )
 
-        self._step = parallel.map_devices(step, 3, devices=devices)
+        self._step = parallel.map_devices(step, 3, donated=[2], devices=devices)
         self._validate = parallel.map_devices(validate, 3, devices=devices)
         self._convert = jax.jit(functools.partial(convert, space=data.validation.space))
         self._synthesize = jax.jit(problem.space.synthesize)
@@ -198,7 +198,7 @@ class Trainer:
     def step(
         self, state: Any, batch: Any
     ) -> tuple[mapper_training.State, dict[str, Any]]:
-        """One step of all mappers."""
+        """One step of all mappers; the state that goes in is used up."""
         return self._step(self._networks, self._text, state, batch)
 
     def validate(self, params: Any) -> dict[str, np.ndarray]:

@@ -57,6 +57,7 @@ class Editor(NamedTuple):
       edit: (latents, number of the setting, report) → `Outcome` on the devices, which
         may still be under way.
       probe: (latents) → value on the devices that takes the memory of an edit.
+      memory: (latents) → bytes on each device that an edit takes, by the compiler.
       freeze: () → `Frozen`, the edit of the first setting.
     """
 
@@ -71,4 +72,5 @@ class Editor(NamedTuple):
     about: list[str]
     edit: Callable[[Any, int, progress.Report], Outcome]
     probe: Callable[[Any], Any]
+    memory: Callable[[Any], int]
     freeze: Callable[[], Frozen]

@@ -287,6 +287,7 @@ def _task(
         image_format=output.images,
         png_level=output.png_level,
         probe=lambda latent, rows: editor.probe(latent),
+        memory=lambda latent, rows: editor.memory(latent),
         folders=[writer.folder for writer in writers],
         write=write if writers else None,
     )

@@ -109,8 +109,11 @@ def carry_out(request: Request, listener: Listener) -> runs.Summary:
     keys = jax.random.split(jax.random.key(picture.seed), len(source))
     render = functools.partial(_render, generator, noise=picture.noise)
 
+    def noise_of(rows: np.ndarray) -> jax.Array:
+        return parallel.shard(keys[rows], mesh)
+
     def compute(latent: Any, rows: np.ndarray, variant: int, report: Report) -> Outcome:
-        image = render(latent, parallel.shard(keys[rows], mesh))
+        image = render(latent, noise_of(rows))
         finite = jnp.all(jnp.isfinite(image), axis=(1, 2, 3))
         report(1)
         failed_at = jnp.where(finite, -1, 0)
@@ -124,6 +127,9 @@ def carry_out(request: Request, listener: Listener) -> runs.Summary:
         image_format=output.images,
         png_level=output.png_level,
         probe=lambda latent, rows: compute(latent, rows, 0, ignore),
+        memory=lambda latent, rows: parallel.bytes_needed(
+            _render, generator, latent, noise_of(rows), noise=picture.noise
+        ),
     )
 
     def inputs() -> dict[str, str]:

@@ -40,9 +40,12 @@ _AHEAD = 2
 # Number of files that are written side by side: one for each core that encodes, and
 # some that wait for the disk.
 _WRITERS = (os.cpu_count() or 1) + 2
-# Speedup that a larger batch must bring on a CPU, whose memory is not tried out.
+# Speedup that a larger batch must bring.
 _GAIN = 1.05
 _LARGEST_BATCH = 1024
+# Share of an accelerator's free memory that a batch may take by prediction, and the
+# size that tells with a size of 1 how much a latent takes.
+_SHARE, _SMALL_BATCH = 0.9, 8
 _NUM_SHOWN = 10
 _WAIT_SECONDS = 0.2
 
@@ -61,6 +64,8 @@ class Task(NamedTuple):
       png_level: compression of PNGs.
       probe: (latents, rows) → value on the devices that takes the memory of
         `compute`, to try batch sizes.
+      memory: (latents, rows) → bytes on each device that `compute` takes, by the
+        compiler.
       folders: folders of additional files, beside images/.
       write: (index, row, `Outcome` of one result on the host) writes additional files.
     """
@@ -72,6 +77,7 @@ class Task(NamedTuple):
     image_format: str
     png_level: int
     probe: Callable[[Any, np.ndarray], Any]
+    memory: Callable[[Any, np.ndarray], int]
     folders: Sequence[str] = ()
     write: Callable[[int, int, Outcome], None] | None = None
 
@@ -112,14 +118,17 @@ class Failures:
 def find_batch_size(source: LatentSource, task: Task, mesh: jax.sharding.Mesh) -> int:
     """Batch size, the number of latents per device at a time, found by trying.
 
-    The size is doubled until the memory of an accelerator is full, or until a CPU gets
-    no faster, or until there are no more latents.
+    An accelerator takes what fits by prediction; a CPU, and a device that does not say
+    how much memory it has, as many as are fastest.
     """
     limit = min(_LARGEST_BATCH, math.ceil(len(source) / mesh.size))
 
-    def seconds(size: int) -> float:
+    def load(size: int) -> tuple[Any, np.ndarray]:
         rows = np.arange(size * mesh.size) % len(source)
-        batch = parallel.shard(source.load(rows), mesh)
+        return parallel.shard(source.load(rows), mesh), rows
+
+    def seconds(size: int) -> float:
+        batch, rows = load(size)
 
         def run() -> list[Any]:
             latent = task.prepare(batch)
@@ -131,36 +140,94 @@ def find_batch_size(source: LatentSource, task: Task, mesh: jax.sharding.Mesh) -
         jax.block_until_ready(run())
         return time.monotonic() - started
 
-    return largest(seconds, limit, by_speed=mesh.devices.flat[0].platform == "cpu")
+    def memory(size: int) -> float:
+        batch, rows = load(size)
+        return task.memory(task.prepare(batch), rows)
+
+    free = parallel.free_memory(mesh)
+    if free is None:
+        return largest(seconds, limit)
+    return largest_predicted(seconds, memory, free, limit)
 
 
-def largest(seconds: Callable[[int], float], limit: int, *, by_speed: bool) -> int:
-    """Largest size of 1, 2, 4, … that fits, or the fastest one per item.
+def largest(seconds: Callable[[int], float], limit: int) -> int:
+    """Largest size of 1, 2, 4, … that fits and is faster per item than the one before.
 
     Args:
       seconds: (size) → time that a batch takes; may run out of memory.
       limit: size that need not be exceeded.
-      by_speed: whether to stop where a larger size gains little.
 
     Raises:
       UserError: not even a size of 1 fits.
     """
     best, size, rate = 0, 1, 0.0
     while size < 2 * limit:
-        try:
-            found = size / seconds(size)
-        except jax.errors.JaxRuntimeError as error:
-            if not parallel.is_out_of_memory(error):
-                raise
-            break
-        if by_speed and found < _GAIN * rate:
+        found = size / _or_infinite(seconds, size)
+        if found <= _GAIN * rate:
             break
         best, rate, size = size, found, 2 * size
-    if not best:
+    return _checked(best)
+
+
+def largest_predicted(
+    seconds: Callable[[int], float],
+    memory: Callable[[int], float],
+    free: int,
+    limit: int,
+) -> int:
+    """Largest size whose memory fits by prediction, or a small one that is as fast.
+
+    Memory is on a line through its values at 1 and a small size. What it predicts is
+    tried once; a size that does not fit after all is halved.
+
+    Args:
+      seconds: (size) → time that a batch takes; may run out of memory.
+      memory: (size) → bytes that a batch takes, by the compiler; may run out of memory.
+      free: bytes that are free.
+      limit: size that need not be exceeded.
+
+    Raises:
+      UserError: not even a size of 1 fits.
+    """
+    budget, one = _SHARE * free, _or_infinite(memory, 1)
+    # Below the line, which does not start at 0, so that it fits.
+    small = min(limit, _SMALL_BATCH, max(1, int(budget / max(one, 1))))
+    each = (_or_infinite(memory, small) - one) / (small - 1) if small > 1 else math.inf
+    fitting = 1 + (budget - one) / each if each > 0 else math.inf
+    large = _even(max(small, int(min(limit, fitting))))
+    best, rate = 0, 0.0
+    for size in dict.fromkeys((small, large)):
+        while size > best:
+            took = _or_infinite(seconds, size)
+            if took < math.inf:
+                if size / took > _GAIN * rate:
+                    best, rate = size, size / took
+                break
+            size //= 2
+    return _checked(best)
+
+
+def _even(size: int) -> int:
+    """Size of whole tiles of the devices, where it is more than one."""
+    return size - size % _SMALL_BATCH if size > _SMALL_BATCH else size
+
+
+def _or_infinite(function: Callable[[int], float], size: int) -> float:
+    """Value of a function of a size, infinite where that does not fit."""
+    try:
+        return function(size)
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        if not parallel.is_out_of_memory(error):
+            raise
+        return math.inf
+
+
+def _checked(size: int) -> int:
+    if not size:
         raise UserError(
             "batch_size: not even one latent fits into the memory", field="batch_size"
         )
-    return best
+    return size
 
 
 def steps(count: int, size: int, devices: int, done: np.ndarray) -> Iterator[Step]:
@@ -255,7 +322,7 @@ def run(
                     )
                     keep_up(_AHEAD)
             keep_up(0)
-        except jax.errors.JaxRuntimeError as error:
+        except (jax.errors.JaxRuntimeError, MemoryError) as error:
             if not parallel.is_out_of_memory(error):
                 raise
             raise UserError(

@@ -19,7 +19,7 @@ from styleclip_jax.methods import mapper, optimization
 from styleclip_jax.methods.optimization import OptimizationConfig
 from styleclip_jax.models import clip
 from styleclip_jax.models.network import Network
-from styleclip_jax.progress import Listener, Report, ignore, take_steps
+from styleclip_jax.progress import Listener, Pace, Report, ignore, take_steps
 
 
 class Loaded(NamedTuple):
@@ -120,17 +120,34 @@ def optimize(
             objective={**problem.objective, **(objective or {})},
             optimizer=optimizer or problem.optimizer,
         )
-        compiled = optimization.compiled(problem, sharding=sharding)
+        stride = parallel.steps_per_call(problem.steps, sharding)
+        compiled = optimization.compiled(problem, sharding=sharding, stride=stride)
         record["objective"] = {
             n: weight for n, (weight, _) in problem.objective.items()
         }
+
+    stride, pace = compiled.stride, Pace()
 
     def edit(
         batch: Any, setting: int, report: Report, steps: int = config.steps
     ) -> Outcome:
         state = compiled.start(placed, batch, features[setting])
-        state = take_steps(compiled.step, placed, state, steps, report)
+        state = take_steps(
+            compiled.step, placed, state, steps, report, stride=stride, pace=pace
+        )
         return _optimized(compiled.finish(placed, state))
+
+    def memory(batch: Any) -> int:
+        arguments = (placed, batch, features[0])
+        state = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+            jax.eval_shape(compiled.start, *arguments),
+        )
+        return max(
+            parallel.bytes_needed(compiled.start, *arguments),
+            parallel.bytes_needed(compiled.step, placed, state),
+            parallel.bytes_needed(compiled.finish, placed, state),
+        )
 
     def apply(generator: Network, weights: Any, batch: Any) -> Outcome:
         others, text = weights
@@ -151,7 +168,8 @@ def optimize(
         inputs=inputs | texts.inputs,
         about=about,
         edit=edit,
-        probe=lambda batch: edit(batch, 0, ignore, min(2, config.steps)),
+        probe=lambda batch: edit(batch, 0, ignore, min(2 * stride, config.steps)),
+        memory=memory,
         freeze=lambda: Frozen(apply, (frozen, features[0])),
     )
 
@@ -161,7 +179,9 @@ def _compiled(
     config: OptimizationConfig, sharding: jax.sharding.Sharding
 ) -> optimization.Compiled:
     """Compiled parts of the official optimization, the same for the same settings."""
-    return optimization.compiled(optimization.official(config), sharding=sharding)
+    stride = parallel.steps_per_call(config.steps, sharding)
+    problem = optimization.official(config)
+    return optimization.compiled(problem, sharding=sharding, stride=stride)
 
 
 def _optimized(result: optimization.Result) -> Outcome:
@@ -278,6 +298,7 @@ def at_once(
         unit="edit",
         edit=edit,
         probe=lambda batch: edit(batch, 0, ignore),
+        memory=lambda batch: parallel.bytes_needed(run, generator, weights[0], batch),
         freeze=lambda: Frozen(apply, frozen),
         **about,
     )

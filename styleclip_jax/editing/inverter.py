@@ -6,13 +6,13 @@ from typing import Any
 
 import jax
 
-from styleclip_jax import losses
+from styleclip_jax import losses, parallel
 from styleclip_jax.errors import UserError
 from styleclip_jax.methods import inversion, optimization
 from styleclip_jax.models import e4e
 from styleclip_jax.models.network import Network
 from styleclip_jax.photos.crops import Crops
-from styleclip_jax.progress import Report, take_steps
+from styleclip_jax.progress import Pace, Report, take_steps
 
 # Inverter of a batch of faces, which reports the steps that it has taken.
 Inverter = Callable[[Crops, Report], optimization.Result]
@@ -52,8 +52,14 @@ def inverter(
     """
     first, second = inversion.phases(config)
     in_w, in_w_plus = (
-        optimization.compiled(problem, sharding=sharding) for problem in (first, second)
+        optimization.compiled(
+            problem,
+            sharding=sharding,
+            stride=parallel.steps_per_call(problem.steps, sharding),
+        )
+        for problem in (first, second)
     )
+    pace = Pace()
 
     def over_batch(function: Any, problem: Any, *axes: int | None) -> Any:
         one = functools.partial(function, problem=problem)
@@ -64,16 +70,22 @@ def inverter(
     start = over_batch(inversion.start, second, None, 0, 0)
     encode = jax.jit(e4e.encode, out_shardings=sharding)
 
+    def run(
+        parts: optimization.Compiled, state: Any, steps: int, report: Report
+    ) -> optimization.State:
+        about: Any = {"stride": parts.stride, "pace": pace}
+        return take_steps(parts.step, networks, state, steps, report, **about)
+
     def invert(crops: Crops, report: Report) -> optimization.Result:
         if encoder is None:
             average = inversion.average(networks.generator)
             state = start_in_w(networks, crops.target, average)
-            state = take_steps(in_w.step, networks, state, first.steps, report)
+            state = run(in_w, state, first.steps, report)
             state = widen(networks, state)
         else:
             w_plus = encode(encoder, crops.encoded)
             state = start(networks, crops.target, w_plus)
-        state = take_steps(in_w_plus.step, networks, state, second.steps, report)
+        state = run(in_w_plus, state, second.steps, report)
         return in_w_plus.finish(networks, state)
 
     return invert

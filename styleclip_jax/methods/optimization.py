@@ -282,36 +282,53 @@ class Compiled(NamedTuple):
 
     Attributes:
       start: (networks, latents, text) → state; the text is that of all latents.
-      step: (networks, state) → state; the state that goes in is used up.
+      step: (networks, state) → state after `stride` steps; the state that goes in is
+        used up.
       finish: (networks, state) → result.
+      stride: number of steps of a call.
     """
 
     start: Callable[[losses.Networks, Any, jax.Array], State]
     step: Callable[[losses.Networks, State], State]
     finish: Callable[[losses.Networks, State], Result]
+    stride: int
 
 
-def compiled(problem: Problem, *, sharding: jax.sharding.Sharding | None) -> Compiled:
+def compiled(
+    problem: Problem, *, sharding: jax.sharding.Sharding | None, stride: int = 1
+) -> Compiled:
     """Parts of `optimize` for batches, jitted.
 
     Args:
       problem: objective, optimizer and number of steps.
       sharding: sharding of the state, None to leave it to jax. It is the same
         throughout, since another one would compile the step again.
+      stride: number of steps of a call of `step`, which divides the number of steps,
+        so that one program takes them all.
+
+    Raises:
+      ValueError: the stride does not divide the number of steps.
     """
+    if problem.steps % stride:
+        raise ValueError(
+            f"stride: expected a divisor of {problem.steps} steps, found {stride}"
+        )
     start_one = functools.partial(start, problem=problem)
-    step_one = functools.partial(step, problem=problem)
+    step_all = jax.vmap(functools.partial(step, problem=problem), in_axes=(None, 0))
     finish_one = functools.partial(finish, problem=problem)
+
+    def steps(networks: losses.Networks, state: State) -> State:
+        if stride == 1:
+            return step_all(networks, state)
+        return jax.lax.fori_loop(0, stride, lambda _, s: step_all(networks, s), state)
+
     return Compiled(
         start=jax.jit(
             jax.vmap(start_one, in_axes=(None, 0, None)), out_shardings=sharding
         ),
-        step=jax.jit(
-            jax.vmap(step_one, in_axes=(None, 0)),
-            donate_argnums=1,
-            out_shardings=sharding,
-        ),
+        step=jax.jit(steps, donate_argnums=1, out_shardings=sharding),
         finish=jax.jit(jax.vmap(finish_one, in_axes=(None, 0))),
+        stride=stride,
     )
 
 

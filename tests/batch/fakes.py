@@ -39,6 +39,7 @@ def task(variants: int = 2, image_format: str = "jpg") -> stream.Task:
         image_format=image_format,
         png_level=1,
         probe=lambda latent, rows: compute(latent, 0),
+        memory=lambda latent, rows: latent.nbytes,
     )
 
 

@@ -2,6 +2,7 @@
 
 import pathlib
 import time
+import types
 from typing import Any
 
 import jax
@@ -134,7 +135,9 @@ def test_lack_of_memory_is_known_by_its_texts(text: str) -> None:
             raise error
         return 1.0
 
-    assert stream.largest(seconds, 100, by_speed=False) == 2
+    assert stream.largest(seconds, 100) == 2
+    predicted = stream.largest_predicted(seconds, lambda size: size, 1000, 100)
+    assert predicted == 2
     other = jax.errors.JaxRuntimeError("INVALID_ARGUMENT: shapes")
     assert not parallel.is_out_of_memory(other)
     assert not parallel.is_out_of_memory(ValueError(text))
@@ -147,15 +150,92 @@ def test_largest_batch_is_found_by_trying() -> None:
         tried.append(size)
         if size > 16:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 3 GiB")
-        # Fastest per item from 4 on.
-        return max(size / 4, 1.0)
+        # Some 9 % faster per item with each doubling.
+        return size**0.875
 
-    assert stream.largest(seconds, 1000, by_speed=False) == 16
+    assert stream.largest(seconds, 1000) == 16
     assert tried == [1, 2, 4, 8, 16, 32]
-    assert stream.largest(seconds, 1000, by_speed=True) == 4
-    assert stream.largest(seconds, 5, by_speed=False) == 8
+    assert stream.largest(seconds, 5) == 8
+    # Fastest per item from 4 on.
+    assert stream.largest(lambda size: max(size / 4, 1.0), 1000) == 4
     with pytest.raises(UserError, match="not even one latent"):
-        stream.largest(lambda size: seconds(99), 4, by_speed=True)
+        stream.largest(lambda size: seconds(99), 4)
     task = fakes.task()
     mesh = parallel.make_mesh()
     assert stream.find_batch_size(fakes.source(), task, mesh) in (1, 2, 4, 8)
+
+
+@pytest.mark.parametrize(
+    ("fits", "limit", "fastest", "tried"),
+    [
+        # 10 bytes and 20 for each latent: 90 % of 1,000 bytes are 44 latents.
+        (1000, 1000, 1000, [8, 40]),
+        # More than the latents are not asked for.
+        (1000, 20, 1000, [8, 16]),
+        (1000, 5, 1000, [5]),
+        # The compiler does not know of what libraries take.
+        (700, 1000, 1000, [8, 40, 20]),
+        (100, 1000, 1000, [8, 4, 40, 20, 10, 5]),
+        # A larger one is no faster.
+        (1000, 1000, 8, [8, 40]),
+    ],
+)
+def test_memory_predicts_the_largest_batch(
+    fits: int, limit: int, fastest: int, tried: list[int]
+) -> None:
+    found, compiled = [], []
+
+    def memory(size: int) -> float:
+        compiled.append(size)
+        return 10 + 20 * size
+
+    def seconds(size: int) -> float:
+        found.append(size)
+        if 10 + 20 * size > fits:
+            raise jax.errors.JaxRuntimeError("CUDNN_STATUS_ALLOC_FAILED")
+        return max(1.0, size / fastest)
+
+    best = stream.largest_predicted(seconds, memory, 1000, limit)
+    assert found == tried
+    assert compiled == [1, min(8, limit)]
+    assert best == max(n for n in tried if n <= fastest and 10 + 20 * n <= fits)
+
+
+def test_memory_that_does_not_suffice_for_one_latent_is_said() -> None:
+    def fail(size: int) -> float:
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 3 GiB")
+
+    with pytest.raises(UserError, match="not even one latent"):
+        stream.largest_predicted(fail, fail, 1000, 10)
+    # A compiler that says nothing leaves it to trying.
+    assert stream.largest_predicted(lambda size: 1.0, lambda size: 0, 1000, 30) == 24
+
+    def break_down(size: int) -> float:
+        raise jax.errors.JaxRuntimeError("INVALID_ARGUMENT: shapes")
+
+    with pytest.raises(jax.errors.JaxRuntimeError, match="shapes"):
+        stream.largest_predicted(break_down, lambda size: 1, 1000, 10)
+
+
+def test_devices_that_know_their_memory_are_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With 21 latents of 192 bytes on two devices."""
+    stats = {"bytes_limit": 3000, "bytes_in_use": 1000}
+    found = [stats, stats | {"bytes_in_use": 1500}]
+    mesh = parallel.make_mesh(jax.devices()[:2])
+    assert parallel.free_memory(mesh) is None
+    devices = [types.SimpleNamespace(memory_stats=lambda x=x: x) for x in found]
+    fake: Any = types.SimpleNamespace(devices=np.array(devices))
+    assert parallel.free_memory(fake) == 1500
+    tried = []
+    task, free = fakes.task(), 1500
+
+    def probe(latent: jax.Array, rows: np.ndarray) -> None:
+        tried.append(len(rows) // 2)
+
+    monkeypatch.setattr(parallel, "free_memory", lambda mesh: free)
+    task = task._replace(probe=probe)
+    assert stream.find_batch_size(fakes.source(), task, mesh) in tried
+    # 1,350 bytes hold three latents for each device.
+    assert set(tried) == {3}

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from styleclip_jax import loading, parallel
+from styleclip_jax.batch import edits as batches
 from styleclip_jax.cli import edit
 from styleclip_jax.editing.session import Session
 from styleclip_jax.models import stylegan2
@@ -106,21 +107,33 @@ def test_several_prompts_equal_single_ones_and_compile_nothing_new(
     session = Session(loading.Models(**models))
     editor = session.optimization(["cat", "dog"], steps=2)
     batch = parallel.shard(np.asarray(tiny.w_plus(4)), session.mesh)
-    compiled: list[str] = []
-
-    def remember(name: str, seconds: float, **options: Any) -> None:
-        if "backend_compile" in name:
-            compiled.append(name)
-
     jax.block_until_ready(editor.edit(batch, 0, lambda count: None))
-    jax.monitoring.register_event_duration_secs_listener(remember)
-    try:
+    with programs.compilations() as compiled:
         jax.block_until_ready(editor.edit(batch, 1, lambda count: None))
         assert not compiled
         jax.jit(lambda x: x + 12.5)(1.0)
         assert compiled
-    finally:
-        jax.monitoring.unregister_event_duration_listener(remember)
+
+
+@pytest.mark.slow
+def test_programs_that_tell_their_memory_are_those_of_the_run(
+    models: dict[str, str], tmp_path: pathlib.Path
+) -> None:
+    """Each is compiled once, for all batches and the last, padded one."""
+    session = Session(loading.Models(**models), devices=jax.devices()[:2])
+    editor = session.optimization("cat", steps=3, keep_best=True, film_frames=2)
+    batch = parallel.shard(np.asarray(tiny.w_plus(4)), session.mesh)
+    with programs.compilations() as compiled:
+        needed = editor.memory(batch)
+    assert {"jit(start)", "jit(steps)", "jit(finish)"} <= set(compiled)
+    assert needed > 2 * batch.nbytes
+    np.save(tmp_path / "w_plus.npy", tiny.w_plus(7))
+    options: dict[str, Any] = {"batch_size": 2, "images": "none", "grid": 0}
+    with programs.compilations() as compiled:
+        batches.run(
+            session, editor, tmp_path / "w_plus.npy", outdir=tmp_path / "out", **options
+        )
+    assert not {"jit(start)", "jit(steps)", "jit(finish)"} & set(compiled)
 
 
 def test_several_mappers_edit_every_latent(

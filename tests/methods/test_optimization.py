@@ -72,6 +72,28 @@ def test_single_steps_equal_the_whole_loop(networks: losses.Networks) -> None:
 
 
 @pytest.mark.slow
+def test_several_steps_in_a_call_equal_single_ones(networks: losses.Networks) -> None:
+    """States are used up, not copied, and one program takes all steps and batches."""
+    problem = official(keep_best=True, steps=16)
+    results = []
+    for stride in (1, 8):
+        parts = optimization.compiled(problem, sharding=None, stride=stride)
+        for seed in range(2):
+            latent, text = tiny.w_plus(COUNT) + seed, tiny.text_features(1)[0]
+            state = parts.start(networks, latent, text)
+            for _ in range(problem.steps // stride):
+                used, state = state, parts.step(networks, state)
+                assert all(leaf.is_deleted() for leaf in jax.tree.leaves(used))
+        assert parts.step._cache_size() == 1
+        results.append(parts.finish(networks, state))
+    for one, eight in zip(*map(jax.tree.leaves, results), strict=True):
+        np.testing.assert_allclose(one, eight, rtol=1e-6, atol=1e-6)
+    assert np.ptp(results[1].history["total"], axis=1).min() > 1e-3
+    with pytest.raises(ValueError, match="expected a divisor of 16 steps, found 3"):
+        optimization.compiled(problem, sharding=None, stride=3)
+
+
+@pytest.mark.slow
 def test_torgb_vectors_stay_in_s(networks: losses.Networks) -> None:
     generator = networks.generator
     styles = stylegan2.to_styles(generator, tiny.w_plus(2))

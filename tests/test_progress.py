@@ -1,0 +1,117 @@
+"""Progress: how seldom the host waits, and what bars say while programs compile."""
+
+import io
+import re
+import sys
+import time
+import types
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from styleclip_jax import parallel, progress
+
+
+class Clock:
+    """Clock of devices that need some seconds for a call, and a host that needs none.
+
+    Attributes:
+      waits: number of times that the host has waited.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+        self.waits, self._now, self._queued, self._seconds = 0, 0.0, 0, seconds
+        monkeypatch.setattr(time, "monotonic", lambda: self._now)
+        monkeypatch.setattr(jax, "block_until_ready", self._wait)
+
+    def step(self, networks: Any, state: int) -> int:
+        self._queued += 1
+        return state + 1
+
+    def _wait(self, value: Any) -> None:
+        self._now += self._queued * self._seconds
+        self._queued = 0
+        self.waits += 1
+
+
+def test_the_host_waits_about_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    reports: list[int] = []
+    clock = Clock(monkeypatch, seconds=0.01)
+    pace = progress.Pace()
+    for _ in range(40):
+        about = {"stride": 2, "pace": pace}
+        state = progress.take_steps(clock.step, None, 0, 100, reports.append, **about)
+        assert state == 50
+    # 2,000 calls take 20 seconds; the first waits find out how long one takes.
+    assert sum(reports) == 4000
+    assert 20 <= clock.waits <= 20 + 8
+    # Each of so slow steps is told.
+    reports.clear()
+    clock = Clock(monkeypatch, seconds=3.0)
+    progress.take_steps(clock.step, None, 0, 5, reports.append)
+    assert reports == [1] * 5
+
+
+@pytest.mark.parametrize(
+    ("platform", "steps", "stride"),
+    [("cpu", 300, 1), ("gpu", 300, 10), ("tpu", 80, 10), ("gpu", 8, 8), ("gpu", 11, 1)],
+)
+def test_accelerators_take_several_steps_in_a_call(
+    platform: str, steps: int, stride: int
+) -> None:
+    device = types.SimpleNamespace(platform=platform)
+    sharding: Any = types.SimpleNamespace(device_set=[device])
+    assert parallel.steps_per_call(steps, sharding) == stride
+
+
+class Screen(io.StringIO):
+    """What a bar writes to, a terminal or not."""
+
+    def __init__(self, is_terminal: bool) -> None:
+        super().__init__()
+        self._is_terminal = is_terminal
+
+    def isatty(self) -> bool:
+        return self._is_terminal
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_bars_say_how_long_compilation_takes(
+    monkeypatch: pytest.MonkeyPatch, is_terminal: bool
+) -> None:
+    screen = Screen(is_terminal)
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr(progress, "_TICK", 0.02)
+    monkeypatch.setattr(progress, "_WORTH_SHOWING", 0.1)
+    monkeypatch.setattr(progress, "_WORTH_A_LINE", 0.1)
+    with progress.BARS.bar(3, "step") as report:
+        report(0)
+        time.sleep(0.4)
+        report(1)
+        said = screen.getvalue()
+        report(2)
+    words = re.findall(r"compil\w+ (?:…|in)", said)
+    assert words[-1] == "compiled in"
+    # A terminal is drawn anew, a file has one line of each.
+    assert words.count("compiling …") > 4 if is_terminal else len(words) == 2
+    assert words.index("compiled in") == words.count("compiling …")
+    assert "3/3" in screen.getvalue()
+    # A unit that comes at once leaves nothing to say.
+    screen.truncate(0)
+    with progress.BARS.bar(1, "step") as report:
+        report(1)
+    assert "compil" not in screen.getvalue()
+
+
+def test_silent_listeners_say_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    with progress.SILENT.bar(2, "step") as report:
+        report(2)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_steps_may_still_be_under_way() -> None:
+    step = jax.jit(lambda networks, state: state + networks)
+    state = progress.take_steps(step, jnp.ones(3), jnp.zeros(3), 7, progress.ignore)
+    assert state.tolist() == [7.0] * 3

@@ -24,7 +24,7 @@ from absl import flags
 
 from styleclip_jax import loading, losses, parallel, spaces
 from styleclip_jax.batch import run_folder
-from styleclip_jax.cli import processes, program
+from styleclip_jax.cli import processes, profiling, program
 from styleclip_jax.editing import estimation
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import direction_files
@@ -32,7 +32,7 @@ from styleclip_jax.loading import CLIP_FIELDS, GENERATOR_FIELDS, Models
 from styleclip_jax.methods import global_directions
 from styleclip_jax.methods.channel_relevance import RelevanceConfig
 from styleclip_jax.models.clip import members
-from styleclip_jax.progress import Listener, terminal
+from styleclip_jax.progress import Listener
 
 from . import relevance_run
 
@@ -120,6 +120,7 @@ program.define(Models, VALUES, _MODELS, precision="highest")
 program.define(MeasureConfig, VALUES)
 program.define(RelevanceConfig, VALUES)
 processes.define(VALUES)
+profiling.define(VALUES)
 
 
 def main(values: flags.FlagValues) -> None:
@@ -130,7 +131,7 @@ def main(values: flags.FlagValues) -> None:
         config=program.build(MeasureConfig, values),
     )
     processes.connect(values)
-    measure(request, terminal(shown=jax.process_index() == 0))
+    measure(request, profiling.listener(values, shown=jax.process_index() == 0))
 
 
 def measure(request: Request, listener: Listener) -> None:

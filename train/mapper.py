@@ -26,7 +26,7 @@ from absl import flags
 
 from styleclip_jax import latents, loading, losses, parallel, spaces
 from styleclip_jax.batch import run_folder
-from styleclip_jax.cli import processes, program
+from styleclip_jax.cli import processes, profiling, program
 from styleclip_jax.editing import prompts
 from styleclip_jax.editing.prompts import PromptRequest, Prompts
 from styleclip_jax.errors import UserError
@@ -36,7 +36,7 @@ from styleclip_jax.methods import mapper, mapper_training
 from styleclip_jax.methods.mapper_training import TrainingConfig
 from styleclip_jax.models import clip, stylegan2
 from styleclip_jax.models.network import Network
-from styleclip_jax.progress import Listener, terminal
+from styleclip_jax.progress import Listener, Pace
 
 from . import mapper_files, mapper_run
 
@@ -163,8 +163,6 @@ _NEUTRAL_FLAGS = (
     *("workdir", "train_steps", "log_interval", "image_interval", "save_interval"),
     *("sheet_size", *processes.FLAGS),
 )
-# Seconds of work between two reports of progress.
-_REPORT_EVERY = 1.0
 
 VALUES = flags.FlagValues()
 program.define(Models, VALUES, _MODELS)
@@ -177,6 +175,7 @@ flags.DEFINE_string(
     "workdir", "outputs/mapper", "Folder for the run.", flag_values=VALUES
 )
 processes.define(VALUES)
+profiling.define(VALUES)
 
 
 def main(values: flags.FlagValues) -> int:
@@ -184,7 +183,7 @@ def main(values: flags.FlagValues) -> int:
     request = _parse(values)
     processes.connect(values)
     primary = jax.process_index() == 0
-    failures = train(request, terminal(shown=primary))
+    failures = train(request, profiling.listener(values, shown=primary))
     for line in failures if primary else ():
         print(line, file=sys.stderr)
     return program.EXIT_FAILED_ITEMS if failures else 0
@@ -300,21 +299,18 @@ def _train(
         "save": config.save_interval,
     }
     total = config.train_steps
-    began = since = time.monotonic()
-    reported = start
+    began, reported, pace = time.monotonic(), start, Pace()
     with listener.bar(total - start, "step") as report:
         batches = trainer.batches(start)
         for done, batch in zip(range(start + 1, total + 1), batches, strict=False):
             state, terms = trainer.step(state, batch)
-            if done == start + 1:
-                # The first step includes compilation.
-                jax.block_until_ready(terms)
-                began = time.monotonic()
             due = {n for n, k in intervals.items() if done % k == 0 or done == total}
-            if due or time.monotonic() - since > _REPORT_EVERY:
-                jax.block_until_ready(terms)
+            if pace.wait(terms) or due:
                 report(done - reported)
-                since, reported = time.monotonic(), done
+                reported = done
+            if done == start + 1:
+                # The first step, for which the pace waits, includes compilation.
+                began = time.monotonic()
             if due and (np.asarray(state.failed_at) >= 0).any():
                 break
             if "log" in due:

@@ -21,7 +21,7 @@ from absl import flags
 
 from styleclip_jax.batch import edits, runs
 from styleclip_jax.batch.source import SourceRequest
-from styleclip_jax.cli import processes, program
+from styleclip_jax.cli import processes, profiling, program
 from styleclip_jax.editing import prompts, requests
 from styleclip_jax.editing.directing import DirectionConfig
 from styleclip_jax.editing.editors import MappingConfig
@@ -31,7 +31,6 @@ from styleclip_jax.editing.requests import EditRequest
 from styleclip_jax.errors import UserError
 from styleclip_jax.loading import CLIP_FIELDS, GENERATOR_FIELDS, Models
 from styleclip_jax.methods.optimization import OptimizationConfig
-from styleclip_jax.progress import terminal
 
 _MODELS = (
     *(*GENERATOR_FIELDS, "remat", *CLIP_FIELDS),
@@ -56,6 +55,7 @@ program.define(runs.Output, VALUES, outdir="outputs/edit")
 program.define(edits.Extras, VALUES, _EXTRAS)
 program.define(ExportRequest, VALUES)
 processes.define(VALUES)
+profiling.define(VALUES)
 
 
 def _fields(config: type) -> tuple[str, ...]:
@@ -90,7 +90,7 @@ def main(values: flags.FlagValues) -> int:
     """Makes every edit that is missing."""
     request = _parse(values)
     processes.connect(values)
-    listener = terminal(shown=jax.process_index() == 0)
+    listener = profiling.listener(values, shown=jax.process_index() == 0)
     done = requests.carry_out(request, listener)
     if done is None:
         return 0

@@ -14,11 +14,10 @@ give mapper_similarity.md and .json, images give zero_shot.md and zero_shot.json
 from absl import flags
 
 from styleclip_jax.batch.source import SourceRequest
-from styleclip_jax.cli import program
+from styleclip_jax.cli import profiling, program
 from styleclip_jax.evaluation import requests
 from styleclip_jax.evaluation.requests import EvaluationRequest
 from styleclip_jax.loading import CLIP_FIELDS, GENERATOR_FIELDS, Models
-from styleclip_jax.progress import terminal
 
 _MODELS = (*GENERATOR_FIELDS, *CLIP_FIELDS, "identity", "class_")
 
@@ -27,6 +26,7 @@ VALUES = flags.FlagValues()
 program.define(Models, VALUES, _MODELS, precision="highest")
 program.define(SourceRequest, VALUES)
 program.define(EvaluationRequest, VALUES)
+profiling.define(VALUES)
 
 
 def main(values: flags.FlagValues) -> int:
@@ -36,7 +36,7 @@ def main(values: flags.FlagValues) -> int:
         program.build(Models, values, _MODELS),
         program.build(SourceRequest, values),
         settings=program.settings(values, ("outdir", "batch_size")),
-        listener=terminal(),
+        listener=profiling.listener(values),
     )
     for paths in written:
         for path in paths:

@@ -16,9 +16,8 @@ from absl import flags
 
 from styleclip_jax.batch import pictures, runs
 from styleclip_jax.batch.source import SourceRequest
-from styleclip_jax.cli import processes, program
+from styleclip_jax.cli import processes, profiling, program
 from styleclip_jax.loading import GENERATOR_FIELDS, Models
-from styleclip_jax.progress import terminal
 
 _MODELS = (*GENERATOR_FIELDS, "class_")
 
@@ -28,6 +27,7 @@ program.define(SourceRequest, VALUES)
 program.define(pictures.PictureRequest, VALUES)
 program.define(runs.Output, VALUES, outdir="outputs/generate", grid=16)
 processes.define(VALUES)
+profiling.define(VALUES)
 
 # Flags that do not decide the results: they say where and how fast.
 _NEUTRAL = ("outdir", "batch_size", "png_level", *processes.FLAGS)
@@ -43,7 +43,9 @@ def main(values: flags.FlagValues) -> int:
         settings=program.settings(values, _NEUTRAL),
     )
     processes.connect(values)
-    done = pictures.carry_out(request, terminal(shown=jax.process_index() == 0))
+    done = pictures.carry_out(
+        request, profiling.listener(values, shown=jax.process_index() == 0)
+    )
     for line in done.failures:
         print(line)
     return 0 if done.succeeded else program.EXIT_FAILED_ITEMS

@@ -18,12 +18,11 @@ not be inverted; they are listed at the end.
 
 from absl import flags
 
-from styleclip_jax.cli import program
+from styleclip_jax.cli import profiling, program
 from styleclip_jax.editing import inversions
 from styleclip_jax.editing.inversions import PhotoOutput, PhotoRequest
 from styleclip_jax.loading import CLIP_FIELDS, GENERATOR_FIELDS, Models
 from styleclip_jax.methods.inversion import InversionConfig
-from styleclip_jax.progress import terminal
 
 _MODELS = (*GENERATOR_FIELDS, "remat", *CLIP_FIELDS, "identity", "encoder")
 
@@ -32,6 +31,7 @@ program.define(Models, VALUES, _MODELS)
 program.define(PhotoRequest, VALUES)
 program.define(InversionConfig, VALUES)
 program.define(PhotoOutput, VALUES)
+profiling.define(VALUES)
 
 # Flags that do not decide the results: they say where and how fast.
 _NEUTRAL = ("outdir", "batch_size")
@@ -46,7 +46,7 @@ def main(values: flags.FlagValues) -> int:
         output=program.build(PhotoOutput, values),
         settings=program.settings(values, _NEUTRAL),
     )
-    done = inversions.carry_out(request, terminal())
+    done = inversions.carry_out(request, profiling.listener(values))
     for line in done.failures:
         print(line)
     return program.EXIT_FAILED_ITEMS if done.failures else 0

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import hashlib
+import importlib.metadata
 import inspect
 import math
 import os
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 
 import jax
 from absl import flags
+from jax._src import xla_bridge
 
 from styleclip_jax import parallel
 from styleclip_jax.cli import allocator
@@ -33,10 +35,15 @@ EXIT_USER_ERROR = 2
 # Exit code as of a program that SIGPIPE ends.
 EXIT_UNREAD = 141
 
-# Name of the flag that all programs have.
-CACHE = "compilation_cache"
+# Names of the flags that all programs have, and of that of all with bars.
+CACHE, DETERMINISTIC, PROFILE = "compilation_cache", "deterministic", "profile"
+# Flag of XLA that leaves kernels of GPUs out whose sums vary, and the choice of kernels
+# by their time, which does too.
+_EQUAL_BITS = "--xla_gpu_deterministic_ops=true"
 # Compile time in seconds from which on a program is cached.
 _MIN_COMPILE_TIME = 0.1
+# Cache of XLA that is kept beside them: which kernels of a GPU were fastest.
+_CHOSEN_KERNELS = "xla_gpu_per_fusion_autotune_cache_dir"
 # What to say when the memory of a device is full.
 _MEMORY = (
     "the memory of a device is full: expected fewer at a time, or smaller networks"
@@ -119,7 +126,7 @@ def settings(values: flags.FlagValues, without: Sequence[str] = ()) -> dict[str,
       values: parsed flags.
       without: flags that do not decide the results: where, how long or how fast.
     """
-    left_out = {CACHE, *without}
+    left_out = {CACHE, DETERMINISTIC, PROFILE, *without}
     return {name: values[name].value for name in values if name not in left_out}
 
 
@@ -164,6 +171,13 @@ def run(
             "cache.",
             flag_values=values,
         )
+        flags.DEFINE_bool(
+            DETERMINISTIC,
+            False,
+            "Equal bits in each run on GPUs of one kind, which takes slower kernels. "
+            "CPUs and TPUs need no flag.",
+            flag_values=values,
+        )
     try:
         if answer(argv, (module and module.__doc__) or "", values):
             sys.exit(0)
@@ -172,12 +186,14 @@ def run(
             raise UserError(f"{surplus[0]}: expected flags alone, found an argument")
         allocator.keep_freed_memory()
         _steady_threads()
+        if values[DETERMINISTIC].value:
+            _equal_bits()
         _keep_compiled(values[CACHE].value)
         code = main(values)
     except (UserError, flags.Error) as error:
         print(describe(error), file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
-    except jax.errors.JaxRuntimeError as error:
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
         if not parallel.is_out_of_memory(error):
             raise
         name = "--batch_size: " if "batch_size" in values else ""
@@ -239,6 +255,30 @@ def _steady_threads() -> None:
     os.environ.setdefault("NPROC", str(max(2, count)))
 
 
+def _equal_bits() -> None:
+    """Has GPUs compute the same bits in each run; to be called before their first use.
+
+    Raises:
+      UserError: a GPU is in use already.
+    """
+    # XLA ends a process whose flags it does not know. Beside a plugin for GPUs it knows
+    # theirs.
+    plugins = importlib.metadata.entry_points(group="jax_plugins")
+    if not any("cuda" in p.name or "rocm" in p.name for p in plugins):
+        return
+    found = os.environ.get("XLA_FLAGS", "")
+    if _EQUAL_BITS in found.split():
+        return
+    # JAX itself has no public way to ask.
+    if xla_bridge.backends_are_initialized() and jax.default_backend() == "gpu":
+        raise UserError(
+            f"{DETERMINISTIC}: expected before the first use of a GPU, found one in "
+            f"use; set XLA_FLAGS={_EQUAL_BITS} instead",
+            field=DETERMINISTIC,
+        )
+    os.environ["XLA_FLAGS"] = f"{found} {_EQUAL_BITS}".strip()
+
+
 def _keep_compiled(folder: str | None) -> None:
     """Turns the persistent compilation cache on, unless it is on or unwanted."""
     if folder == "none":
@@ -252,6 +292,9 @@ def _keep_compiled(folder: str | None) -> None:
         folder = str(pathlib.Path(cache) / "styleclip_jax" / _describe_cpu())
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _MIN_COMPILE_TIME)
+    # Kernels that were chosen by their time lie beside the programs. It is JAX's
+    # default, said here because a new choice may be of other bits.
+    jax.config.update("jax_persistent_cache_enable_xla_caches", _CHOSEN_KERNELS)
 
 
 def _describe_cpu() -> str:

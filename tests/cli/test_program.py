@@ -1,14 +1,22 @@
 """Programs as processes: entry points, exit codes, help."""
 
+import importlib.metadata
 import os
+import pathlib
 import subprocess
 import sys
+import types
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import pytest
 from absl import flags
+from jax._src import xla_bridge
 
-from styleclip_jax.cli import generate, program
+from styleclip_jax import progress
+from styleclip_jax.cli import generate, profiling, program
+from tests import programs
 
 
 @pytest.mark.slow
@@ -64,3 +72,101 @@ def test_a_full_memory_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert err.count("\n") == 1
     with pytest.raises(jax.errors.JaxRuntimeError, match="shapes"):
         program.run(fail, generate.VALUES, ["program"])
+
+
+def use_plugin(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Lets a plugin of JAX be installed."""
+    plugins = [types.SimpleNamespace(name=name)]
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: plugins)
+
+
+@pytest.mark.parametrize("plugin", ["xla_cuda13", "xla_rocm7", "tpu"])
+def test_equal_bits_are_asked_of_gpus_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], plugin: str
+) -> None:
+    use_plugin(monkeypatch, plugin)
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=x")
+    seen: list[str] = []
+
+    def main(values: flags.FlagValues) -> int:
+        seen.append(os.environ["XLA_FLAGS"])
+        assert "deterministic" not in program.settings(values)
+        return 0
+
+    def start() -> int:
+        programs.forget(generate.VALUES)
+        with pytest.raises(SystemExit) as stop:
+            program.run(main, generate.VALUES, ["program", "--deterministic"])
+        return stop.value.code
+
+    for _ in range(2):
+        assert start() == 0
+    flag = "" if plugin == "tpu" else " --xla_gpu_deterministic_ops=true"
+    assert seen == [f"--xla_dump_to=x{flag}"] * 2
+    # A GPU that is in use keeps its flags.
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setattr(xla_bridge, "backends_are_initialized", lambda: True)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert start() == (0 if plugin == "tpu" else 2)
+    err = capsys.readouterr().err
+    assert "error: --deterministic: expected before the first use" in err or not flag
+    assert err.count("\n") == (plugin != "tpu")
+
+
+@pytest.mark.slow
+def test_installed_xla_knows_the_flag_of_equal_bits() -> None:
+    """XLA ends a process whose flags it does not know."""
+    for flag, code in ((program._EQUAL_BITS, 0), ("--xla_gpu_unknown=true", None)):
+        done = subprocess.run(
+            [sys.executable, "-c", "import jax; jax.devices()"],
+            env=os.environ | {"XLA_FLAGS": flag},
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == code if code is not None else done.returncode
+
+
+def profile(folder: pathlib.Path, shown: bool = True) -> progress.Listener:
+    values = flags.FlagValues()
+    profiling.define(values)
+    values(["program", f"--profile={folder}"])
+    return profiling.listener(values, shown=shown)
+
+
+def test_profile_is_a_trace_of_a_few_steps(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "new" / "trace"
+    step = jax.jit(lambda networks, state: jnp.tanh(state @ networks))
+    inputs: Any = (jnp.eye(64), jnp.ones((64, 64)))
+    with profile(folder).bar(100, "step") as report:
+        progress.take_steps(step, *inputs, 100, report)
+    out = capsys.readouterr().out.splitlines()
+    # The first call, which compiles, is left out. Then there are two, four and eight.
+    assert out[-1].startswith(f"profile: {folder}, step 2 to ")
+    assert int(out[-1].split(" to ")[1].split(";")[0]) < 50
+    assert f"xprof --logdir={folder}" in out[-1]
+    (trace,) = folder.rglob("*.xplane.pb")
+    assert 1000 < trace.stat().st_size < 2**24
+    assert b"jit(<lambda>)" in trace.read_bytes() or b"tanh" in trace.read_bytes()
+
+
+def test_profile_of_one_step_says_that_there_is_none(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with profile(tmp_path).bar(1, "edit") as report:
+        report(1)
+    assert "profile: none, there was no further edit" in capsys.readouterr().out
+    # Work that fails ends the trace, so that another one can be taken.
+
+    def fail() -> None:
+        with profile(tmp_path).bar(9, "edit") as report:
+            report(1)
+            report(1 // 0)
+
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            fail()
+    assert profile(tmp_path, shown=False) is progress.SILENT
+    (tmp_path / "file").write_text("")
+    assert "profile: expected a folder" in programs.refusal(profile, tmp_path / "file")

@@ -231,7 +231,11 @@ def test_the_number_of_devices_does_not_matter(networks: losses.Networks) -> Non
         )
         state, curve = trainer.start(0), []
         for _, batch in zip(range(10), trainer.batches(0), strict=False):
-            state, terms = trainer.step(state, batch)
+            used, (state, terms) = state, trainer.step(state, batch)
+            # The first state is the host's; each further one is used up.
+            held = [x for x in jax.tree.leaves(used) if isinstance(x, jax.Array)]
+            assert all(leaf.is_deleted() for leaf in held)
+            assert bool(held) == bool(curve)
             curve.append(terms["total"])
         curves.append(np.stack(curve))
     assert np.ptp(curves[0], axis=0).min() > 1e-3

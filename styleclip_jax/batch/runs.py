@@ -1,7 +1,6 @@
 """Run: a task over all latents of a source, into a folder, resumable."""
 
 import dataclasses
-import functools
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -142,7 +141,7 @@ def carry_out(
         fit into the memory of a device.
     """
     source, task = work.source, work.task
-    outdir, size = _open(work, mesh)
+    outdir, size = _open(work, mesh, listener)
     count = len(source) * task.variants
     journal = Journal(
         outdir,
@@ -178,8 +177,17 @@ def carry_out(
     return Summary(journal, complete, total, seconds, size, lines, succeeded)
 
 
-def _open(work: Work, mesh: jax.sharding.Mesh) -> tuple[pathlib.Path, int]:
+def _open(
+    work: Work, mesh: jax.sharding.Mesh, listener: Listener
+) -> tuple[pathlib.Path, int]:
     """Folder of the run and batch size; process 0 decides, and the others follow."""
+
+    def find() -> int:
+        with listener.bar(1, "batch size") as report:
+            found = stream.find_batch_size(work.source, work.task, mesh)
+            report(1)
+        return found
+
     size, primary = 0, jax.process_index() == 0
     path = pathlib.Path(work.output.outdir) / files.RECORD
     with parallel.first_alone():
@@ -192,9 +200,6 @@ def _open(work: Work, mesh: jax.sharding.Mesh) -> tuple[pathlib.Path, int]:
         )
         if primary:
             stream.forget_ended(outdir)
-            find = functools.partial(
-                stream.find_batch_size, work.source, work.task, mesh
-            )
             text = work.output.batch_size
             if text is None:
                 size = parallel.default_batch_size(len(work.source), jax.device_count())

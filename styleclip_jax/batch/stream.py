@@ -190,7 +190,9 @@ def largest_predicted(
       UserError: not even a size of 1 fits.
     """
     budget, one = _SHARE * free, _or_infinite(memory, 1)
-    # Below the line, which does not start at 0, so that it fits.
+    if one == math.inf:
+        return _checked(0)
+    # That many times one, constant part and all, fit; so do that many together.
     small = min(limit, _SMALL_BATCH, max(1, int(budget / max(one, 1))))
     each = (_or_infinite(memory, small) - one) / (small - 1) if small > 1 else math.inf
     fitting = 1 + (budget - one) / each if each > 0 else math.inf

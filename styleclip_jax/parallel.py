@@ -119,7 +119,8 @@ def steps_per_call(steps: int, sharding: jax.sharding.Sharding) -> int:
     the step. A CPU waits for nothing, and runs convolutions inside of loops on a slower
     path. Since it is a divisor, one program takes all steps.
     """
-    if any(device.platform == "cpu" for device in sharding.device_set):
+    devices: set[Any] = sharding.device_set
+    if any(device.platform == "cpu" for device in devices):
         return 1
     return max(k for k in range(1, _MOST_STEPS + 1) if steps % k == 0)
 

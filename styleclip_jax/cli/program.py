@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 
 import jax
 from absl import flags
-from jax._src import xla_bridge
 
 from styleclip_jax import parallel
 from styleclip_jax.cli import allocator
@@ -256,11 +255,7 @@ def _steady_threads() -> None:
 
 
 def _equal_bits() -> None:
-    """Has GPUs compute the same bits in each run; to be called before their first use.
-
-    Raises:
-      UserError: a GPU is in use already.
-    """
+    """Has GPUs compute the same bits in each run; to be called before their first use."""
     # XLA ends a process whose flags it does not know. Beside a plugin for GPUs it knows
     # theirs.
     plugins = importlib.metadata.entry_points(group="jax_plugins")
@@ -269,13 +264,6 @@ def _equal_bits() -> None:
     found = os.environ.get("XLA_FLAGS", "")
     if _EQUAL_BITS in found.split():
         return
-    # JAX itself has no public way to ask.
-    if xla_bridge.backends_are_initialized() and jax.default_backend() == "gpu":
-        raise UserError(
-            f"{DETERMINISTIC}: expected before the first use of a GPU, found one in "
-            f"use; set XLA_FLAGS={_EQUAL_BITS} instead",
-            field=DETERMINISTIC,
-        )
     os.environ["XLA_FLAGS"] = f"{found} {_EQUAL_BITS}".strip()
 
 

@@ -4,10 +4,12 @@
   styleclip-convert ffhq.pkl ViT-B-32.pt --output models
   styleclip-convert train_faces.pt --output latents/train
   styleclip-convert epoch_32.pt --architecture=ViT-H-14 --output models/clip
+  styleclip-convert --inspect checkpoint.pt
 
 Says what each file holds, converts it, reads the result back and compares. One file
 becomes the folder --output itself, several become folders in it with their names. A
 folder of transformers or OpenCLIP counts as a file. Nothing in a file is executed.
+--inspect says what files hold, and writes nothing.
 """
 
 import pathlib
@@ -29,32 +31,41 @@ from . import (
     clip_architecture,
     e4e,
     folders,
+    foreign,
     global_directions,
+    inspection,
     irse50,
     latents,
     mapper,
     rules,
     stylegan2,
     torch_files,
+    wrappers,
 )
+from .inert import Object
 from .rules import Conversion
 from .torch_files import TorchFile
+from .wrappers import Part
 
 
 class Kind(NamedTuple):
     """Kind of file: how it is recognized, converted, written and read back.
 
     Attributes:
-      recognize: whether a file is of this kind.
+      recognize: the part of a file that is of this kind, or whether all of it is.
       convert: tensors and configuration by its table.
       write: makes a model directory of a conversion, whole or not at all.
       read: flat tensors and the configuration of that directory.
+      needs: what it is recognized by, for people.
+      settings: what a user may say of such a file, given to `convert`.
     """
 
-    recognize: Callable[[TorchFile], bool]
-    convert: Callable[[TorchFile], Any]
+    recognize: Callable[[TorchFile], Any]
+    convert: Callable[..., Any]
     write: Callable[[Any, TorchFile, pathlib.Path], None]
     read: Callable[[Any, pathlib.Path], tuple[Mapping[str, Any], Any]]
+    needs: tuple[str, ...]
+    settings: type | None = None
 
 
 def _write_network(
@@ -101,21 +112,50 @@ def _read_clip(
     return param_trees.flatten(network.params), network.config
 
 
+def _network(module: Any, settings: type | None = None) -> Kind:
+    """Kind of the networks of a table module that directories of ours hold."""
+    return Kind(
+        module.recognize,
+        module.convert,
+        _write_network,
+        _read_network,
+        wrappers.describe(module.LAYOUTS),
+        settings,
+    )
+
+
 KINDS = {
-    "stylegan2": Kind(
-        stylegan2.recognize, stylegan2.convert, _write_network, _read_network
+    "stylegan2": _network(stylegan2, stylegan2.Settings),
+    "clip": Kind(
+        clip.recognize,
+        clip.convert,
+        _write_clip,
+        _read_clip,
+        wrappers.describe(clip.LAYOUTS),
+        clip_architecture.Settings,
     ),
-    "clip": Kind(clip.recognize, clip.convert, _write_clip, _read_clip),
-    "irse50": Kind(irse50.recognize, irse50.convert, _write_network, _read_network),
-    "e4e": Kind(e4e.recognize, e4e.convert, _write_network, _read_network),
-    "mapper": Kind(mapper.recognize, mapper.convert, _write_network, _read_network),
+    "irse50": _network(irse50),
+    "e4e": _network(e4e, e4e.Settings),
+    "mapper": _network(mapper),
     "global_directions": Kind(
         global_directions.recognize,
         global_directions.convert,
         global_directions.write,
         global_directions.read,
+        ("a .npy of two axes, with S_mean_std beside it",),
     ),
-    "latents": Kind(latents.recognize, latents.convert, latents.write, latents.read),
+    "latents": Kind(
+        latents.recognize,
+        latents.convert,
+        latents.write,
+        latents.read,
+        ("a tensor, or a list of tensors, of torch.save alone",),
+    ),
+}
+_NOUNS = {"stylegan2": "a generator", "clip": "a CLIP", "e4e": "an encoder"}
+# Kinds by the settings that a user may give.
+_SETTINGS = {
+    kind.settings: name for name, kind in KINDS.items() if kind.settings is not None
 }
 
 
@@ -131,7 +171,21 @@ def _flags() -> flags.FlagValues:
         "Kind of the files; told by their content if absent.",
         flag_values=values,
     )
-    program.define(clip_architecture.Settings, values)
+    flags.DEFINE_string(
+        "part",
+        "",
+        "Level of the names in a file to convert, such as g or state_dict.student, "
+        "where it holds several networks.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "inspect",
+        False,
+        "Whether to say what the files hold and what they lack, and write nothing.",
+        flag_values=values,
+    )
+    for settings in _SETTINGS:
+        program.define(settings, values)
     return values
 
 
@@ -150,9 +204,19 @@ def main(argv: Sequence[str]) -> int:
         return 0
     try:
         paths = [pathlib.Path(path) for path in values(list(argv))[1:]]
+        if not paths:
+            raise UserError("expected files to convert, found none; see --help")
+        given = {
+            name: program.build(settings, values)
+            for settings, name in _SETTINGS.items()
+        }
+        if values["inspect"].value:
+            for path in paths:
+                _inspect(path, given)
+            return 0
         directories = _directories(paths, values["output"].value)
-        settings = program.build(clip_architecture.Settings, values)
-        jobs = [_convert(path, values["kind"].value, settings) for path in paths]
+        kind, part = values["kind"].value, values["part"].value
+        jobs = [_convert(path, kind, part, given) for path in paths]
         for (file, conversion), directory in zip(jobs, directories, strict=True):
             _write(file, conversion, directory)
     except (UserError, flags.Error) as error:
@@ -165,8 +229,6 @@ def _directories(
     paths: Sequence[pathlib.Path], output: str | None
 ) -> list[pathlib.Path]:
     """The model directory of each file; none of them may hold anything yet."""
-    if not paths:
-        raise UserError("expected files to convert, found none; see --help")
     if not output:
         raise UserError("--output: expected the folder to write, found nothing")
     root = pathlib.Path(output)
@@ -188,21 +250,28 @@ def _directories(
 
 
 def _convert(
-    path: pathlib.Path, kind: str | None, settings: clip_architecture.Settings
+    path: pathlib.Path, kind: str | None, part: str, given: Mapping[str, Any]
 ) -> tuple[TorchFile, Conversion]:
-    file = folders.read(path)
-    if kind is None:
-        kind = _detect(file)
-    if kind == "clip":
-        conversion: Conversion = clip.convert(file, settings)
-    elif given := settings.given():
-        name = next(iter(given))
-        raise UserError(f"{name}: expected with a CLIP, {path} is {kind}", field=name)
-    else:
-        conversion = KINDS[kind].convert(file)
+    """Content of a file and its conversion, which is told."""
+    file = dataclasses.replace(folders.read(path), part=part)
+    kind = kind or _detect(file)
+    for name, settings in given.items():
+        if name != kind and (fields := _given(settings)):
+            raise UserError(
+                f"{fields[0]}: expected with {_NOUNS[name]}, {path} is {kind}",
+                field=fields[0],
+            )
+    arguments = (given[kind],) if kind in given else ()
+    conversion: Conversion = KINDS[kind].convert(file, *arguments)
     print(f"{path}: {file.format} file, {kind}")
     _describe(conversion, "  ")
     return file, conversion
+
+
+def _given(settings: Any) -> list[str]:
+    """Names of the settings that are given."""
+    values = dataclasses.asdict(settings)
+    return [name for name, value in values.items() if value is not None]
 
 
 def _describe(conversion: Conversion, indent: str) -> None:
@@ -219,13 +288,54 @@ def _describe(conversion: Conversion, indent: str) -> None:
 
 
 def _detect(file: TorchFile) -> str:
+    """Kind of a file: of all that fit, what has the fewest levels around it.
+
+    A decoder lies deeper than the encoder or mapper that it belongs to.
+
+    Raises:
+      UserError: none fits, or several that lie side by side.
+    """
+    depths = {}
     for name, kind in KINDS.items():
-        if kind.recognize(file):
-            return name
-    raise UserError(
-        f"{file.path}: expected one of {', '.join(KINDS)}, found a {file.format} file "
-        f"that holds {torch_files.summarize(file.content)}"
-    )
+        if found := kind.recognize(file):
+            depths[name] = found.path.count(".") if isinstance(found, Part) else 0
+    least = min(depths.values(), default=0)
+    fitting = [name for name, depth in depths.items() if depth == least]
+    if len(fitting) > 1:
+        raise UserError(
+            f"{file.path}: expected one network, found {' and '.join(fitting)}; give "
+            "one as --kind",
+            field="kind",
+        )
+    if fitting:
+        return fitting[0]
+    names = list(torch_files.tensors(file.content))
+    found = foreign.explain(file.content, names)
+    if found is None:
+        found = f"a {file.format} file that holds {torch_files.summarize(file.content)}"
+        if names and isinstance(file.content, dict | Object):
+            found += f"; its tensors are {rules.list_names(names)}"
+    raise UserError(f"{file.path}: expected one of {', '.join(KINDS)}, found {found}")
+
+
+def _inspect(path: pathlib.Path, given: Mapping[str, Any]) -> None:
+    """Prints what a file holds, what it is taken for, or what every kind lacks."""
+    file = folders.read(path)
+    for line in inspection.describe(file, path):
+        print(line)
+    try:
+        kind = _detect(file)
+    except UserError as error:
+        print(f"  no kind: {str(error).removeprefix(f'{path}: ')}")
+        for name, kind in KINDS.items():
+            print(f"  {name} would need: {'; or '.join(kind.needs)}")
+        return
+    print(f"  recognized as: {kind}")
+    arguments = (given[kind],) if kind in given else ()
+    try:
+        _describe(KINDS[kind].convert(file, *arguments), "    ")
+    except UserError as error:
+        print(f"    not to be converted: {str(error).removeprefix(f'{path}: ')}")
 
 
 def _write(file: TorchFile, conversion: Conversion, directory: pathlib.Path) -> None:

@@ -9,7 +9,7 @@ import dataclasses
 import pathlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -17,13 +17,28 @@ from styleclip_jax.errors import UserError
 from styleclip_jax.io import clip_configs, clip_files, files
 from styleclip_jax.models import bpe, clip, param_trees
 
-from . import clip_architecture, clip_resnet, rules
+from . import clip_architecture, clip_resnet, rules, wrappers
 from .clip_architecture import Described, Settings
 from .rules import Conversion, Rule
-from .torch_files import TorchFile, tensors
+from .torch_files import TorchFile
+from .wrappers import Layout, Part
 
-# Start of all names in files of training on several devices.
-_PARALLEL = "module."
+LAYOUTS = (
+    Layout(
+        "OpenAI's or OpenCLIP's",
+        (r"visual\.conv1\.weight", r"(?:text\.)?token_embedding\.weight"),
+    ),
+    Layout(
+        "transformers'",
+        (
+            r"vision_model\.embeddings\.patch_embedding\.weight",
+            r"text_model\.embeddings\.token_embedding\.weight",
+        ),
+    ),
+)
+# What OpenAI's and OpenCLIP's own programs put around a state dict, which tells nothing
+# of the two apart.
+_OWN = ("", "module.", "state_dict.", "state_dict.module.")
 # Start of the names of the tower of texts in OpenCLIP's custom_text.
 _CUSTOM_TEXT = "text."
 # Tensor that SigLIP alone has.
@@ -124,9 +139,9 @@ class ClipConversion(Conversion):
     tokenizer: Sequence[pathlib.Path] = ()
 
 
-def recognize(file: TorchFile) -> bool:
-    """Whether a file holds a CLIP with both of its towers."""
-    return _family(_state_of(file)) is not None
+def recognize(file: TorchFile) -> Part | None:
+    """The CLIP with both of its towers in a file."""
+    return wrappers.find(file, LAYOUTS)
 
 
 def convert(
@@ -146,15 +161,13 @@ def convert(
       UserError: a CLIP that leaves something open, or tensors are missing, surplus or
         misshapen.
     """
-    state = _state_of(file)
-    family = _family(state)
-    if family is None:
-        raise UserError(
-            f"{file.path}: expected a CLIP by OpenAI, OpenCLIP or transformers"
-        )
-    (config, notes), params = family(file, state, settings)
+    part = wrappers.require(file, LAYOUTS, "a CLIP by OpenAI, OpenCLIP or transformers")
+    read = _from_openai if part.layout is LAYOUTS[0] else _from_transformers
+    (config, notes), params = read(file, part, settings)
     tokenizer, note = _tokenizer(file, config)
-    return ClipConversion("clip", config, params, [*notes, note], tokenizer)
+    return ClipConversion(
+        "clip", config, params, [*notes, *part.notes, note], tokenizer
+    )
 
 
 def write(conversion: ClipConversion, directory: files.Path) -> None:
@@ -178,62 +191,23 @@ def write(conversion: ClipConversion, directory: files.Path) -> None:
                 shutil.copyfile(path, temporary / path.name)
 
 
-# Reader of a state dict: its configuration with notes, and parameters by our names.
-_Family = Callable[
-    [TorchFile, "_State", Settings], tuple[Described, dict[str, np.ndarray]]
-]
-
-
-class _State(NamedTuple):
-    """State dict of a file.
-
-    Attributes:
-      tensors: by their names, without what training puts before them.
-      bare: whether nothing was around them or before their names.
-    """
-
-    tensors: dict[str, np.ndarray]
-    bare: bool
-
-
-def _state_of(file: TorchFile) -> _State:
-    """State dict of a file, alone or in a checkpoint; OpenCLIP's in OpenAI's names."""
-    content = file.content
-    inside = content.get("state_dict") if isinstance(content, dict) else None
-    found = tensors(content if inside is None else inside)
-    bare = inside is None
-    if found and all(name.startswith(_PARALLEL) for name in found):
-        found = {name.removeprefix(_PARALLEL): x for name, x in found.items()}
-        bare = False
-    shorter = {name.removeprefix(_CUSTOM_TEXT): x for name, x in found.items()}
-    if f"{_CUSTOM_TEXT}token_embedding.weight" in found and len(shorter) == len(found):
-        found, bare = shorter, False
-    return _State(found, bare)
-
-
-def _family(state: _State) -> _Family | None:
-    """Reader for the names of a state dict, None if they are no CLIP's."""
-    if {"visual.conv1.weight", "token_embedding.weight"} <= state.tensors.keys():
-        return _from_openai
-    embeddings = {
-        "vision_model.embeddings.patch_embedding.weight",
-        "text_model.embeddings.token_embedding.weight",
-    }
-    return _from_transformers if embeddings <= state.tensors.keys() else None
-
-
 def _from_openai(
-    file: TorchFile, state: _State, settings: Settings
+    file: TorchFile, part: Part, settings: Settings
 ) -> tuple[Described, dict[str, np.ndarray]]:
     """CLIP under OpenAI's names, which OpenCLIP uses too."""
-    table = _OPENAI_RESNET if clip_resnet.MARK in state.tensors else _OPENAI
-    renamed = rules.rename_tensors(table, state.tensors, file=file.path)
+    source = part.tensors
+    shorter = {name.removeprefix(_CUSTOM_TEXT): x for name, x in source.items()}
+    if "token_embedding.weight" not in source and len(shorter) == len(source):
+        source = shorter
+    table = _OPENAI_RESNET if clip_resnet.MARK in source else _OPENAI
+    renamed = rules.rename_tensors(table, source, file=file.path)
     described = clip_architecture.describe(
         renamed.tensors,
         file.path,
         settings,
-        archived="input_resolution" in state.tensors,
-        mixed=state.bare and _is_mixed(state.tensors),
+        archived="input_resolution" in source,
+        mixed=source is part.tensors and not part.path and _is_mixed(source),
+        tuned=part.path not in _OWN,
     )
     shapes = clip.param_shapes(described.config)
     return described, rules.check_tensors(renamed, shapes, file=file.path)
@@ -250,17 +224,17 @@ def _is_mixed(source: Mapping[str, np.ndarray]) -> bool:
 
 
 def _from_transformers(
-    file: TorchFile, state: _State, settings: Settings
+    file: TorchFile, part: Part, settings: Settings
 ) -> tuple[Described, dict[str, np.ndarray]]:
     """CLIP under the names of transformers' PyTorch classes."""
     folder = pathlib.Path(file.path).parent
     config_path = folder / clip_configs.CONFIG
-    if _SIGLIP in state.tensors and settings.architecture:
+    if _SIGLIP in part.tensors and settings.architecture:
         raise UserError(
             f"architecture: expected none for {file.path}, which is a SigLIP",
             field="architecture",
         )
-    if _SIGLIP in state.tensors and not config_path.is_file():
+    if _SIGLIP in part.tensors and not config_path.is_file():
         raise UserError(
             f"{file.path}: expected {config_path.name} beside this SigLIP, found none"
         )
@@ -277,7 +251,7 @@ def _from_transformers(
         described = clip_architecture.apply(settings, described, file.path)
     else:
         # Names do not depend on widths.
-        names = [name.replace(".", "/") for name in state.tensors]
+        names = [name.replace(".", "/") for name in part.tensors]
         layers: dict[str, Any] = {
             f"{tower}_layers": rules.count_parts(
                 names, f"{tower}_model/encoder/layers/"
@@ -285,12 +259,12 @@ def _from_transformers(
             for tower in ("vision", "text")
         }
         shapes = clip.param_shapes(clip.ClipConfig(**layers))
-        named = clip_files.by_flax_names(state.tensors, shapes)
+        named = clip_files.by_flax_names(part.tensors, shapes)
         described = clip_architecture.describe(named, file.path, settings)
     shapes = clip.param_shapes(described.config)
     params = {
         name: np.ascontiguousarray(x, np.float32).reshape(x.shape)
-        for name, x in clip_files.by_flax_names(state.tensors, shapes).items()
+        for name, x in clip_files.by_flax_names(part.tensors, shapes).items()
     }
     origins = {name: name.replace("/", ".") for name in params}
     renamed = rules.Renamed(params, origins, [])

@@ -79,6 +79,15 @@ _OPENCLIP_PIXELS = (
     "mean and deviation: OpenAI's, as of most of OpenCLIP's weights; --pixel_mean and "
     "--pixel_std give others"
 )
+# OpenCLIP's names of the sizes that OpenAI has published.
+_OPENAI_SIZES = {"ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-L-14-336"}
+_OPENAI_SIZES |= {"RN50", "RN101", "RN50x4", "RN50x16", "RN50x64"}
+
+_ASSUMED = (
+    "a fine-tuned CLIP is taken for one of OpenAI's (quick_gelu, heads of "
+    f"{_HEAD_WIDTH}); --architecture, or --activation, --vision_heads and "
+    "--text_heads, give others"
+)
 
 
 class Described(NamedTuple):
@@ -144,6 +153,7 @@ def describe(
     *,
     archived: bool = False,
     mixed: bool = False,
+    tuned: bool = False,
 ) -> Described:
     """Configuration of a CLIP of OpenAI's or OpenCLIP's kind.
 
@@ -153,6 +163,8 @@ def describe(
       settings: what the user says of it.
       archived: whether OpenAI's input_resolution is among its tensors.
       mixed: whether its types are OpenAI's mix of float16 and float32.
+      tuned: whether it lies in a checkpoint of somebody's fine-tuning; that is of
+        OpenAI's, unless somebody says otherwise, and a note tells so.
 
     Raises:
       UserError: something is left open, or who says it speaks of another CLIP.
@@ -184,6 +196,10 @@ def describe(
         config = open_clip.ARCHITECTURES[fitting[0]]
         origin = f"OpenCLIP's {fitting[0]}, the only one with these sizes"
         notes = [_OPENCLIP_PIXELS]
+    elif tuned and (not fitting or not _OPENAI_SIZES.isdisjoint(fitting)):
+        config = _openai(found, file)
+        origin = "assumption: OpenAI's, which the file does not tell from OpenCLIP's"
+        notes = [_ASSUMED]
     else:
         missing = [name for name in _NEEDED if name not in settings.given()]
         if missing:

@@ -4,6 +4,7 @@ The decoder is a generator in rosinality's layout, and becomes a model directory
 own.
 """
 
+import dataclasses
 import functools
 import re
 from collections.abc import Mapping
@@ -11,21 +12,52 @@ from typing import Any
 
 import numpy as np
 
-from styleclip_jax import loading
+from styleclip_jax import loading, spaces
 from styleclip_jax.errors import UserError
 from styleclip_jax.models import e4e
 
-from . import irse50, rules, stylegan2, torch_files
+from . import foreign, irse50, rules, stylegan2, torch_files, wrappers
 from .rules import Conversion, Rule
-from .torch_files import TorchFile, options_of, state_of, tensors
+from .torch_files import TorchFile
+from .wrappers import Layout, Part
 
 KIND = "e4e"
 
-_MARKS = ("encoder.styles.0.linear.weight", "encoder.latlayer1.weight")
+# Before all names but in the state dict of an encoder alone.
+_PREFIX = r"(?:encoder\.)?"
+LAYOUTS = (
+    Layout(
+        "e4e's or pSp's",
+        (_PREFIX + r"styles\.0\.linear\.weight", _PREFIX + r"latlayer1\.weight"),
+    ),
+)
 # Whether rows of W+ are offsets to the first, by the official name of the encoder.
 _OFFSETS = {"Encoder4Editing": True, "GradualStyleEncoder": False}
+# Official data whose photos are resized to 3:4, and tasks that are no inversion.
+_WIDE = "cars_encode"
+_OTHER_TASK = re.compile(r".*(frontal|super_res|sketch|seg_to|_to_).*")
 
-_HEAD = r"encoder\.styles\.(\d+)\."
+_HEAD = _PREFIX + r"styles\.(\d+)\."
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a user says of an encoder; None leaves it to the file.
+
+    Attributes:
+      dataset_type: Data that an encoder was trained on, by the official name, such as
+        ffhq_encode; cars_encode takes photos of 192×256.
+      encoder_type: Architecture of an encoder, by the official name.
+    """
+
+    dataset_type: str | None = None
+    encoder_type: str | None = dataclasses.field(
+        default=None, metadata={"choices": tuple(_OFFSETS)}
+    )
+
+
+NOTHING = Settings()
+_SUPPORTED = "encoders of e4e and pSp that invert photos are supported"
 _kernel = functools.partial(Rule, transform=rules.oihw_to_hwio)
 
 
@@ -35,11 +67,11 @@ def _conv_of(leaf: str) -> Any:
 
 
 _TABLE = (
-    *irse50.body_rules(r"encoder\.", "body"),
-    _kernel(r"encoder\.latlayer1\.weight", "lateral_middle/kernel"),
-    Rule(r"encoder\.latlayer1\.bias", "lateral_middle/bias"),
-    _kernel(r"encoder\.latlayer2\.weight", "lateral_fine/kernel"),
-    Rule(r"encoder\.latlayer2\.bias", "lateral_fine/bias"),
+    *irse50.body_rules(_PREFIX, "body"),
+    _kernel(_PREFIX + r"latlayer1\.weight", "lateral_middle/kernel"),
+    Rule(_PREFIX + r"latlayer1\.bias", "lateral_middle/bias"),
+    _kernel(_PREFIX + r"latlayer2\.weight", "lateral_fine/kernel"),
+    Rule(_PREFIX + r"latlayer2\.bias", "lateral_fine/bias"),
     _kernel(_HEAD + r"convs\.(\d+)\.weight", _conv_of("kernel")),
     Rule(_HEAD + r"convs\.(\d+)\.bias", _conv_of("bias")),
     Rule(_HEAD + r"linear\.weight", r"head\1/dense/kernel", rules.transpose),
@@ -47,33 +79,36 @@ _TABLE = (
 )
 
 
-def recognize(file: TorchFile) -> bool:
-    """Whether the file holds an encoder of e4e's or pSp's architecture."""
-    state = state_of(file)
-    return all(name in state for name in _MARKS)
+def recognize(file: TorchFile) -> Part | None:
+    """The encoder of e4e's or pSp's architecture in a file."""
+    return wrappers.find(file, LAYOUTS)
 
 
-def convert(file: TorchFile) -> Conversion:
+def convert(file: TorchFile, settings: Settings = NOTHING) -> Conversion:
     """The encoder with its average latent, and the decoder as a part if there is one.
+
+    Args:
+      file: official checkpoint, however wrapped, or an encoder's own state dict.
+      settings: what the user says of it; it counts before the file.
 
     Raises:
       UserError: no such encoder, another architecture, or missing or surplus tensors.
     """
-    if not recognize(file):
-        raise UserError(f"{file.path}: expected an e4e or pSp encoder, found none")
-    state, notes = tensors(state_of(file)), list[str]()
+    part = wrappers.require(file, LAYOUTS, "an e4e or pSp encoder")
+    state, options, notes = part.tensors, part.options, part.notes
     decoder = torch_files.pop_part(state, "decoder.")
+    stored = state.pop(wrappers.AVERAGE, part.value(wrappers.AVERAGE))
     renamed = rules.rename_tensors(_TABLE, state, file=file.path)
-    config = _infer_config(renamed.tensors, file, notes)
-    average = _stored_average(file, config)
+    config = _infer_config(renamed.tensors, options, settings, file, notes)
+    average = _stored_average(stored, config, file)
     parts = {}
     if decoder:
         if average is not None and (average == average[0]).all():
-            decoder["latent_avg"] = average[0]
+            decoder[wrappers.AVERAGE] = average[0]
         parts[loading.DECODER] = stylegan2.convert(
             TorchFile(file.path, file.format, decoder)
         )
-    if not options_of(file).get("start_from_latent_avg", True):
+    if not options.get("start_from_latent_avg", True):
         notes.append("the encoder was trained without an average latent")
         average = np.zeros((config.num_rows, config.w_dim), np.float32)
     elif average is None and parts:
@@ -91,37 +126,86 @@ def convert(file: TorchFile) -> Conversion:
 
 
 def _infer_config(
-    found: Mapping[str, np.ndarray], file: TorchFile, notes: list[str]
+    found: Mapping[str, np.ndarray],
+    options: Mapping[str, Any],
+    settings: Settings,
+    file: TorchFile,
+    notes: list[str],
 ) -> e4e.E4eConfig:
-    """Reads the architecture off the shapes of renamed tensors."""
+    """Reads the architecture off the shapes of renamed tensors, and off options."""
     body = irse50.infer_body(found, "body", file=file.path)
+    channels = rules.length(found, 2, "body/input/conv/kernel")
+    if channels not in (None, 3):
+        raise UserError(
+            f"{file.path}: expected an encoder of RGB photos, found one of {channels} "
+            f"channels{' (ReStyle)' * (channels == 6)}; {_SUPPORTED}"
+        )
     heads = [int(m[1]) for name in found if (m := re.match(r"head(\d+)/", name))]
     halvings = sum(bool(re.fullmatch(r"head0/conv\d+/kernel", name)) for name in found)
-    kind = options_of(file).get("encoder_type")
+    # The first head brings the coarsest level down to one pixel.
+    size = 1 << halvings << len(body.widths)
+    kind = _option("encoder_type", options, settings, notes)
     if kind is None:
         kind = next(iter(_OFFSETS))
-        notes.append(f"the file does not say what encoder it has; taken for {kind}")
+        notes.append(
+            f"the file does not say what encoder it has; taken for {kind}: "
+            "--encoder_type gives another"
+        )
     if kind not in _OFFSETS:
         raise UserError(
             f"{file.path}: expected the encoder {' or '.join(_OFFSETS)}, "
-            f"found {str(kind)[:80]!r}"
+            f"found {str(kind)[:80]!r}{foreign.encoder(kind)}; {_SUPPORTED}"
+        )
+    data = _option("dataset_type", options, settings, notes)
+    if data is None:
+        notes.append(
+            f"photos of {size}×{size}: the file does not say its data; "
+            f"--dataset_type={_WIDE} gives {size * 3 // 4}×{size}"
+        )
+    elif _OTHER_TASK.fullmatch(str(data)):
+        raise UserError(
+            f"{file.path}: expected an encoder that inverts photos, found one of "
+            f"another task, {str(data)[:80]!r}; {_SUPPORTED}"
         )
     try:
-        return e4e.E4eConfig(
+        config = e4e.E4eConfig(
             **body._asdict(),
             w_dim=found["head0/dense/kernel"].shape[1],
             num_rows=max(heads) + 1,
-            # The first head brings the coarsest level down to one pixel.
-            input_size=1 << halvings << len(body.widths),
+            input_size=size,
+            input_height=size * 3 // 4 if data == _WIDE else None,
             offsets=_OFFSETS[kind],
         )
     except ValueError as error:
         raise UserError(f"{file.path}: {error}") from error
+    resolution = options.get("stylegan_size", options.get("output_size"))
+    if isinstance(resolution, int) and resolution > 0:
+        notes.append(f"for a generator of {resolution}², by opts.stylegan_size")
+        rows = spaces.num_rows(resolution)
+        if rows != config.num_rows:
+            raise UserError(
+                f"{file.path}: expected {rows} rows of W+ by its stylegan_size of "
+                f"{resolution}, found {config.num_rows}"
+            )
+    return config
 
 
-def _stored_average(file: TorchFile, config: e4e.E4eConfig) -> np.ndarray | None:
+def _option(
+    name: str, options: Mapping[str, Any], settings: Settings, notes: list[str]
+) -> Any:
+    """A setting as given, or else as the training's flags have it; None if nowhere."""
+    if (given := getattr(settings, name)) is not None:
+        notes.append(f"{name}: as given")
+        return given
+    if (found := options.get(name)) is not None:
+        notes.append(f"{name}: {str(found)[:80]}, by opts in the file")
+    return found
+
+
+def _stored_average(
+    average: Any, config: e4e.E4eConfig, file: TorchFile
+) -> np.ndarray | None:
     """The average latent [L, D] of the file, if it has one."""
-    average = file.content.get("latent_avg")
     if not isinstance(average, np.ndarray):
         return None
     shape = (config.num_rows, config.w_dim)

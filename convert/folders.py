@@ -46,6 +46,11 @@ def read(path: files.Path) -> TorchFile:
         path = found[0]
     index = path if path.name.endswith(_INDEX) else _index_of(path)
     if index is None:
+        if path.is_file() and _PART.fullmatch(path.name):
+            raise UserError(
+                f"{path}: expected a whole network, found one of its parts; give the "
+                f"folder, or the file that ends in {_INDEX}, with all parts beside it"
+            )
         return torch_files.read(path)
     parts = [
         torch_files.read(index.parent / name) for name in clip_files.parts_of(index)

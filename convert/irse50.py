@@ -16,13 +16,23 @@ import numpy as np
 from styleclip_jax.errors import UserError
 from styleclip_jax.models import irse50
 
-from . import rules
+from . import rules, wrappers
 from .rules import Conversion, Rule
-from .torch_files import TorchFile, tensors
+from .torch_files import TorchFile
+from .wrappers import Layout, Part
 
 KIND = "irse50"
 
-_MARKS = ("input_layer.0.weight", "body.0.res_layer.1.weight", "output_layer.3.weight")
+LAYOUTS = (
+    Layout(
+        "InsightFace_Pytorch's",
+        (
+            r"input_layer\.0\.weight",
+            r"body\.0\.res_layer\.1\.weight",
+            r"output_layer\.3\.weight",
+        ),
+    ),
+)
 _REDUCTION = irse50.IrseConfig.reduction
 
 # Squeeze-and-excitation is stored as 1×1 convolutions: [O, I, 1, 1] → [I, O].
@@ -90,10 +100,9 @@ _TABLE = (
 )
 
 
-def recognize(file: TorchFile) -> bool:
-    """Whether the file holds the state dict of an IR-SE recognition network."""
-    content = file.content
-    return isinstance(content, dict) and all(name in content for name in _MARKS)
+def recognize(file: TorchFile) -> Part | None:
+    """The IR-SE recognition network in a file."""
+    return wrappers.find(file, LAYOUTS)
 
 
 def convert(file: TorchFile) -> Conversion:
@@ -102,12 +111,13 @@ def convert(file: TorchFile) -> Conversion:
     Raises:
       UserError: no such network, another architecture, or missing or surplus tensors.
     """
-    renamed = rules.rename_tensors(_TABLE, tensors(file.content), file=file.path)
+    part = wrappers.require(file, LAYOUTS, "an IR-SE recognition network")
+    renamed = rules.rename_tensors(_TABLE, part.tensors, file=file.path)
     config = _infer_config(renamed.tensors, file.path)
     checked = rules.check_tensors(renamed, irse50.param_shapes(config), file=file.path)
     kernel = checked["head/dense/kernel"]
     checked["head/dense/kernel"] = _chw_rows_to_hwc(kernel, config.widths[-1])
-    return Conversion(KIND, config, checked)
+    return Conversion(KIND, config, checked, part.notes)
 
 
 def infer_body(found: Mapping[str, np.ndarray], path: str, *, file: str) -> BodyShape:

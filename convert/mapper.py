@@ -13,9 +13,10 @@ import numpy as np
 from styleclip_jax.errors import UserError
 from styleclip_jax.methods import mapper
 
-from . import rules, stylegan2, torch_files
+from . import rules, stylegan2, torch_files, wrappers
 from .rules import Conversion, Rule
-from .torch_files import TorchFile, options_of, state_of, tensors
+from .torch_files import TorchFile
+from .wrappers import Layout, Part
 
 KIND = mapper.KIND
 # Folder of the decoder in that of the mapper.
@@ -28,6 +29,14 @@ _NETWORKS = {
     "fine_mapping": "fine",
     "mapping": mapper.SINGLE,
 }
+# Before all names but in the state dict of a mapper alone.
+_PREFIX = r"(?:mapper\.)?"
+LAYOUTS = (
+    Layout(
+        "StyleCLIP's",
+        (rf"{_PREFIX}(?:{'|'.join(_NETWORKS)}|mapper_\d+)\.mapping\.\d+\.weight",),
+    ),
+)
 
 
 def _style_name(index: int) -> str:
@@ -44,7 +53,7 @@ def _at(name_of: Callable[[str], str], leaf: str) -> Callable[[re.Match[str]], s
 
 
 _TABLE = [
-    Rule(rf"mapper\.{name}\.mapping\.([1-9])\.{leaf}", _at(name_of, target), transform)
+    Rule(rf"{_PREFIX}{name}\.mapping\.([1-9])\.{leaf}", _at(name_of, target), transform)
     for name, name_of in (
         (f"({'|'.join(_NETWORKS)})", _NETWORKS.__getitem__),
         (r"mapper_(\d{1,2})", lambda index: _style_name(int(index))),
@@ -56,10 +65,9 @@ _TABLE = [
 ]
 
 
-def recognize(file: TorchFile) -> bool:
-    """Whether the file holds a mapper."""
-    pattern = re.compile(rf"mapper\.({'|'.join(_NETWORKS)}|mapper_\d+)\.mapping\..*")
-    return any(pattern.fullmatch(str(name)) for name in state_of(file))
+def recognize(file: TorchFile) -> Part | None:
+    """The mapper in a file."""
+    return wrappers.find(file, LAYOUTS)
 
 
 def convert(file: TorchFile) -> Conversion:
@@ -68,19 +76,17 @@ def convert(file: TorchFile) -> Conversion:
     Raises:
       UserError: no mapper, another architecture, or missing or surplus tensors.
     """
-    if not recognize(file):
-        raise UserError(f"{file.path}: expected a latent mapper, found none")
-    state = tensors(state_of(file))
+    part = wrappers.require(file, LAYOUTS, "a latent mapper")
+    state, options = part.tensors, part.options
     decoder = torch_files.pop_part(state, "decoder.")
     renamed = rules.rename_tensors(_TABLE, state, file=file.path)
-    options = options_of(file)
     config = _infer_config(renamed.tensors, options, file.path)
     checked = rules.check_tensors(renamed, mapper.param_shapes(config), file=file.path)
-    conversion = Conversion(KIND, config, checked)
+    conversion = Conversion(KIND, config, checked, part.notes)
     if prompt := options.get("description"):
         conversion.notes.append(f"the prompt was: {prompt}")
     if decoder:
-        conversion.parts[DECODER] = _convert_decoder(decoder, config, file)
+        conversion.parts[DECODER] = _convert_decoder(decoder, part, config, file)
     return conversion
 
 
@@ -136,18 +142,18 @@ def _infer_channels(widths: Mapping[str, int], file: str) -> tuple[int, ...]:
 
 
 def _convert_decoder(
-    decoder: dict[str, Any], config: mapper.MapperConfig, file: TorchFile
+    decoder: dict[str, Any], part: Part, config: mapper.MapperConfig, file: TorchFile
 ) -> Conversion:
     """The generator in the file, which must be one for the mapper."""
-    average = file.content.get("latent_avg")
+    average = part.value(wrappers.AVERAGE)
     if isinstance(average, np.ndarray) and average.ndim:
         # The average is one w for all rows, or a row each.
         rows = average.reshape(-1, average.shape[-1])
         if (rows == rows[0]).all():
-            decoder["latent_avg"] = rows[0]
-    part = stylegan2.convert(TorchFile(file.path, file.format, decoder))
+            decoder[wrappers.AVERAGE] = rows[0]
+    generator = stylegan2.convert(TorchFile(file.path, file.format, decoder))
     try:
-        mapper.check_generator(config, part.config)
+        mapper.check_generator(config, generator.config)
     except ValueError as error:
         raise UserError(f"{file.path}: its decoder: {error}") from error
-    return part
+    return generator

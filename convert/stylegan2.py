@@ -5,6 +5,7 @@ convolutions as HWIO and those that upsample turned by 180 degrees, and adds the
 the bias of the style at run time.
 """
 
+import dataclasses
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -16,12 +17,18 @@ from styleclip_jax.errors import UserError
 from styleclip_jax.models import param_trees, stylegan2
 from styleclip_jax.models.network import Network
 
-from . import pickles, rules
-from .pickles import Object
+from . import pickle_names, rules, wrappers
+from .inert import Object
 from .rules import Conversion, Rule
-from .torch_files import TorchFile, tensors
+from .torch_files import TorchFile
+from .wrappers import Layout, Part
 
 KIND = "stylegan2"
+
+LAYOUTS = (
+    Layout("rosinality's", (r"conv1\.conv\.modulation\.weight",)),
+    Layout("NVIDIA's", (r"synthesis\.b\d+\.conv1\.weight",)),
+)
 
 _SEED = 0
 _NUM_AVERAGED = 4096
@@ -164,6 +171,21 @@ _TF_SETTINGS = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a user says of a generator; None leaves it to the file.
+
+    Attributes:
+      conv_clamp: Bound on the activations of a generator whose file does not say it,
+        such as 256 for NVIDIA's that were trained in mixed precision; 0 for none.
+    """
+
+    conv_clamp: float | None = None
+
+
+NOTHING = Settings()
+
+
 class _Source(NamedTuple):
     """Generator as its file has it.
 
@@ -172,31 +194,38 @@ class _Source(NamedTuple):
       table: rules for its names.
       tensors: by those names.
       conv_clamp: bound on the activations.
+      notes: lines for the user.
     """
 
     what: str
     table: tuple[Rule, ...]
     tensors: dict[str, np.ndarray]
     conv_clamp: float | None
+    notes: list[str]
 
 
-def recognize(file: TorchFile) -> bool:
-    """Whether the file holds a StyleGAN2 generator in one of the three layouts."""
-    content = file.content
-    return bool(
-        _rosinality_state(content) or _nvidia_network(content) or _tf_network(content)
-    )
+def recognize(file: TorchFile) -> Part | None:
+    """The generator in a file of PyTorch, or in all of a file of TensorFlow."""
+    if _tf_network(file.content):
+        return Part(Layout("TensorFlow's", ()), "", {}, file.content, [], {})
+    return wrappers.find(file, LAYOUTS)
 
 
-def convert(file: TorchFile) -> Conversion:
+def convert(file: TorchFile, settings: Settings = NOTHING) -> Conversion:
     """The generator's averaged weights and the architecture that their shapes tell.
+
+    Args:
+      file: file of rosinality's code, NVIDIA's, or TensorFlow's, however wrapped.
+      settings: what the user says of it; it counts before the file.
 
     Raises:
       UserError: no generator, another architecture, or missing or surplus tensors.
     """
-    source = _open(file)
+    source = _open(file, settings)
     renamed = rules.rename_tensors(source.table, source.tensors, file=file.path)
-    found, notes = renamed.tensors, [f"weights are those of {source.what}"]
+    found = renamed.tensors
+    notes = [f"weights are those of {source.what}", *source.notes]
+    _check_square(found, file.path)
     config = _infer_config(found, source.conv_clamp, file.path)
     shapes = stylegan2.param_shapes(config)
     if not any(name.endswith("/noise_const") for name in found):
@@ -214,58 +243,87 @@ def convert(file: TorchFile) -> Conversion:
     return Conversion(KIND, config, checked, notes)
 
 
-def _rosinality_state(content: Any) -> dict[str, Any] | None:
-    """The state dict in a checkpoint of rosinality's code, or alone in a file."""
-    if isinstance(content, dict):
-        for state in (content.get("g_ema"), content):
-            if isinstance(state, dict) and "conv1.conv.modulation.weight" in state:
-                return state
-    return None
-
-
-def _nvidia_network(content: Any) -> Object | None:
-    """The averaged generator in one of NVIDIA's PyTorch pickles."""
-    network = content.get("G_ema") if isinstance(content, dict) else None
-    return network if isinstance(network, Object) else None
-
-
 def _tf_network(content: Any) -> Object | None:
     """The averaged generator in a TensorFlow pickle."""
     if isinstance(content, tuple) and len(content) == 3:
         network = content[2]
-        if isinstance(network, Object) and network.type == pickles.TF_NETWORK:
+        if isinstance(network, Object) and network.type == pickle_names.TF_NETWORK:
             return network
     return None
 
 
-def _open(file: TorchFile) -> _Source:
+def _open(file: TorchFile, settings: Settings) -> _Source:
     """The generator in any of the three layouts, with its settings checked."""
-    content = file.content
-    if (state := _rosinality_state(content)) is not None:
-        source = tensors(state)
-        average = content.get("latent_avg")
-        if isinstance(average, np.ndarray):
-            source["latent_avg"] = average
-        _check_fir(source, gain=4, file=file.path)
-        return _Source(
-            "the state dict" if state is content else "g_ema", _ROSINALITY, source, None
-        )
-    if (network := _nvidia_network(content)) is not None:
-        source = tensors(network)
-        if "synthesis.b4.const" not in source:
-            raise UserError(
-                f"{file.path}: expected a StyleGAN2 generator, found the network "
-                f"{network.type} without synthesis.b4.const (StyleGAN3 does not fit)"
-            )
-        _check_fir(source, gain=1, file=file.path)
-        return _Source("G_ema", _NVIDIA, source, _nvidia_clamp(network, file.path))
-    if (network := _tf_network(content)) is not None:
-        source, settings = _tf_variables(network, file.path), _tf_settings(network)
+    if (network := _tf_network(file.content)) is not None:
+        source, found = _tf_variables(network, file.path), _tf_settings(network)
         for name, expected in _TF_SETTINGS.items():
-            _expect(name, settings.get(name, expected), expected, file.path)
-        clamp = settings.get("conv_clamp")
-        return _Source("Gs", _TENSORFLOW, source, _clamp_value(clamp, file.path))
-    raise UserError(f"{file.path}: expected a StyleGAN2 generator, found none")
+            _expect(name, found.get(name, expected), expected, file.path)
+        clamp = _clamp_value(found.get("conv_clamp"), file.path)
+        clamp, notes = _told_clamp(settings, clamp)
+        return _Source("Gs", _TENSORFLOW, source, clamp, notes)
+    part = wrappers.require(file, LAYOUTS, "a StyleGAN2 generator")
+    source, notes = part.tensors, part.notes
+    if part.path and not part.is_averaged and not _is_alone(part):
+        notes.append(
+            "the file has no averaged weights, such as g_ema; an average makes better "
+            "images"
+        )
+    what = part.path.rstrip(".") or "the state dict"
+    if part.layout is LAYOUTS[0]:
+        average = part.value(wrappers.AVERAGE)
+        if isinstance(average, np.ndarray):
+            source.setdefault(wrappers.AVERAGE, average)
+        _check_fir(source, gain=4, file=file.path)
+        clamp, told = _told_clamp(settings, None)
+        return _Source(what, _ROSINALITY, source, clamp, notes + told)
+    if "synthesis.b4.const" not in source:
+        raise UserError(
+            f"{file.path}: expected a StyleGAN2 generator, found the network {what} "
+            "without synthesis.b4.const (StyleGAN3 does not fit)"
+        )
+    _check_fir(source, gain=1, file=file.path)
+    if isinstance(part.node, Object):
+        what = what if part.path else f"the module {part.node.type}"
+        clamp, told = _told_clamp(settings, _nvidia_clamp(part.node, file.path))
+        return _Source(what, _NVIDIA, source, clamp, notes + told)
+    clamp, told = _told_clamp(settings, None)
+    told = told or [
+        "conv_clamp: none; a state dict does not tell it, NVIDIA's networks of mixed "
+        "precision have 256: --conv_clamp gives it"
+    ]
+    return _Source(what, _NVIDIA, source, clamp, notes + told)
+
+
+def _is_alone(part: Part) -> bool:
+    """Whether nothing but modules and state dicts is around a generator."""
+    levels = part.path.rstrip(".").split(".")
+    return all(level in ("module", "state_dict", "decoder") for level in levels)
+
+
+def _told_clamp(
+    settings: Settings, found: float | None
+) -> tuple[float | None, list[str]]:
+    """The bound on the activations that the user says, or else what the file does."""
+    if settings.conv_clamp is None:
+        return found, []
+    return settings.conv_clamp or None, ["conv_clamp: as given"]
+
+
+def _check_square(found: Mapping[str, np.ndarray], file: str) -> None:
+    """Refuses generators of images that are not square, by their largest noise."""
+    maps = [
+        x.shape
+        for name, x in found.items()
+        if name.endswith("/noise_const") and x.ndim == 2
+    ]
+    const = found.get("synthesis/const")
+    maps += [] if const is None or const.ndim != 3 else [const.shape[:2]]
+    height, width = max(maps, default=(1, 1))
+    if height != width:
+        raise UserError(
+            f"{file}: expected a generator of square images, found one that is not "
+            f"square ({height}×{width}); only square ones are supported"
+        )
 
 
 def _infer_config(
@@ -279,7 +337,8 @@ def _infer_config(
     rgb = rules.length(found, 3, "synthesis/b4/torgb/kernel")
     if rgb not in (None, 3):
         raise UserError(
-            f"{file}: expected a generator of RGB images, found {rgb} channels"
+            f"{file}: expected a generator of RGB images, found {rgb} channels "
+            "(EG3D and others that go on from there are not supported)"
         )
     blocks = {
         int(m[1]) for name in found if (m := re.match(r"synthesis/b(\d+)/", name))

@@ -10,7 +10,7 @@ import os
 import pathlib
 import struct
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import ml_dtypes
@@ -19,8 +19,8 @@ import safetensors
 
 from styleclip_jax.errors import UserError
 
-from . import pickles
-from .pickles import Object
+from . import foreign, inert, pickle_names, pickles
+from .inert import Object
 
 Format = Literal[
     "zip",
@@ -36,6 +36,7 @@ Format = Literal[
 
 _MAX_NODES = 500_000
 _MAX_DEPTH = 200
+_MAX_NAME = 2000
 
 _SAFETENSORS_DTYPES = {
     "F64": np.float64,
@@ -66,15 +67,6 @@ _DAMAGE = (
     zipfile.BadZipFile,
 )
 
-_FOREIGN = (
-    (b"version https://git-lfs", "a git-lfs pointer; get the file by git lfs pull"),
-    (b"\x89PNG", "a PNG image"),
-    (b"\xff\xd8\xff", "a JPEG image"),
-    (b"\x89HDF", "an HDF5 file"),
-    (b"\x1f\x8b", "a gzip archive; unpack it first"),
-    (b"%PDF", "a PDF document"),
-)
-
 
 @dataclasses.dataclass(frozen=True)
 class TorchFile:
@@ -84,11 +76,13 @@ class TorchFile:
       path: of the file.
       format: in which it was serialised.
       content: dicts, lists, NumPy arrays, plain values and `Object`s.
+      part: level of its names to convert, such as "g_ema"; "" to find it.
     """
 
     path: str
     format: Format
     content: Any
+    part: str = ""
 
 
 def read(path: str | os.PathLike[str]) -> TorchFile:
@@ -111,18 +105,19 @@ def read(path: str | os.PathLike[str]) -> TorchFile:
     try:
         with path.open("rb") as file:
             head = file.read(512)
-        reader, what = _reader_of(head)
+        reader, what = _reader_of(head, path)
         format_, content = reader(path)
         _check_structure(content)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except OSError as error:
         raise UserError(f"{path}: cannot read ({error.strerror or error})") from error
-    except pickles.RefusedError as error:
+    except inert.RefusedError as error:
         raise UserError(f"{path}: {_one_line(error)}") from error
     except _DAMAGE as error:
         raise UserError(
-            f"{path}: {what} is truncated or damaged ({_one_line(error)})"
+            f"{path}: {what} is truncated or damaged ({_one_line(error)}); download "
+            "or copy it again, and compare its size"
         ) from error
     return TorchFile(str(path), format_, content)
 
@@ -141,7 +136,7 @@ def tensors(content: Any, prefix: str = "") -> dict[str, np.ndarray]:
     if isinstance(content, np.ndarray):
         return {prefix: content}
     found: dict[str, np.ndarray] = {}
-    for name, child in _children(content):
+    for name, child in children(content):
         found |= tensors(child, f"{prefix}.{name}" if prefix else str(name))
     return found
 
@@ -154,17 +149,10 @@ def summarize(content: Any) -> str:
         return f"a {type(content).__name__} of {len(content)}"
     if not isinstance(content, dict | Object):
         return f"a value of type {type(content).__name__}"
-    names = [str(name) for name, _ in _children(content)]
+    names = [str(name) for name, _ in children(content)]
     what = content.type if isinstance(content, Object) else "a dict"
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     return _one_line(f"{what} with {', '.join(names[:8]) or 'nothing'}{more}")
-
-
-def state_of(file: TorchFile) -> Mapping[str, Any]:
-    """The state dict in a checkpoint, or alone in a file."""
-    content = file.content if isinstance(file.content, dict) else {}
-    state = content.get("state_dict", content)
-    return state if isinstance(state, dict) else {}
 
 
 def pop_part(state: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
@@ -173,25 +161,18 @@ def pop_part(state: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]
     return {name.removeprefix(prefix): state.pop(name) for name in names}
 
 
-def options_of(file: TorchFile) -> Mapping[str, Any]:
-    """The flags of the training, stored as a dict or a namespace."""
-    options = file.content.get("opts")
-    if isinstance(options, Object):
-        options = options.state
-    return options if isinstance(options, dict) else {}
-
-
 def _one_line(error: object) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def _children(content: Any) -> Iterator[tuple[Any, Any]]:
-    """Names and values one level down."""
+def children(content: Any) -> Iterator[tuple[Any, Any]]:
+    """Names and values one level down; of a module its parameters and modules."""
     if isinstance(content, Object):
+        yield from content.items.items()
         content = content.state
         if isinstance(content, dict) and isinstance(content.get("_modules"), dict):
             for part in ("_parameters", "_buffers", "_modules"):
-                yield from _children(content.get(part))
+                yield from children(content.get(part))
             return
     if isinstance(content, dict):
         yield from content.items()
@@ -201,23 +182,26 @@ def _children(content: Any) -> Iterator[tuple[Any, Any]]:
 
 def _check_structure(content: Any) -> None:
     """Refuses nesting that takes too long to walk: cycles and shared references."""
-    pending, seen = [(content, 0)], 0
+    pending, seen = [(content, 0, 0)], 0
     while pending:
-        value, depth = pending.pop()
+        value, depth, length = pending.pop()
         seen += 1
+        inner: list[tuple[Any, int]] = []
         if isinstance(value, Object):
-            children = [value.args, value.state]
+            inner = [(value.args, 0), (value.state, 0), (value.items, 0)]
         elif isinstance(value, dict):
-            children = list(value.values())
+            inner = [(child, len(str(name)) + 1) for name, child in value.items()]
         elif isinstance(value, list | tuple):
-            children = list(value)
-        else:
-            continue
-        if depth > _MAX_DEPTH or seen + len(pending) + len(children) > _MAX_NODES:
-            raise pickles.RefusedError(
+            inner = [(child, len(str(len(value))) + 1) for child in value]
+        if depth > _MAX_DEPTH or seen + len(pending) + len(inner) > _MAX_NODES:
+            raise inert.RefusedError(
                 "its objects are nested too deeply, or in a circle"
             )
-        pending += [(child, depth + 1) for child in children]
+        if length > _MAX_NAME and (inner or isinstance(value, np.ndarray)):
+            raise inert.RefusedError(
+                f"names of its tensors are longer than {_MAX_NAME} characters"
+            )
+        pending += [(child, depth + 1, length + more) for child, more in inner]
 
 
 # Formats
@@ -226,7 +210,7 @@ def _check_structure(content: Any) -> None:
 _Reader = Callable[[pathlib.Path], tuple[Format, Any]]
 
 
-def _reader_of(head: bytes) -> tuple[_Reader, str]:
+def _reader_of(head: bytes, path: pathlib.Path) -> tuple[_Reader, str]:
     """Reader of a file that starts with these bytes, and its name in messages."""
     if head.startswith(b"PK\x03\x04"):
         return _read_zip, "the zip archive"
@@ -237,34 +221,21 @@ def _reader_of(head: bytes) -> tuple[_Reader, str]:
     # A header length below 2^40, then a JSON object.
     if head[5:9] == b"\0\0\0{":
         return _read_safetensors, "the safetensors file"
-    raise pickles.RefusedError(f"expected a checkpoint, found {_foreign(head)}")
-
-
-def _foreign(head: bytes) -> str:
-    for magic, what in _FOREIGN:
-        if head.startswith(magic):
-            return what
-    if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "an HTML page; the download probably failed"
-    if head[257:262] == b"ustar":
-        return "a tar archive; unpack it first"
-    if not head:
-        return "an empty file"
-    printable = all(32 <= byte < 127 or byte in b"\t\r\n\f" for byte in head)
-    return "a text file" if printable else "data of an unknown format"
+    found = foreign.file(path, head)
+    raise inert.RefusedError(f"expected a checkpoint, found {found}")
 
 
 def _read_pickle(path: pathlib.Path) -> tuple[Format, Any]:
     data = path.read_bytes()
-    budget = pickles.Budget(len(data))
+    budget = inert.Budget(len(data))
     stream = io.BytesIO(data)
     machine = pickles.Machine(budget)
     content = machine.run(stream)
     if isinstance(content, int) and content == pickles.LEGACY_MAGIC:
         return "legacy", pickles.read_legacy(stream, budget)
-    if pickles.PERSISTENT_OBJECT in machine.used:
+    if pickle_names.PERSISTENT_OBJECT in machine.used:
         return "nvidia_pkl", content
-    return ("tf_pkl" if pickles.TF_NETWORK in machine.used else "pickle"), content
+    return ("tf_pkl" if pickle_names.TF_NETWORK in machine.used else "pickle"), content
 
 
 def _read_zip(path: pathlib.Path) -> tuple[Format, Any]:
@@ -278,8 +249,8 @@ def _read_zip(path: pathlib.Path) -> tuple[Format, Any]:
             if name.endswith("/data.pkl") and name.count("/") == 1
         ]
         if len(roots) != 1:
-            raise pickles.RefusedError(
-                "expected a checkpoint, found a zip archive without one data.pkl"
+            raise inert.RefusedError(
+                f"expected a checkpoint, found {foreign.archive(infos)}"
             )
         content = _read_archive(archive, infos, roots[0], path.stat().st_size)
         script = f"{roots[0]}/constants.pkl" in infos
@@ -290,28 +261,28 @@ def _read_archive(
     archive: zipfile.ZipFile, infos: dict[str, zipfile.ZipInfo], root: str, size: int
 ) -> Any:
     """Object that torch.save or torch.jit.save put into a zip archive under `root`."""
-    budget = pickles.Budget(size)
+    budget = inert.Budget(size)
     storages: dict[str, np.ndarray] = {}
 
     def entry(name: str) -> bytes:
         info = infos[f"{root}/{name}"]
         if info.compress_type != zipfile.ZIP_STORED:
             # torch never compresses; a small archive may expand to any size.
-            raise pickles.RefusedError(
+            raise inert.RefusedError(
                 f"its entry {name} is compressed, torch stores entries"
             )
         budget.spend(info.file_size)
         return archive.read(info)
 
-    def load(key: str, dtype: np.dtype, size: int) -> pickles.Storage:
+    def load(key: str, dtype: np.dtype, size: int) -> inert.Storage:
         if key not in storages:
             storages[key] = np.frombuffer(entry(f"data/{key}"), np.uint8)
         if storages[key].size < size * dtype.itemsize:
             raise ValueError(f"storage {key} holds less than its {size} elements")
-        return pickles.Storage(storages[key], dtype)
+        return inert.Storage(storages[key], dtype)
 
     if f"{root}/byteorder" in infos and entry("byteorder") != b"little":
-        raise pickles.RefusedError(pickles.BIG_ENDIAN)
+        raise inert.RefusedError(pickles.BIG_ENDIAN)
     return pickles.Machine(budget, load).run(io.BytesIO(entry("data.pkl")))
 
 
@@ -334,7 +305,7 @@ def _read_safetensors(path: pathlib.Path) -> tuple[Format, Any]:
     for name, entry in safetensors.deserialize(path.read_bytes()):
         dtype = _SAFETENSORS_DTYPES.get(entry["dtype"])
         if dtype is None:
-            raise pickles.RefusedError(
+            raise inert.RefusedError(
                 f"tensor {name} has the unknown type {entry['dtype']}"
             )
         array = np.frombuffer(entry["data"], np.uint8).view(dtype)

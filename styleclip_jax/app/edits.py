@@ -187,7 +187,10 @@ def invert_photo(
     except UserError as error:
         # The folder of an upload concerns nobody.
         raise UserError(str(error).replace(str(path), name)) from None
-    photo, quad, found = _frame(photo, find_face)
+    if isinstance(session.encoded_size, tuple):
+        quad, found = None, "used as it is"
+    else:
+        photo, quad, found = _frame(photo, find_face)
     crop = crops.cut(
         photo,
         quad,

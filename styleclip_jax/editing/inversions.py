@@ -117,7 +117,7 @@ def carry_out(request: Request, listener: Listener) -> Summary:
     invert, steps = session.inverter(request.config)
     models, generator = session.models, session.generator
     inputs = _inputs(models, asked, paths)
-    outdir, faces, skipped = _open(request, paths, inputs, listener)
+    outdir, faces, skipped = _open(request, paths, inputs, session)
     resolution = generator.config.resolution
     listener.tell(
         f"generator: {models.generator_directory}, {resolution}²\n"
@@ -204,7 +204,7 @@ def _open(
     request: Request,
     paths: list[pathlib.Path],
     inputs: Mapping[str, str],
-    listener: Listener,
+    session: Session,
 ) -> tuple[pathlib.Path, list[dict[str, Any]], list[str]]:
     """Folder of the run, its faces, and lines on why photos were skipped.
 
@@ -219,7 +219,8 @@ def _open(
             is_aligned=not request.photos.align,
             landmarks_file=request.photos.landmarks,
             all_faces=request.photos.all_faces,
-            tell=listener.tell,
+            encoded_size=session.encoded_size,
+            tell=session.listener.tell,
         )
     outdir = run_folder.begin(
         request.output.outdir,

@@ -154,9 +154,9 @@ class Session:
         return self.models.load_encoder(self.generator.config)
 
     @property
-    def encoded_size(self) -> int | None:
-        """Input size of the encoder, its width and height; None without one."""
-        return None if self.encoder is None else self.encoder.config.input_size
+    def encoded_size(self) -> crops.Size | None:
+        """Input size of the encoder, or its height and width; None without one."""
+        return None if self.encoder is None else self.encoder.config.photo_size
 
     @functools.cached_property
     def templates(self) -> list[str]:

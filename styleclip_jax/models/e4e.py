@@ -44,7 +44,9 @@ class E4eConfig(Products):
       reduction: channels per hidden channel of squeeze-and-excitation.
       w_dim: length of w.
       num_rows: number of W+ rows.
-      input_size: width and height of the photo, a power of two.
+      input_size: width of the photo, a power of two, and its height too.
+      input_height: height of the photo where it is not square, such as 192 of 256 with
+        cars; None for a square.
       offsets: whether rows after the first are offsets to it (e4e) or stand alone
         (pSp).
     """
@@ -56,6 +58,7 @@ class E4eConfig(Products):
     num_rows: int = 18
     input_size: int = 256
     offsets: bool = True
+    input_height: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,10 +78,27 @@ class E4eConfig(Products):
                 f"found {self.input_size}",
                 field="input_size",
             )
+        height, step = self.input_shape[0], 1 << len(self.widths)
+        if height % step or not 2 * step <= height <= self.input_size:
+            raise UserError(
+                f"input_height must be a multiple of {step} from {2 * step} to "
+                f"{self.input_size}, found {height}",
+                field="input_height",
+            )
+
+    @property
+    def input_shape(self) -> tuple[int, int]:
+        """Height and width of the photo."""
+        return self.input_height or self.input_size, self.input_size
+
+    @property
+    def photo_size(self) -> int | tuple[int, int]:
+        """Width of a square photo, height and width of another."""
+        return self.input_shape if self.input_height else self.input_size
 
     @property
     def coarse_size(self) -> int:
-        """Width and height of the coarsest level; every stage halves them."""
+        """Width of the coarsest level; every stage halves it."""
         return self.input_size >> len(self.widths)
 
 
@@ -87,7 +107,7 @@ Encoder = Network[E4eConfig]
 
 def init(key: jax.Array, config: E4eConfig) -> Any:
     """Random parameters as a nested dict, the average latent 0."""
-    image = jnp.zeros((1, config.input_size, config.input_size, 3))
+    image = jnp.zeros((1, *config.input_shape, 3))
     return _Encoder(config).init(key, image)["params"]
 
 
@@ -97,12 +117,12 @@ def param_shapes(config: E4eConfig) -> dict[str, tuple[int, ...]]:
     return param_trees.shapes_of(init, config)
 
 
-def encode(network: Encoder, image: spaces.Square) -> spaces.WPlus:
+def encode(network: Encoder, image: spaces.Image) -> spaces.WPlus:
     """Latent of each photo, the average latent included.
 
     Args:
       network: the encoder.
-      image: [B, input_size, input_size, 3] in [-1, 1], aligned as FFHQ is.
+      image: [B, *input_shape, 3] in [-1, 1], faces aligned as FFHQ is.
 
     Returns:
       [B, num_rows, w_dim] float32 W+.
@@ -113,10 +133,10 @@ def encode(network: Encoder, image: spaces.Square) -> spaces.WPlus:
     Source: `pSp.forward` of encoder4editing with `Encoder4Editing` at its last
     progressive stage, and of pixel2style2pixel with `GradualStyleEncoder`.
     """
-    size = network.config.input_size
-    if image.ndim != 4 or image.shape[1:] != (size, size, 3):
+    height, width = network.config.input_shape
+    if image.ndim != 4 or image.shape[1:] != (height, width, 3):
         raise ValueError(
-            f"image: expected [B, {size}, {size}, 3], found {list(image.shape)}"
+            f"image: expected [B, {height}, {width}, 3], found {list(image.shape)}"
         )
     w_plus: Any = _Encoder(network.config).apply({"params": network.params}, image)
     return w_plus
@@ -151,14 +171,17 @@ def _conv(
 
 
 class _Head(linen.Module):
-    """Head: a level of the pyramid [B, 2^n, 2^n, C] to a row [B, D], in n halvings."""
+    """Head: a level of the pyramid [B, H, 2^n, C], H ≤ 2^n, to a row [B, D].
+
+    Each of n halvings rounds up, so that both axes end at one pixel.
+    """
 
     w_dim: int
     precision: str
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        for i in range(x.shape[1].bit_length() - 1):
+        for i in range(x.shape[2].bit_length() - 1):
             x = _conv(x, self.w_dim, 3, 2, self.precision, name=f"conv{i}")
             x = jnp.where(x > 0, x, _SLOPE * x)
         return layers.Dense(self.w_dim, self.precision, name="dense")(x[:, 0, 0])
@@ -205,7 +228,9 @@ class _Encoder(linen.Module):
         return coarse, middle, self._add_detail(middle, fine, "lateral_fine")
 
     def _add_detail(self, x: jax.Array, detail: jax.Array, name: str) -> jax.Array:
-        matrix = _align_corners_matrix(x.shape[1], detail.shape[1])
+        rows, columns = (
+            _align_corners_matrix(x.shape[axis], detail.shape[axis]) for axis in (1, 2)
+        )
         precision = self.config.precision
-        enlarged = resampling.resize(x, matrix, matrix, precision)
+        enlarged = resampling.resize(x, rows, columns, precision)
         return enlarged + _conv(detail, x.shape[-1], 1, 1, precision, name=name)

@@ -13,13 +13,17 @@ from styleclip_jax.ops import pixels
 from styleclip_jax.photos import align, photo_files
 from styleclip_jax.progress import ignore
 
+# Width of square images, or height and width.
+Size = int | tuple[int, int]
+
 
 class Crops(NamedTuple):
     """Crops: faces cut out of their photos.
 
     Attributes:
       target: [B, R, R, 3] in [-1, 1], R the generator's resolution.
-      encoded: [B, S, S, 3] in [-1, 1], S the encoder's input size; None without one.
+      encoded: [B, S, S, 3] in [-1, 1], S the encoder's input size, or [B, H, W, 3];
+        None without one.
     """
 
     target: Any
@@ -32,6 +36,7 @@ def find(
     is_aligned: bool,
     landmarks_file: str | None,
     all_faces: bool,
+    encoded_size: Size | None = None,
     tell: Callable[[str], None] = ignore,
 ) -> dict[str, list[Any]]:
     """Finds the faces of photos, and the photos that have none.
@@ -41,6 +46,8 @@ def find(
       is_aligned: whether photos are square crops, each of one face.
       landmarks_file: file of landmarks by name of the photo; None to detect faces.
       all_faces: whether to take all faces of a photo, not the largest alone.
+      encoded_size: input size of the encoder; one that is not square, of cars, takes
+        whole photos of any shape.
       tell: is given a line for each photo that cannot be used.
 
     Returns:
@@ -52,6 +59,14 @@ def find(
         read.
     """
     landmarks = None
+    if not is_aligned and isinstance(encoded_size, tuple):
+        height, width = encoded_size
+        raise UserError(
+            f"align: expected noalign with an encoder of whole photos of {width}×"
+            f"{height}, such as of cars, found align",
+            field="align",
+            also=["noalign"],
+        )
     if is_aligned:
         if landmarks_file is not None:
             raise UserError(
@@ -70,7 +85,7 @@ def find(
         try:
             photo = photo_files.read(path)
             if is_aligned:
-                quads = [_whole(photo)]
+                quads = [_whole(photo, encoded_size)]
             else:
                 quads = quads_of(path, photo, landmarks, all_faces=all_faces)
         except UserError as error:
@@ -92,14 +107,20 @@ def cut_all(
     *,
     is_aligned: bool,
     resolution: int,
-    encoded_size: int | None,
+    encoded_size: Size | None,
 ) -> Crops:
     """Cuts out the largest face of each photo, float32 [B, …]; see `find` and `cut`.
 
     Raises:
       UserError: a photo cannot be read or has no face.
     """
-    found = find(paths, is_aligned=is_aligned, landmarks_file=None, all_faces=False)
+    found = find(
+        paths,
+        is_aligned=is_aligned,
+        landmarks_file=None,
+        all_faces=False,
+        encoded_size=encoded_size,
+    )
     if found["skipped"]:
         raise UserError(found["skipped"][0])
     return crop(
@@ -141,21 +162,29 @@ def quads_of(
     return quads
 
 
-def _whole(photo: np.ndarray) -> np.ndarray:
-    """Square [4, 2] of a whole photo; pixels have their centres at integers."""
+def _whole(photo: np.ndarray, encoded_size: Size | None) -> np.ndarray:
+    """Corners [4, 2] of a whole photo; pixels have their centres at integers.
+
+    Of an encoder of photos that are not square, its bars above and below belong to it.
+    """
     height, width, _ = photo.shape
-    if height != width:
+    bar = 0.0
+    if isinstance(encoded_size, tuple):
+        rows, columns = encoded_size
+        bar = height * (columns / rows - 1) / 2
+    elif height != width:
         raise UserError(
             f"expected a square crop without align, found {width}×{height} pixels"
         )
-    return np.array([(0, 0), (0, height), (width, height), (width, 0)]) - 0.5
+    top, bottom = -bar, height + bar
+    return np.array([(0, top), (0, bottom), (width, bottom), (width, top)]) - 0.5
 
 
 def crop(
     faces: list[dict[str, Any]],
     *,
     resolution: int,
-    encoded_size: int | None,
+    encoded_size: Size | None,
     is_aligned: bool,
 ) -> Crops:
     """Cuts out the faces that `find` found, float32 [B, …]; see `cut`."""
@@ -172,12 +201,13 @@ def cut(
     quad: np.ndarray | None,
     *,
     resolution: int,
-    encoded_size: int | None,
+    encoded_size: Size | None,
 ) -> Crops:
     """Cuts one face out of a photo.
 
     Parity: encoders get what the official e4e makes: the crop of its own alignment,
-    without supersampling, or the whole photo by bilinear resizing.
+    without supersampling, or the whole photo by bilinear resizing. Cars, of which it
+    takes 192×256, stand between black bars in what their generators make.
 
     Args:
       photo: [H, W, 3] uint8.
@@ -188,7 +218,15 @@ def cut(
     Returns:
       Crops without the batch axis.
     """
-    if quad is None:
+    if quad is None and isinstance(encoded_size, tuple):
+        rows, columns = encoded_size
+        height = resolution * rows // columns
+        top = (resolution - height) // 2
+        target = np.zeros((resolution, resolution, 3), np.uint8)
+        target[top : top + height] = resize(
+            photo, (height, resolution), Image.Resampling.LANCZOS
+        )
+    elif quad is None:
         target = resize(photo, resolution, Image.Resampling.LANCZOS)
     else:
         target = align.crop(photo, quad, resolution)
@@ -196,11 +234,14 @@ def cut(
         return Crops(pixels.to_float(target), None)
     if quad is None:
         encoded = resize(photo, encoded_size, Image.Resampling.BILINEAR)
+    elif isinstance(encoded_size, tuple):
+        raise ValueError(f"quad: expected none with {encoded_size}, found one")
     else:
         encoded = align.crop(photo, quad, encoded_size, supersampling=1)
     return Crops(pixels.to_float(target), pixels.to_float(encoded))
 
 
-def resize(photo: np.ndarray, size: int, filter_: Image.Resampling) -> np.ndarray:
-    """Resizes a photo [H, W, 3] uint8 to [size, size, 3] uint8."""
-    return np.asarray(Image.fromarray(photo).resize((size, size), filter_))
+def resize(photo: np.ndarray, size: Size, filter_: Image.Resampling) -> np.ndarray:
+    """Resizes a photo [H, W, 3] uint8 to [size, size, 3] uint8, or to height, width."""
+    height, width = size if isinstance(size, tuple) else (size, size)
+    return np.asarray(Image.fromarray(photo).resize((width, height), filter_))

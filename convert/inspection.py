@@ -1,0 +1,59 @@
+"""Description of what a file holds: levels, names, types and shapes, in short."""
+
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from . import torch_files
+from .inert import Object
+from .torch_files import TorchFile
+
+_MAX_DEPTH = 3
+_MAX_CHILDREN = 12
+_MAX_TEXT = 80
+
+
+def describe(file: TorchFile, path: pathlib.Path) -> Iterator[str]:
+    """Lines on a file: its format and size, then its content, a few levels deep.
+
+    Args:
+      file: content.
+      path: as it was given; a folder of weights is one of its files.
+    """
+    source = pathlib.Path(file.path)
+    arrays = torch_files.tensors(file.content)
+    count = sum(array.size for array in arrays.values())
+    read = "" if source == path else f" (reads {source.name})"
+    yield (
+        f"{path}{read}: {file.format} file of {source.stat().st_size:,} bytes, "
+        f"{len(arrays)} tensors, {count:,} numbers"
+    )
+    yield from _lines(file.content, 1)
+
+
+def _lines(content: Any, depth: int) -> Iterator[str]:
+    """Lines on what is below a value, one for each child."""
+    children = list(torch_files.children(content))
+    for name, child in children[:_MAX_CHILDREN]:
+        yield f"{'  ' * depth}{_short(name)}: {_value(child)}"
+        if depth < _MAX_DEPTH:
+            yield from _lines(child, depth + 1)
+    if len(children) > _MAX_CHILDREN:
+        yield f"{'  ' * depth}… and {len(children) - _MAX_CHILDREN} more"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {list(value.shape)}"
+    if isinstance(value, dict | Object | list | tuple):
+        what = value.type if isinstance(value, Object) else type(value).__name__
+        return _short(f"{what} of {len(list(torch_files.children(value)))}")
+    return _short(repr(value) if isinstance(value, str) else str(value))
+
+
+def _short(text: Any) -> str:
+    """Text in a line, without what a terminal would obey."""
+    line = "".join(x if x.isprintable() else "?" for x in str(text)[:_MAX_TEXT])
+    return f"{line}…" if len(str(text)) > _MAX_TEXT else line

@@ -1,0 +1,265 @@
+"""Wrappers around a network in a file: the levels and prefixes above its tensors.
+
+The same state dict comes alone, in a checkpoint beside an optimizer, inside a module of
+a training, or below an average of the weights. All of these only lengthen the dotted
+names of its tensors. A network is therefore found by a few names that it must have,
+whatever stands before them; that prefix is taken off, and told.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from styleclip_jax.errors import UserError
+
+from . import foreign, torch_files
+from .inert import Object
+from .torch_files import TorchFile
+
+# Levels that a wrapped module adds anywhere among names, none of which is a network's.
+_MODULES = {
+    "module",
+    "_orig_mod",
+    "_forward_module",
+    "_fsdp_wrapped_module",
+    "_checkpoint_wrapped_module",
+}
+# Words in the name of a level of averaged weights: g_ema, ema_model, Gs, g_running.
+_AVERAGED = {"ema", "avg", "average", "averaged", "swa", "shadow", "running", "gs"}
+# Levels that hold the state of a training.
+_TRAINING = re.compile(
+    r"(\w+_)?(optim|optimi[sz]ers?|sched|schedulers?|scaler|amp|opts|args|hparams"
+    r"|hyper_parameters|config|callbacks|loops|metrics|history|rng|training_state)"
+    r"(_\w+)?"
+    r"|epoch|step|global_step|iter|iteration|loss|n_averaged|num_updates|decay|initted"
+)
+# Where trainings keep their flags.
+_OPTIONS = ("opts", "hyper_parameters", "hparams", "args", "config", "cfg")
+# Prefixes that official files have, which is no news.
+_OFFICIAL = ("", "g_ema.", "G_ema.", "state_dict.")
+# The average of w, which stands beside a state dict that it belongs to.
+AVERAGE = "latent_avg"
+_MAX_SHOWN = 5
+
+
+class Layout(NamedTuple):
+    r"""Names by which a network is found.
+
+    Attributes:
+      owner: whose names they are.
+      marks: names that must all be there, regular expressions such as r"a\.weight".
+    """
+
+    owner: str
+    marks: tuple[str, ...]
+
+    def describe(self) -> str:
+        """Its names, for people."""
+        names = (re.sub(r"\\d\+", "0", m).replace("\\", "") for m in self.marks)
+        return f"{self.owner} {' and '.join(names)}"
+
+
+class Part(NamedTuple):
+    """A network in a file.
+
+    Attributes:
+      layout: the layout that found it.
+      path: what stands before its names in the file, "" or ending in ".".
+      tensors: its tensors, without that.
+      node: object of the file that they are in, unless the path ends inside of names.
+      levels: dicts around it in the file, the innermost first.
+      beside: further tensors of the file, but for the state of a training, by level.
+    """
+
+    layout: Layout
+    path: str
+    tensors: dict[str, np.ndarray]
+    node: Any
+    levels: list[Mapping[Any, Any]]
+    beside: dict[str, int]
+
+    @property
+    def is_averaged(self) -> bool:
+        """Whether it lies below a level of averaged weights."""
+        return any(_words(level) & _AVERAGED for level in self.path.split("."))
+
+    @property
+    def notes(self) -> list[str]:
+        """What was taken off and left out, as lines for the user."""
+        notes = []
+        if self.path not in _OFFICIAL:
+            notes.append(f"taken off the names of its tensors: {self.path}")
+        if self.beside:
+            levels = [f"{name} ({count})" for name, count in self.beside.items()]
+            shown, more = levels[:_MAX_SHOWN], len(levels) - _MAX_SHOWN
+            rest = f", … and {more} more" if more > 0 else ""
+            notes.append(f"left out, tensors of: {', '.join(shown)}{rest}")
+        return notes
+
+    def value(self, name: str) -> Any:
+        """Value of a name in the levels around, None if it is nowhere."""
+        return next((level[name] for level in self.levels if name in level), None)
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """Flags of the training, stored as a dict or a namespace."""
+        for name in _OPTIONS:
+            options = self.value(name)
+            if isinstance(options, Object):
+                options = options.items or options.state
+            if isinstance(options, dict):
+                return options
+        return {}
+
+
+def describe(layouts: Sequence[Layout]) -> tuple[str, ...]:
+    """Names by which networks of some layouts are found, for people."""
+    return tuple(layout.describe() for layout in layouts)
+
+
+def find(file: TorchFile, layouts: Sequence[Layout]) -> Part | None:
+    """The network of some layouts in a file, None if there is none.
+
+    Averaged weights count before others, then what has the fewest levels around it.
+
+    Raises:
+      UserError: several count alike.
+    """
+    parts = find_all(file, layouts)
+    if not parts:
+        return None
+    best = [part for part in parts if _rank(part) == _rank(parts[0])]
+    if len(best) > 1:
+        names = ", ".join(part.path.rstrip(".") for part in best[:_MAX_SHOWN])
+        raise UserError(
+            f"{file.path}: expected one network, found {len(best)} ({names}); give one "
+            "as --part",
+            field="part",
+        )
+    return parts[0]
+
+
+def find_all(file: TorchFile, layouts: Sequence[Layout]) -> list[Part]:
+    """All networks of some layouts in a file, what counts most first."""
+    originals = torch_files.tensors(file.content)
+    bare = {name: _without_modules(name) for name in originals}
+    names = list(originals)
+    found = {}
+    for layout in layouts:
+        starts = [
+            {
+                match[1]: name
+                for name in names
+                if (match := re.fullmatch(rf"(|.+?\.)(?:{mark})", bare[name]))
+            }
+            for mark in layout.marks
+        ]
+        for start in set(starts[0]).intersection(*starts[1:]):
+            if _is_below(start, file.part):
+                found[start] = _part(
+                    file, layout, start, starts[0][start], originals, bare
+                )
+    return sorted(found.values(), key=_rank)
+
+
+def require(file: TorchFile, layouts: Sequence[Layout], what: str) -> Part:
+    """The network of some layouts in a file.
+
+    Raises:
+      UserError: there is none, or several count alike.
+    """
+    part = find(file, layouts)
+    if part is None:
+        names = list(torch_files.tensors(file.content))
+        found = foreign.explain(file.content, names) or "none"
+        raise UserError(f"{file.path}: expected {what}, found {found}")
+    return part
+
+
+def _rank(part: Part) -> tuple[bool, int]:
+    return (not part.is_averaged, part.path.count("."))
+
+
+def _part(
+    file: TorchFile,
+    layout: Layout,
+    start: str,
+    example: str,
+    originals: Mapping[str, np.ndarray],
+    bare: Mapping[str, str],
+) -> Part:
+    """The part of a file below a prefix without modules, met in an example."""
+    inside: dict[str, np.ndarray] = {}
+    sources: dict[str, str] = {}
+    beside: dict[str, int] = {}
+    for name, tensor in originals.items():
+        level = _branch(bare[name], start)
+        if _TRAINING.fullmatch(level.rpartition(".")[2]):
+            continue
+        if not _is_below(bare[name], start):
+            if level.rpartition(".")[2] != AVERAGE:
+                beside[level] = beside.get(level, 0) + 1
+            continue
+        short = bare[name].removeprefix(start)
+        if short in inside:
+            raise UserError(
+                f"{file.path}: tensors {sources[short]} and {name} would both become "
+                f"{short}"
+            )
+        inside[short], sources[short] = tensor, name
+    path = _path_of(example, start)
+    node, levels = _walk(file.content, path)
+    return Part(layout, path, inside, node, levels, beside)
+
+
+def _branch(name: str, start: str) -> str:
+    """First levels of a name, up to the one that is not in a prefix."""
+    levels, shared = name.split("."), 0
+    for level, wanted in zip(levels, start.split("."), strict=False):
+        if level != wanted:
+            break
+        shared += 1
+    return ".".join(levels[: shared + 1])
+
+
+def _path_of(name: str, start: str) -> str:
+    """Prefix of a name that becomes `start` without its modules, these included."""
+    levels, kept, wanted = name.split("."), 0, start.count(".")
+    for end, level in enumerate(levels):
+        if kept == wanted and level not in _MODULES:
+            return "".join(f"{level}." for level in levels[:end])
+        kept += level not in _MODULES
+    return name
+
+
+def _walk(content: Any, path: str) -> tuple[Any, list[Mapping[Any, Any]]]:
+    """The object at a path, None inside of names; and dicts on the way, reversed."""
+    levels: list[Mapping[Any, Any]] = []
+    while True:
+        if isinstance(content, dict):
+            levels.insert(0, content)
+        if not path:
+            return content, levels
+        for name, child in torch_files.children(content):
+            if path.startswith(f"{name}.") and not isinstance(child, np.ndarray):
+                content, path = child, path.removeprefix(f"{name}.")
+                break
+        else:
+            return None, levels
+
+
+def _is_below(name: str, start: str) -> bool:
+    """Whether a dotted name lies below a level, which may end in "."."""
+    start = start.rstrip(".")
+    return not start or name.startswith(f"{start}.")
+
+
+def _without_modules(name: str) -> str:
+    return ".".join(level for level in name.split(".") if level not in _MODULES)
+
+
+def _words(level: str) -> set[str]:
+    """Words of a name in lower case: netG_ema, emaModel."""
+    return {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", level)}

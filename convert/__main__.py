@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
+from styleclip_jax import errors
 from styleclip_jax.cli import program
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, clip_files
@@ -31,7 +32,6 @@ from . import (
     clip_architecture,
     e4e,
     folders,
-    foreign,
     global_directions,
     inspection,
     irse50,
@@ -42,7 +42,7 @@ from . import (
     torch_files,
     wrappers,
 )
-from .inert import Object
+from .pickled.inert import Object
 from .rules import Conversion
 from .torch_files import TorchFile
 from .wrappers import Part
@@ -263,7 +263,7 @@ def _convert(
             )
     arguments = (given[kind],) if kind in given else ()
     conversion: Conversion = KINDS[kind].convert(file, *arguments)
-    print(f"{path}: {file.format} file, {kind}")
+    _tell(f"{path}: {file.format} file, {kind}")
     _describe(conversion, "  ")
     return file, conversion
 
@@ -279,26 +279,31 @@ def _describe(conversion: Conversion, indent: str) -> None:
     for name, value in runtime.stored(conversion.config).items():
         parts = value if isinstance(value, dict) else {name: value}
         for part, text in parts.items():
-            print(f"{indent}{part}: {text}")
+            _tell(f"{indent}{part}: {text}")
     for note in conversion.notes:
-        print(f"{indent}note: {note}")
+        _tell(f"{indent}note: {note}")
     for name, network in conversion.parts.items():
-        print(f"{indent}{name}: {network.kind}")
+        _tell(f"{indent}{name}: {network.kind}")
         _describe(network, f"{indent}  ")
 
 
 def _detect(file: TorchFile) -> str:
     """Kind of a file: of all that fit, what has the fewest levels around it.
 
-    A decoder lies deeper than the encoder or mapper that it belongs to.
+    A decoder lies deeper than the encoder or mapper that it belongs to, and is not
+    taken for the whole where that is of no kind.
 
     Raises:
       UserError: none fits, or several that lie side by side.
     """
-    depths = {}
+    depths, decoder = {}, None
     for name, kind in KINDS.items():
-        if found := kind.recognize(file):
-            depths[name] = found.path.count(".") if isinstance(found, Part) else 0
+        found = kind.recognize(file)
+        path = found.path.split(".") if isinstance(found, Part) else [""]
+        if "decoder" in path and not file.part:
+            decoder = name
+        elif found:
+            depths[name] = len(path)
     least = min(depths.values(), default=0)
     fitting = [name for name, depth in depths.items() if depth == least]
     if len(fitting) > 1:
@@ -309,33 +314,40 @@ def _detect(file: TorchFile) -> str:
         )
     if fitting:
         return fitting[0]
-    names = list(torch_files.tensors(file.content))
-    found = foreign.explain(file.content, names)
-    if found is None:
-        found = f"a {file.format} file that holds {torch_files.summarize(file.content)}"
+    what = wrappers.explain(file)
+    if what == "none":
+        what = f"a {file.format} file that holds {torch_files.summarize(file.content)}"
+        names = list(torch_files.tensors(file.content))
         if names and isinstance(file.content, dict | Object):
-            found += f"; its tensors are {rules.list_names(names)}"
-    raise UserError(f"{file.path}: expected one of {', '.join(KINDS)}, found {found}")
+            what += f"; its tensors are {rules.list_names(names)}"
+    if decoder:
+        what += f"; --kind={decoder} converts its decoder alone"
+    raise UserError(f"{file.path}: expected one of {', '.join(KINDS)}, found {what}")
 
 
 def _inspect(path: pathlib.Path, given: Mapping[str, Any]) -> None:
     """Prints what a file holds, what it is taken for, or what every kind lacks."""
     file = folders.read(path)
     for line in inspection.describe(file, path):
-        print(line)
+        _tell(line)
     try:
         kind = _detect(file)
     except UserError as error:
-        print(f"  no kind: {str(error).removeprefix(f'{path}: ')}")
+        _tell(f"  no kind: {str(error).removeprefix(f'{path}: ')}")
         for name, kind in KINDS.items():
-            print(f"  {name} would need: {'; or '.join(kind.needs)}")
+            _tell(f"  {name} would need: {'; or '.join(kind.needs)}")
         return
-    print(f"  recognized as: {kind}")
+    _tell(f"  recognized as: {kind}")
     arguments = (given[kind],) if kind in given else ()
     try:
         _describe(KINDS[kind].convert(file, *arguments), "    ")
     except UserError as error:
-        print(f"    not to be converted: {str(error).removeprefix(f'{path}: ')}")
+        _tell(f"    not to be converted: {str(error).removeprefix(f'{path}: ')}")
+
+
+def _tell(line: str) -> None:
+    """Prints a line, in which names of a file cannot move a terminal's cursor."""
+    print(errors.printable(line))
 
 
 def _write(file: TorchFile, conversion: Conversion, directory: pathlib.Path) -> None:

@@ -180,24 +180,27 @@ def describe(
         if not _differences(config, found)
     ]
     if settings.architecture == OPENAI:
-        config, origin = _openai(found, file), "architecture openai, as given"
+        config, origin = _openai(found, file, settings), "architecture openai, as given"
     elif settings.architecture:
         config = open_clip.ARCHITECTURES[settings.architecture]
         origin = f"architecture {settings.architecture}, as given"
         notes = [_OPENCLIP_PIXELS]
     elif archived:
-        config, origin = _openai(found, file), "OpenAI's input_resolution in the file"
+        config, origin = (
+            _openai(found, file, settings),
+            "OpenAI's input_resolution in the file",
+        )
     elif stated:
         config, origin = stated, f"{beside.name} beside the file"
     elif mixed:
-        config = _openai(found, file)
+        config = _openai(found, file, settings)
         origin = "OpenAI's mix of float16 weights and float32 norms in the file"
     elif len(fitting) == 1:
         config = open_clip.ARCHITECTURES[fitting[0]]
         origin = f"OpenCLIP's {fitting[0]}, the only one with these sizes"
         notes = [_OPENCLIP_PIXELS]
     elif tuned and (not fitting or not _OPENAI_SIZES.isdisjoint(fitting)):
-        config = _openai(found, file)
+        config = _openai(found, file, settings)
         origin = "assumption: OpenAI's, which the file does not tell from OpenCLIP's"
         notes = [_ASSUMED]
     else:
@@ -205,7 +208,7 @@ def describe(
         if missing:
             raise UserError(_open_question(file, fitting, missing))
         config = dataclasses.replace(
-            _openai(found, file), eos_token_id=open_clip.ARGMAX
+            _openai(found, file, settings), eos_token_id=open_clip.ARGMAX
         )
         origin = "settings, as given"
     if different := _differences(config, found):
@@ -258,16 +261,16 @@ def apply(settings: Settings, described: Described, file: str) -> Described:
     return Described(config, [*described.notes, f"{', '.join(given)}: as given"])
 
 
-def _openai(found: Mapping[str, Any], file: str) -> Any:
-    """Configuration by the rules of OpenAI's loader."""
+def _openai(found: Mapping[str, Any], file: str, settings: Settings) -> Any:
+    """Configuration by the rules of OpenAI's loader, but for heads that are given."""
     resnet = "patch_size" not in found
     # The attention pool sees the last feature map.
     width = found["vision_width"] * (clip_resnet.POOLED if resnet else 1)
     try:
         return (ResnetClipConfig if resnet else ClipConfig)(
             **found,
-            vision_heads=width // _HEAD_WIDTH,
-            text_heads=found["text_width"] // _HEAD_WIDTH,
+            vision_heads=settings.vision_heads or width // _HEAD_WIDTH,
+            text_heads=settings.text_heads or found["text_width"] // _HEAD_WIDTH,
             # The end token is the last of the vocabulary.
             eos_token_id=found["vocab_size"] - 1,
         )

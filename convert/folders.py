@@ -30,10 +30,10 @@ def read(path: files.Path) -> TorchFile:
 
     Args:
       path: file that `torch_files.read` reads; folder of transformers or OpenCLIP;
-        index of a file in parts, or one of them.
+        index of a file in parts.
 
     Raises:
-      UserError: as `torch_files.read`, or a folder without weights.
+      UserError: as `torch_files.read`, a folder without weights, or one of the parts.
     """
     path = pathlib.Path(path)
     if path.is_dir():
@@ -44,28 +44,15 @@ def read(path: files.Path) -> TorchFile:
                 f"{', '.join(_WEIGHTS)}"
             )
         path = found[0]
-    index = path if path.name.endswith(_INDEX) else _index_of(path)
-    if index is None:
+    if not path.name.endswith(_INDEX):
         if path.is_file() and _PART.fullmatch(path.name):
             raise UserError(
                 f"{path}: expected a whole network, found one of its parts; give the "
                 f"folder, or the file that ends in {_INDEX}, with all parts beside it"
             )
         return torch_files.read(path)
-    parts = [
-        torch_files.read(index.parent / name) for name in clip_files.parts_of(index)
-    ]
+    parts = [torch_files.read(path.parent / name) for name in clip_files.parts_of(path)]
     content: dict[str, np.ndarray] = {}
     for part in parts:
         content |= torch_files.tensors(part.content)
-    return TorchFile(str(index), parts[0].format, content)
-
-
-def _index_of(path: pathlib.Path) -> pathlib.Path | None:
-    """Index beside a file that counts it among its parts, as its name says too."""
-    if not _PART.fullmatch(path.name):
-        return None
-    for index in sorted(path.parent.glob(f"*{_INDEX}")):
-        if path.name in clip_files.parts_of(index):
-            return index
-    return None
+    return TorchFile(str(path), parts[0].format, content)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .inert import Object
+from .pickled.inert import Object
 
 # First bytes of formats that are not read.
 _MAGIC = (

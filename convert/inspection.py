@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from . import torch_files
-from .inert import Object
+from .pickled.inert import Object
 from .torch_files import TorchFile
 
 _MAX_DEPTH = 3
@@ -54,6 +54,5 @@ def _value(value: Any) -> str:
 
 
 def _short(text: Any) -> str:
-    """Text in a line, without what a terminal would obey."""
-    line = "".join(x if x.isprintable() else "?" for x in str(text)[:_MAX_TEXT])
-    return f"{line}…" if len(str(text)) > _MAX_TEXT else line
+    line = str(text)
+    return f"{line[:_MAX_TEXT]}…" if len(line) > _MAX_TEXT else line

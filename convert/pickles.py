@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from . import inert, pickle_names
-from .inert import Budget, Dtype, Global, Object, RefusedError, Storage
+from .pickled import inert, vocabulary
+from .pickled.inert import Budget, Dtype, Global, Object, RefusedError, Storage
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 BIG_ENDIAN = "written on a big-endian machine, which is not supported"
@@ -64,7 +64,7 @@ class Machine:
         if function.make is None:
             raise RefusedError(
                 f"its pickle calls {function.name} at byte {self._place}, which no "
-                f"known checkpoint needs; nothing was run; {pickle_names.REPORT}"
+                f"known checkpoint needs; nothing was run; {vocabulary.REPORT}"
             )
         return function.make(self, *args)
 
@@ -178,11 +178,11 @@ class Machine:
             raise TypeError("a name that is not text")
         full = f"{module}.{name}"
         self.used.add(full)
-        found = pickle_names.find(full)
+        found = vocabulary.find(full)
         if found is None:
             raise RefusedError(
                 f"its pickle names {full} at byte {self._place}, which no known "
-                f"checkpoint needs; nothing was run; {pickle_names.REPORT}"
+                f"checkpoint needs; nothing was run; {vocabulary.REPORT}"
             )
         return found
 

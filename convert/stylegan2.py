@@ -17,8 +17,9 @@ from styleclip_jax.errors import UserError
 from styleclip_jax.models import param_trees, stylegan2
 from styleclip_jax.models.network import Network
 
-from . import pickle_names, rules, wrappers
-from .inert import Object
+from . import rules, wrappers
+from .pickled import vocabulary
+from .pickled.inert import Object
 from .rules import Conversion, Rule
 from .torch_files import TorchFile
 from .wrappers import Layout, Part
@@ -247,7 +248,7 @@ def _tf_network(content: Any) -> Object | None:
     """The averaged generator in a TensorFlow pickle."""
     if isinstance(content, tuple) and len(content) == 3:
         network = content[2]
-        if isinstance(network, Object) and network.type == pickle_names.TF_NETWORK:
+        if isinstance(network, Object) and network.type == vocabulary.TF_NETWORK:
             return network
     return None
 

@@ -19,8 +19,9 @@ import safetensors
 
 from styleclip_jax.errors import UserError
 
-from . import foreign, inert, pickle_names, pickles
-from .inert import Object
+from . import foreign, pickles
+from .pickled import inert, vocabulary
+from .pickled.inert import Object
 
 Format = Literal[
     "zip",
@@ -233,9 +234,9 @@ def _read_pickle(path: pathlib.Path) -> tuple[Format, Any]:
     content = machine.run(stream)
     if isinstance(content, int) and content == pickles.LEGACY_MAGIC:
         return "legacy", pickles.read_legacy(stream, budget)
-    if pickle_names.PERSISTENT_OBJECT in machine.used:
+    if vocabulary.PERSISTENT_OBJECT in machine.used:
         return "nvidia_pkl", content
-    return ("tf_pkl" if pickle_names.TF_NETWORK in machine.used else "pickle"), content
+    return ("tf_pkl" if vocabulary.TF_NETWORK in machine.used else "pickle"), content
 
 
 def _read_zip(path: pathlib.Path) -> tuple[Format, Any]:

@@ -15,7 +15,7 @@ import numpy as np
 from styleclip_jax.errors import UserError
 
 from . import foreign, torch_files
-from .inert import Object
+from .pickled.inert import Object
 from .torch_files import TorchFile
 
 # Levels that a wrapped module adds anywhere among names, none of which is a network's.
@@ -57,7 +57,10 @@ class Layout(NamedTuple):
 
     def describe(self) -> str:
         """Its names, for people."""
-        names = (re.sub(r"\\d\+", "0", m).replace("\\", "") for m in self.marks)
+        # Without options, and the first of alternatives.
+        names = [re.sub(r"\(\?:[^)]*\)\?", "", mark) for mark in self.marks]
+        names = [re.sub(r"\(\?:([^|)]*)[^)]*\)", r"\1", name) for name in names]
+        names = [name.replace(r"\d+", "4").replace("\\", "") for name in names]
         return f"{self.owner} {' and '.join(names)}"
 
 
@@ -156,11 +159,9 @@ def find_all(file: TorchFile, layouts: Sequence[Layout]) -> list[Part]:
             }
             for mark in layout.marks
         ]
-        for start in set(starts[0]).intersection(*starts[1:]):
-            if _is_below(start, file.part):
-                found[start] = _part(
-                    file, layout, start, starts[0][start], originals, bare
-                )
+        for start, example in starts[0].items():
+            if all(start in more for more in starts) and _is_below(start, file.part):
+                found[start] = _part(file, layout, start, example, originals, bare)
     return sorted(found.values(), key=_rank)
 
 
@@ -172,10 +173,16 @@ def require(file: TorchFile, layouts: Sequence[Layout], what: str) -> Part:
     """
     part = find(file, layouts)
     if part is None:
-        names = list(torch_files.tensors(file.content))
-        found = foreign.explain(file.content, names) or "none"
-        raise UserError(f"{file.path}: expected {what}, found {found}")
+        raise UserError(f"{file.path}: expected {what}, found {explain(file)}")
     return part
+
+
+def explain(file: TorchFile) -> str:
+    """What a file holds in which no network was found, "none" if that is not known."""
+    if file.part:
+        return f"none below {file.part}"
+    names = list(torch_files.tensors(file.content))
+    return foreign.explain(file.content, names) or "none"
 
 
 def _rank(part: Part) -> tuple[bool, int]:

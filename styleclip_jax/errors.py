@@ -1,4 +1,4 @@
-"""UserError: an error that programs turn into a single line and exit code 2."""
+"""UserError: an error that programs turn into a single line; lines for a terminal."""
 
 from collections.abc import Sequence
 
@@ -20,3 +20,13 @@ class UserError(ValueError):
     ) -> None:
         super().__init__(message)
         self.field, self.also = field, tuple(also)
+
+
+def printable(text: str) -> str:
+    r"""Text of a file for a terminal, which would obey its control characters.
+
+    These become escapes, such as \x1b.
+    """
+    return "".join(
+        x if x.isprintable() else x.encode("unicode_escape").decode() for x in text
+    )

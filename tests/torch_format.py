@@ -35,8 +35,16 @@ class Persistent:
     value: tuple[Any, ...]
 
 
+@dataclasses.dataclass
+class Instance:
+    """An object of a class, with its attributes."""
+
+    type: Name
+    state: Any
+
+
 class _Pickler(pickle._Pickler):  # type: ignore[name-defined]
-    """The standard library's, which also knows the three classes above."""
+    """The standard library's, which also knows the classes above."""
 
     def save(self, obj: Any, save_persistent_id: bool = True) -> None:
         if isinstance(obj, Name):
@@ -45,6 +53,11 @@ class _Pickler(pickle._Pickler):  # type: ignore[name-defined]
             self.save(obj.function)
             self.save(obj.args)
             self.write(pickle.REDUCE)
+        elif isinstance(obj, Instance):
+            self.save(obj.type)
+            self.write(pickle.EMPTY_TUPLE + pickle.NEWOBJ)
+            self.save(obj.state)
+            self.write(pickle.BUILD)
         elif isinstance(obj, Persistent):
             self.save(obj.value)
             self.write(pickle.BINPERSID)

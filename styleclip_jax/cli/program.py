@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import jax
 from absl import flags
 
-from styleclip_jax import parallel
+from styleclip_jax import errors, parallel
 from styleclip_jax.cli import allocator
 from styleclip_jax.errors import UserError
 from styleclip_jax.version import __version__
@@ -238,7 +238,7 @@ def describe(error: Exception) -> str:
             # A message begins with its field, and ends with what to do about it.
             start, stop = places[0 if name == named.field else -1].span()
             message = f"{message[:start]}--{flag}{message[stop:]}"
-    return f"error: {message}"
+    return errors.printable(f"error: {message}")
 
 
 def _steady_threads() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from convert import __main__ as convert
 from styleclip_jax import loading, losses
 from styleclip_jax.batch import journal
 from styleclip_jax.cli import invert
@@ -21,7 +22,7 @@ from styleclip_jax.methods import inversion, optimization
 from styleclip_jax.models import e4e
 from styleclip_jax.photos import align
 from styleclip_jax.photos import crops as photo_crops
-from tests import programs, tiny
+from tests import golden_data, programs, tiny
 
 # The program.
 
@@ -342,3 +343,57 @@ def test_bad_input_gets_one_line_and_leaves_nothing(
     assert message[0].startswith("error: ")
     assert expected in message[0]
     assert sorted(tmp_path.rglob("*")) == before
+
+
+# Encoders of photos that are not square.
+
+CARS = golden_data.ROOT / "wrapped" / "e4e_cars"
+
+
+@pytest.fixture(scope="module")
+def cars(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """An encoder of cars and its generator."""
+    folder = tmp_path_factory.mktemp("cars") / "e4e"
+    argv = ["convert", str(CARS / "e4e_cars_encode.pt"), f"--output={folder}"]
+    assert convert.main(argv) == 0
+    return folder
+
+
+@pytest.mark.slow
+def test_cars_are_encoded_as_officially_whatever_their_shape(
+    models: dict[str, str], cars: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    flags = {"clip": models["clip"], "generator": cars / "generator", "encoder": cars}
+    argv = [f"--{name}={value}" for name, value in flags.items()]
+    argv += [f"--photos={CARS / 'car.png'}", "--noalign", "--refine_steps=0"]
+    argv += [f"--outdir={tmp_path}", "--images=none", "--grid=0"]
+    assert programs.run(invert, ["program", *argv]) == 0
+    expected = np.load(CARS / "expected.npz")["w_plus"]
+    np.testing.assert_allclose(np.load(tmp_path / "w_plus.npy"), expected, atol=1e-4)
+    (face,) = json.loads((tmp_path / "aligned.json").read_text())["faces"]
+    _, height = Image.open(CARS / "car.png").size
+    # The generator's square has bars above and below.
+    top, bottom = np.array(face["quad"])[:2, 1] + 0.5
+    np.testing.assert_allclose((top, bottom), (-height / 6, height * 7 / 6))
+
+
+def test_cars_are_not_aligned(
+    models: dict[str, str],
+    cars: pathlib.Path,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    flags = {"clip": models["clip"], "generator": cars / "generator", "encoder": cars}
+    argv = [f"--{name}={value}" for name, value in flags.items()]
+    argv += [f"--photos={CARS / 'car.png'}", f"--outdir={tmp_path / 'out'}"]
+    assert programs.run(invert, ["program", *argv]) == 2
+    assert "expected --noalign with an encoder of whole" in capsys.readouterr().err
+
+
+def test_target_of_a_wide_photo_has_black_bars() -> None:
+    photo = np.full((30, 40, 3), 255, np.uint8)
+    cut = photo_crops.cut(photo, None, resolution=32, encoded_size=(12, 16))
+    assert cut.encoded.shape == (12, 16, 3)
+    assert cut.encoded.min() == 1
+    np.testing.assert_array_equal(cut.target[4:28], 1)
+    np.testing.assert_array_equal(np.delete(cut.target, np.s_[4:28], 0), -1)

@@ -7,6 +7,7 @@ transformers has no Flax class for it.
 
 import dataclasses
 import pathlib
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -39,6 +40,8 @@ LAYOUTS = (
 # What OpenAI's and OpenCLIP's own programs put around a state dict, which tells nothing
 # of the two apart.
 _OWN = ("", "module.", "state_dict.", "state_dict.module.")
+# Classes of activations in whole modules.
+_ACTIVATIONS = {"QuickGELU": "quick_gelu", "GELU": "gelu"}
 # Start of the names of the tower of texts in OpenCLIP's custom_text.
 _CUSTOM_TEXT = "text."
 # Tensor that SigLIP alone has.
@@ -200,6 +203,7 @@ def _from_openai(
     if "token_embedding.weight" not in source and len(shorter) == len(source):
         source = shorter
     table = _OPENAI_RESNET if clip_resnet.MARK in source else _OPENAI
+    told = _of_modules(part)
     renamed = rules.rename_tensors(table, source, file=file.path)
     described = clip_architecture.describe(
         renamed.tensors,
@@ -207,10 +211,25 @@ def _from_openai(
         settings,
         archived="input_resolution" in source,
         mixed=source is part.tensors and not part.path and _is_mixed(source),
-        tuned=part.path not in _OWN,
+        tuned=part.path not in _OWN or told != clip_architecture.NOTHING,
+        told=told,
     )
     shapes = clip.param_shapes(described.config)
     return described, rules.check_tensors(renamed, shapes, file=file.path)
+
+
+def _of_modules(part: Part) -> Settings:
+    """What a whole pickled module tells: its activation and heads."""
+    told: dict[str, Any] = {}
+    for path, module in wrappers.modules(part.node):
+        name = module.type.rpartition(".")[2]
+        if path.startswith("transformer.") and name in _ACTIVATIONS:
+            told["activation"] = _ACTIVATIONS[name]
+        heads = module.state.get("num_heads")
+        tower = re.match(r"(visual\.)?(transformer|attnpool)\b", path)
+        if tower and isinstance(heads, int):
+            told["vision_heads" if tower[1] else "text_heads"] = heads
+    return Settings(**told)
 
 
 def _is_mixed(source: Mapping[str, np.ndarray]) -> bool:

@@ -154,6 +154,7 @@ def describe(
     archived: bool = False,
     mixed: bool = False,
     tuned: bool = False,
+    told: Settings = NOTHING,
 ) -> Described:
     """Configuration of a CLIP of OpenAI's or OpenCLIP's kind.
 
@@ -165,6 +166,7 @@ def describe(
       mixed: whether its types are OpenAI's mix of float16 and float32.
       tuned: whether it lies in a checkpoint of somebody's fine-tuning; that is of
         OpenAI's, unless somebody says otherwise, and a note tells so.
+      told: what the modules of a file with whole modules say of it.
 
     Raises:
       UserError: something is left open, or who says it speaks of another CLIP.
@@ -174,41 +176,42 @@ def describe(
     if beside.is_file() and not archived and not settings.architecture:
         stated, notes = open_clip.read_config(beside)
     found = sizes(params, file)
+    both = dataclasses.replace(told, **settings.given())
     fitting = [
         name
         for name, config in open_clip.ARCHITECTURES.items()
         if not _differences(config, found)
     ]
     if settings.architecture == OPENAI:
-        config, origin = _openai(found, file, settings), "architecture openai, as given"
+        config, origin = _openai(found, file, both), "architecture openai, as given"
     elif settings.architecture:
         config = open_clip.ARCHITECTURES[settings.architecture]
         origin = f"architecture {settings.architecture}, as given"
         notes = [_OPENCLIP_PIXELS]
     elif archived:
         config, origin = (
-            _openai(found, file, settings),
+            _openai(found, file, both),
             "OpenAI's input_resolution in the file",
         )
     elif stated:
         config, origin = stated, f"{beside.name} beside the file"
     elif mixed:
-        config = _openai(found, file, settings)
+        config = _openai(found, file, both)
         origin = "OpenAI's mix of float16 weights and float32 norms in the file"
     elif len(fitting) == 1:
         config = open_clip.ARCHITECTURES[fitting[0]]
         origin = f"OpenCLIP's {fitting[0]}, the only one with these sizes"
         notes = [_OPENCLIP_PIXELS]
     elif tuned and (not fitting or not _OPENAI_SIZES.isdisjoint(fitting)):
-        config = _openai(found, file, settings)
+        config = _openai(found, file, both)
         origin = "assumption: OpenAI's, which the file does not tell from OpenCLIP's"
         notes = [_ASSUMED]
     else:
-        missing = [name for name in _NEEDED if name not in settings.given()]
+        missing = [name for name in _NEEDED if name not in both.given()]
         if missing:
             raise UserError(_open_question(file, fitting, missing))
         config = dataclasses.replace(
-            _openai(found, file, settings), eos_token_id=open_clip.ARGMAX
+            _openai(found, file, both), eos_token_id=open_clip.ARGMAX
         )
         origin = "settings, as given"
     if different := _differences(config, found):
@@ -222,11 +225,14 @@ def describe(
         "sizes: by the shapes of the tensors",
         *notes,
     ]
-    return apply(settings, Described(config, notes), file)
+    described = apply(told, Described(config, notes), file, "by the file's modules")
+    return apply(settings, described, file)
 
 
-def apply(settings: Settings, described: Described, file: str) -> Described:
-    """A configuration with what the user says of it.
+def apply(
+    settings: Settings, described: Described, file: str, origin: str = "as given"
+) -> Described:
+    """A configuration with what the user, or another origin, says of it.
 
     Raises:
       UserError: no such CLIP can be built.
@@ -258,7 +264,7 @@ def apply(settings: Settings, described: Described, file: str) -> Described:
         config = dataclasses.replace(config, **changes)
     except (TypeError, ValueError) as error:
         raise UserError(f"{file}: not a CLIP that can be built ({error})") from None
-    return Described(config, [*described.notes, f"{', '.join(given)}: as given"])
+    return Described(config, [*described.notes, f"{', '.join(given)}: {origin}"])
 
 
 def _openai(found: Mapping[str, Any], file: str, settings: Settings) -> Any:

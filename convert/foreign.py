@@ -53,6 +53,11 @@ _NETWORKS = (
         "the first StyleGAN, which is not supported; StyleGAN2 is",
     ),
     (
+        r"(.*\.)?GE?\.(initial_block|initial_conv|blocks\.\d+\.to_style1)\b.*",
+        "lucidrains' stylegan2_pytorch, which differs from StyleGAN2 in its layers and "
+        "is not supported",
+    ),
+    (
         r"(.*\.)?hypernet\..*",
         "HyperStyle, which changes a generator for each photo; save the generator that "
         "it makes, or give an e4e encoder",

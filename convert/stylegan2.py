@@ -1,13 +1,8 @@
-"""StyleGAN2 generators from rosinality's `.pt` and NVIDIA's and TensorFlow's `.pkl`.
-
-The two PyTorch layouts hold the same weights under different names. TensorFlow stores
-convolutions as HWIO and those that upsample turned by 180 degrees, and adds the 1 to
-the bias of the style at run time.
-"""
+"""StyleGAN2 generators from rosinality's `.pt` and NVIDIA's and TensorFlow's `.pkl`."""
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -17,7 +12,7 @@ from styleclip_jax.errors import UserError
 from styleclip_jax.models import param_trees, stylegan2
 from styleclip_jax.models.network import Network
 
-from . import rules, wrappers
+from . import generator_names, rules, wrappers
 from .pickled import vocabulary
 from .pickled.inert import Object
 from .rules import Conversion, Rule
@@ -28,6 +23,7 @@ KIND = "stylegan2"
 
 LAYOUTS = (
     Layout("rosinality's", (r"conv1\.conv\.modulation\.weight",)),
+    Layout("MMGeneration's", (r"conv1\.conv\.style_modulation\.linear\.weight_orig",)),
     Layout("NVIDIA's", (r"synthesis\.b\d+\.conv1\.weight",)),
 )
 
@@ -36,121 +32,6 @@ _NUM_AVERAGED = 4096
 _FIR = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64
 _LR_MULTIPLIER = 0.01
 
-
-def _mapping(leaf: str) -> Callable[[re.Match[str]], str]:
-    """Target in rosinality's layer `style.N`, of which the first normalises z."""
-    return lambda match: f"mapping/fc{int(match[1]) - 1}/{leaf}"
-
-
-def _noise(match: re.Match[str]) -> str:
-    """Target of the noise buffer whose number is the first group."""
-    index = int(match[1])
-    if index == 0:
-        return "synthesis/b4/conv1/noise_const"
-    return f"synthesis/b{8 << (index - 1) // 2}/conv{(index - 1) % 2}/noise_const"
-
-
-def _at(leaf: str) -> Callable[[re.Match[str]], str]:
-    """Target in the layer that rosinality's name, the first group, stands for."""
-
-    def target(match: re.Match[str]) -> str:
-        layer, _, digits = match[1].partition(".")
-        index = int(digits or 0)
-        owner = {
-            "conv1": "b4/conv1",
-            "to_rgb1": "b4/torgb",
-            # Two convolutions and one toRGB per resolution from 8² up.
-            "convs": f"b{8 << index // 2}/conv{index % 2}",
-            "to_rgbs": f"b{8 << index}/torgb",
-        }[layer]
-        return f"synthesis/{owner}/{leaf}"
-
-    return target
-
-
-_LAYER = r"(conv1|to_rgb1|convs\.\d{1,2}|to_rgbs\.\d{1,2})\."
-
-_ROSINALITY = (
-    Rule(r"style\.(\d{1,2})\.weight", _mapping("kernel"), rules.transpose),
-    Rule(r"style\.(\d{1,2})\.bias", _mapping("bias")),
-    Rule(r"latent_avg", "mapping/w_avg", rules.squeeze),
-    Rule(
-        r"input\.input", "synthesis/const", rules.chain(rules.first, rules.chw_to_hwc)
-    ),
-    Rule(
-        _LAYER + r"conv\.weight",
-        _at("kernel"),
-        rules.chain(rules.first, rules.oihw_to_hwio),
-    ),
-    Rule(_LAYER + r"conv\.modulation\.weight", _at("affine/kernel"), rules.transpose),
-    Rule(_LAYER + r"conv\.modulation\.bias", _at("affine/bias")),
-    Rule(_LAYER + r"noise\.weight", _at("noise_strength"), rules.squeeze),
-    Rule(_LAYER + r"(activate\.)?bias", _at("bias"), rules.squeeze),
-    Rule(r"noises\.noise_(\d{1,2})", _noise, rules.squeeze),
-    # Checked by _check_fir.
-    Rule(r"(convs\.\d+\.conv\.blur|to_rgbs\.\d+\.upsample)\.kernel", None),
-)
-
-_NVIDIA = (
-    Rule(r"mapping\.(embed|fc\d+)\.weight", r"mapping/\1/kernel", rules.transpose),
-    Rule(r"mapping\.(embed|fc\d+)\.bias", r"mapping/\1/bias"),
-    Rule(r"mapping\.w_avg", "mapping/w_avg"),
-    Rule(r"synthesis\.b4\.const", "synthesis/const", rules.chw_to_hwc),
-    Rule(
-        r"synthesis\.(b\d+)\.(conv[01]|torgb)\.weight",
-        r"synthesis/\1/\2/kernel",
-        rules.oihw_to_hwio,
-    ),
-    Rule(
-        r"synthesis\.(b\d+)\.(conv[01]|torgb)\.affine\.weight",
-        r"synthesis/\1/\2/affine/kernel",
-        rules.transpose,
-    ),
-    Rule(
-        r"synthesis\.(b\d+)\.(conv[01]|torgb)\.affine\.bias",
-        r"synthesis/\1/\2/affine/bias",
-    ),
-    Rule(
-        r"synthesis\.(b\d+)\.(conv[01]|torgb)\.(bias|noise_const|noise_strength)",
-        r"synthesis/\1/\2/\3",
-    ),
-    # Checked by _check_fir.
-    Rule(r"synthesis\.b\d+\.(conv[01]\.)?resample_filter", None),
-)
-
-_TF_LAYERS = (
-    (r"synthesis/(4)x4/Conv/", "conv1", rules.identity),
-    (r"synthesis/(\d+)x\d+/Conv0_up/", "conv0", rules.flip_hw),
-    (r"synthesis/(\d+)x\d+/Conv1/", "conv1", rules.identity),
-    (r"synthesis/(\d+)x\d+/ToRGB/", "torgb", rules.identity),
-)
-
-_TENSORFLOW = (
-    *(
-        Rule(layer + suffix, rf"synthesis/b\1/{name}/{leaf}", transform)
-        for layer, name, orient in _TF_LAYERS
-        for suffix, leaf, transform in (
-            (r"weight", "kernel", orient),
-            (r"mod_weight", "affine/kernel", rules.identity),
-            (r"mod_bias", "affine/bias", rules.add_one),
-            (r"bias", "bias", rules.identity),
-            (r"noise_strength", "noise_strength", rules.identity),
-        )
-    ),
-    Rule(r"mapping/Dense(\d+)/weight", r"mapping/fc\1/kernel"),
-    Rule(r"mapping/Dense(\d+)/bias", r"mapping/fc\1/bias"),
-    Rule(r"mapping/LabelEmbed/weight", "mapping/embed/kernel"),
-    Rule(r"mapping/LabelEmbed/bias", "mapping/embed/bias"),
-    Rule(r"dlatent_avg", "mapping/w_avg"),
-    Rule(
-        r"synthesis/4x4/Const/const",
-        "synthesis/const",
-        rules.chain(rules.first, rules.chw_to_hwc),
-    ),
-    Rule(r"synthesis/noise(\d{1,2})", _noise, rules.squeeze),
-    # The level of detail of progressive growing, which StyleGAN2 does not use.
-    Rule(r"(synthesis/)?lod", None),
-)
 
 # Settings that every supported generator is built with, checked where its file has
 # them: modules of NVIDIA's PyTorch pickles, attribute, value.
@@ -172,6 +53,16 @@ _TF_SETTINGS = {
 }
 
 
+_CLAMP = (
+    "conv_clamp: none; a state dict does not tell it, NVIDIA's networks of mixed "
+    "precision have 256: --conv_clamp gives it"
+)
+_COLORS = (
+    "colours: red, green, blue; MMGeneration's own trainings may have blue first: "
+    "--color_order=bgr"
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """What a user says of a generator; None leaves it to the file.
@@ -179,9 +70,13 @@ class Settings:
     Attributes:
       conv_clamp: Bound on the activations of a generator whose file does not say it,
         such as 256 for NVIDIA's that were trained in mixed precision; 0 for none.
+      color_order: Order of colours that a generator makes; red first if absent.
     """
 
     conv_clamp: float | None = None
+    color_order: str | None = dataclasses.field(
+        default=None, metadata={"choices": ("rgb", "bgr")}
+    )
 
 
 NOTHING = Settings()
@@ -227,6 +122,10 @@ def convert(file: TorchFile, settings: Settings = NOTHING) -> Conversion:
     found = renamed.tensors
     notes = [f"weights are those of {source.what}", *source.notes]
     _check_square(found, file.path)
+    if settings.color_order == "bgr":
+        for name in found:
+            if re.fullmatch(r"synthesis/b\d+/torgb/(kernel|bias)", name):
+                found[name] = np.ascontiguousarray(found[name][..., ::-1])
     config = _infer_config(found, source.conv_clamp, file.path)
     shapes = stylegan2.param_shapes(config)
     if not any(name.endswith("/noise_const") for name in found):
@@ -254,14 +153,14 @@ def _tf_network(content: Any) -> Object | None:
 
 
 def _open(file: TorchFile, settings: Settings) -> _Source:
-    """The generator in any of the three layouts, with its settings checked."""
+    """The generator in any of the layouts, with its settings checked."""
     if (network := _tf_network(file.content)) is not None:
         source, found = _tf_variables(network, file.path), _tf_settings(network)
         for name, expected in _TF_SETTINGS.items():
             _expect(name, found.get(name, expected), expected, file.path)
         clamp = _clamp_value(found.get("conv_clamp"), file.path)
         clamp, notes = _told_clamp(settings, clamp)
-        return _Source("Gs", _TENSORFLOW, source, clamp, notes)
+        return _Source("Gs", generator_names.TENSORFLOW, source, clamp, notes)
     part = wrappers.require(file, LAYOUTS, "a StyleGAN2 generator")
     source, notes = part.tensors, part.notes
     if part.path and not part.is_averaged and not _is_alone(part):
@@ -270,29 +169,29 @@ def _open(file: TorchFile, settings: Settings) -> _Source:
             "images"
         )
     what = part.path.rstrip(".") or "the state dict"
-    if part.layout is LAYOUTS[0]:
+    if part.layout.owner != "NVIDIA's":
         average = part.value(wrappers.AVERAGE)
         if isinstance(average, np.ndarray):
             source.setdefault(wrappers.AVERAGE, average)
-        _check_fir(source, gain=4, file=file.path)
-        clamp, told = _told_clamp(settings, None)
-        return _Source(what, _ROSINALITY, source, clamp, notes + told)
-    if "synthesis.b4.const" not in source:
+        table, gain, clamp = generator_names.ROSINALITY, 4, None
+        if part.layout.owner == "MMGeneration's":
+            table = generator_names.MMGENERATION
+            notes += [] if settings.color_order else [_COLORS]
+    elif "synthesis.b4.const" not in source:
         raise UserError(
             f"{file.path}: expected a StyleGAN2 generator, found the network {what} "
             "without synthesis.b4.const (StyleGAN3 does not fit)"
         )
-    _check_fir(source, gain=1, file=file.path)
-    if isinstance(part.node, Object):
-        what = what if part.path else f"the module {part.node.type}"
-        clamp, told = _told_clamp(settings, _nvidia_clamp(part.node, file.path))
-        return _Source(what, _NVIDIA, source, clamp, notes + told)
-    clamp, told = _told_clamp(settings, None)
-    told = told or [
-        "conv_clamp: none; a state dict does not tell it, NVIDIA's networks of mixed "
-        "precision have 256: --conv_clamp gives it"
-    ]
-    return _Source(what, _NVIDIA, source, clamp, notes + told)
+    else:
+        table, gain, clamp = generator_names.NVIDIA, 1, None
+        if isinstance(part.node, Object):
+            what = what if part.path else f"the module {part.node.type}"
+            clamp = _nvidia_clamp(part.node, file.path)
+        elif settings.conv_clamp is None:
+            notes.append(_CLAMP)
+    _check_fir(source, gain=gain, file=file.path)
+    clamp, told = _told_clamp(settings, clamp)
+    return _Source(what, table, source, clamp, notes + told)
 
 
 def _is_alone(part: Part) -> bool:
@@ -437,19 +336,10 @@ def _clamp_value(value: Any, file: str) -> float | None:
     return float(value)
 
 
-def _nvidia_modules(module: Object, prefix: str = "") -> Iterator[tuple[str, Object]]:
-    """All modules below one, by dotted path."""
-    children = module.state.get("_modules") if isinstance(module.state, dict) else None
-    for name, child in children.items() if isinstance(children, dict) else ():
-        if isinstance(child, Object) and isinstance(child.state, dict):
-            yield f"{prefix}{name}", child
-            yield from _nvidia_modules(child, f"{prefix}{name}.")
-
-
 def _nvidia_clamp(network: Object, file: str) -> float | None:
     """Checks the settings of all modules, and returns conv_clamp, which may vary."""
     clamps = {}
-    for path, module in _nvidia_modules(network):
+    for path, module in wrappers.modules(network):
         for pattern, name, expected in _NVIDIA_SETTINGS:
             if re.fullmatch(pattern, path):
                 value = module.state.get(name, expected)

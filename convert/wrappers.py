@@ -7,7 +7,7 @@ whatever stands before them; that prefix is taken off, and told.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -183,6 +183,16 @@ def explain(file: TorchFile) -> str:
         return f"none below {file.part}"
     names = list(torch_files.tensors(file.content))
     return foreign.explain(file.content, names) or "none"
+
+
+def modules(module: Any, prefix: str = "") -> Iterator[tuple[str, Object]]:
+    """All modules below one, by dotted path; none below what is no module."""
+    state = module.state if isinstance(module, Object) else None
+    children = state.get("_modules") if isinstance(state, dict) else None
+    for name, child in children.items() if isinstance(children, dict) else ():
+        if isinstance(child, Object) and isinstance(child.state, dict):
+            yield f"{prefix}{name}", child
+            yield from modules(child, f"{prefix}{name}.")
 
 
 def _rank(part: Part) -> tuple[bool, int]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -341,6 +342,89 @@ def test_encoders_and_mappers_alone_are_read() -> None:
     }
     found = convert_mapper.convert(TorchFile("x.pt", "zip", state))
     assert found.config.levels == ("coarse", "medium")
+
+
+# Forms met in public repositories
+
+
+MMGENERATION = (
+    (r"style\.(\d+)\.weight", r"style_mapping.\1.linear.weight_orig"),
+    (r"style\.(\d+)\.bias", r"style_mapping.\1.bias"),
+    (r"input\.input", "constant_input.input"),
+    (r"(.*\.)conv\.weight", r"\1conv.weight_orig"),
+    (r"(.*)\.modulation\.weight", r"\1.style_modulation.linear.weight_orig"),
+    (r"(.*)\.modulation\.bias", r"\1.style_modulation.bias"),
+    (r"(.*\.)noise\.weight", r"\1noise_injector.weight"),
+    (r"noises\.noise_(\d+)", r"injected_noise_\1"),
+)
+
+
+def test_generators_of_mmgeneration_are_rosinality_s_under_other_names() -> None:
+    state, renamed = convert_stylegan2_state(), {}
+    for name, tensor in state.items():
+        for pattern, replacement in MMGENERATION:
+            name = re.sub(rf"^{pattern}$", replacement, name)
+        renamed[f"generator_ema.module.{name}"] = tensor
+    assert "generator_ema.module.convs.0.conv.weight_orig" in renamed
+    file = TorchFile("x.pt", "zip", {"meta": {}, "state_dict": renamed})
+    found = convert_stylegan2.convert(file)
+    expected = convert_stylegan2.convert(TorchFile("x.pt", "zip", state))
+    assert_same(found, expected)
+    assert any("--color_order=bgr" in note for note in found.notes)
+    turned = convert_stylegan2.convert(
+        file, convert_stylegan2.Settings(color_order="bgr")
+    )
+    for leaf in ("kernel", "bias"):
+        name = f"synthesis/b8/torgb/{leaf}"
+        np.testing.assert_array_equal(
+            turned.tensors[name], expected.tensors[name][..., ::-1]
+        )
+
+
+def test_state_dicts_of_a_pickle_of_nvidia_are_told_apart() -> None:
+    state = nvidia_state()
+    file = TorchFile("x.pt", "zip", {"G": other(state), "D": {}, "G_ema": state})
+    expected = convert_stylegan2.convert(TorchFile("x.pt", "zip", state))
+    assert_same(convert_stylegan2.convert(file), expected)
+
+
+def test_a_whole_clip_tells_its_activation_and_heads() -> None:
+    """torch.save of OpenAI's module, as fine-tuning scripts do it."""
+
+    def module(name: str, children: dict[str, Any], **state: Any) -> Object:
+        modules = {"_modules": children, "_parameters": {}, "_buffers": {}}
+        return Object(name, (), modules | state)
+
+    def tower(heads: int) -> Object:
+        attention = module("torch.nn.MultiheadAttention", {}, num_heads=heads)
+        mlp = module(
+            "torch.nn.Sequential", {"gelu": module("clip.model.QuickGELU", {})}
+        )
+        block = module(
+            "clip.model.ResidualAttentionBlock", {"attn": attention, "mlp": mlp}
+        )
+        blocks = module("torch.nn.Sequential", {"0": block})
+        return module("clip.model.Transformer", {"resblocks": blocks})
+
+    visual = module("clip.model.VisionTransformer", {"transformer": tower(2)})
+    content = module("clip.model.CLIP", {"visual": visual, "transformer": tower(4)})
+    content.state["_parameters"] = openai_state()
+    found = convert_clip.convert(TorchFile("x.pt", "zip", content))
+    assert (found.config.vision_heads, found.config.text_heads) == (2, 4)
+    assert found.config.text_act == "quick_gelu"
+    told = "activation, vision_heads, text_heads: by the file's modules"
+    assert told in found.notes
+
+
+def test_a_clip_inside_of_a_classifier_is_read_without_it() -> None:
+    """Lightning's checkpoint of a wrapper with a layer after the CLIP."""
+    state = below("clipmodel.", openai_state()) | {"ff_head.weight": np.ones((2, 48))}
+    file = TorchFile("x.ckpt", "zip", {"state_dict": state, "hyper_parameters": {}})
+    found = convert_clip.convert(file)
+    assert_same(
+        found, convert_clip.convert(TorchFile("x", "zip", openai_state()), OPENAI)
+    )
+    assert "left out, tensors of: state_dict.ff_head (1)" in found.notes
 
 
 def test_words_of_averages_are_told_from_others() -> None:

@@ -206,7 +206,7 @@ def main(argv: Sequence[str]) -> int:
         paths = [pathlib.Path(path) for path in values(list(argv))[1:]]
         if not paths:
             raise UserError("expected files to convert, found none; see --help")
-        given = {
+        given: dict[str, Any] = {
             name: program.build(settings, values)
             for settings, name in _SETTINGS.items()
         }
@@ -215,7 +215,7 @@ def main(argv: Sequence[str]) -> int:
                 _inspect(path, given)
             return 0
         directories = _directories(paths, values["output"].value)
-        kind, part = values["kind"].value, values["part"].value
+        kind, part = values["kind"].value, values["part"].value or ""
         jobs = [_convert(path, kind, part, given) for path in paths]
         for (file, conversion), directory in zip(jobs, directories, strict=True):
             _write(file, conversion, directory)
@@ -334,8 +334,8 @@ def _inspect(path: pathlib.Path, given: Mapping[str, Any]) -> None:
         kind = _detect(file)
     except UserError as error:
         _tell(f"  no kind: {str(error).removeprefix(f'{path}: ')}")
-        for name, kind in KINDS.items():
-            _tell(f"  {name} would need: {'; or '.join(kind.needs)}")
+        for name, known in KINDS.items():
+            _tell(f"  {name} would need: {'; or '.join(known.needs)}")
         return
     _tell(f"  recognized as: {kind}")
     arguments = (given[kind],) if kind in given else ()

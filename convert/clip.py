@@ -210,7 +210,7 @@ def _from_openai(
         file.path,
         settings,
         archived="input_resolution" in source,
-        mixed=source is part.tensors and not part.path and _is_mixed(source),
+        mixed=part.path in _OWN[:2] and _is_mixed(source),
         tuned=part.path not in _OWN or told != clip_architecture.NOTHING,
         told=told,
     )

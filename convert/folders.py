@@ -12,7 +12,7 @@ from . import torch_files
 from .torch_files import TorchFile
 
 _INDEX = ".index.json"
-_PART = re.compile(r".*-\d+-of-\d+\.\w+")
+_PART = re.compile(r".*-\d+-of-(?!0*1\.)\d+\.\w+")
 
 # Files of weights of transformers and OpenCLIP, by preference.
 _WEIGHTS = (
@@ -21,7 +21,9 @@ _WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
     "open_clip_model.safetensors",
+    "open_clip_model.safetensors.index.json",
     "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.bin.index.json",
 )
 
 

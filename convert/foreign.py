@@ -34,7 +34,7 @@ _DISCRIMINATOR = "a discriminator alone; the generator of the same training is n
 # Names of tensors of networks that are not read. The first that fits tells.
 _NETWORKS = (
     (
-        r".*(lora_(A|B|up|down)\b|lora_(unet|te)\d?_).*",
+        r".*(lora_(A|B|up|down)\b|_lora\.(down|up)\b|lora_(unet|te)\d?_).*",
         "a LoRA, which holds changes to a network alone; merge it into that and save "
         "the whole",
     ),
@@ -113,7 +113,11 @@ def file(path: pathlib.Path, head: bytes) -> str:
     for magic, what in _MAGIC:
         if head.startswith(magic):
             return what
-    if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+    if (
+        head.lstrip(b"\xef\xbb\xbf \t\r\n")
+        .lower()
+        .startswith((b"<!doctype", b"<html", b"<?xml"))
+    ):
         return "an HTML page; the download probably failed"
     if head[257:262] == b"ustar":
         return "a tar archive; unpack it first"

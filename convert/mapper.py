@@ -110,7 +110,9 @@ def _infer_config(
             return mapper.MapperConfig(
                 "s", torgb=torgb, channels=channels, num_layers=num_layers
             )
-        if options and mapper.SINGLE not in levels:
+        # Other trainings keep other flags.
+        told = any(f"no_{name}_mapper" in options for name in mapper.LEVELS)
+        if told and mapper.SINGLE not in levels:
             levels = [n for n in mapper.LEVELS if not options.get(f"no_{n}_mapper")]
         ordered = [n for n in (*mapper.LEVELS, mapper.SINGLE) if n in levels]
         return mapper.MapperConfig(

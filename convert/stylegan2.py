@@ -173,7 +173,8 @@ def _open(file: TorchFile, settings: Settings) -> _Source:
         average = part.value(wrappers.AVERAGE)
         if isinstance(average, np.ndarray):
             source.setdefault(wrappers.AVERAGE, average)
-        table, gain, clamp = generator_names.ROSINALITY, 4, None
+        table: tuple[Rule, ...] = generator_names.ROSINALITY
+        gain, clamp = 4, None
         if part.layout.owner == "MMGeneration's":
             table = generator_names.MMGENERATION
             notes += [] if settings.color_order else [_COLORS]

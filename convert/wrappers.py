@@ -109,11 +109,10 @@ class Part(NamedTuple):
     def options(self) -> Mapping[str, Any]:
         """Flags of the training, stored as a dict or a namespace."""
         for name in _OPTIONS:
-            options = self.value(name)
-            if isinstance(options, Object):
-                options = options.items or options.state
-            if isinstance(options, dict):
-                return options
+            if isinstance(options := _flags(self.value(name)), dict):
+                # Lightning keeps them below a name of their own.
+                inner = _flags(options.get("opts"))
+                return inner if isinstance(inner, dict) else options
         return {}
 
 
@@ -229,6 +228,11 @@ def _part(
     path = _path_of(example, start)
     node, levels = _walk(file.content, path)
     return Part(layout, path, inside, node, levels, beside)
+
+
+def _flags(value: Any) -> Any:
+    """Flags of a namespace or of a class of dicts; others as they are."""
+    return value.items or value.state if isinstance(value, Object) else value
 
 
 def _branch(name: str, start: str) -> str:

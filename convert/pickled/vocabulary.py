@@ -223,17 +223,18 @@ _BUILTINS: dict[str, Callable[..., Any] | None] = {
 # Classes of the standard library that are data, in their homes of every Python.
 _DATA = {
     "argparse": "Namespace",
-    "builtins": "complex range slice",
+    "builtins": "complex range slice type Ellipsis NotImplemented",
     "collections": "deque ChainMap UserDict UserList",
     "datetime": "date datetime time timedelta timezone",
     "decimal": "Decimal",
     "fractions": "Fraction",
     "functools": "partial",
-    "http": "HTTPStatus",
-    "inspect": "_empty",
+    "http": "HTTPMethod HTTPStatus",
+    "inspect": "Parameter Signature _empty _ParameterKind",
     "re": "_compile",
+    "signal": "Signals",
     "time": "struct_time",
-    "types": "SimpleNamespace",
+    "types": "NoneType SimpleNamespace",
     "uuid": "UUID SafeUUID",
     "zoneinfo": "ZoneInfo ZoneInfo._unpickle",
     **dict.fromkeys(
@@ -244,8 +245,13 @@ _DATA = {
     "torch": "device",
 }
 _PYTHON_2 = {"__builtin__", "copy_reg", "commands", "exceptions", "cPickle", "urllib2"}
-# Parts of torch whose classes are modules of networks and records of their training.
-_CLASSES = ("torch.nn.", "torch.optim.", "torch.amp.", "torch.cuda.amp.")
+# Parts of torch and NumPy whose classes are modules of networks, records of their
+# training, and states of random numbers. What rebuilds tensors lies elsewhere.
+_CLASSES = (
+    *(f"torch.{x}." for x in ("nn", "optim", "amp", "cuda.amp", "utils.data")),
+    *(f"torch.{x}." for x in ("distributed", "distributions")),
+    "numpy.random.",
+)
 
 _GLOBALS: dict[str, Global] = {
     **{name: Global(name, make) for name, make in _CALLABLE.items()},

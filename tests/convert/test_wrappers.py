@@ -93,7 +93,11 @@ def test_modules_of_unknown_classes_are_read_as_data(
         for name, x in arrays.items()
     }
     module = {"_parameters": parameters, "_buffers": {}, "_modules": {}}
-    generator = torch_format.Instance(torch_format.Name("model", "Generator"), module)
+    name: Any = torch_format.Name("model", "Generator")
+    if layout == "legacy":
+        # The class comes with its source code.
+        name = torch_format.Persistent(("module", name, "model.py", "import os"))
+    generator = torch_format.Instance(name, module)
     outer = {"_parameters": {}, "_buffers": {}, "_modules": {"module": generator}}
     name = torch_format.Name("torch.nn.parallel.data_parallel", "DataParallel")
     pickled = torch_format.dumps(torch_format.Instance(name, outer))

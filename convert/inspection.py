@@ -1,5 +1,6 @@
 """Description of what a file holds: levels, names, types and shapes, in short."""
 
+import itertools
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -7,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from . import torch_files
-from .pickled.inert import Object
+from .pickled.inert import Global, Object
 from .torch_files import TorchFile
 
-_MAX_DEPTH = 3
+_MAX_DEPTH = 2
 _MAX_CHILDREN = 12
 _MAX_TEXT = 80
 
@@ -31,6 +32,11 @@ def describe(file: TorchFile, path: pathlib.Path) -> Iterator[str]:
         f"{len(arrays)} tensors, {count:,} numbers"
     )
     yield from _lines(file.content, 1)
+    yield "  tensors by their names:"
+    for name, array in itertools.islice(arrays.items(), _MAX_CHILDREN):
+        yield f"    {_short(name)}: {_value(array)}"
+    if len(arrays) > _MAX_CHILDREN:
+        yield f"    … and {len(arrays) - _MAX_CHILDREN} more"
 
 
 def _lines(content: Any, depth: int) -> Iterator[str]:
@@ -49,7 +55,12 @@ def _value(value: Any) -> str:
         return f"{value.dtype} {list(value.shape)}"
     if isinstance(value, dict | Object | list | tuple):
         what = value.type if isinstance(value, Object) else type(value).__name__
-        return _short(f"{what} of {len(list(torch_files.children(value)))}")
+        count = len(list(torch_files.children(value)))
+        if isinstance(value, Object) and not count:
+            return _short(f"{what}{value.args}")
+        return _short(f"{what} of {count}")
+    if isinstance(value, Global):
+        return _short(value.name)
     return _short(repr(value) if isinstance(value, str) else str(value))
 
 

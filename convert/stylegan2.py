@@ -197,8 +197,8 @@ def _open(file: TorchFile, settings: Settings) -> _Source:
 
 def _is_alone(part: Part) -> bool:
     """Whether nothing but modules and state dicts is around a generator."""
-    levels = part.path.rstrip(".").split(".")
-    return all(level in ("module", "state_dict", "decoder") for level in levels)
+    plain = {*wrappers.MODULES, "state_dict", "model_state_dict", "decoder"}
+    return plain.issuperset(part.path.rstrip(".").split("."))
 
 
 def _told_clamp(

@@ -19,7 +19,7 @@ from .pickled.inert import Object
 from .torch_files import TorchFile
 
 # Levels that a wrapped module adds anywhere among names, none of which is a network's.
-_MODULES = {
+MODULES = {
     "module",
     "_orig_mod",
     "_forward_module",
@@ -249,9 +249,9 @@ def _path_of(name: str, start: str) -> str:
     """Prefix of a name that becomes `start` without its modules, these included."""
     levels, kept, wanted = name.split("."), 0, start.count(".")
     for end, level in enumerate(levels):
-        if kept == wanted and level not in _MODULES:
+        if kept == wanted and level not in MODULES:
             return "".join(f"{level}." for level in levels[:end])
-        kept += level not in _MODULES
+        kept += level not in MODULES
     return name
 
 
@@ -278,7 +278,7 @@ def _is_below(name: str, start: str) -> bool:
 
 
 def _without_modules(name: str) -> str:
-    return ".".join(level for level in name.split(".") if level not in _MODULES)
+    return ".".join(level for level in name.split(".") if level not in MODULES)
 
 
 def _words(level: str) -> set[str]:

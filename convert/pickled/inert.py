@@ -11,7 +11,7 @@ class RefusedError(Exception):
     """The file is whole, but holds something that is not accepted."""
 
 
-@dataclasses.dataclass(eq=False)
+@dataclasses.dataclass(eq=False, repr=False)
 class Object:
     """An instance of a class that was not imported.
 
@@ -26,6 +26,10 @@ class Object:
     args: tuple[Any, ...] = ()
     state: Any = dataclasses.field(default_factory=dict)
     items: dict[Any, Any] = dataclasses.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        # Also its name where it is a key; what it holds may be of any size.
+        return self.type
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,6 +81,11 @@ class Dtype:
 
 def flat_key(value: Any) -> Any:
     """A key of a dict or set: flat, since hashing nested tuples takes forever."""
+    if isinstance(value, np.ndarray):
+        # Optimizers keep their state by tensor, each of which is a key of its own.
+        return Object("tensor")
+    if isinstance(value, Object):
+        return value
     if not isinstance(value, str | bytes | int | float | np.generic | None):
         is_flat = isinstance(value, tuple) and all(
             isinstance(item, str | int | float | None) for item in value

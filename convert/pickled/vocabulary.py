@@ -223,7 +223,10 @@ _BUILTINS: dict[str, Callable[..., Any] | None] = {
 # Classes of the standard library that are data, in their homes of every Python.
 _DATA = {
     "argparse": "Namespace",
-    "builtins": "complex range slice type Ellipsis NotImplemented",
+    **dict.fromkeys(
+        ("builtins", "__builtin__"),
+        "complex range xrange slice type Ellipsis NotImplemented",
+    ),
     "collections": "deque ChainMap UserDict UserList",
     "datetime": "date datetime time timedelta timezone",
     "decimal": "Decimal",

@@ -228,6 +228,7 @@ def test_inspection_says_what_a_file_holds_and_writes_nothing(
     assert f"{path}: zip file of {path.stat().st_size:,} bytes, 73 tensors" in out
     assert "    module.style.1.weight: float32 [32, 32]" in out
     assert "    … and 61 more" in out
+    assert "  tensors by their names:\n    g_ema.module.style.1.weight: float" in out
     assert "  recognized as: stylegan2" in out
     assert "    resolution: 32" in out
     assert "    note: taken off the names of its tensors: g_ema.module." in out

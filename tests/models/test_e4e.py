@@ -92,6 +92,18 @@ def test_official_sizes() -> None:
     assert "head18/conv0/kernel" not in shapes
 
 
+def test_photos_of_3_to_4_have_the_parameters_of_square_ones() -> None:
+    wide = dataclasses.replace(TINY, input_size=32, input_height=24)
+    assert (wide.photo_size, wide.input_shape) == ((24, 32), (24, 32))
+    square = dataclasses.replace(wide, input_height=None)
+    assert (square.photo_size, square.input_shape) == (32, (32, 32))
+    assert e4e.param_shapes(wide) == e4e.param_shapes(square)
+    found = e4e.encode(tiny.encoder(wide), jnp.ones((2, 24, 32, 3)))
+    assert found.shape == (2, wide.num_rows, wide.w_dim)
+    with pytest.raises(ValueError, match=r"\[B, 24, 32, 3\], found \[2, 32, 32, 3\]"):
+        e4e.encode(tiny.encoder(wide), jnp.ones((2, 32, 32, 3)))
+
+
 def test_wrong_shapes_are_refused_with_both() -> None:
     with pytest.raises(ValueError, match=r"\[B, 16, 16, 3\], found \[1, 16, 12, 3\]"):
         e4e.encode(tiny.encoder(TINY), jnp.zeros((1, 16, 12, 3)))
@@ -107,6 +119,9 @@ def test_wrong_shapes_are_refused_with_both() -> None:
         {"input_size": 8},
         {"input_size": 24},
         {"reduction": 7},
+        {"input_height": 8},
+        {"input_height": 20},
+        {"input_height": 24},
     ],
 )
 def test_configurations_are_checked(change: dict[str, Any]) -> None:

@@ -35,6 +35,9 @@ def test_names_that_are_refused_stand_in_a_line_with_their_place(
         ("datetime", "timedelta"),
         ("http", "HTTPStatus"),
         ("collections", "deque"),
+        ("__builtin__", "xrange"),
+        ("numpy.random._pickle", "__randomstate_ctor"),
+        ("torch.optim.lr_scheduler", "StepLR"),
         ("lab.options", "Mode"),
         ("omegaconf.dictconfig", "DictConfig"),
     ],
@@ -78,6 +81,19 @@ def test_items_of_classes_of_dicts_and_lists_are_kept(tmp_path: pathlib.Path) ->
     # SETITEM, then APPEND, to what was made.
     path = torch_format.write_zip(tmp_path / "x.pt", made + b"K\x07K\x08sK\x09a.")
     assert torch_files.read(path).content.items == {7: 8, 1: 9}
+
+
+def test_state_of_a_pickled_optimizer_is_kept_by_tensor(tmp_path: pathlib.Path) -> None:
+    stored = torch_format.storage("Float", "0", 2)
+    tensor = torch_format.tensor(stored, (2,), (1,))
+    made = torch_format.dumps({})[:-1] + torch_format.dumps(tensor)[2:-1]
+    # SETITEM of the tensor as a key.
+    path = tmp_path / "x.pt"
+    data = {"0": np.ones(2, np.float32)}
+    torch_format.write_zip(path, made + b"K\x07s.", data)
+    assert {str(name): x for name, x in torch_files.read(path).content.items()} == {
+        "tensor": 7
+    }
 
 
 def test_tensors_of_newer_torch_are_read(tmp_path: pathlib.Path) -> None:

@@ -12,6 +12,8 @@ folder of transformers or OpenCLIP counts as a file. Nothing in a file is execut
 --inspect says what files hold, and writes nothing.
 """
 
+import dataclasses
+import functools
 import pathlib
 import shutil
 import sys
@@ -56,7 +58,7 @@ class Kind(NamedTuple):
       convert: tensors and configuration by its table.
       write: makes a model directory of a conversion, whole or not at all.
       read: flat tensors and the configuration of that directory.
-      needs: what it is recognized by, for people.
+      lacks: what a file that is not of this kind lacks, for people.
       settings: what a user may say of such a file, given to `convert`.
     """
 
@@ -64,7 +66,7 @@ class Kind(NamedTuple):
     convert: Callable[..., Any]
     write: Callable[[Any, TorchFile, pathlib.Path], None]
     read: Callable[[Any, pathlib.Path], tuple[Mapping[str, Any], Any]]
-    needs: tuple[str, ...]
+    lacks: Callable[[TorchFile], list[str]]
     settings: type | None = None
 
 
@@ -119,7 +121,7 @@ def _network(module: Any, settings: type | None = None) -> Kind:
         module.convert,
         _write_network,
         _read_network,
-        wrappers.describe(module.LAYOUTS),
+        functools.partial(wrappers.lacks, layouts=module.LAYOUTS),
         settings,
     )
 
@@ -131,7 +133,7 @@ KINDS = {
         clip.convert,
         _write_clip,
         _read_clip,
-        wrappers.describe(clip.LAYOUTS),
+        functools.partial(wrappers.lacks, layouts=clip.LAYOUTS),
         clip_architecture.Settings,
     ),
     "irse50": _network(irse50),
@@ -142,14 +144,14 @@ KINDS = {
         global_directions.convert,
         global_directions.write,
         global_directions.read,
-        ("a .npy of two axes, with S_mean_std beside it",),
+        lambda _: ["a .npy of two axes, with S_mean_std beside it"],
     ),
     "latents": Kind(
         latents.recognize,
         latents.convert,
         latents.write,
         latents.read,
-        ("a tensor, or a list of tensors, of torch.save alone",),
+        lambda _: ["a tensor, or a list of tensors, of torch.save alone"],
     ),
 }
 _NOUNS = {"stylegan2": "a generator", "clip": "a CLIP", "e4e": "an encoder"}
@@ -335,7 +337,7 @@ def _inspect(path: pathlib.Path, given: Mapping[str, Any]) -> None:
     except UserError as error:
         _tell(f"  no kind: {str(error).removeprefix(f'{path}: ')}")
         for name, known in KINDS.items():
-            _tell(f"  {name} would need: {'; or '.join(known.needs)}")
+            _tell(f"  {name} lacks: {'; or '.join(known.lacks(file))}")
         return
     _tell(f"  recognized as: {kind}")
     arguments = (given[kind],) if kind in given else ()

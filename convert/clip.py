@@ -27,7 +27,11 @@ from .wrappers import Layout, Part
 LAYOUTS = (
     Layout(
         "OpenAI's or OpenCLIP's",
-        (r"visual\.conv1\.weight", r"(?:text\.)?token_embedding\.weight"),
+        (r"visual\.conv1\.weight", r"token_embedding\.weight"),
+    ),
+    Layout(
+        "OpenCLIP's custom_text",
+        (r"visual\.conv1\.weight", r"text\.token_embedding\.weight"),
     ),
     Layout(
         "transformers'",
@@ -165,7 +169,7 @@ def convert(
         misshapen.
     """
     part = wrappers.require(file, LAYOUTS, "a CLIP by OpenAI, OpenCLIP or transformers")
-    read = _from_openai if part.layout is LAYOUTS[0] else _from_transformers
+    read = _from_transformers if part.layout is LAYOUTS[-1] else _from_openai
     (config, notes), params = read(file, part, settings)
     tokenizer, note = _tokenizer(file, config)
     return ClipConversion(

@@ -31,12 +31,26 @@ def describe(file: TorchFile, path: pathlib.Path) -> Iterator[str]:
         f"{path}{read}: {file.format} file of {source.stat().st_size:,} bytes, "
         f"{len(arrays)} tensors, {count:,} numbers"
     )
+    if isinstance(file.content, np.ndarray):
+        yield f"  {_value(file.content)}"
     yield from _lines(file.content, 1)
+    if not _has_deeper(file.content, _MAX_DEPTH):
+        return
     yield "  tensors by their names:"
     for name, array in itertools.islice(arrays.items(), _MAX_CHILDREN):
         yield f"    {_short(name)}: {_value(array)}"
     if len(arrays) > _MAX_CHILDREN:
         yield f"    … and {len(arrays) - _MAX_CHILDREN} more"
+
+
+def _has_deeper(content: Any, depth: int) -> bool:
+    """Whether tensors lie deeper than some levels."""
+    if not depth:
+        return not isinstance(content, np.ndarray) and bool(
+            torch_files.tensors(content)
+        )
+    children = torch_files.children(content)
+    return any(_has_deeper(child, depth - 1) for _, child in children)
 
 
 def _lines(content: Any, depth: int) -> Iterator[str]:

@@ -7,7 +7,7 @@ whatever stands before them; that prefix is taken off, and told.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,14 +54,6 @@ class Layout(NamedTuple):
 
     owner: str
     marks: tuple[str, ...]
-
-    def describe(self) -> str:
-        """Its names, for people."""
-        # Without options, and the first of alternatives.
-        names = [re.sub(r"\(\?:[^)]*\)\?", "", mark) for mark in self.marks]
-        names = [re.sub(r"\(\?:([^|)]*)[^)]*\)", r"\1", name) for name in names]
-        names = [name.replace(r"\d+", "4").replace("\\", "") for name in names]
-        return f"{self.owner} {' and '.join(names)}"
 
 
 class Part(NamedTuple):
@@ -116,9 +108,21 @@ class Part(NamedTuple):
         return {}
 
 
-def describe(layouts: Sequence[Layout]) -> tuple[str, ...]:
-    """Names by which networks of some layouts are found, for people."""
-    return tuple(layout.describe() for layout in layouts)
+def lacks(file: TorchFile, layouts: Sequence[Layout]) -> list[str]:
+    """What a file lacks of each layout, where it has most of its names, for people."""
+    names = [_without_modules(name) for name in torch_files.tensors(file.content)]
+    lines = []
+    for layout in layouts:
+        starts = [{*_starts(names, mark)} for mark in layout.marks]
+        every = set[str]().union(*starts)
+        best = max(every, key=lambda x: sum(x in some for some in starts), default="")
+        missing = [
+            _example(mark)
+            for mark, some in zip(layout.marks, starts, strict=True)
+            if best not in some
+        ]
+        lines.append(f"{' and '.join(best + name for name in missing)}, {layout.owner}")
+    return lines
 
 
 def find(file: TorchFile, layouts: Sequence[Layout]) -> Part | None:
@@ -147,20 +151,13 @@ def find_all(file: TorchFile, layouts: Sequence[Layout]) -> list[Part]:
     """All networks of some layouts in a file, what counts most first."""
     originals = torch_files.tensors(file.content)
     bare = {name: _without_modules(name) for name in originals}
-    names = list(originals)
     found = {}
     for layout in layouts:
-        starts = [
-            {
-                match[1]: name
-                for name in names
-                if (match := re.fullmatch(rf"(|.+?\.)(?:{mark})", bare[name]))
-            }
-            for mark in layout.marks
-        ]
+        starts = [_starts(bare.values(), mark) for mark in layout.marks]
         for start, example in starts[0].items():
             if all(start in more for more in starts) and _is_below(start, file.part):
-                found[start] = _part(file, layout, start, example, originals, bare)
+                source = next(name for name in bare if bare[name] == example)
+                found[start] = _part(file, layout, start, source, originals, bare)
     return sorted(found.values(), key=_rank)
 
 
@@ -228,6 +225,19 @@ def _part(
     path = _path_of(example, start)
     node, levels = _walk(file.content, path)
     return Part(layout, path, inside, node, levels, beside)
+
+
+def _starts(names: Iterable[str], mark: str) -> dict[str, str]:
+    """What stands before a mark in names, and one of these for each."""
+    regex = re.compile(rf"(|.+?\.)(?:{mark})")
+    matches = (regex.fullmatch(name) for name in names)
+    return {match[1]: match[0] for match in matches if match}
+
+
+def _example(mark: str) -> str:
+    """A name that a mark stands for: with options, the first of alternatives."""
+    name = re.sub(r"\(\?:([^|)]*)[^)]*\)\??", r"\1", mark)
+    return name.replace(r"\d+", "4").replace("\\", "")
 
 
 def _flags(value: Any) -> Any:

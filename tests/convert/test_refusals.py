@@ -228,11 +228,16 @@ def test_inspection_says_what_a_file_holds_and_writes_nothing(
     assert f"{path}: zip file of {path.stat().st_size:,} bytes, 73 tensors" in out
     assert "    module.style.1.weight: float32 [32, 32]" in out
     assert "    … and 61 more" in out
-    assert "  tensors by their names:\n    g_ema.module.style.1.weight: float" in out
+    assert "tensors by their names" not in out
     assert "  recognized as: stylegan2" in out
     assert "    resolution: 32" in out
     assert "    note: taken off the names of its tensors: g_ema.module." in out
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+    out = inspect(capsys, FOLDER / "pti_model" / "model_ABCDEFGH_0.pt")
+    assert "  synthesis: SynthesisNetwork of 4" in out
+    assert (
+        "  tensors by their names:\n    synthesis.b4.const: float32 [16, 4, 4]" in out
+    )
 
 
 def test_inspection_says_what_every_kind_needs(
@@ -245,12 +250,23 @@ def test_inspection_says_what_every_kind_needs(
     assert "\x1b" not in out
     assert "  no kind: expected one of stylegan2, clip" in out
     for kind in __main__.KINDS:
-        assert f"  {kind} would need: " in out
-    assert "NVIDIA's synthesis.b4.conv1.weight" in out
-    assert "OpenCLIP's visual.conv1.weight and token_embedding.weight;" in out
-    assert "StyleCLIP's course_mapping.mapping.4.weight" in out
-    assert "InsightFace_Pytorch's input_layer.0.weight and body.0.res_layer" in out
+        assert f"  {kind} lacks: " in out
+    assert "synthesis.b4.conv1.weight, NVIDIA's" in out
+    assert "visual.conv1.weight and token_embedding.weight, OpenAI's or Open" in out
+    assert "mapper lacks: mapper.course_mapping.mapping.4.weight, StyleCLIP's" in out
+    assert "irse50 lacks: input_layer.0.weight and body.0.res_layer" in out
     assert "  not to be converted: expected a generator of square images" in out
+
+
+def test_inspection_says_what_is_missing_below_the_prefix_of_the_rest(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = encoder(tmp_path / "x.pt", 6, encoder_type="ProgressiveBackboneEncoder")
+    out = inspect(capsys, path)
+    assert "  e4e lacks: state_dict.encoder.latlayer1.weight, e4e's or pSp's" in out
+    assert "    encoder_type: 'ProgressiveBackboneEncoder'" in out
+    np.save(tmp_path / "a.npy", np.ones((2, 3)))
+    assert "\n  float64 [2, 3]\n" in inspect(capsys, tmp_path / "a.npy")
 
 
 def test_inspection_of_what_is_not_read_is_a_refusal(

@@ -110,15 +110,14 @@ class Part(NamedTuple):
 
 def lacks(file: TorchFile, layouts: Sequence[Layout]) -> list[str]:
     """What a file lacks of each layout, where it has most of its names, for people."""
-    names = [_without_modules(name) for name in torch_files.tensors(file.content)]
-    lines = []
+    names, lines = torch_files.tensors(file.content), []
     for layout in layouts:
-        starts = [{*_starts(names, mark)} for mark in layout.marks]
-        every = set[str]().union(*starts)
-        best = max(every, key=lambda x: sum(x in some for some in starts), default="")
+        paths = [_paths(names, mark) for mark in layout.marks]
+        every = {path for some in paths for path in some}
+        best = max(every, key=lambda x: sum(x in some for some in paths), default="")
         missing = [
             _example(mark)
-            for mark, some in zip(layout.marks, starts, strict=True)
+            for mark, some in zip(layout.marks, paths, strict=True)
             if best not in some
         ]
         lines.append(f"{' and '.join(best + name for name in missing)}, {layout.owner}")
@@ -138,7 +137,8 @@ def find(file: TorchFile, layouts: Sequence[Layout]) -> Part | None:
         return None
     best = [part for part in parts if _rank(part) == _rank(parts[0])]
     if len(best) > 1:
-        names = ", ".join(part.path.rstrip(".") for part in best[:_MAX_SHOWN])
+        top = "the names at the top"
+        names = ", ".join(part.path.rstrip(".") or top for part in best[:_MAX_SHOWN])
         raise UserError(
             f"{file.path}: expected one network, found {len(best)} ({names}); give one "
             "as --part",
@@ -149,15 +149,12 @@ def find(file: TorchFile, layouts: Sequence[Layout]) -> Part | None:
 
 def find_all(file: TorchFile, layouts: Sequence[Layout]) -> list[Part]:
     """All networks of some layouts in a file, what counts most first."""
-    originals = torch_files.tensors(file.content)
-    bare = {name: _without_modules(name) for name in originals}
-    found = {}
+    tensors, found = torch_files.tensors(file.content), dict[str, Part]()
     for layout in layouts:
-        starts = [_starts(bare.values(), mark) for mark in layout.marks]
-        for start, example in starts[0].items():
-            if all(start in more for more in starts) and _is_below(start, file.part):
-                source = next(name for name in bare if bare[name] == example)
-                found[start] = _part(file, layout, start, source, originals, bare)
+        first, *others = (_paths(tensors, mark) for mark in layout.marks)
+        for path in first:
+            if all(path in more for more in others) and _is_below(path, file.part):
+                found[path] = _part(file, layout, path, tensors)
     return sorted(found.values(), key=_rank)
 
 
@@ -192,46 +189,44 @@ def modules(module: Any, prefix: str = "") -> Iterator[tuple[str, Object]]:
 
 
 def _rank(part: Part) -> tuple[bool, int]:
-    return (not part.is_averaged, part.path.count("."))
+    return (not part.is_averaged, _without_modules(part.path).count("."))
 
 
 def _part(
-    file: TorchFile,
-    layout: Layout,
-    start: str,
-    example: str,
-    originals: Mapping[str, np.ndarray],
-    bare: Mapping[str, str],
+    file: TorchFile, layout: Layout, path: str, tensors: Mapping[str, np.ndarray]
 ) -> Part:
-    """The part of a file below a prefix without modules, met in an example."""
+    """The part of a file below a prefix."""
     inside: dict[str, np.ndarray] = {}
     sources: dict[str, str] = {}
     beside: dict[str, int] = {}
-    for name, tensor in originals.items():
-        level = _branch(bare[name], start)
-        if _TRAINING.fullmatch(level.rpartition(".")[2]):
+    for name, tensor in tensors.items():
+        branch = _branch(name, path)
+        level = branch.rpartition(".")[2]
+        if _TRAINING.fullmatch(level):
             continue
-        if not _is_below(bare[name], start):
-            if level.rpartition(".")[2] != AVERAGE:
-                beside[level] = beside.get(level, 0) + 1
+        if not name.startswith(path):
+            if level != AVERAGE:
+                beside[branch] = beside.get(branch, 0) + 1
             continue
-        short = bare[name].removeprefix(start)
+        short = _without_modules(name.removeprefix(path))
         if short in inside:
             raise UserError(
                 f"{file.path}: tensors {sources[short]} and {name} would both become "
                 f"{short}"
             )
         inside[short], sources[short] = tensor, name
-    path = _path_of(example, start)
     node, levels = _walk(file.content, path)
     return Part(layout, path, inside, node, levels, beside)
 
 
-def _starts(names: Iterable[str], mark: str) -> dict[str, str]:
-    """What stands before a mark in names, and one of these for each."""
+def _paths(names: Iterable[str], mark: str) -> dict[str, None]:
+    """What stands before a mark in names, modules before and inside of it or not."""
     regex = re.compile(rf"(|.+?\.)(?:{mark})")
-    matches = (regex.fullmatch(name) for name in names)
-    return {match[1]: match[0] for match in matches if match}
+    paths = {}
+    for name in names:
+        if match := regex.fullmatch(_without_modules(name)):
+            paths[_path_of(name, match[1])] = None
+    return paths
 
 
 def _example(mark: str) -> str:
@@ -245,10 +240,10 @@ def _flags(value: Any) -> Any:
     return value.items or value.state if isinstance(value, Object) else value
 
 
-def _branch(name: str, start: str) -> str:
+def _branch(name: str, path: str) -> str:
     """First levels of a name, up to the one that is not in a prefix."""
     levels, shared = name.split("."), 0
-    for level, wanted in zip(levels, start.split("."), strict=False):
+    for level, wanted in zip(levels, path.split("."), strict=False):
         if level != wanted:
             break
         shared += 1

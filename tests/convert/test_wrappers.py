@@ -281,6 +281,24 @@ def test_what_is_left_out_is_told() -> None:
     assert f"left out, tensors of: g ({len(state)}), d (1)" in notes
 
 
+def test_names_beside_those_of_a_wrapped_module_are_left_out() -> None:
+    """As DeepSpeed keeps its own, and averages their counts."""
+    state = convert_stylegan2_state()
+    content = {"module": state, "loss_scale": np.ones(1), "dp_world_size": 1}
+    found = convert_stylegan2.convert(TorchFile("x.pt", "zip", content))
+    assert_same(found, convert_stylegan2.convert(TorchFile("x.pt", "zip", state)))
+    assert "left out, tensors of: loss_scale (1)" in found.notes
+
+
+def test_a_level_of_two_copies_is_chosen_by_its_name() -> None:
+    state = convert_stylegan2_state()
+    file = TorchFile("x.pt", "zip", other(state) | below("module.", state))
+    message = programs.refusal(convert_stylegan2.convert, file)
+    assert "style.1.weight and module.style.1.weight would both become" in message
+    found = convert_stylegan2.convert(dataclasses.replace(file, part="module"))
+    assert_same(found, convert_stylegan2.convert(TorchFile("x.pt", "zip", state)))
+
+
 def test_weights_that_are_no_average_are_used_and_told() -> None:
     state = convert_stylegan2_state()
     expected = convert_stylegan2.convert(TorchFile("x.pt", "zip", state))
@@ -312,11 +330,11 @@ def test_networks_of_two_kinds_side_by_side_are_asked_for() -> None:
 
 def test_names_that_become_one_are_refused() -> None:
     state = convert_stylegan2_state()
-    content = below("module.", state) | {"input.input": state["input.input"]}
+    content = state | {"input.module.input": state["input.input"]}
     message = programs.refusal(
         convert_stylegan2.convert, TorchFile("x.pt", "zip", content)
     )
-    assert "module.input.input and input.input would both become" in message
+    assert "input.input and input.module.input would both become" in message
 
 
 def test_encoders_and_mappers_alone_are_read() -> None:

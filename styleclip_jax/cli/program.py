@@ -255,7 +255,7 @@ def _steady_threads() -> None:
 
 
 def _equal_bits() -> None:
-    """Has GPUs compute the same bits in each run; to be called before their first use."""
+    """Has GPUs compute the same bits in each run; called before their first use."""
     # XLA ends a process whose flags it does not know. Beside a plugin for GPUs it knows
     # theirs.
     plugins = importlib.metadata.entry_points(group="jax_plugins")

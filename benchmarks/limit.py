@@ -1,22 +1,75 @@
-"""The least that the networks must multiply and add, to compare with the machine."""
+"""The least that the networks must compute and move, to compare with the machine."""
+
+from typing import NamedTuple
 
 from benchmarks import worker
 from styleclip_jax.models import stylegan2
 
 
-def synthesis_macs(config: stylegan2.GeneratorConfig) -> int:
-    """Multiply-adds of one image: every convolution once, FIRs left out.
+class Layer(NamedTuple):
+    """Least work of a layer for one image.
+
+    Attributes:
+      macs: multiply-adds.
+      activations: numbers that are read and written once.
+      weights: numbers that are read once for all images.
+    """
+
+    macs: int
+    activations: int
+    weights: int
+
+
+def synthesis_layers(config: stylegan2.GeneratorConfig) -> list[Layer]:
+    """Work of every convolution, FIRs left out.
 
     An upsampling convolution multiplies each input pixel by each tap, as a transposed
     convolution does that skips the inserted zeros.
     """
-    total, before = 0, 0
+    found, before = [], 0
     for index, channels in enumerate(config.channels):
         pixels = (4 << index) ** 2
-        total += pixels * channels * (9 * channels + 3)
-        total += pixels // 4 * 9 * before * channels
+        if index:
+            taps = 9 * before * channels
+            moved = pixels // 4 * before + pixels * channels
+            found.append(Layer(pixels // 4 * taps, moved, taps))
+        taps = 9 * channels * channels
+        found.append(Layer(pixels * taps, 2 * pixels * channels, taps))
+        # The image so far has a fourth of the pixels.
+        moved = pixels * channels + 3 * (pixels + pixels // 4)
+        found.append(Layer(pixels * channels * 3, moved, channels * 3))
         before = channels
-    return total
+    return found
+
+
+def synthesis_macs(config: stylegan2.GeneratorConfig) -> int:
+    """Multiply-adds of one image: every convolution once."""
+    return sum(layer.macs for layer in synthesis_layers(config))
+
+
+def synthesis_seconds(
+    config: stylegan2.GeneratorConfig,
+    batch: int,
+    *,
+    rate: float,
+    bandwidth: float,
+    num_bytes: int,
+) -> float:
+    """Least time of a batch of images: each layer computes or moves, what takes longer.
+
+    Args:
+      config: of the generator.
+      batch: number of images.
+      rate: operations per second, two for a multiply-add.
+      bandwidth: bytes per second.
+      num_bytes: bytes of a number.
+    """
+
+    def seconds(layer: Layer) -> float:
+        moved = (batch * layer.activations + layer.weights) * num_bytes
+        return max(2 * batch * layer.macs / rate, moved / bandwidth)
+
+    return sum(map(seconds, synthesis_layers(config)))
 
 
 def macs(question: str, resolution: int) -> int | None:

@@ -54,8 +54,7 @@ def begin(
             f"{folder} with other contents",
             field=field,
         )
-    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    versions |= {
+    versions = {name: _version(name) for name in _PACKAGES} | {
         "styleclip_jax": __version__,
         "python": platform.python_version(),
     }
@@ -64,6 +63,14 @@ def begin(
     about = {"versions": versions, "devices": devices, **(chosen or {})}
     files.write_json(path, record | about)
     return folder
+
+
+def _version(package: str) -> str | None:
+    """Version of a package; None without it, as most runs need no transformers."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def difference(before: Any, now: Any, name: str = "") -> tuple[str, str] | None:

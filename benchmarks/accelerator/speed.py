@@ -213,15 +213,8 @@ def _step(
 ) -> timing.Program:
     """Compiled step of an optimization, once for each, since it takes a while."""
     problem = optimization.official(settings)
-    one = optimization.compiled(problem, sharding=None).step
-
-    def several(networks: losses.Networks, state: Any) -> Any:
-        step = functools.partial(optimization.step, problem=problem)
-        over_batch = jax.vmap(step, (None, 0))
-        return lax.fori_loop(0, stride, lambda _, s: over_batch(networks, s), state)
-
-    function = one if stride == 1 else jax.jit(several, donate_argnums=1)
-    return timing.compiled(function, *_inputs(world, config, settings, count))
+    parts = optimization.compiled(problem, sharding=None, stride=stride)
+    return timing.compiled(parts.step, *_inputs(world, config, settings, count))
 
 
 def _inputs(

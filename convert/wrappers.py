@@ -222,7 +222,7 @@ def _part(
 def _paths(names: Iterable[str], mark: str) -> dict[str, None]:
     """What stands before a mark in names, modules before and inside of it or not."""
     regex = re.compile(rf"(|.+?\.)(?:{mark})")
-    paths = {}
+    paths: dict[str, None] = {}
     for name in names:
         if match := regex.fullmatch(_without_modules(name)):
             paths[_path_of(name, match[1])] = None

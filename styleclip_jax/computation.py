@@ -51,10 +51,10 @@ class Computation:
     )
 
     def __post_init__(self) -> None:
-        checks.one_of(self, precision=(None, *runtime.PRECISIONS), dtype=runtime.DTYPES)
-        checks.one_of(
-            self, clip_precision=runtime.PRECISIONS, clip_dtype=runtime.DTYPES
-        )
+        if self.precision is not None:
+            checks.one_of(self, precision=runtime.PRECISIONS)
+        checks.one_of(self, dtype=runtime.DTYPES, clip_dtype=runtime.DTYPES)
+        checks.one_of(self, clip_precision=runtime.PRECISIONS)
 
     @property
     def generator_precision(self) -> str:
@@ -103,4 +103,5 @@ class Computation:
 
 
 def _replace(network: Network, **changes: Any) -> Network:
-    return network.replace(config=dataclasses.replace(network.config, **changes))
+    config = dataclasses.replace(network.config, **changes)
+    return dataclasses.replace(network, config=config)

@@ -78,7 +78,7 @@ class Models(Computation):
 
         `computed` are fields of `Computation`.
         """
-        named = {name: str(path) for name, path in paths.items() if path is not None}
+        named: dict[str, Any] = {n: str(x) for n, x in paths.items() if x is not None}
         if clip is not None:
             named["clip"] = ",".join(map(str, files.several(clip)))
         weights = None if clip_weights is None else tuple(clip_weights)

@@ -68,6 +68,7 @@ def test_settings_reach_the_networks(tmp_path: pathlib.Path) -> None:
             {"low_precision_from": 16},
             "low_precision_from is for dtype bfloat16, found float32 with 16",
         ),
+        ({"precision": "low"}, "precision must be one of highest, high"),
         ({"clip_precision": "low"}, "clip_precision must be one of highest, high"),
     ],
 )

@@ -2,7 +2,7 @@
 
 Each has one value and several ways to compute it. The two of 3×3 choose by shape and
 device, and their derivatives are computed in another way than they are: reverse mode
-transposes what `_tangent` of each says. Measured: BUILD_NOTES.md.
+transposes what `_tangent` of each says. Measured: docs/measurements.md.
 """
 
 import functools
@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
@@ -23,6 +24,18 @@ _WINOGRAD_CHANNELS = 256
 _WINOGRAD_PIXELS = 32 * 32
 # From this width of the result on, a strided convolution is the quicker gradient.
 _STRIDED_GRADIENT = 256
+# Up to so many channels, accelerators spend more time on memory than on products.
+_AT_ONCE_CHANNELS = 256
+
+# Taps of x[i - 1], x[i] and x[i + 1] in y[2i] and y[2i + 1], [phase, pixel, tap of the
+# kernel]; see `upsample_conv3x3_at_once`.
+_FOLD = np.array(
+    [
+        [[0, 1, 3], [3, 3, 1], [1, 0, 0]],
+        [[0, 0, 1], [1, 3, 3], [3, 1, 0]],
+    ],
+    np.float32,
+)
 
 # f(x, kernel, precision), where the last is highest, high or default.
 _Bilinear = Callable[[jax.Array, jax.Array, str], jax.Array]
@@ -64,6 +77,19 @@ def kernel_power(kernel: jax.Array) -> jax.Array:
     """
     total = functools.partial(functools.reduce, jnp.add)
     return total([total([jnp.square(tap) for tap in row]) for row in kernel])
+
+
+def _by_platform(
+    x: jax.Array, kernel: jax.Array, precision: str, **forms: _Bilinear
+) -> jax.Array:
+    """One of the forms, by the platform that it is compiled for."""
+    if len(set(forms.values())) == 1:
+        return forms["default"](x, kernel, precision)
+    asked = {
+        platform: functools.partial(form, precision=precision)
+        for platform, form in forms.items()
+    }
+    return lax.platform_dependent(x, kernel, **asked)
 
 
 def _with_tangent(tangent: _Bilinear) -> Callable[[_Bilinear], _Bilinear]:
@@ -112,12 +138,7 @@ def conv3x3(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
     ):
         both = channels >= _WINOGRAD_CHANNELS
         quick = winograd.conv3x3 if both else winograd.conv3x3_by_rows
-        return lax.platform_dependent(
-            x,
-            kernel,
-            cpu=functools.partial(quick, precision=precision),
-            default=functools.partial(direct_conv3x3, precision=precision),
-        )
+        return _by_platform(x, kernel, precision, cpu=quick, default=direct_conv3x3)
     return direct_conv3x3(x, kernel, precision)
 
 
@@ -151,16 +172,67 @@ def upsample_conv3x3_by_phases(
     return _interleave_fir(even_columns, odd_columns, axis=2)
 
 
-def _upsample_tangent(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
-    """`upsample_conv3x3` in a form whose transpose is quick.
+def upsample_conv3x3_at_once(
+    x: jax.Array, kernel: jax.Array, precision: str
+) -> jax.Array:
+    """`upsample_conv3x3` as one convolution to 4·O channels, the FIR in its kernel.
 
-    For a large result that is the FIR, then a convolution of stride 2: so here a
-    convolution of the spread pixels, then the FIR written as a sum of shifted images,
-    which transposes into one of slices.
+    With e and o of `upsample_conv3x3_by_phases` put in, along one axis,
+
+      4 y[2i]   = (w1 + 3 w2) x[i-1] + (3 w0 + 3 w1 + w2) x[i] + w0 x[i+1]
+      4 y[2i+1] = w2 x[i-1] + (w0 + 3 w1 + 3 w2) x[i] + (3 w0 + w1) x[i+1].
+
+    So each of the four phases of a pixel is a 3×3 convolution. There are 36 taps in
+    place of 9, but large arrays are written and read half as often, and TPUs have
+    their 128 lanes full from 32 channels on. Its derivatives are of the same kind.
     """
-    size = 2 * x.shape[2]
-    if size < _STRIDED_GRADIENT:
-        return upsample_conv3x3_by_phases(x, kernel, precision)
+    inputs, outputs = kernel.shape[2:]
+    folded = jnp.einsum(
+        "atk,bul,klio->tuiabo",
+        _FOLD / 4,
+        _FOLD / 4,
+        kernel.astype(jnp.float32),
+        precision=products.EXACT,
+    ).reshape(3, 3, inputs, 4 * outputs)
+    y = direct_conv3x3(x, folded.astype(x.dtype), precision)
+    return _depth_to_space(y)
+
+
+def _chosen_upsampling(x: jax.Array, kernel: jax.Array, precision: str) -> _Bilinear:
+    """Form of `upsample_conv3x3` for accelerators, derivatives included.
+
+    Neither form has zeros between pixels in its derivatives, as the transposed
+    convolution has them in forward mode and by the kernel.
+    """
+    exact = products.precision_of(x.dtype, precision) == products.EXACT
+    if exact or kernel.shape[2] > _AT_ONCE_CHANNELS:
+        return upsample_conv3x3_by_phases
+    return upsample_conv3x3_at_once
+
+
+def _upsample_tangent(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
+    """`upsample_conv3x3` in the form whose derivatives are quick."""
+    strided = 2 * x.shape[2] >= _STRIDED_GRADIENT
+    on_cpu = _upsample_by_spreading if strided else upsample_conv3x3_by_phases
+    default = _chosen_upsampling(x, kernel, precision)
+
+    # Reverse mode would keep the number of the platform for later, and choose when the
+    # program runs; what is computed anew, it chooses when the program is compiled.
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def chosen(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return _by_platform(x, kernel, precision, cpu=on_cpu, default=default)
+
+    return chosen(x, kernel)
+
+
+def _upsample_by_spreading(
+    x: jax.Array, kernel: jax.Array, precision: str
+) -> jax.Array:
+    """`upsample_conv3x3` whose transpose is the FIR, then a convolution of stride 2.
+
+    So here it is a convolution of the spread pixels, then the FIR written as a sum of
+    shifted images, which transposes into one of slices.
+    """
     y = _convolve(x, kernel[::-1, ::-1], ((2, 2), (2, 2)), precision, spread=2)
     for axis in (1, 2):
         shifted = [_pad(y, axis, by, 3 - by) for by in range(4)]
@@ -181,7 +253,10 @@ def upsample_conv3x3(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Arr
     Returns:
       [B, 2H, 2W, O].
     """
-    return upsample_conv3x3_by_phases(x, kernel, precision)
+    default = _chosen_upsampling(x, kernel, precision)
+    return _by_platform(
+        x, kernel, precision, cpu=upsample_conv3x3_by_phases, default=default
+    )
 
 
 def upsample_rgb(x: jax.Array) -> jax.Array:
@@ -201,6 +276,13 @@ def _pad(x: jax.Array, axis: int, low: int, high: int) -> jax.Array:
     padding = [(0, 0, 0)] * x.ndim
     padding[axis] = (low, high, 0)
     return lax.pad(x, jnp.zeros((), x.dtype), padding)
+
+
+def _depth_to_space(x: jax.Array) -> jax.Array:
+    """Image [B, 2H, 2W, C] of one [B, H, W, 4·C], whose channels are four pixels."""
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height, width, 2, 2, channels // 4).swapaxes(2, 3)
+    return x.reshape(batch, 2 * height, 2 * width, channels // 4)
 
 
 def _interleave(even: jax.Array, odd: jax.Array, axis: int) -> jax.Array:

@@ -1,15 +1,19 @@
 """Resizing of images as two small matrix products, one per axis."""
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from styleclip_jax.ops import products
 
 # PIL's weights for 8-bit images have this many fractional bits.
 _PIL_BITS = 22
+# Sums of so many products of two numbers below 2⁸ are exact in float32.
+_EXACT_TAPS = 2**24 // 255**2
 
 
 def area_matrix(size: int, out: int) -> np.ndarray:
@@ -96,10 +100,46 @@ def resize_uint8(image: jax.Array, rows: np.ndarray, columns: np.ndarray) -> jax
     Returns:
       [B, Y, X, C] uint8.
     """
+    narrow = _round(_exact_product("xw,bhwc->bhxc", _fixed_point(columns), image))
+    return _round(_exact_product("yh,bhwc->bywc", _fixed_point(rows), narrow))
+
+
+def integer_product(equation: str, matrix: np.ndarray, image: jax.Array) -> jax.Array:
+    """`jnp.einsum` of an int32 matrix and an 8-bit image, in int32."""
     exact = products.EXACT
-    total = resize_columns(image.astype(jnp.int32), _fixed_point(columns), exact)
-    total = resize_rows(_round(total).astype(jnp.int32), _fixed_point(rows), exact)
-    return _round(total)
+    return jnp.einsum(equation, matrix, image.astype(jnp.int32), precision=exact)
+
+
+def product_in_pieces(equation: str, matrix: np.ndarray, image: jax.Array) -> jax.Array:
+    """`integer_product` as products of bfloat16, for devices without integer ones.
+
+    With w = 2¹⁶ a + 2⁸ b + c, where b and c are from 0 to 255 and |a| is below 2⁸, all
+    factors are whole numbers that bfloat16 holds. Their products and sums are exact in
+    float32, as long as a row has no more than 258 taps.
+    """
+    pieces = np.stack([matrix >> 16, (matrix >> 8) & 255, matrix & 255])
+
+    def product(piece: jax.Array) -> jax.Array:
+        total = jnp.einsum(
+            equation,
+            piece,
+            image.astype(jnp.bfloat16),
+            preferred_element_type=jnp.float32,
+        )
+        return total.astype(jnp.int32)
+
+    a, b, c = jax.vmap(product)(jnp.asarray(pieces, jnp.bfloat16))
+    return (a << 16) + (b << 8) + c
+
+
+def _exact_product(equation: str, matrix: np.ndarray, image: jax.Array) -> jax.Array:
+    """`integer_product` in the form that suits the device."""
+    if np.count_nonzero(matrix, axis=1).max() > _EXACT_TAPS:
+        return integer_product(equation, matrix, image)
+    whole = functools.partial(integer_product, equation, matrix)
+    pieces = functools.partial(product_in_pieces, equation, matrix)
+    # XLA has integer products for TPUs, and none but loops for GPUs.
+    return lax.platform_dependent(image, cpu=whole, tpu=whole, default=pieces)
 
 
 def _fixed_point(matrix: np.ndarray) -> np.ndarray:

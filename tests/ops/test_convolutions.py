@@ -1,6 +1,7 @@
 """What the generator's convolutions choose equals the plain form, derivatives too."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -135,3 +136,25 @@ def test_rgb_upsampling_keeps_a_constant_inside() -> None:
     found = convolutions.upsample_rgb(jnp.ones((1, 4, 4, 3)))
     assert found.shape == (1, 8, 8, 3)
     np.testing.assert_allclose(found[:, 1:-1, 1:-1], 1)
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 4), (5, 7)])
+def test_upsampling_at_once_equals_the_phases(height: int, width: int) -> None:
+    """Value, gradients by both inputs and forward mode, under vmap."""
+    x = tiny.normal(0, 3, 2, height, width, 6)
+    kernel = tiny.normal(1, 3, 3, 6, 5) / 54**0.5
+    weight = tiny.normal(2, 3, 2, 2 * height, 2 * width, 5)
+
+    def results(function: Callable[..., jax.Array]) -> Any:
+        def one(x: jax.Array, weight: jax.Array) -> Any:
+            y, pull = jax.vjp(lambda x, k: function(x, k, "highest"), x, kernel)
+            turned = (jnp.sin(x), kernel[::-1])
+            pushed = jax.jvp(lambda x, k: function(x, k, "highest"), turned, turned)
+            return y, *pull(weight), *pushed
+
+        return jax.jit(jax.vmap(one))(x, weight)
+
+    found = results(convolutions.upsample_conv3x3_at_once)
+    expected = results(convolutions.upsample_conv3x3_by_phases)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from benchmarks import limit
+from benchmarks import compilers, limit, predictions
 from styleclip_jax.models import stylegan2
 
 
@@ -18,6 +18,30 @@ def test_multiply_adds_of_a_small_generator() -> None:
 
 def test_config_f_needs_74_billion() -> None:
     assert round(limit.macs("synthesis", 1024) / 1e9) == 74
+
+
+def test_traffic_counts_what_each_kernel_reads_and_writes() -> None:
+    text = """HloModule m
+
+%inner (p: f32[4]) -> f32[4] {
+  ROOT %n = f32[4]{0} negate(%p)
+}
+
+ENTRY %main (x: f32[2,8], k: bf16[8]) -> f32[2,8] {
+  %x = f32[2,8]{1,0} parameter(0)
+  %k = bf16[8]{0} parameter(1)
+  %conv = (f32[2,8]{1,0}, u8[16]{0}) custom-call(%x, %k), custom_call_target="c"
+  %y = f32[2,8]{1,0} get-tuple-element(%conv), index=0
+  ROOT %z = f32[2,8]{1,0} fusion(%y, %x), kind=kLoop, calls=%inner
+}
+"""
+    # 64 bytes an image, 16 the kernel, 16 the scratch.
+    assert compilers.traffic(text) == (2, (64 + 16 + 64 + 16) + 3 * 64)
+
+
+def test_predictions_are_of_products_or_of_bytes() -> None:
+    machine = predictions.Machine("m", "cuda", {"highest": 1e9, "default": 4e9}, 1e9)
+    assert predictions.predicted(machine, flops=8e6, moved=4e6) == [8, 4]
 
 
 @pytest.mark.slow

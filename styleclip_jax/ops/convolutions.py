@@ -85,11 +85,12 @@ def _by_platform(
     """One of the forms, by the platform that it is compiled for."""
     if len(set(forms.values())) == 1:
         return forms["default"](x, kernel, precision)
-    asked = {
-        platform: functools.partial(form, precision=precision)
-        for platform, form in forms.items()
-    }
-    return lax.platform_dependent(x, kernel, **asked)
+
+    def asked(form: _Bilinear) -> Callable[[jax.Array, jax.Array], jax.Array]:
+        return lambda x, kernel: form(x, kernel, precision)
+
+    chosen = {platform: asked(form) for platform, form in forms.items()}
+    return lax.platform_dependent(x, kernel, **chosen)
 
 
 def _with_tangent(tangent: _Bilinear) -> Callable[[_Bilinear], _Bilinear]:

@@ -82,10 +82,15 @@ def _row(name: str, resolution: int, batch: int, devices: dict[str, object]) -> 
         platform: traced.lower(lowering_platforms=(platform,)).cost_analysis()
         for platform in _PLATFORMS
     }
-    compiled = {
-        platform: compilers.compile_for(device, program.function, *shapes)
-        for platform, device in devices.items()
-    }
+    compiled = {}
+    for platform, device in devices.items():
+        try:
+            cost = compilers.compile_for(device, program.function, *shapes)
+        except jax.errors.JaxRuntimeError as error:
+            reason = str(error).splitlines()[0]
+            print(f"{platform}: {name} does not compile without a device: {reason}")
+        else:
+            compiled[platform] = cost
     # What CUDA's compiler fuses is fused elsewhere too.
     moved = max((cost.moved for cost in compiled.values()), default=0)
     cells = [name, f"{resolution}²", str(batch)]

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from styleclip_jax import computation
 from styleclip_jax.computation import Computation
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import checkpoints, clip_files, direction_files, files
+from styleclip_jax.io import checkpoints, clip_files, direction_files, files, text_files
 from styleclip_jax.methods import global_directions, mapper
 from styleclip_jax.models import clip, clip_vit, e4e, irse50, stylegan2
 from styleclip_jax.models.clip import Clip, Tokenizer
@@ -322,12 +322,12 @@ def load_templates(path: files.Path | None = None) -> list[str]:
       UserError: no such file, no template in it, or a line without {}.
     """
     path = pathlib.Path(path or _ASSETS / "templates.txt")
-    templates = files.read_lines(path, "templates")
+    templates = text_files.read_lines(path, "templates")
     wrong = [line for line in templates if line.count("{}") != 1]
-    if wrong or not templates:
-        found = repr(wrong[0]) if wrong else "none"
+    if wrong:
         raise UserError(
-            f"{path}: expected templates such as 'a photo of a {{}}.', found {found}"
+            f"{path}: expected templates such as 'a photo of a {{}}.', found "
+            f"{wrong[0]!r}"
         )
     return templates
 

@@ -27,7 +27,7 @@ from styleclip_jax.batch import run_folder
 from styleclip_jax.cli import processes, profiling, program
 from styleclip_jax.editing import estimation
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import direction_files
+from styleclip_jax.io import direction_files, text_files
 from styleclip_jax.loading import CLIP_FIELDS, GENERATOR_FIELDS, Models
 from styleclip_jax.methods import global_directions
 from styleclip_jax.methods.channel_relevance import RelevanceConfig
@@ -367,7 +367,7 @@ def _text_directions(
 def _split(pair: str) -> tuple[str, str]:
     """Neutral text and prompt of a pair; one of them is empty if it is none."""
     neutral, _, prompt = pair.partition(":")
-    return neutral.strip(), prompt.strip()
+    return text_files.clean(neutral), text_files.clean(prompt)
 
 
 def _num_channels(networks: losses.Networks, layers: tuple[int, ...]) -> int:

@@ -208,7 +208,7 @@ def _parse(values: flags.FlagValues) -> Request:
             )
         training = dataclasses.replace(training, id_lambda=0.0)
     return Request(
-        prompts=prompts.read(program.build(PromptRequest, values)),
+        prompts=prompts.read(program.build(PromptRequest, values), tell=print),
         models=models,
         architecture=program.build(Architecture, values),
         training=training,

@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from styleclip_jax.batch.source import SourceRequest
-from styleclip_jax.editing import prompts
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import checkpoints, files
+from styleclip_jax.io import checkpoints, files, text_files
 from styleclip_jax.loading import Models
 
 
@@ -67,12 +66,12 @@ class Content:
     alpha: float = 5.0
 
     def __post_init__(self) -> None:
-        if not self.prompts or not all(text.strip() for text in self.prompts):
+        if not self.prompts or not all(map(text_files.clean, self.prompts)):
             raise UserError(
                 f"prompts: expected texts, found {list(self.prompts)}", field="prompts"
             )
         for name in ("neutral", "far"):
-            prompts.text(name, getattr(self, name))
+            text_files.require(name, getattr(self, name))
         for name in ("l2_lambda", "id_lambda"):
             found: tuple[float, ...] = getattr(self, name)
             if len(found) not in (1, len(self.prompts)) or min(found) < 0:
@@ -107,7 +106,7 @@ class Content:
             for weights in (self.l2_lambda, self.id_lambda)
         )
         return [
-            Prompt(text.strip(), *weights)
+            Prompt(text_files.clean(text), *weights)
             for text, *weights in zip(self.prompts, l2_lambda, id_lambda, strict=True)
         ]
 

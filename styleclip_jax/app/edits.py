@@ -25,7 +25,7 @@ from styleclip_jax.editing.faces import Faces
 from styleclip_jax.editing.prompts import Prompts
 from styleclip_jax.editing.session import Session
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import direction_files, images, latent_files
+from styleclip_jax.io import direction_files, images, latent_files, text_files
 from styleclip_jax.methods import global_directions, mapper, optimization
 from styleclip_jax.methods.inversion import InversionConfig
 from styleclip_jax.models.network import Network
@@ -263,7 +263,7 @@ class Relevances:
         self, neutral: str, target: str, report: Report
     ) -> global_directions.TextRelevance:
         """Relevance for a pair of texts, measured unless it is known; see `measure`."""
-        pair = (neutral.strip(), target.strip())
+        pair = (text_files.clean(neutral), text_files.clean(target))
         found = self._found.pop(pair, None)
         if found is None:
             found = measure(self._room, *pair, report)
@@ -426,9 +426,10 @@ def _steps(
 
 
 def _text(name: str, text: str) -> str:
-    if not text.strip():
+    cleaned = text_files.clean(text)
+    if not cleaned:
         raise UserError(f"{name}: expected a text, found none")
-    return text.strip()
+    return cleaned
 
 
 def _problem(

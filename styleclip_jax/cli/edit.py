@@ -115,7 +115,7 @@ def _parse(values: flags.FlagValues) -> EditRequest:
     _check_flags(values)
     texts = None
     if method != "mapper" and values.saved_direction is None:
-        texts = prompts.read(program.build(PromptRequest, values))
+        texts = prompts.read(program.build(PromptRequest, values), tell=print)
     optimization = program.build(OptimizationConfig, values)
     return EditRequest(
         models=program.build(Models, values, _MODELS),

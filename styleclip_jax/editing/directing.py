@@ -15,7 +15,7 @@ from styleclip_jax.editing import editors, estimation, prompts
 from styleclip_jax.editing.editors import Loaded
 from styleclip_jax.editing.prompts import Prompts
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import direction_files, files
+from styleclip_jax.io import direction_files, files, text_files
 from styleclip_jax.methods import global_directions
 from styleclip_jax.models.network import Network
 
@@ -58,7 +58,7 @@ def direct(loaded: Loaded, texts: Prompts, config: DirectionConfig) -> Editor:
       UserError: a number or text is wrong, or the file of relevance does not fit.
     """
     models = loaded.models
-    neutral = prompts.text("neutral", config.neutral)
+    neutral = text_files.require("neutral", config.neutral)
     alphas = numbers("alpha", config.alpha)
     counts, settings, weights = [], [], []
     for relevance in relevances(loaded, texts, config):
@@ -175,7 +175,7 @@ def text_directions(
     Raises:
       UserError: a text is missing or too long, or CLIP sees no difference.
     """
-    neutral = prompts.text("neutral", config.neutral)
+    neutral = text_files.require("neutral", config.neutral)
     (model, tokenizer), templates = loaded.clip(), loaded.templates()
     return [
         global_directions.text_direction(model, tokenizer, neutral, prompt, templates)

@@ -1,11 +1,12 @@
 """Prompts of an edit: one text or those of a file, and their titles for people."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import files
+from styleclip_jax.io import files, text_files
+from styleclip_jax.progress import ignore
 
 # Number of prompts that are printed.
 _NUM_SHOWN = 8
@@ -39,8 +40,13 @@ class Prompts:
 
     @classmethod
     def of(cls, prompt: str | Sequence[str]) -> "Prompts":
-        """Prompts of a text, or of several."""
-        return cls((prompt,) if isinstance(prompt, str) else tuple(prompt))
+        """Prompts of a text, or of several, cleaned.
+
+        Raises:
+          UserError: one of them shows nothing.
+        """
+        given = (prompt,) if isinstance(prompt, str) else prompt
+        return cls(tuple(text_files.require("prompt", text) for text in given))
 
     @property
     def named(self) -> bool:
@@ -68,8 +74,12 @@ class Prompts:
         ]
 
 
-def read(request: PromptRequest) -> Prompts:
+def read(request: PromptRequest, *, tell: Callable[[str], None] = ignore) -> Prompts:
     """Reads the prompts that are asked for.
+
+    Args:
+      request: the text, or the file of them.
+      tell: is given a line if the file is in another encoding than UTF-8.
 
     Raises:
       UserError: there is neither a prompt nor a file, or both, or a prompt is empty,
@@ -77,40 +87,19 @@ def read(request: PromptRequest) -> Prompts:
     """
     path = request.prompts_file
     if path is None:
-        return Prompts((text("prompt", request.prompt),))
+        return Prompts((text_files.require("prompt", request.prompt),))
     if request.prompt is not None:
         raise UserError(
             "prompt and prompts_file: expected one, found both",
             field="prompt",
             also=["prompts_file"],
         )
-    found = files.read_lines(path, "prompts")
-    twice = [prompt for prompt in found if found.count(prompt) > 1]
-    if twice or not found:
-        what = f"{twice[0]!r} twice" if twice else "none"
-        raise UserError(f"{path}: expected different prompts, one a line, found {what}")
-    return Prompts(tuple(found), path)
+    return Prompts(tuple(text_files.read_lines(path, "prompts", tell=tell)), path)
 
 
-def text(field: str, value: str | None) -> str:
-    """Text without blanks around it.
-
-    Args:
-      field: name of the field that holds the text.
-      value: text as it was given.
-
-    Raises:
-      UserError: the text is missing or empty.
-    """
-    stripped = (value or "").strip()
-    if not stripped:
-        raise UserError(f"{field}: expected a text, found {value!r}", field=field)
-    return stripped
-
-
-def title(texts: Sequence[str]) -> str:
-    """Title of texts: the only one, or their number."""
-    return texts[0] if len(texts) == 1 else f"{len(texts)} prompts"
+def title(prompts: Sequence[str]) -> str:
+    """Title of prompts: the only one, or their number."""
+    return prompts[0] if len(prompts) == 1 else f"{len(prompts)} prompts"
 
 
 def shorten(lines: Sequence[str], start: str) -> list[str]:

@@ -9,7 +9,7 @@ from styleclip_jax import loading
 from styleclip_jax.errors import UserError
 from styleclip_jax.evaluation import edit_sets, measuring
 from styleclip_jax.evaluation.edit_sets import EditSet
-from styleclip_jax.io import checkpoints
+from styleclip_jax.io import checkpoints, text_files
 from styleclip_jax.loading import Models
 from styleclip_jax.models import clip
 from styleclip_jax.models.network import Network
@@ -167,12 +167,13 @@ def _describe(question: Question, edits: EditSet, scorer: Models) -> dict[str, A
     clip_name = scorer.clip
     # A mapper does not name its CLIP, and the embedded one has seen drawn faces alone.
     unknown = edits.method == "mapper" and not _is_embedded(edits)
+    neutral = question.neutral and text_files.require("neutral", question.neutral)
     has_clip = edits.prompt is not None and not (unknown and clip_name is None)
     about: dict[str, Any] = {
         "edits": str(edits.directory),
         "method": edits.method,
         "prompt": edits.prompt,
-        "neutral": question.neutral or recorded.get("neutral") or _NEUTRAL,
+        "neutral": neutral or recorded.get("neutral") or _NEUTRAL,
         "strength": edits.strength,
         "series": edits.series,
         "setting": edits.setting,

@@ -2,16 +2,16 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from styleclip_jax.batch import run_folder
 from styleclip_jax.batch.source import SourceRequest
 from styleclip_jax.errors import UserError
 from styleclip_jax.evaluation import classification, mappers, planning, report, table
-from styleclip_jax.io import files
+from styleclip_jax.io import files, text_files
 from styleclip_jax.loading import Models
-from styleclip_jax.progress import Listener
+from styleclip_jax.progress import Listener, ignore
 
 PROGRAM = "styleclip-evaluate"
 TABLES = ("edits", "mapper_similarity")
@@ -112,8 +112,11 @@ def carry_out(
     Raises:
       UserError: something asked for is wrong or does not fit.
     """
-    labels = tuple(read_texts(request.zero_shot)) if request.zero_shot else ()
-    others = tuple(read_pairs(request.pairs)) if request.pairs else ()
+    tell, labels, others = listener.tell, (), ()
+    if request.zero_shot:
+        labels = tuple(read_labels(request.zero_shot, tell=tell))
+    if request.pairs:
+        others = tuple(read_pairs(request.pairs, tell=tell))
     plans = []
     if "edits" in request.wanted:
         question = planning.Question(
@@ -168,30 +171,37 @@ def carry_out(
     return written
 
 
-def read_texts(path: files.Path) -> list[str]:
+def read_labels(path: files.Path, *, tell: Callable[[str], None] = ignore) -> list[str]:
     """Reads different texts from a file, one a line, at least two.
+
+    Args:
+      path: file of them; see `text_files.read_lines`.
+      tell: is given a line if the file is in another encoding than UTF-8.
 
     Raises:
       UserError: there are fewer texts, or one stands there twice.
     """
-    found = files.read_lines(path)
-    if len(found) < 2 or len(set(found)) < len(found):
-        raise UserError(
-            f"{path}: expected at least two texts, one a line and each once, found "
-            f"{len(found)}"
-        )
+    found = text_files.read_lines(path, "texts", tell=tell)
+    if len(found) < 2:
+        raise UserError(f"{path}: expected at least two texts, one a line, found 1")
     return found
 
 
-def read_pairs(path: files.Path) -> list[tuple[str, str]]:
+def read_pairs(
+    path: files.Path, *, tell: Callable[[str], None] = ignore
+) -> list[tuple[str, str]]:
     """Reads pairs of texts from a file, TEXT | TEXT in each line.
+
+    Args:
+      path: file of them; see `text_files.read_lines`.
+      tell: is given a line if the file is in another encoding than UTF-8.
 
     Raises:
       UserError: a line is no pair.
     """
     pairs = []
-    for line in read_texts(path):
-        first, _, second = (part.strip() for part in line.partition("|"))
+    for line in read_labels(path, tell=tell):
+        first, _, second = map(text_files.clean, line.partition("|"))
         if not first or not second:
             raise UserError(f"{path}: expected TEXT | TEXT, found {line!r}")
         pairs.append((first, second))

@@ -163,7 +163,7 @@ def read_json(path: Path) -> Any:
       UserError: no such file, or not JSON.
     """
     try:
-        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        return json.loads(pathlib.Path(path).read_bytes())
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:
@@ -173,24 +173,6 @@ def read_json(path: Path) -> Any:
 def several(paths: Path | Sequence[Path]) -> list[Path]:
     """A list of paths, of a single one too."""
     return [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-
-
-def read_lines(path: Path, what: str = "") -> list[str]:
-    """Lines of a text file without blanks around them; empty ones are left out.
-
-    Args:
-      path: file in UTF-8.
-      what: what its lines are, such as "prompts", for the message.
-
-    Raises:
-      UserError: no such file, or not a text.
-    """
-    try:
-        lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        of = f" of {what}" if what else ""
-        raise UserError(f"{path}: expected a text file{of} ({error})") from None
-    return [line.strip() for line in lines if line.strip()]
 
 
 def hash_file(path: Path) -> str:

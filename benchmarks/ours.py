@@ -13,7 +13,7 @@ import convert.clip
 import convert.irse50
 import convert.mapper
 import convert.stylegan2
-import convert.torch_files
+import styleclip_jax.io.torch_files
 from benchmarks import limit, worker
 from styleclip_jax import latents, losses
 from styleclip_jax.cli import allocator
@@ -50,7 +50,7 @@ def read_network(
     """What the peer left, or a random network where there is no peer."""
     if not path.exists():
         return random_network(module, config)
-    converted = conversion.convert(convert.torch_files.read(path))
+    converted = conversion.convert(styleclip_jax.io.torch_files.read(path))
     return _on_device(param_trees.unflatten(converted.tensors), converted.config)
 
 

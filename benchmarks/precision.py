@@ -34,8 +34,8 @@ from jaxlib.mlir.dialects import stablehlo
 
 import styleclip_jax
 from convert import stylegan2 as convert_stylegan2
-from convert import torch_files
 from styleclip_jax import computation, latents, loading
+from styleclip_jax.io import torch_files
 from styleclip_jax.models import param_trees
 from styleclip_jax.models.network import Network
 from styleclip_jax.ops import convolutions, pixels

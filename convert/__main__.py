@@ -26,7 +26,9 @@ from absl import flags
 from styleclip_jax import errors
 from styleclip_jax.cli import program
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import checkpoints, clip_files
+from styleclip_jax.io import checkpoints, clip_files, torch_files
+from styleclip_jax.io.pickled.inert import Object
+from styleclip_jax.io.torch_files import TorchFile
 from styleclip_jax.models import param_trees, runtime
 
 from . import (
@@ -41,12 +43,9 @@ from . import (
     mapper,
     rules,
     stylegan2,
-    torch_files,
     wrappers,
 )
-from .pickled.inert import Object
 from .rules import Conversion
-from .torch_files import TorchFile
 from .wrappers import Part
 
 

@@ -16,12 +16,12 @@ import numpy as np
 
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import clip_configs, clip_files, files
+from styleclip_jax.io.torch_files import TorchFile
 from styleclip_jax.models import bpe, clip, param_trees
 
 from . import clip_architecture, clip_resnet, rules, wrappers
 from .clip_architecture import Described, Settings
 from .rules import Conversion, Rule
-from .torch_files import TorchFile
 from .wrappers import Layout, Part
 
 LAYOUTS = (

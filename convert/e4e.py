@@ -14,11 +14,12 @@ import numpy as np
 
 from styleclip_jax import loading, spaces
 from styleclip_jax.errors import UserError
+from styleclip_jax.io import foreign, torch_files
+from styleclip_jax.io.torch_files import TorchFile
 from styleclip_jax.models import e4e
 
-from . import foreign, irse50, rules, stylegan2, torch_files, wrappers
+from . import irse50, rules, stylegan2, wrappers
 from .rules import Conversion, Rule
-from .torch_files import TorchFile
 from .wrappers import Layout, Part
 
 KIND = "e4e"

@@ -6,10 +6,8 @@ import re
 import numpy as np
 
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import clip_files, files
-
-from . import torch_files
-from .torch_files import TorchFile
+from styleclip_jax.io import clip_files, files, torch_files
+from styleclip_jax.io.torch_files import TorchFile
 
 _INDEX = ".index.json"
 _PART = re.compile(r".*-\d+-of-(?!0*1\.)\d+\.\w+")

@@ -13,11 +13,10 @@ import numpy as np
 
 from styleclip_jax import spaces
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import direction_files, files
+from styleclip_jax.io import direction_files, files, torch_files
+from styleclip_jax.io.torch_files import TorchFile
 
-from . import torch_files
 from .rules import Conversion
-from .torch_files import TorchFile
 
 KIND = "global_directions"
 # Name of the result in its folder.

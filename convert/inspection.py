@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from . import torch_files
-from .pickled.inert import Global, Object
-from .torch_files import TorchFile
+from styleclip_jax.io import torch_files
+from styleclip_jax.io.pickled.inert import Global, Object
+from styleclip_jax.io.torch_files import TorchFile
 
 _MAX_DEPTH = 2
 _MAX_CHILDREN = 12

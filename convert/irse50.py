@@ -14,11 +14,11 @@ from typing import NamedTuple
 import numpy as np
 
 from styleclip_jax.errors import UserError
+from styleclip_jax.io.torch_files import TorchFile
 from styleclip_jax.models import irse50
 
 from . import rules, wrappers
 from .rules import Conversion, Rule
-from .torch_files import TorchFile
 from .wrappers import Layout, Part
 
 KIND = "irse50"

@@ -12,11 +12,11 @@ import numpy as np
 
 from styleclip_jax import spaces
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import files, latent_files
+from styleclip_jax.io import files, latent_files, torch_files
+from styleclip_jax.io.torch_files import TorchFile
 
-from . import global_directions, torch_files
+from . import global_directions
 from .rules import Conversion
-from .torch_files import TorchFile
 
 KIND = "latents"
 _FORMATS = ("zip", "legacy")

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from styleclip_jax.errors import UserError
+from styleclip_jax.io import torch_files
+from styleclip_jax.io.torch_files import TorchFile
 from styleclip_jax.methods import mapper
 
-from . import rules, stylegan2, torch_files, wrappers
+from . import rules, stylegan2, wrappers
 from .rules import Conversion, Rule
-from .torch_files import TorchFile
 from .wrappers import Layout, Part
 
 KIND = mapper.KIND

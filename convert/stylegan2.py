@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from styleclip_jax.errors import UserError
+from styleclip_jax.io.pickled import vocabulary
+from styleclip_jax.io.pickled.inert import Object
+from styleclip_jax.io.torch_files import TorchFile
 from styleclip_jax.models import param_trees, stylegan2
 from styleclip_jax.models.network import Network
 
 from . import generator_names, rules, wrappers
-from .pickled import vocabulary
-from .pickled.inert import Object
 from .rules import Conversion, Rule
-from .torch_files import TorchFile
 from .wrappers import Layout, Part
 
 KIND = "stylegan2"

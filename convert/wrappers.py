@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from styleclip_jax.errors import UserError
-
-from . import foreign, torch_files
-from .pickled.inert import Object
-from .torch_files import TorchFile
+from styleclip_jax.io import foreign, torch_files
+from styleclip_jax.io.pickled.inert import Object
+from styleclip_jax.io.torch_files import TorchFile
 
 # Levels that a wrapped module adds anywhere among names, none of which is a network's.
 MODULES = {

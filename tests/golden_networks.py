@@ -14,9 +14,9 @@ from convert import clip as convert_clip
 from convert import irse50 as convert_irse50
 from convert import mapper as convert_mapper
 from convert import stylegan2 as convert_stylegan2
-from convert import torch_files
 from convert.rules import Conversion
 from styleclip_jax import loading, losses
+from styleclip_jax.io import torch_files
 from styleclip_jax.models import clip, param_trees
 from styleclip_jax.models.network import Network
 from tests import golden_data

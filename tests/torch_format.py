@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from convert import pickles
+from styleclip_jax.io.pickled import machine
 
 
 @dataclasses.dataclass
@@ -107,7 +107,7 @@ def write_zip(
 def legacy(pickled: bytes, storages: dict[str, np.ndarray] | None = None) -> bytes:
     storages = storages or {}
     system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}
-    parts = [dumps(pickles.LEGACY_MAGIC), dumps(1001), dumps(system), pickled]
+    parts = [dumps(machine.LEGACY_MAGIC), dumps(1001), dumps(system), pickled]
     parts.append(dumps(list(storages)))
     for data in storages.values():
         parts += [data.size.to_bytes(8, "little"), data.tobytes()]

@@ -5,8 +5,9 @@ import pathlib
 
 import pytest
 
-from convert import rules, torch_files
+from convert import rules
 from convert import stylegan2 as convert_stylegan2
+from styleclip_jax.io import torch_files
 from styleclip_jax.models.stylegan2 import GeneratorConfig
 from tests import golden_data
 

@@ -8,10 +8,10 @@ import pytest
 import safetensors.numpy
 
 from convert import clip as convert_clip
-from convert import clip_architecture, torch_files
-from convert.torch_files import TorchFile
+from convert import clip_architecture
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import clip_files
+from styleclip_jax.io import clip_files, torch_files
+from styleclip_jax.io.torch_files import TorchFile
 from styleclip_jax.models import bpe, clip
 from styleclip_jax.ops import norms
 from tests import golden_data, golden_networks

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from convert import __main__, torch_files
+from convert import __main__
 from convert import clip as convert_clip
-from convert.torch_files import TorchFile
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import clip_files
+from styleclip_jax.io import clip_files, torch_files
+from styleclip_jax.io.torch_files import TorchFile
 from styleclip_jax.models import bpe, clip
 from tests import golden_data, golden_networks, tiny
 

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convert import __main__, stylegan2, torch_files
+from convert import __main__, stylegan2
 from convert import e4e as convert_e4e
-from convert.pickles import Object
 from convert.rules import Conversion
 from styleclip_jax import loading
 from styleclip_jax.errors import UserError
+from styleclip_jax.io import torch_files
+from styleclip_jax.io.pickled.inert import Object
 from styleclip_jax.models import e4e, param_trees
 from tests import golden_data
 

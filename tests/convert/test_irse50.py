@@ -8,10 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from convert import __main__, torch_files
+from convert import __main__
 from convert import irse50 as convert_irse50
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import checkpoints
+from styleclip_jax.io import checkpoints, torch_files
 from styleclip_jax.models import irse50
 from styleclip_jax.models.network import Network
 from tests import golden_data, golden_networks

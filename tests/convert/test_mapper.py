@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convert import __main__, torch_files
+from convert import __main__
 from convert import mapper as convert_mapper
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import checkpoints
+from styleclip_jax.io import checkpoints, torch_files
 from styleclip_jax.methods import mapper
 from styleclip_jax.models import param_trees, stylegan2
 from tests import golden_data, golden_networks

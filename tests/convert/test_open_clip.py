@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from convert import __main__, clip_architecture, folders, open_clip, torch_files
+from convert import __main__, clip_architecture, folders, open_clip
 from convert import clip as convert_clip
 from convert.clip_architecture import Settings
-from convert.torch_files import TorchFile
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import clip_files
+from styleclip_jax.io import clip_files, torch_files
+from styleclip_jax.io.torch_files import TorchFile
 from styleclip_jax.models import clip
 from styleclip_jax.models.network import Network
 from styleclip_jax.models.preprocessing import Preprocessing

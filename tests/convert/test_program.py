@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from convert import __main__, torch_files
-from styleclip_jax.io import checkpoints
+from convert import __main__
+from styleclip_jax.io import checkpoints, torch_files
 from styleclip_jax.models import param_trees, stylegan2
 from tests import programs
 from tests.convert.generators import (

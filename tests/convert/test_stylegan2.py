@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from convert import stylegan2 as convert_stylegan2
-from convert import torch_files
-from convert.pickles import Object
-from convert.torch_files import TorchFile
 from styleclip_jax import spaces
+from styleclip_jax.io import torch_files
+from styleclip_jax.io.pickled.inert import Object
+from styleclip_jax.io.torch_files import TorchFile
 from styleclip_jax.models import stylegan2
 from styleclip_jax.models.network import Network
 from tests import golden_networks

@@ -10,15 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convert import __main__, clip_architecture, torch_files, wrappers
+from convert import __main__, clip_architecture, wrappers
 from convert import clip as convert_clip
 from convert import e4e as convert_e4e
 from convert import irse50 as convert_irse50
 from convert import mapper as convert_mapper
 from convert import stylegan2 as convert_stylegan2
-from convert.pickled.inert import Object
 from convert.rules import Conversion
-from convert.torch_files import TorchFile
+from styleclip_jax.io import torch_files
+from styleclip_jax.io.pickled.inert import Object
+from styleclip_jax.io.torch_files import TorchFile
 from styleclip_jax.models import clip, stylegan2
 from tests import golden_data, golden_networks, programs, torch_format
 

@@ -11,8 +11,8 @@ import optax
 import pytest
 
 from convert import mapper as convert_mapper
-from convert import torch_files
 from styleclip_jax import loading, losses, spaces
+from styleclip_jax.io import torch_files
 from styleclip_jax.methods import mapper, mapper_training
 from styleclip_jax.models import param_trees, stylegan2
 from tests import golden_data, golden_networks, tiny

@@ -13,8 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from .pickled import inert, vocabulary
-from .pickled.inert import Budget, Dtype, Global, Object, RefusedError, Storage
+from styleclip_jax.io.pickled import inert, vocabulary
+from styleclip_jax.io.pickled.inert import (
+    Budget,
+    Dtype,
+    Global,
+    Object,
+    RefusedError,
+    Storage,
+)
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 BIG_ENDIAN = "written on a big-endian machine, which is not supported"

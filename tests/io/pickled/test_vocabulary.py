@@ -5,7 +5,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from convert import __main__, torch_files
+from convert import __main__
+from styleclip_jax.io import torch_files
 from tests import golden_data, programs, torch_format
 
 FILE = golden_data.ROOT / "wrapped" / "data_parallel" / "030000.pt"

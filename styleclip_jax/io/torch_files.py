@@ -1,6 +1,6 @@
 """Tensors out of PyTorch, NVIDIA and NumPy files, without torch and running nothing.
 
-Pickles go through `pickles.Machine`, which knows a fixed table of names and runs none
+Pickles go through `machine.Machine`, which knows a fixed table of names and runs none
 of them. Whatever a file claims is checked against its size.
 """
 
@@ -18,10 +18,9 @@ import numpy as np
 import safetensors
 
 from styleclip_jax.errors import UserError
-
-from . import foreign, pickles
-from .pickled import inert, vocabulary
-from .pickled.inert import Object
+from styleclip_jax.io import foreign
+from styleclip_jax.io.pickled import inert, machine, vocabulary
+from styleclip_jax.io.pickled.inert import Object
 
 Format = Literal[
     "zip",
@@ -230,13 +229,13 @@ def _read_pickle(path: pathlib.Path) -> tuple[Format, Any]:
     data = path.read_bytes()
     budget = inert.Budget(len(data))
     stream = io.BytesIO(data)
-    machine = pickles.Machine(budget)
-    content = machine.run(stream)
-    if isinstance(content, int) and content == pickles.LEGACY_MAGIC:
-        return "legacy", pickles.read_legacy(stream, budget)
-    if vocabulary.PERSISTENT_OBJECT in machine.used:
+    reader = machine.Machine(budget)
+    content = reader.run(stream)
+    if isinstance(content, int) and content == machine.LEGACY_MAGIC:
+        return "legacy", machine.read_legacy(stream, budget)
+    if vocabulary.PERSISTENT_OBJECT in reader.used:
         return "nvidia_pkl", content
-    return ("tf_pkl" if vocabulary.TF_NETWORK in machine.used else "pickle"), content
+    return ("tf_pkl" if vocabulary.TF_NETWORK in reader.used else "pickle"), content
 
 
 def _read_zip(path: pathlib.Path) -> tuple[Format, Any]:
@@ -283,8 +282,8 @@ def _read_archive(
         return inert.Storage(storages[key], dtype)
 
     if f"{root}/byteorder" in infos and entry("byteorder") != b"little":
-        raise inert.RefusedError(pickles.BIG_ENDIAN)
-    return pickles.Machine(budget, load).run(io.BytesIO(entry("data.pkl")))
+        raise inert.RefusedError(machine.BIG_ENDIAN)
+    return machine.Machine(budget, load).run(io.BytesIO(entry("data.pkl")))
 
 
 def _read_npz(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:

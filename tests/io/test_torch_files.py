@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from convert import torch_files
 from styleclip_jax.errors import UserError
+from styleclip_jax.io import torch_files
 from tests.convert import generators
 from tests.torch_format import (
     Call,

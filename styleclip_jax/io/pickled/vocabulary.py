@@ -8,8 +8,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from . import inert
-from .inert import Dtype, Global, Object, RefusedError, Storage
+from styleclip_jax.io.pickled import inert
+from styleclip_jax.io.pickled.inert import Dtype, Global, Object, RefusedError, Storage
 
 PERSISTENT_OBJECT = "torch_utils.persistence._reconstruct_persistent_obj"
 TF_NETWORK = "dnnlib.tflib.network.Network"

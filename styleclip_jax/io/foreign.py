@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .pickled.inert import Object
+from styleclip_jax.io.pickled.inert import Object
 
 # First bytes of formats that are not read.
 _MAGIC = (

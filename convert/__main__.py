@@ -150,7 +150,7 @@ KINDS = {
         latents.convert,
         latents.write,
         latents.read,
-        lambda _: ["a tensor, or a list of tensors, of torch.save alone"],
+        lambda _: ["latents alone, in a list, or by the names of photos"],
     ),
 }
 _NOUNS = {"stylegan2": "a generator", "clip": "a CLIP", "e4e": "an encoder"}

@@ -56,6 +56,7 @@ def recognize(file: TorchFile) -> bool:
     """Whether the file is an array of vectors with statistics of S beside it."""
     return (
         file.format == "npy"
+        and isinstance(file.content, np.ndarray)
         and file.content.ndim == 2
         and _statistics_path(file).is_file()
     )
@@ -163,10 +164,8 @@ def _statistics(file: TorchFile) -> list[list[np.ndarray]]:
 
 def channels_of(lengths: list[int], path: pathlib.Path) -> tuple[int, ...]:
     """Feature channels of the generator with style vectors of these lengths."""
-    # conv1 at 4², then conv1 of each resolution.
-    channels = (lengths[0], *lengths[3::3])
-    expected = [layer.channels for layer in spaces.style_layout(channels)]
-    if lengths != expected or len(channels) < 2:
+    channels = spaces.channels_of(lengths)
+    if channels is None:
         raise UserError(
             f"{path}: expected style vectors of StyleGAN2 (conv, toRGB, then conv, "
             f"conv, toRGB per resolution), found lengths {lengths}"

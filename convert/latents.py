@@ -1,7 +1,7 @@
-"""Latents that torch.save wrote: `train_faces.pt`, `latents.pt` and the like.
+"""Latents that tools of inversion wrote: `train_faces.pt`, `latents.pt` and the like.
 
-A tensor is W or W+, as the optimization, the mapper and e4e keep them; a list with a
-tensor for each layer is S, as the mapper in S has it.
+A tensor is W or W+, as the optimization, the mapper and e4e keep them. Lists, dicts by
+the names of photos and S by layers are those that `latent_containers` knows.
 """
 
 import dataclasses
@@ -12,42 +12,51 @@ import numpy as np
 
 from styleclip_jax import spaces
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import files, latent_files, torch_files
+from styleclip_jax.io import files, latent_containers, latent_files
+from styleclip_jax.io.latent_containers import Contents
 from styleclip_jax.io.torch_files import TorchFile
 
-from . import global_directions
 from .rules import Conversion
 
 KIND = "latents"
-_FORMATS = ("zip", "legacy")
+_FORMATS = ("zip", "legacy", "pickle", "npy", "npz")
 
 
 @dataclasses.dataclass(frozen=True)
 class LatentsInfo:
-    """Shape of latents, and of the generator if they are S.
+    """Shape of latents, their names, and the shape of the generator if they are S.
 
     Attributes:
       shape: of all latents.
       channels: feature channels of the generator at 4², 8², …, of S; else none.
+      names: of the latents, such as of their photos; none if there are none.
     """
 
     shape: tuple[int, ...]
     channels: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
 
     @property
     def file(self) -> str:
         """Name of the result in its folder."""
-        return "latents.npz" if self.channels else "latents.npy"
+        return "latents.npz" if self.channels or self.names else "latents.npy"
 
 
 def recognize(file: TorchFile) -> bool:
-    """Whether the file is a tensor, or a list of tensors, and nothing else."""
-    parts = file.content if isinstance(file.content, list | tuple) else [file.content]
-    return (
-        file.format in _FORMATS
-        and len(parts) > 0
-        and all(isinstance(x, np.ndarray) and x.dtype.kind == "f" for x in parts)
-    )
+    """Whether the file holds arrays alone, or latents in a container.
+
+    An array in NumPy's format needs no conversion.
+    """
+    if file.format not in _FORMATS:
+        return False
+    content = file.content
+    parts = content if isinstance(content, list | tuple) else [content]
+    if parts and all(map(latent_containers.is_floating, parts)):
+        return file.format != "npy"
+    try:
+        return _unpack(file).array.ndim in (2, 3)
+    except UserError:
+        return False
 
 
 def convert(file: TorchFile) -> Conversion:
@@ -56,20 +65,22 @@ def convert(file: TorchFile) -> Conversion:
     Raises:
       UserError: the file holds something else, or numbers that are not finite.
     """
-    content = file.content
-    if isinstance(content, list | tuple):
-        array, channels = _styles(file)
-    elif isinstance(content, np.ndarray) and content.ndim in (1, 2, 3):
-        array, channels = content, ()
-    else:
+    found = _unpack(file)
+    array = np.array(found.array, np.float32)
+    if array.ndim not in (1, 2, 3):
         raise UserError(
             f"{file.path}: expected latents as [N, rows, features] or [N, features], "
-            f"found {torch_files.summarize(content)}"
+            f"found an array of shape {list(array.shape)}"
         )
-    array = np.array(array, np.float32)
     if not array.size or not np.isfinite(array).all():
         raise UserError(f"{file.path}: expected latents that are finite, and some")
-    return Conversion(KIND, LatentsInfo(array.shape, channels), {KIND: array})
+    channels = spaces.channels_of(found.lengths) or ()
+    names = found.names
+    if not names and not channels and found.counted and array.ndim == 2:
+        # An array alone, with as many W codes as W+ has rows, would be one W+ latent.
+        names = tuple(map(str, range(len(array))))
+    info = LatentsInfo(array.shape, channels, names)
+    return Conversion(KIND, info, {KIND: array}, notes=list(found.notes))
 
 
 def write(conversion: Conversion, _: TorchFile, directory: pathlib.Path) -> None:
@@ -78,32 +89,18 @@ def write(conversion: Conversion, _: TorchFile, directory: pathlib.Path) -> None
     space = "s" if info.channels else "w_plus"
     layout = spaces.style_layout(info.channels) if info.channels else ()
     with files.new_directory(directory) as temporary:
-        found = latent_files.Latents(conversion.tensors[KIND], space)
+        found = latent_files.Latents(conversion.tensors[KIND], space, info.names)
         latent_files.write(temporary / info.file, found, layout)
 
 
 def read(
     conversion: Conversion, directory: pathlib.Path
 ) -> tuple[dict[str, Any], LatentsInfo]:
-    """Latents that `write` wrote, and their shape."""
-    array = latent_files.read_array(directory / conversion.config.file)
-    info = dataclasses.replace(conversion.config, shape=array.shape)
-    return {KIND: array}, info
+    """Latents that `write` wrote, and their shape and names."""
+    found = latent_files.unpack(directory / conversion.config.file)
+    info = LatentsInfo(found.array.shape, conversion.config.channels, found.names)
+    return {KIND: found.array}, info
 
 
-def _styles(file: TorchFile) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Flat S [N, ΣC] of a list of [N, …, C, …], and the generator's channels."""
-    parts = file.content
-    counts = {len(x) for x in parts if isinstance(x, np.ndarray) and x.ndim > 1}
-    if len(counts) != 1 or not all(
-        isinstance(x, np.ndarray) and x.ndim > 1 and x.size == len(x) * max(x.shape[1:])
-        for x in parts
-    ):
-        raise UserError(
-            f"{file.path}: expected the same number of style vectors in each layer, "
-            f"found {torch_files.summarize(parts)}"
-        )
-    flat = [x.reshape(len(x), -1) for x in parts]
-    lengths = [x.shape[1] for x in flat]
-    channels = global_directions.channels_of(lengths, pathlib.Path(file.path))
-    return np.concatenate(flat, axis=1), channels
+def _unpack(file: TorchFile) -> Contents:
+    return latent_containers.unpack(file.content, name=file.path)

@@ -76,6 +76,19 @@ def style_layout(channels: Sequence[int]) -> tuple[StyleLayer, ...]:
     return tuple(layers)
 
 
+def channels_of(lengths: Sequence[int]) -> tuple[int, ...] | None:
+    """Channels at 4², 8², … of the layout with style vectors of these lengths.
+
+    None if no generator has them: conv, toRGB, then conv, conv, toRGB per resolution.
+    """
+    # conv1 at 4², then conv1 of each resolution.
+    channels = (*lengths[:1], *lengths[3::3])
+    if len(channels) < 2:
+        return None
+    expected = [layer.channels for layer in style_layout(channels)]
+    return channels if list(lengths) == expected else None
+
+
 def broadcast_w(w: W, rows: int) -> WPlus:
     """W+ [..., rows, D] whose rows all are w [..., D]."""
     return jnp.repeat(w[..., None, :], rows, axis=-2)

@@ -116,14 +116,24 @@ def legacy(pickled: bytes, storages: dict[str, np.ndarray] | None = None) -> byt
 
 def save(path: pathlib.Path, *arrays: np.ndarray) -> pathlib.Path:
     """What torch.save makes of a float32 tensor, of several in a list."""
-    arrays = tuple(np.ascontiguousarray(x, np.float32) for x in arrays)
-    tensors = [
-        tensor(
-            storage("Float", str(i), x.size),
-            x.shape,
-            tuple(stride // x.itemsize for stride in x.strides),
-        )
-        for i, x in enumerate(arrays)
-    ]
-    content = dumps(tensors if len(arrays) > 1 else tensors[0])
-    return write_zip(path, content, {str(i): x for i, x in enumerate(arrays)})
+    return save_object(path, list(arrays) if len(arrays) > 1 else arrays[0])
+
+
+def save_object(path: pathlib.Path, content: Any) -> pathlib.Path:
+    """What torch.save makes of float32 tensors in dicts and lists."""
+    storages: dict[str, np.ndarray] = {}
+
+    def tensors(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: tensors(child) for name, child in value.items()}
+        if isinstance(value, list):
+            return [tensors(child) for child in value]
+        if not isinstance(value, np.ndarray):
+            return value
+        array, key = np.ascontiguousarray(value, np.float32), str(len(storages))
+        array = array.reshape(value.shape)
+        storages[key] = array
+        strides = tuple(stride // array.itemsize for stride in array.strides)
+        return tensor(storage("Float", key, array.size), array.shape, strides)
+
+    return write_zip(path, dumps(tensors(content)), storages)

@@ -30,7 +30,7 @@ from styleclip_jax.cli import processes, profiling, program
 from styleclip_jax.editing import prompts
 from styleclip_jax.editing.prompts import PromptRequest, Prompts
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import files
+from styleclip_jax.io import files, latent_files
 from styleclip_jax.loading import CLIP_FIELDS, GENERATOR_FIELDS, Models
 from styleclip_jax.methods import mapper, mapper_training
 from styleclip_jax.methods.mapper_training import TrainingConfig
@@ -432,7 +432,7 @@ def _inputs(request: Request) -> dict[str, str]:
     inputs = request.models.fingerprints(*names) | request.prompts.inputs
     for name in ("latents", "validation_latents"):
         if path := getattr(request.data, name):
-            inputs[name] = files.hash_file(path)
+            inputs[name] = latent_files.hash_source(path)
     return inputs
 
 

@@ -108,7 +108,7 @@ def open_data(
     if validation_path is not None:
         validation = latent_files.read(validation_path, generator, None)
     elif training is not None:
-        array, space = training
+        array, space = training.array, training.space
         held_out = min(num_validation, len(array))
         training = latent_files.Latents(array[: len(array) - held_out], space)
         validation = latent_files.Latents(array[len(array) - held_out :], space)

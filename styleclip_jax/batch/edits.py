@@ -16,7 +16,7 @@ from styleclip_jax.batch import runs, stream
 from styleclip_jax.batch.editor import Editor, Outcome
 from styleclip_jax.batch.journal import Journal, name
 from styleclip_jax.batch.source import LatentSource, SourceRequest
-from styleclip_jax.io import files, films, images
+from styleclip_jax.io import files, films, images, latent_files
 from styleclip_jax.io.images import PNG_LEVEL
 from styleclip_jax.models.network import Network
 from styleclip_jax.photos import pasting
@@ -209,7 +209,7 @@ def carry_out(
     def inputs() -> dict[str, str]:
         found = place.models.fingerprints("generator") | dict(editor.inputs)
         if latents_file is not None:
-            found["latents"] = files.hash_file(latents_file)
+            found["latents"] = latent_files.hash_source(latents_file)
         return found
 
     work = runs.Work(

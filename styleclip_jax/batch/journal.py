@@ -200,6 +200,8 @@ class Journal:
 
 def name(line: dict[str, Any]) -> str:
     """Name of the latent that a line of metrics.jsonl is about, for people."""
+    if "name" in line:
+        return str(line["name"])
     return f"seed {line['seed']}" if "seed" in line else f"row {line['row']}"
 
 

@@ -13,7 +13,7 @@ from styleclip_jax import latents, parallel
 from styleclip_jax.batch import runs, stream
 from styleclip_jax.batch.editor import Outcome
 from styleclip_jax.batch.source import SourceRequest
-from styleclip_jax.io import files, images, latent_files
+from styleclip_jax.io import images, latent_files
 from styleclip_jax.loading import Models
 from styleclip_jax.models import stylegan2
 from styleclip_jax.models.network import Network
@@ -101,8 +101,10 @@ def carry_out(request: Request, listener: Listener) -> runs.Summary:
     source = request.source.open(config, default_seeds="0-15", space=picture.space)
     listener.tell(
         f"generator: {models.generator_directory}, {config.resolution}², "
-        f"{config.num_rows} rows of W+\nlatents: {len(source)} in {source.space}"
+        f"{config.num_rows} rows of W+"
     )
+    for line in source.describe():
+        listener.tell(line)
     label = models.one_hot_label(config)
     space = "s" if source.space == "s" else "w_plus"
     name = "styles" if space == "s" else "w_plus"
@@ -135,7 +137,7 @@ def carry_out(request: Request, listener: Listener) -> runs.Summary:
     def inputs() -> dict[str, str]:
         found = models.fingerprints("generator")
         if request.source.latents is not None:
-            found["latents"] = files.hash_file(request.source.latents)
+            found["latents"] = latent_files.hash_source(request.source.latents)
         return found
 
     work = runs.Work(

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,8 @@ class SourceRequest:
     Attributes:
       seeds: Seeds of random latents, such as 0-15 or 1,5,8-11; drawn as in
         stylegan2-ada-pytorch.
-      latents: File of latents (.npy, .npz, .safetensors) instead of seeds.
+      latents: File of latents instead of seeds: an array, or what tools of inversion
+        write (.npy, .npz, .safetensors, .pt), or a folder of these.
       truncation_psi: Truncation of z and w: 1 is none, 0 the average.
       truncation_cutoff: Number of leading rows that are truncated; all if absent.
     """
@@ -75,7 +76,14 @@ class SourceRequest:
         if self.latents is not None:
             found = latent_files.read(self.latents, config, space)
             rows = range(len(found.array))
-            return LatentSource(found.space, rows, found.array, **options)
+            return LatentSource(
+                found.space,
+                rows,
+                found.array,
+                **options,
+                names=found.names,
+                notes=found.notes,
+            )
         seeds = parse_seeds(default_seeds if self.seeds is None else self.seeds)
         return LatentSource("z", seeds, None, **options)
 
@@ -93,6 +101,8 @@ class LatentSource:
       truncation_psi: truncation of z and w; W+ and S stay as they are.
       truncation_cutoff: number of leading rows to truncate, None for all.
       unit: unit of the origins, "seed" or "row"; told by the array if empty.
+      names: name of each latent in its file, such as of its photo; none without.
+      notes: what an ambiguous file was taken for, as lines for people.
     """
 
     space: str
@@ -103,14 +113,22 @@ class LatentSource:
     truncation_psi: float = 1.0
     truncation_cutoff: int | None = None
     unit: str = ""
+    names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.origins)
 
-    def origin(self, row: int) -> dict[str, int]:
-        """Origin of a latent: {"seed": 3} or {"row": 3}."""
+    def describe(self) -> Iterator[str]:
+        """Lines on the latents: what the file was taken for, and their number."""
+        yield from self.notes
+        yield f"latents: {len(self)} in {self.space}"
+
+    def origin(self, row: int) -> dict[str, int | str]:
+        """Origin of a latent: {"seed": 3} or {"row": 3}, and its name if any."""
         unit = self.unit or ("seed" if self.array is None else "row")
-        return {unit: self.origins[row]}
+        name: dict[str, int | str] = {"name": self.names[row]} if self.names else {}
+        return {unit: self.origins[row]} | name
 
     def load(self, rows: np.ndarray) -> Any:
         """Loads some latents as float32, S as a tuple of style vectors."""

@@ -102,7 +102,9 @@ def carry_out(request: EditRequest, listener: Listener) -> runs.Summary | None:
     )
     for line in editor.about:
         listener.tell(line)
-    listener.tell(f"latents: {len(source)} in {source.space}, edited in {editor.space}")
+    *notes, last = source.describe()
+    for line in (*notes, f"{last}, edited in {editor.space}"):
+        listener.tell(line)
     return edits.carry_out(
         session,
         editor,

@@ -228,7 +228,7 @@ class Session:
         """Reads the faces of a file of latents, or of an array.
 
         Args:
-          latents: file in .npy, .npz or .safetensors, or an array as it holds.
+          latents: file of latents, or a folder of them, or an array.
           space: latent space: z, w, w_plus or s; None tells it by the shape.
           truncation_psi: truncation of z and w; W+ and S stay as they are.
           truncation_cutoff: number of leading rows to truncate, None for all.
@@ -251,6 +251,7 @@ class Session:
                 config.z_dim,
                 truncation_psi,
                 truncation_cutoff,
+                names=found.names,
             )
         )
 
@@ -495,6 +496,5 @@ class Session:
                 self.generator, part, to=space, label=self.label
             ),
         )
-        origins = tuple(latent.origins)
-        names = tuple(f"{unit} {origin}" for origin in origins)
-        return Faces(found, self.render(found), names, origins, unit)
+        names = latent.names or tuple(f"{unit} {x}" for x in latent.origins)
+        return Faces(found, self.render(found), names, tuple(latent.origins), unit)

@@ -9,7 +9,7 @@ from styleclip_jax.batch import run_folder
 from styleclip_jax.batch.source import SourceRequest
 from styleclip_jax.errors import UserError
 from styleclip_jax.evaluation import classification, mappers, planning, report, table
-from styleclip_jax.io import files, text_files
+from styleclip_jax.io import files, latent_files, text_files
 from styleclip_jax.loading import Models
 from styleclip_jax.progress import Listener, ignore
 
@@ -221,5 +221,5 @@ def _inputs(request: EvaluationRequest, source: SourceRequest) -> dict[str, str]
     }
     for name, path in named.items():
         if path is not None:
-            inputs[name] = files.hash_file(path)
+            inputs[name] = latent_files.hash_source(path)
     return inputs

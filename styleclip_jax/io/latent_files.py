@@ -1,36 +1,35 @@
 """Latents in files: reading, writing, and the space that an array is in.
 
-`.npy` and `.safetensors` hold one array, `.npz` one array or a style space: the flat
-vectors [N, ΣC] as "styles", with the names of their layers beside it. `.npy` and
-uncompressed `.npz` are memory-mapped.
+`.npy` and `.safetensors` hold one array, `.npz` one array, perhaps with "names" beside
+it, or a style space: the flat vectors [N, ΣC] as "styles", with the names of their
+layers. `.npy` and uncompressed `.npz` are memory-mapped. Files of PyTorch, pickled
+dicts in `.npy` and folders of files are read as well; see `latent_containers`.
 """
 
+import hashlib
 import mmap
 import pathlib
 import zipfile
 from collections.abc import Iterable, Sequence
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 from numpy.lib import format as npy
 
 from styleclip_jax import spaces
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import files
+from styleclip_jax.io import files, latent_containers, torch_files
+from styleclip_jax.io.latent_containers import Contents
 from styleclip_jax.models import stylegan2
 
 SPACES = ("z", "w", "w_plus", "s")
 
-# Errors that the readers of the formats raise for files that are not theirs.
-_BROKEN = (
-    OSError,
-    ValueError,
-    EOFError,
-    zipfile.BadZipFile,
-    safetensors.SafetensorError,
-)
+# Suffixes of the files that are taken from a folder.
+_SUFFIXES = (".npy", ".npz", ".pt", ".pth", ".pkl", ".safetensors")
+# Arrays that stand beside the latents in an archive.
+_BESIDE = {"names", "layers", "channels"}
+# Errors that the readers of archives raise for files that are not theirs.
+_BROKEN = (OSError, ValueError, EOFError, zipfile.BadZipFile)
 
 
 class Latents(NamedTuple):
@@ -40,10 +39,14 @@ class Latents(NamedTuple):
       array: [N, D] for z and w, [N, L, D] for w_plus, [N, ΣC] (flat) for s. May be
         memory-mapped.
       space: one of `SPACES`.
+      names: name of each latent, such as that of its photo; none if there are none.
+      notes: what an ambiguous file was taken for, as lines for people.
     """
 
     array: np.ndarray
     space: str
+    names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def read(
@@ -53,20 +56,29 @@ def read(
 
     Accepts [D], [L, D], [N, D] and [N, L, D]; [L, D] with L = the number of W+ rows is
     one W+ latent, any other count is N of W. Flat style vectors are told by their
-    length.
+    length. In lists and dicts, each item is a latent or a batch of them.
 
     Args:
-      path: .npy, .npz or .safetensors.
+      path: .npy, .npz or .safetensors, a file of PyTorch, or a folder of these.
       config: configuration of the generator.
       space: overrides what the shape says; needed for z.
 
     Raises:
       UserError: the file cannot be read, or does not fit the generator.
     """
-    array = _read_array(pathlib.Path(path))
-    if not np.issubdtype(array.dtype, np.floating):
-        raise UserError(f"{path}: expected floating-point latents, found {array.dtype}")
-    return interpret(array, config, space, name=str(path))
+    rows = spaces.num_rows(config.resolution)
+    found = unpack(path, rows, space)
+    layout = tuple(layer.channels for layer in config.style_layout)
+    if found.lengths and found.lengths != layout:
+        raise UserError(
+            f"{path}: expected style vectors of {len(layout)} layers of this generator "
+            f"({', '.join(map(str, layout))}), found {len(found.lengths)} "
+            f"({', '.join(map(str, found.lengths))})"
+        )
+    name, space = str(path), space or found.space
+    latents = interpret(found.array, config, space, name=name, counted=found.counted)
+    notes = tuple(f"{path}: {note}" for note in found.notes)
+    return latents._replace(names=found.names, notes=notes)
 
 
 def interpret(
@@ -75,8 +87,17 @@ def interpret(
     space: str | None,
     *,
     name: str,
+    counted: bool = False,
 ) -> Latents:
-    """Latents of an array, whose shape tells the space; see `read`."""
+    """Latents of an array, whose shape tells the space; see `read`.
+
+    Args:
+      array: one latent or several.
+      config: configuration of the generator.
+      space: overrides what the shape says.
+      name: what the array is from, for messages.
+      counted: whether the first axis surely counts latents.
+    """
     rows = spaces.num_rows(config.resolution)
     channels = sum(layer.channels for layer in config.style_layout)
     shapes = {
@@ -89,7 +110,7 @@ def interpret(
     candidates = [space] if space else ["w_plus", "w", "s"]
     for candidate in candidates:
         shape = shapes[candidate]
-        if array.shape == shape:
+        if array.shape == shape and not counted:
             return Latents(array[None], candidate)
         if array.shape[1:] == shape and len(array):
             return Latents(array, candidate)
@@ -102,11 +123,27 @@ def interpret(
     )
 
 
+def hash_source(path: files.Path) -> str:
+    """SHA-256 of a file of latents, or of the names and hashes of those in a folder."""
+    path = pathlib.Path(path)
+    if not path.is_dir():
+        return files.hash_file(path)
+    parts = [f"{_name_in(path, x)} {files.hash_file(x)}\n" for x in _files_of(path)]
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
 def write(
     path: files.Path, latents: Latents, layout: Sequence[spaces.StyleLayer]
 ) -> None:
-    """Writes latents, S as .npz with the names of its layers, others as .npy."""
+    """Writes latents: S as .npz with the names of its layers, others as .npy.
+
+    Latents with names are "latents" and "names" of an .npz, whatever their space.
+    """
     array = latents.array
+    if latents.names:
+        with files.new_file(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, latents=np.float32(array), names=np.array(latents.names))
+        return
     write_chunks(path, latents.space, array.shape, [array], layout)
 
 
@@ -141,6 +178,39 @@ def write_chunks(
                     npy.write_array(member, array, allow_pickle=False)
 
 
+def unpack(
+    path: files.Path, rows: int | None = None, space: str | None = None
+) -> Contents:
+    """Latents of a file or folder, with their names and notes.
+
+    Args:
+      path: as in `read`.
+      rows, space: as in `latent_containers.unpack`.
+
+    Raises:
+      UserError: the file cannot be read, or holds no latents.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        return _unpack_folder(path, rows, space)
+    if not path.is_file():
+        raise UserError(f"{path}: expected a file of latents, found no such file")
+    if path.suffix == ".npz":
+        content, names = _read_npz(path)
+    else:
+        file = torch_files.read(path)
+        content, names = file.content, ()
+        if file.format == "safetensors" and len(content) == 1:
+            (content,) = content.values()
+    found = latent_containers.unpack(content, name=str(path), rows=rows, space=space)
+    if names and len(names) != len(found.array):
+        raise UserError(
+            f"{path}: expected a name for each latent, found {len(names)} names and "
+            f"{len(found.array)} latents"
+        )
+    return found._replace(names=names, counted=True) if names else found
+
+
 def take(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Some latents as float32 in memory.
 
@@ -162,7 +232,7 @@ def read_array(path: files.Path) -> np.ndarray:
     Raises:
       UserError: the file cannot be read.
     """
-    return _read_array(pathlib.Path(path))
+    return unpack(path).array
 
 
 def _write_npy(
@@ -183,37 +253,51 @@ def _guess(shape: tuple[int, ...], config: stylegan2.GeneratorConfig) -> str:
     return f", was it made for a {found}² one?"
 
 
-def _read_array(path: pathlib.Path) -> np.ndarray:
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "no such file"
-        raise UserError(f"{path}: expected a file of latents, found {found}")
-    readers = {".npy": _read_npy, ".npz": _read_npz, ".safetensors": _read_safetensors}
-    if path.suffix not in readers:
-        hint = ""
-        if path.suffix in (".pt", ".pth"):
-            hint = f"; convert it: styleclip-convert {path} --output {path.stem}"
+def _unpack_folder(path: pathlib.Path, rows: int | None, space: str | None) -> Contents:
+    """Latents of the files in a folder, by their names in it."""
+    content: dict[str, Any] = {}
+    notes: list[str] = []
+    for file in _files_of(path):
+        one, name = unpack(file, rows, space), _name_in(path, file)
+        notes += [f"{name}: {note}" for note in one.notes]
+        if one.names:
+            pairs = zip(one.names, one.array, strict=True)
+            content |= {f"{name}/{inner}": array for inner, array in pairs}
+        else:
+            content[name] = one.array
+    if not content:
         raise UserError(
-            f"{path}: expected latents as {', '.join(readers)}, "
-            f"found {path.suffix or 'no suffix'}{hint}"
+            f"{path}: expected files of latents ({', '.join(_SUFFIXES)}) in this "
+            "folder, found none"
         )
+    found = latent_containers.by_name(content, name=str(path), rows=rows, space=space)
+    return found._replace(notes=(*notes, *found.notes))
+
+
+def _files_of(folder: pathlib.Path) -> list[pathlib.Path]:
+    found = (x for x in folder.rglob("*") if x.suffix in _SUFFIXES and x.is_file())
+    return sorted(x for x in found if x.name[0] != ".")
+
+
+def _name_in(folder: pathlib.Path, file: pathlib.Path) -> str:
+    """Name of a file's latents: that of its folder for PTI's `NAME/0.pt`."""
+    inner = file.relative_to(folder)
+    numbered = inner.stem == "0" and inner.parent.name
+    return str(inner.parent if numbered else inner.with_suffix(""))
+
+
+def _read_npz(path: pathlib.Path) -> tuple[Any, tuple[str, ...]]:
+    """Array of an archive, mapped if possible, or several by name; names of latents."""
     try:
-        return readers[path.suffix](path)
-    except UserError:
-        raise
+        with np.load(path, allow_pickle=False) as archive:
+            main = [name for name in archive.files if name not in _BESIDE]
+            names = tuple(map(str, archive["names"])) if "names" in archive else ()
+            if len(main) != 1:
+                return {name: archive[name] for name in main}, names
+            mapped = _map_member(path, archive.zip.getinfo(f"{main[0]}.npy"))
+            return archive[main[0]] if mapped is None else mapped, names
     except _BROKEN as error:
-        raise UserError(f"{path}: not a readable {path.suffix} ({error})") from None
-
-
-def _read_npy(path: pathlib.Path) -> np.ndarray:
-    return np.load(path, mmap_mode="r", allow_pickle=False)
-
-
-def _read_npz(path: pathlib.Path) -> np.ndarray:
-    with np.load(path, allow_pickle=False) as archive:
-        names = archive.files
-        name = "styles" if "styles" in names else _only(path, names)
-        mapped = _map_member(path, archive.zip.getinfo(f"{name}.npy"))
-        return archive[name] if mapped is None else mapped
+        raise UserError(f"{path}: not a readable .npz ({error})") from None
 
 
 def _map_member(path: pathlib.Path, member: zipfile.ZipInfo) -> np.ndarray | None:
@@ -233,17 +317,3 @@ def _map_member(path: pathlib.Path, member: zipfile.ZipInfo) -> np.ndarray | Non
         return np.memmap(
             path, dtype, "r", file.tell(), shape, "F" if in_columns else "C"
         )
-
-
-def _read_safetensors(path: pathlib.Path) -> np.ndarray:
-    tensors = safetensors.numpy.load_file(path)
-    return tensors[_only(path, list(tensors))]
-
-
-def _only(path: pathlib.Path, names: Sequence[str]) -> str:
-    if len(names) != 1:
-        raise UserError(
-            f"{path}: expected one array of latents, found {len(names)}: "
-            f"{', '.join(names[:5])}"
-        )
-    return names[0]

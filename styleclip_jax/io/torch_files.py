@@ -51,6 +51,11 @@ _SAFETENSORS_DTYPES = {
     "BOOL": np.bool_,
 }
 
+_NPY_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
 # Errors that the parsers below raise at damaged files.
 _DAMAGE = (
     AssertionError,
@@ -193,6 +198,8 @@ def _check_structure(content: Any) -> None:
             inner = [(child, len(str(name)) + 1) for name, child in value.items()]
         elif isinstance(value, list | tuple):
             inner = [(child, len(str(len(value))) + 1) for child in value]
+        if isinstance(value, np.ndarray) and value.dtype.hasobject:
+            raise inert.RefusedError("it holds a NumPy array of Python objects")
         if depth > _MAX_DEPTH or seen + len(pending) + len(inner) > _MAX_NODES:
             raise inert.RefusedError(
                 "its objects are nested too deeply, or in a circle"
@@ -296,8 +303,23 @@ def _read_npz(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
 
 
 def _read_npy(path: pathlib.Path) -> tuple[Format, Any]:
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        header = _NPY_HEADERS.get(version)
+        if header is not None and header(file)[2].hasobject:
+            return "npy", _read_objects(io.BytesIO(file.read()))
     # Mapped, since reading would first allocate whatever size the header claims.
     return "npy", np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _read_objects(stream: io.BytesIO) -> Any:
+    """What an array of objects holds, such as a dict, which a pickle follows."""
+    budget = inert.Budget(len(stream.getbuffer()))
+    content = machine.Machine(budget, objects=True).run(stream)
+    if not isinstance(content, np.ndarray):
+        raise ValueError("a pickle that holds no array")
+    # The only object, or lists of them along the axes.
+    return content.tolist()
 
 
 def _read_safetensors(path: pathlib.Path) -> tuple[Format, Any]:

@@ -93,7 +93,7 @@ LONG = "a very " * 40 + "long text"
         ({"seeds": "x"}, "--seeds"),
         ({"seeds": "0", "latents": "x.npy"}, "--seeds and --latents"),
         ({"latents": "absent.npy"}, "absent.npy"),
-        ({"latents": "."}, "found a folder"),
+        ({"latents": "full"}, "in this folder, found none"),
         ({"latents": "wide.npy"}, "expected [N, 4, 12]"),
         ({"latents": "corrupt.npy"}, "corrupt.npy"),
         ({"latents": "styles.npy"}, "--space=s"),

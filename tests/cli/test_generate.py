@@ -11,7 +11,7 @@ from styleclip_jax.cli import generate, program
 from styleclip_jax.computation import Computation
 from styleclip_jax.models import stylegan2
 from styleclip_jax.ops import pixels
-from tests import tiny
+from tests import tiny, torch_format
 from tests.programs import Program
 
 
@@ -36,6 +36,18 @@ def test_generate_writes_latents_images_and_sheet(run: Program, tmp_path) -> Non
         assert a.dtype == np.float32
         b = np.load(tmp_path / "again" / "images" / name)
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_names_of_latents_stand_in_metrics(run: Program, tmp_path) -> None:
+    w_plus = np.array(tiny.w_plus(2))
+    content = dict(zip(("one.jpg", "très.jpg"), w_plus[:, None], strict=True))
+    path = torch_format.save_object(tmp_path / "latents.pt", content)
+    code, out, _ = run(generate, latents=path, images="none")
+    assert code == 0
+    assert "latents: 2 in w_plus" in out
+    lines = [json.loads(x) for x in (tmp_path / "out/metrics.jsonl").open()]
+    assert [(x["row"], x["name"]) for x in lines] == [(0, "one.jpg"), (1, "très.jpg")]
+    np.testing.assert_array_equal(np.load(tmp_path / "out/w_plus.npy"), w_plus)
 
 
 def test_seeds_are_those_of_stylegan2_ada(run: Program, tmp_path) -> None:

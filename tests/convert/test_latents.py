@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from convert import __main__
-from styleclip_jax.errors import UserError
 from styleclip_jax.io import latent_files
 from tests import tiny, torch_format
 
@@ -45,11 +44,10 @@ def test_a_list_of_style_vectors_becomes_s(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "expected"),
     [
-        ([np.ones((1, 2, 3, 4))], "expected latents as [N, rows, features]"),
+        ([np.ones((2, 2, 3, 4))], "expected latents as [N, rows, features]"),
         ([np.full((2, 4), np.nan)], "finite"),
         ([np.ones((0, 4))], "finite"),
-        ([np.ones((2, 4)), np.ones((3, 4))], "the same number of style vectors"),
-        ([np.ones((2, 4)), np.ones((2, 5))], "expected style vectors of StyleGAN2"),
+        ([np.ones((2, 4)), np.ones((2, 5))], "found some of [4] and [5]"),
     ],
 )
 def test_other_tensors_are_refused(
@@ -66,11 +64,18 @@ def test_other_tensors_are_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_the_hint_for_torch_files_works(tmp_path: pathlib.Path) -> None:
-    file = torch_format.save(tmp_path / "faces.pt", np.array(tiny.w_plus(2)))
-    with pytest.raises(UserError) as refused:
-        latent_files.read(file, DIMENSIONS, None)
-    command = str(refused.value).partition("styleclip-convert ")[2].split()
-    command[-1] = str(tmp_path / command[-1])
-    assert convert(*command) == 0
-    assert (tmp_path / "faces" / "latents.npy").is_file()
+@pytest.mark.parametrize("count", [3, 8])
+def test_names_and_numbers_of_latents_survive(
+    tmp_path: pathlib.Path, count: int
+) -> None:
+    w = np.array(tiny.w_plus(count))[:, 0]
+    byname = {f"photo {i}.jpg": x for i, x in enumerate(w)}
+    for name, content in (("named.pt", byname), ("listed.pt", list(w))):
+        file = torch_format.save_object(tmp_path / name, content)
+        folder = tmp_path / name.removesuffix(".pt")
+        assert convert(file, "--output", folder) == 0
+        found = latent_files.read(folder / "latents.npz", DIMENSIONS, None)
+        assert found.space == "w"
+        np.testing.assert_array_equal(found.array, w)
+    found = latent_files.read(tmp_path / "named" / "latents.npz", DIMENSIONS, None)
+    assert found.names == tuple(byname)

@@ -142,11 +142,11 @@ def test_command_lines_that_lack_something_are_refused(tmp_path, capsys):
 
 
 def test_unknown_content_is_described(tmp_path, capsys):
-    path = tmp_path / "latents.npz"
-    np.savez(path, w_plus=np.zeros((2, 18, 512), np.float32))
+    path = tmp_path / "pictures.npz"
+    np.savez(path, pictures=np.zeros((2, 4, 4, 3), np.float32))
     message = fail(capsys, path, "--output", tmp_path / "model")
     assert "expected one of stylegan2, clip" in message
-    assert "found a npz file that holds a dict with w_plus" in message
+    assert "found a npz file that holds a dict with pictures" in message
 
 
 def test_wrong_kind_is_refused(tmp_path, capsys):

@@ -77,13 +77,15 @@ def test_unreadable_files_are_named(tmp_path) -> None:
     np.save(tmp_path / "object.npy", np.array([{}], object), allow_pickle=True)
     np.save(tmp_path / "int.npy", np.zeros((2, 12), np.int64))
     np.save(tmp_path / "none.npy", np.zeros((0, 4, 12), np.float32))
-    np.savez(tmp_path / "two.npz", a=np.zeros(12), b=np.zeros(12))
+    np.savez(tmp_path / "two.npz", a=np.zeros(12), b=np.zeros(11))
+    np.savez(tmp_path / "names.npz", w=np.zeros((2, 12)), names=["one", "two", "more"])
     names = [path.name for path in tmp_path.iterdir()]
     for name in [*names, "absent.npy"]:
         with pytest.raises(UserError, match=name):
             latent_files.read(tmp_path / name, dimensions, None)
-    with pytest.raises(UserError, match="found a folder"):
-        latent_files.read(tmp_path, dimensions, None)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="in this folder, found none"):
+        latent_files.read(tmp_path / "empty", dimensions, None)
 
 
 @pytest.mark.parametrize("compressed", [False, True])

@@ -40,9 +40,12 @@ class Machine:
         load_storage: Callable[[str, np.dtype, int], Storage] | None = None,
         *,
         inner: bool = False,
+        objects: bool = False,
     ) -> None:
         self.budget = budget
         self.inner = inner
+        # Whether arrays of objects are rebuilt, as .npy files hold dicts.
+        self.objects = objects
         self.used: set[str] = set()
         self.unfilled: dict[int, np.ndarray] = {}
         self._load_storage = load_storage
@@ -235,10 +238,14 @@ class Machine:
             raise ValueError("a state for an array that has one")
         if isinstance(data, str):
             data = data.encode("latin-1")
-        if not isinstance(data, bytes):
-            raise RefusedError("it holds a NumPy array of Python objects")
         resolved = dtype.resolve()
-        if inert.count(shape) * resolved.itemsize != len(data):
+        if isinstance(data, list) and self.objects and resolved.hasobject:
+            size = inert.count(shape)
+        elif isinstance(data, bytes) and not resolved.hasobject:
+            size = inert.count(shape) * resolved.itemsize
+        else:
+            raise RefusedError("it holds a NumPy array of Python objects")
+        if size != len(data):
             raise ValueError("an array whose data does not fit its shape")
         self.budget.spend(len(data))
         # In place, since the pickle's memo may already hold the array.

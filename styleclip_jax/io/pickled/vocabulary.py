@@ -102,7 +102,9 @@ def _scalar(_: Any, dtype: Dtype, data: Any) -> Any:
     return np.frombuffer(raw, dtype.resolve(), count=1)[0]
 
 
-def _dtype(_: Any, code: str, *__: Any) -> Dtype:
+def _dtype(machine: Any, code: str, *_: Any) -> Dtype:
+    if code == "O8" and machine.objects:
+        return Dtype(code)
     if not re.fullmatch(r"[biufc]\d{1,2}", code):
         raise RefusedError(f"it holds a NumPy array of type {code!r}")
     return Dtype(code)

@@ -112,7 +112,7 @@ def carry_out(request: Request, listener: Listener) -> Summary:
         run.
     """
     asked, output = request.photos, request.output
-    paths = photo_files.find(asked.photos)
+    paths, left_out = photo_files.find(asked.photos)
     session = Session(request.models.with_decoder(), listener=listener)
     invert, steps = session.inverter(request.config)
     models, generator = session.models, session.generator
@@ -125,6 +125,8 @@ def carry_out(request: Request, listener: Listener) -> Summary:
         f"clip: {models.describe_clip(session.clip)}\n"
         f"photos: {len(paths)}, {len(faces)} faces"
     )
+    for line in left_out:
+        listener.tell(f"left out: {line}")
     crop = functools.partial(
         crops.crop,
         resolution=resolution,
@@ -157,6 +159,11 @@ def carry_out(request: Request, listener: Listener) -> Summary:
         path = _write_sheet(journal, generator, faces, target)
         listener.tell(f"sheet: {path}")
     listener.tell(f"latents: {journal.paths['w_plus']}")
+    if skipped or left_out:
+        listener.tell(
+            f"photos not taken: {len(skipped)} of {len(paths)}; other files left out: "
+            f"{len(left_out)}"
+        )
     return Summary(journal, _describe_failures(journal, skipped, listener))
 
 

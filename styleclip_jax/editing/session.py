@@ -273,7 +273,7 @@ class Session:
         Raises:
           UserError: a photo cannot be read, has no face, or does not stay finite.
         """
-        paths = photo_files.find(files.several(photos))
+        paths = photo_files.find(files.several(photos)).photos
         invert, steps = self.inverter(InversionConfig(**settings))
         cut = crops.cut_all(
             paths,

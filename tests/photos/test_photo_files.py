@@ -1,6 +1,7 @@
 """Photos of every kind come in as upright 8-bit RGB, or are refused in one line."""
 
 import contextlib
+import importlib.util
 import pathlib
 import re
 import zlib
@@ -8,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from styleclip_jax.errors import UserError
 from styleclip_jax.photos import photo_files
@@ -227,15 +228,91 @@ def test_broken_files_never_end_in_another_error(tmp_path: pathlib.Path) -> None
     assert 0 < read < 600
 
 
+# First bytes of pictures that tests cannot write.
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+UNREAD = {
+    "a.jxl": (b"\xff\x0a" + bytes(60), "a JPEG XL picture"),
+    "b.psd": (b"8BPS\0\1", "a Photoshop document"),
+    "c.NEF": (b"MM\0*" + bytes(60), "a raw photo of a camera"),
+    "d": (b"\0\0\0\x18ftypcrx ", "a raw photo of a camera"),
+    "e.svg": (b'<svg xmlns="x"/>', "a drawing"),
+}
+
+
 def test_find_takes_files_and_sorted_folders(tmp_path: pathlib.Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
-    for name in ("b.JPG", "a.png", "notes.txt", ".hidden.png"):
+    # Damaged pictures count by their suffix, and all others by their content.
+    for name in ("b.JPG", "a.png", "notes.txt", ".hidden.png", "Thumbs.db"):
         (folder / name).touch()
+    (folder / "inner").mkdir()
     single = tmp_path / "photo.dat"
     single.touch()
     found = photo_files.find([str(single), str(folder), str(folder / "a.png")])
-    assert found == [single, folder / "a.png", folder / "b.JPG"]
+    assert found.photos == [single, folder / "a.png", folder / "b.JPG"]
+    assert found.left_out == [
+        f"{folder / 'inner'}: a folder in a folder; name it by itself",
+        f"{folder / 'notes.txt'}: no picture",
+    ]
+
+
+def test_find_tells_pictures_by_their_content(tmp_path: pathlib.Path) -> None:
+    image = Image.fromarray(picture())
+    kinds = ["jpeg", "png", "webp", "tiff", "bmp", "gif", "ppm", "mpo"]
+    kinds += ["avif"] * features.check("avif")
+    names = [f"{kind} from a browser.{kind}.download" for kind in kinds]
+    for kind, name in zip(kinds, names, strict=True):
+        image.save(tmp_path / name, kind)
+    for name, (content, _) in UNREAD.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "IMG_1").write_bytes(HEIC)
+    found = photo_files.find([tmp_path])
+    expected = sorted([*names, *UNREAD, "IMG_1"])
+    assert [path.name for path in found.photos] == expected
+    assert not found.left_out
+    for name in names:
+        assert photo_files.read(tmp_path / name).shape == (HEIGHT, WIDTH, 3)
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_pictures_that_are_not_read_are_named(
+    tmp_path: pathlib.Path, name: str
+) -> None:
+    content, expected = UNREAD[name]
+    (tmp_path / name).write_bytes(content)
+    assert f"found {expected}" in refusal(tmp_path / name)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("pillow_heif") is not None, reason="needs its absence"
+)
+def test_heic_without_its_package_says_what_to_install(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "IMG_1.HEIC").write_bytes(HEIC)
+    message = refusal(tmp_path / "IMG_1.HEIC")
+    assert "found HEIC, which needs pillow-heif: pip install" in message
+
+
+def test_heic_is_read(tmp_path: pathlib.Path) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    upright = np.zeros((64, 96, 3), np.uint8)
+    upright[:32] = 255
+    stored = Image.fromarray(np.ascontiguousarray(np.rot90(upright, 1)))
+    heif.from_pillow(stored).save(tmp_path / "a.heic", exif=oriented(6).tobytes())
+    found = photo_files.read(tmp_path / "a.heic")
+    assert found.shape == upright.shape
+    assert np.abs(found.astype(int) - upright).mean() < 5
+
+
+@pytest.mark.parametrize("name", ["Smith, John.png", "a,b.png"])
+def test_paths_with_commas_are_found_in_a_list_with_commas(
+    tmp_path: pathlib.Path, name: str
+) -> None:
+    for one in (name, "other.png"):
+        (tmp_path / one).touch()
+    # As absl splits a list.
+    text = f"{tmp_path / 'other.png'},{tmp_path / name}"
+    found = photo_files.find([part.strip() for part in text.split(",")])
+    assert found.photos == [tmp_path / "other.png", tmp_path / name]
 
 
 def test_find_says_what_is_missing(tmp_path: pathlib.Path) -> None:
@@ -243,6 +320,8 @@ def test_find_says_what_is_missing(tmp_path: pathlib.Path) -> None:
         photo_files.find([str(tmp_path / "x.png")])
     with pytest.raises(UserError, match="no photos in this folder"):
         photo_files.find([str(tmp_path)])
+    with pytest.raises(UserError, match="a comma needs double quotes"):
+        photo_files.find([str(tmp_path / "Smith"), "John.png"])
     with pytest.raises(UserError, match="expected photos"):
         photo_files.find([])
 

@@ -4,12 +4,11 @@ import io
 import math
 import pathlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from styleclip_jax.io import files
+from styleclip_jax.io import files, fonts
 from styleclip_jax.ops import pixels
 
 FORMATS = ("png", "jpg", "npy", "none")
@@ -97,21 +96,22 @@ def grid(
     """
     first = next(x for row in rows for x in row if not isinstance(x, str))
     cell = cell or min(max(first.shape[1], 128), 256)
-    font = ImageFont.load_default(max(12, cell // 9))
+    captions = fonts.Captions(max(12, cell // 9))
     line, step = max(12, cell // 9) * 4 // 3, cell + _MARGIN
-    beside = [_wrap(label, font, 3 * cell // 2) for label in row_labels]
-    above = [_wrap(label, font, cell - _MARGIN // 2) for label in column_labels]
-    room = (math.ceil(font.getlength(text)) for label in beside for text in label)
+    beside = [_wrap(label, captions, 3 * cell // 2) for label in row_labels]
+    above = [_wrap(label, captions, cell - _MARGIN // 2) for label in column_labels]
+    room = (math.ceil(captions.length(text)) for label in beside for text in label)
     left = max(room, default=-_MARGIN) + 2 * _MARGIN
     width = left + max(map(len, rows)) * step
-    head = _wrap(title, font, width - 2 * _MARGIN)
+    head = _wrap(title, captions, width - 2 * _MARGIN)
     top = _MARGIN + line * (len(head) + max(map(len, above), default=0))
     sheet = Image.new("RGB", (width, top + len(rows) * step), _BACKGROUND)
     draw = ImageDraw.Draw(sheet)
 
     def write_lines(lines: list[str], x: int, y: int, anchor: str) -> None:
         for i, text in enumerate(lines):
-            draw.text((x, y + i * line), text, _TEXT, font, anchor=anchor)
+            place = (x, y + i * line)
+            captions.draw(draw, place, text, _TEXT, anchor=anchor)
 
     write_lines(head, _MARGIN, _MARGIN // 2, "la")
     for j, lines in enumerate(above):
@@ -125,7 +125,7 @@ def grid(
         for j, image in enumerate(row):
             x = left + j * step
             if isinstance(image, str):
-                lines = _wrap(image, font, cell)
+                lines = _wrap(image, captions, cell)
                 middle = y + (cell - len(lines) * line) // 2
                 write_lines(lines, x + cell // 2, middle, "ma")
             else:
@@ -140,28 +140,28 @@ def save_sheet(path: files.Path, sheet: Image.Image) -> pathlib.Path:
     return pathlib.Path(path)
 
 
-def _wrap(text: str, font: Any, width: int) -> list[str]:
+def _wrap(text: str, captions: fonts.Captions, width: int) -> list[str]:
     """Lines no wider than `width`, a few at most; what does not fit ends in "…"."""
     lines: list[str] = []
-    for part in text.splitlines():
+    for part in captions.spell(text).splitlines():
         line = ""
         for word in part.split():
             longer = f"{line} {word}" if line else word
-            if line and font.getlength(longer) > width:
+            if line and captions.length(longer) > width:
                 lines.append(line)
                 longer = word
             line = longer
         lines.append(line)
     if len(lines) > _MAX_LINES:
         lines = [*lines[: _MAX_LINES - 1], " ".join(lines[_MAX_LINES - 1 :])]
-    return [_shorten(line, font, width) for line in lines]
+    return [_shorten(line, captions, width) for line in lines]
 
 
-def _shorten(text: str, font: Any, width: int) -> str:
+def _shorten(text: str, captions: fonts.Captions, width: int) -> str:
     """As much of a line as fits."""
-    if font.getlength(text) <= width:
+    if captions.length(text) <= width:
         return text
-    while text and font.getlength(text + "…") > width:
+    while text and captions.length(text + "…") > width:
         text = text[:-1]
     return text + "…"
 

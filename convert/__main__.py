@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from absl import flags
 
@@ -394,6 +395,8 @@ def _verify(
 
 def entry() -> None:
     """The console script."""
+    # A conversion needs no accelerator, nor the memory of one.
+    jax.config.update("jax_platforms", "cpu")
     sys.exit(main(sys.argv))
 
 

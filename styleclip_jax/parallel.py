@@ -259,6 +259,23 @@ def bytes_needed(program: Any, *arguments: Any, **options: Any) -> int:
     return found.argument_size_in_bytes + found.temp_size_in_bytes + results
 
 
+def why_no_device() -> str | None:
+    """Why no device can be used, in a line; None if there is one."""
+    try:
+        jax.local_devices()
+    except (AssertionError, RuntimeError) as error:
+        asked = getattr(jax.config, "jax_platforms", None)
+        # An assertion of JAX has no text.
+        reason = " ".join(str(error).split()) or "its plugin is missing or failed"
+        if not asked:
+            return f"expected a device, found none that works ({reason})"
+        return (
+            f"JAX_PLATFORMS={asked}: expected a platform that works here, found none "
+            f"({reason}); leave it out, or give cpu"
+        )
+    return None
+
+
 @contextlib.contextmanager
 def first_alone() -> Iterator[None]:
     """Context that process 0 is through with before the others enter it.

@@ -48,6 +48,13 @@ _MEMORY = (
     "the memory of a device is full: expected fewer at a time, or smaller networks"
 )
 
+# Settings of JAX that networks are written for, whatever the environment says.
+_SETTINGS = {
+    "jax_enable_x64": False,
+    "jax_numpy_rank_promotion": "allow",
+    "jax_numpy_dtype_promotion": "standard",
+}
+
 _DEFINERS: dict[type, Callable[..., Any]] = {
     str: flags.DEFINE_string,
     int: flags.DEFINE_integer,
@@ -185,6 +192,8 @@ def run(
             raise UserError(f"{surplus[0]}: expected flags alone, found an argument")
         allocator.keep_freed_memory()
         _steady_threads()
+        for name, value in _SETTINGS.items():
+            jax.config.update(name, value)
         if values[DETERMINISTIC].value:
             _equal_bits()
         _keep_compiled(values[CACHE].value)
@@ -192,11 +201,18 @@ def run(
     except (UserError, flags.Error) as error:
         print(describe(error), file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
-    except (jax.errors.JaxRuntimeError, MemoryError) as error:
-        if not parallel.is_out_of_memory(error):
+    except FloatingPointError as error:
+        print(describe(UserError(f"JAX_DEBUG_NANS: {error}")), file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+    except (AssertionError, MemoryError, RuntimeError) as error:
+        if parallel.is_out_of_memory(error):
+            name = "--batch_size: " if "batch_size" in values else ""
+            reason: str | None = f"{name}{_MEMORY}"
+        else:
+            reason = parallel.why_no_device()
+        if reason is None:
             raise
-        name = "--batch_size: " if "batch_size" in values else ""
-        print(f"error: {name}{_MEMORY}", file=sys.stderr)
+        print(f"error: {reason}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -275,14 +291,27 @@ def _keep_compiled(folder: str | None) -> None:
     if folder == "none" or (folder is None and chosen):
         return
     if folder is None:
-        cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-        # Programs for one kind of CPU may not run on another that sees the same folder.
-        folder = str(pathlib.Path(cache) / "styleclip_jax" / _describe_cpu())
+        folder = _default_cache()
+        if folder is None:
+            return
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _MIN_COMPILE_TIME)
     # Kernels that were chosen by their time lie beside the programs. It is JAX's
     # default, said here because a new choice may be of other bits.
     jax.config.update("jax_persistent_cache_enable_xla_caches", _CHOSEN_KERNELS)
+
+
+def _default_cache() -> str | None:
+    """Folder of compiled programs in the user's cache, None if it cannot be written."""
+    try:
+        cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+        # Programs for one kind of CPU may not run on another that sees the same folder.
+        folder = pathlib.Path(cache) / "styleclip_jax" / _describe_cpu()
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):
+        # There is no home, or one that is read-only.
+        return None
+    return str(folder) if os.access(folder, os.W_OK) else None
 
 
 def _describe_cpu() -> str:

@@ -112,7 +112,9 @@ def carry_out(
     Raises:
       UserError: something asked for is wrong or does not fit.
     """
-    tell, labels, others = listener.tell, (), ()
+    tell = listener.tell
+    labels: tuple[str, ...] = ()
+    others: tuple[tuple[str, str], ...] = ()
     if request.zero_shot:
         labels = tuple(read_labels(request.zero_shot, tell=tell))
     if request.pairs:

@@ -33,7 +33,7 @@ class Captions:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._own = ImageFont.load_default(size)
+        self._own: Any = ImageFont.load_default(size)
 
     def spell(self, text: str) -> str:
         """Text of letters that can be drawn alone; lines stay as they are."""

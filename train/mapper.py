@@ -252,7 +252,8 @@ def train(request: Request, listener: Listener) -> list[str]:
         request.workdir, texts, architecture, inputs, config.batch_size, listener
     )
     if folder.primary:
-        for line in _describe(request, problem, data, generator.config) + notes:
+        about = _describe(request, problem, data, generator.config)
+        for line in about + data.notes + notes:
             listener.tell(line)
         run_folder.begin(
             request.workdir,

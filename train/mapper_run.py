@@ -45,6 +45,12 @@ class Data(NamedTuple):
         """Space of the training latents."""
         return "z" if self.training is None else self.training.space
 
+    @property
+    def notes(self) -> list[str]:
+        """What ambiguous files were taken for, as lines for people."""
+        files = [found for found in (self.training, self.validation) if found]
+        return list(dict.fromkeys(note for found in files for note in found.notes))
+
     def batches(self, start: int) -> Iterator[np.ndarray]:
         """Batches [B, …] of the steps from `start` on, without end.
 
@@ -108,10 +114,10 @@ def open_data(
     if validation_path is not None:
         validation = latent_files.read(validation_path, generator, None)
     elif training is not None:
-        array, space = training.array, training.space
-        held_out = min(num_validation, len(array))
-        training = latent_files.Latents(array[: len(array) - held_out], space)
-        validation = latent_files.Latents(array[len(array) - held_out :], space)
+        array = training.array
+        first = len(array) - min(num_validation, len(array))
+        validation = training._replace(array=array[first:], names=())
+        training = training._replace(array=array[:first], names=())
     else:
         rng = np.random.default_rng((seed, _VALIDATION))
         z = rng.standard_normal((num_validation, generator.z_dim), np.float32)

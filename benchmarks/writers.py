@@ -89,6 +89,7 @@ def _write(format_: str, level: int, resolution: int, count: int, folder: str) -
         image_format=format_,
         png_level=level,
         probe=lambda latent, rows: latent,
+        memory=lambda latent, rows: 0,
     )
     latents = np.zeros((count, config.num_rows, config.w_dim), np.float32)
     layout = config.style_layout

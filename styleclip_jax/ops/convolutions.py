@@ -188,15 +188,18 @@ def upsample_conv3x3_at_once(
     their 128 lanes full from 32 channels on. Its derivatives are of the same kind.
     """
     inputs, outputs = kernel.shape[2:]
-    folded = jnp.einsum(
-        "atk,bul,klio->tuiabo",
-        _FOLD / 4,
-        _FOLD / 4,
-        kernel.astype(jnp.float32),
-        precision=products.EXACT,
-    ).reshape(3, 3, inputs, 4 * outputs)
+    rows = _fold(kernel.astype(jnp.float32))
+    # [column phase, column, row phase, row, I, O].
+    both = _fold(jnp.moveaxis(rows, 2, 0))
+    folded = both.transpose(3, 1, 4, 2, 0, 5).reshape(3, 3, inputs, 4 * outputs)
     y = direct_conv3x3(x, folded.astype(x.dtype), precision)
     return _depth_to_space(y)
+
+
+def _fold(kernel: jax.Array) -> jax.Array:
+    """Taps [phase, pixel, …] of a kernel [tap, …] and the FIR, along one axis."""
+    fold = (_FOLD / 4).reshape(*_FOLD.shape, *[1] * (kernel.ndim - 1))
+    return jnp.sum(fold * kernel, axis=2)
 
 
 def _chosen_upsampling(x: jax.Array, kernel: jax.Array, precision: str) -> _Bilinear:

@@ -71,7 +71,7 @@ def test_embedded_models_on_one_and_four_devices(tmp_path: pathlib.Path) -> None
         moved = session.moving(
             global_directions.Direction(jnp.asarray(delta, jnp.float32), layout), 0.3
         )
-        optimized = session.optimization("a smiling face", steps=2, id_lambda=0.1)
+        optimized = session.optimization("a smiling face", steps=2)
         for name, editor in (("moved", moved), ("optimized", optimized)):
             outdir = tmp_path / f"{name}{devices}"
             options = {"batch_size": 2, "images": "npy", "grid": 0}

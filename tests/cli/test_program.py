@@ -138,7 +138,8 @@ def test_profile_is_a_trace_of_a_few_steps(
     assert int(out[-1].split(" to ")[1].split(";")[0]) < 50
     assert f"xprof --logdir={folder}" in out[-1]
     (trace,) = folder.rglob("*.xplane.pb")
-    assert 1000 < trace.stat().st_size < 2**24
+    # It holds the programs of the process, of which tests have many.
+    assert 1000 < trace.stat().st_size < 2**28
     assert b"jit(<lambda>)" in trace.read_bytes() or b"tanh" in trace.read_bytes()
 
 

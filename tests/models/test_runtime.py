@@ -109,11 +109,12 @@ def test_low_precision_begins_at_its_resolution() -> None:
     )
     traced = jax.jit(function).trace(network.replace(config=config), inputs)
     text = traced.lower(lowering_platforms=("cuda",)).as_text()
-    # Convolutions of a whole resolution are those after the upsampling.
+    # The first convolution to a resolution is that of its block; the next block may
+    # upsample from there.
     found = re.findall(
         r"stablehlo\.convolution.*-> tensor<1x(\d+)x\1x\d+x(\w+)>$", text, re.MULTILINE
     )
-    types = {int(size): kind for size, kind in found}
+    types = {int(size): kind for size, kind in reversed(found)}
     for resolution in (4 << i for i in range(len(LARGE.channels))):
         assert types[resolution] == ("bf16" if resolution >= 64 else "f32")
     for line in PRODUCT.finditer(text):

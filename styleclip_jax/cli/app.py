@@ -11,8 +11,10 @@ alone unless --host says otherwise. Ctrl-C ends the program.
 
 import contextlib
 import os
+import signal
 import socket
 import tempfile
+import threading
 
 from absl import flags
 
@@ -67,7 +69,7 @@ def open_room(values: flags.FlagValues) -> edits.Room:
 
 
 def main(values: flags.FlagValues) -> int:
-    """Serves the page until it is interrupted."""
+    """Serves the page until it is interrupted or terminated."""
     _check_address(values.host, values.port)
     # Set before gradio is imported, so that it reports nothing to anybody, and (since
     # 6.24) keeps no history of the edits.
@@ -109,8 +111,13 @@ def main(values: flags.FlagValues) -> int:
                 f"--port: cannot listen at {values.host}:{values.port} ({error})"
             ) from None
         host = _LOOPBACK if values.host == "0.0.0.0" else values.host
+        # KeyboardInterrupt would be lost where it is raised in a callback of the garbage
+        # collector.
+        ended = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: ended.set())
         print(f"ready: http://{host}:{values.port}", flush=True)
-        blocks.block_thread()
+        ended.wait()
     return 0
 
 

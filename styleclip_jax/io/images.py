@@ -1,6 +1,7 @@
 """Images in files, and captioned sheets of them."""
 
 import io
+import bisect
 import math
 import pathlib
 from collections.abc import Sequence
@@ -161,9 +162,12 @@ def _shorten(text: str, captions: fonts.Captions, width: int) -> str:
     """As much of a line as fits."""
     if captions.length(text) <= width:
         return text
-    while text and captions.length(text + "…") > width:
-        text = text[:-1]
-    return text + "…"
+
+    def length(count: int) -> float:
+        return captions.length(text[:count] + "…")
+
+    fitting = bisect.bisect_right(range(len(text)), width, key=length) - 1
+    return text[: max(0, fitting)] + "…"
 
 
 def _fit(image: np.ndarray, cell: int) -> Image.Image:

@@ -111,7 +111,7 @@ def main(values: flags.FlagValues) -> int:
                 f"--port: cannot listen at {values.host}:{values.port} ({error})"
             ) from None
         host = _LOOPBACK if values.host == "0.0.0.0" else values.host
-        # KeyboardInterrupt would be lost where it is raised in a callback of the garbage
+        # KeyboardInterrupt is lost where it is raised in a callback of the garbage
         # collector.
         ended = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):

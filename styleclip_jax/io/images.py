@@ -1,7 +1,7 @@
 """Images in files, and captioned sheets of them."""
 
-import io
 import bisect
+import io
 import math
 import pathlib
 from collections.abc import Sequence
@@ -166,7 +166,7 @@ def _shorten(text: str, captions: fonts.Captions, width: int) -> str:
     def length(count: int) -> float:
         return captions.length(text[:count] + "…")
 
-    fitting = bisect.bisect_right(range(len(text)), width, key=length) - 1
+    fitting = bisect.bisect_right(range(len(text)), float(width), key=length) - 1
     return text[: max(0, fitting)] + "…"
 
 

@@ -106,7 +106,7 @@ def default_batch_size(count: int, devices: int) -> int:
       count: number of latents.
       devices: number of devices of all processes.
     """
-    for size in range(_DEFAULT_BATCH, 1, -1):
+    for size in range(min(_DEFAULT_BATCH, count), 1, -1):
         if math.ceil(count / size) >= devices:
             return size
     return 1

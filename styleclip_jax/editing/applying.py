@@ -82,7 +82,7 @@ def in_batches(
     """
     count = len(jax.tree.leaves(tree)[0])
     # The batches of a device are those of `stream`, and so are the results' bits.
-    size = min(parallel.default_batch_size(count, mesh.size), count) * mesh.size
+    size = parallel.default_batch_size(count, mesh.size) * mesh.size
     parts = []
     for start in range(0, count, size):
         part = jax.tree.map(lambda x, i=start: np.asarray(x[i : i + size]), tree)

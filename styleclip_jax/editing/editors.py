@@ -120,8 +120,7 @@ def optimize(
             objective={**problem.objective, **(objective or {})},
             optimizer=optimizer or problem.optimizer,
         )
-        stride = parallel.steps_per_call(problem.steps, sharding)
-        compiled = optimization.compiled(problem, sharding=sharding, stride=stride)
+        compiled = compile_steps(problem, sharding)
         record["objective"] = {
             n: weight for n, (weight, _) in problem.objective.items()
         }
@@ -179,8 +178,14 @@ def _compiled(
     config: OptimizationConfig, sharding: jax.sharding.Sharding
 ) -> optimization.Compiled:
     """Compiled parts of the official optimization, the same for the same settings."""
-    stride = parallel.steps_per_call(config.steps, sharding)
-    problem = optimization.official(config)
+    return compile_steps(optimization.official(config), sharding)
+
+
+def compile_steps(
+    problem: optimization.Problem, sharding: jax.sharding.Sharding
+) -> optimization.Compiled:
+    """Parts of an optimization, with as many steps in a call as suit the devices."""
+    stride = parallel.steps_per_call(problem.steps, sharding)
     return optimization.compiled(problem, sharding=sharding, stride=stride)
 
 

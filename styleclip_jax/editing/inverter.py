@@ -6,7 +6,8 @@ from typing import Any
 
 import jax
 
-from styleclip_jax import losses, parallel
+from styleclip_jax import losses
+from styleclip_jax.editing import editors
 from styleclip_jax.errors import UserError
 from styleclip_jax.methods import inversion, optimization
 from styleclip_jax.models import e4e
@@ -52,12 +53,7 @@ def inverter(
     """
     first, second = inversion.phases(config)
     in_w, in_w_plus = (
-        optimization.compiled(
-            problem,
-            sharding=sharding,
-            stride=parallel.steps_per_call(problem.steps, sharding),
-        )
-        for problem in (first, second)
+        editors.compile_steps(problem, sharding) for problem in (first, second)
     )
     pace = Pace()
 

@@ -1,5 +1,6 @@
 """A task that costs nothing, and its stream into a folder."""
 
+import errno
 import itertools
 import os
 import pathlib
@@ -80,6 +81,26 @@ def stream_into(
 
 class Killed(BaseException):
     """Ends everything, as a signal does."""
+
+
+def fill_disk(calls: range) -> Callable[[int], None]:
+    """For `count_calls`: there is no space in these calls."""
+
+    def fail(call: int) -> None:
+        if call in calls:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    return fail
+
+
+def move_away(folder: pathlib.Path) -> Callable[[int], None]:
+    """For `count_calls`: the folder has another name from the 30th call on."""
+
+    def vanish(call: int) -> None:
+        if call == 30:
+            folder.rename(folder.with_name("elsewhere"))
+
+    return vanish
 
 
 def count_calls(

@@ -1,7 +1,5 @@
 """Journal of a run: what was written survives kills, full disks, vanished folders."""
 
-import errno
-import os
 import pathlib
 from typing import Any
 
@@ -89,12 +87,8 @@ def test_nothing_is_done_twice_but_the_batches_under_way(
 def test_full_disk_costs_what_could_not_be_written(
     expected: dict[str, str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(call: int) -> None:
-        if 30 <= call < 50:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     with monkeypatch.context() as patch:
-        fakes.count_calls(patch, fail)
+        fakes.count_calls(patch, fakes.fill_disk(range(30, 50)))
         complete, failures = fakes.stream_into(tmp_path / "full")
     assert not complete
     assert 1 <= failures.count <= 20
@@ -111,12 +105,7 @@ def test_vanished_folder_is_reported_for_every_result(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "out"
-
-    def vanish(call: int) -> None:
-        if call == 30:
-            folder.rename(tmp_path / "elsewhere")
-
-    fakes.count_calls(monkeypatch, vanish)
+    fakes.count_calls(monkeypatch, fakes.move_away(folder))
     complete, failures = fakes.stream_into(folder)
     assert not complete
     assert failures.count >= fakes.COUNT

@@ -1,9 +1,7 @@
 """Shards of a run: what tarfile writes, whoever made them and whatever went wrong."""
 
-import errno
 import io
 import json
-import os
 import pathlib
 import tarfile
 
@@ -159,12 +157,8 @@ def test_processes_make_the_shards_of_one(
 def test_full_disk_costs_what_could_not_be_written(
     expected: dict[str, str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(call: int) -> None:
-        if 30 <= call < 60:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     with monkeypatch.context() as patch:
-        fakes.count_calls(patch, fail)
+        fakes.count_calls(patch, fakes.fill_disk(range(30, 60)))
         complete, failures = fakes.stream_into(tmp_path / "full", work=TASK)
     assert not complete
     assert failures.count
@@ -180,12 +174,7 @@ def test_vanished_folder_is_reported_for_every_result(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "out"
-
-    def vanish(call: int) -> None:
-        if call == 30:
-            folder.rename(tmp_path / "elsewhere")
-
-    fakes.count_calls(monkeypatch, vanish)
+    fakes.count_calls(monkeypatch, fakes.move_away(folder))
     complete, failures = fakes.stream_into(folder, work=TASK)
     assert not complete
     assert failures.count >= fakes.COUNT

@@ -11,6 +11,7 @@ import pytest
 import safetensors.numpy
 
 from convert import __main__
+from styleclip_jax.io import torch_files
 from tests import golden_data, torch_format
 
 FOLDER = golden_data.ROOT / "wrapped"
@@ -141,23 +142,14 @@ def test_generators_that_are_not_square_are_named(
 
 def encoder(path: pathlib.Path, channels: int = 3, **options: Any) -> pathlib.Path:
     """The encoder of cars, with other options and a first layer of other channels."""
-    file = __main__.torch_files.read(FOLDER / "e4e_cars" / "e4e_cars_encode.pt")
+    file = torch_files.read(FOLDER / "e4e_cars" / "e4e_cars_encode.pt")
     state = dict(file.content["state_dict"])
     name = "encoder.input_layer.0.weight"
     state[name] = np.repeat(state[name][:, :1], channels, axis=1)
     if "ProgressiveBackbone" in options.get("encoder_type", ""):
         state = {k: x for k, x in state.items() if "latlayer" not in k}
-    arrays = {k: np.ascontiguousarray(x, np.float32) for k, x in state.items()}
-    tensors = {
-        k: torch_format.tensor(
-            torch_format.storage("Float", k, x.size),
-            x.shape,
-            tuple(step // 4 for step in x.strides),
-        )
-        for k, x in arrays.items()
-    }
-    content = {"state_dict": tensors, "opts": file.content["opts"] | options}
-    return torch_format.write_zip(path, torch_format.dumps(content), arrays)
+    content = {"state_dict": state, "opts": file.content["opts"] | options}
+    return torch_format.save_object(path, content)
 
 
 @pytest.mark.parametrize(

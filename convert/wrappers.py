@@ -17,6 +17,8 @@ from styleclip_jax.io import foreign, torch_files
 from styleclip_jax.io.pickled.inert import Object
 from styleclip_jax.io.torch_files import TorchFile
 
+from . import rules
+
 # Levels that a wrapped module adds anywhere among names, none of which is a network's.
 MODULES = {
     "module",
@@ -87,9 +89,7 @@ class Part(NamedTuple):
             notes.append(f"taken off the names of its tensors: {self.path}")
         if self.beside:
             levels = [f"{name} ({count})" for name, count in self.beside.items()]
-            shown, more = levels[:_MAX_SHOWN], len(levels) - _MAX_SHOWN
-            rest = f", … and {more} more" if more > 0 else ""
-            notes.append(f"left out, tensors of: {', '.join(shown)}{rest}")
+            notes.append(f"left out, tensors of: {rules.list_names(levels)}")
         return notes
 
     def value(self, name: str) -> Any:

@@ -32,7 +32,7 @@ def convert(
     batch: Any,
     *,
     space: str,
-    truncation_psi: float,
+    truncation_psi: float | jax.Array,
     cutoff: int | None,
     to: str,
     label: jax.Array | None = None,
@@ -43,7 +43,8 @@ def convert(
       generator: the generator.
       batch: [B, D] z or w, [B, L, D] W+, or a tuple of [B, C] styles.
       space: space of the batch: z, w, w_plus or s.
-      truncation_psi: truncation of z and w; W+ and S stay as they are.
+      truncation_psi: truncation of z and w, one for all or [B, 1, 1]; W+ and S stay
+        as they are.
       cutoff: number of leading rows to truncate, None for all.
       to: space of the result: w_plus or s. There is no way from s to w_plus: S stays.
       label: [c_dim] class of all, for z of a class-conditional generator.

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from styleclip_jax import latents, losses, spaces
+from styleclip_jax import blends, latents, losses, spaces
 from styleclip_jax.methods import mapper, optimization
 from styleclip_jax.models import clip, clip_input, stylegan2
 from tests import tiny
@@ -59,6 +59,11 @@ def _optimize(
     return {"image": result.image, "total": result.terms["total"]}
 
 
+def _interpolate(curve: str, keyframes: jax.Array, position: jax.Array) -> jax.Array:
+    run = functools.partial(blends.interpolate, curve=curve)
+    return jax.vmap(run, in_axes=(None, 0))(keyframes, position)
+
+
 def entries() -> list[Entry]:
     """Every entry; built when asked, since it initialises networks."""
     generator, clip_network = tiny.generator(), tiny.clip_network()
@@ -83,6 +88,21 @@ def entries() -> list[Entry]:
             lambda _, s: spaces.flatten_styles(s),
             None,
             styles,
+        ),
+        Entry(
+            "mix",
+            lambda _, pair: blends.mix(*pair, jnp.arange(w_plus.shape[1]) < 2),
+            None,
+            (w_plus, w_plus[::-1]),
+        ),
+        *(
+            Entry(
+                f"interpolate_{curve}",
+                functools.partial(_interpolate, curve),
+                tiny.normal(5, 3, 8),
+                jnp.array([0.2, 0.7, 1.5, 2.4]),
+            )
+            for curve in blends.CURVES
         ),
         Entry(
             "map_latents",

@@ -26,7 +26,7 @@ FLOORS = (
     {"parallel"},
     {"ops"},
     {"models"},
-    {"losses", "latents"},
+    {"losses", "latents", "blends"},
     {"methods"},
     {"computation"},
     {"io"},
@@ -44,7 +44,7 @@ FLOORS = (
 NARROW = {"io": {"errors", "checks", "progress", "spaces", "ops", "models"}}
 # Floors of arithmetic, without files, flags, pictures and bars.
 PURE = {"spaces", "optimizers", "parallel", "ops", "models", "losses", "latents"}
-PURE |= {"methods"}
+PURE |= {"blends", "methods"}
 IMPURE = {"absl", "PIL", "orbax", "os", "tqdm"}
 HIGHEST = FLOORS[-1]
 # Where programs are, the only users of absl.

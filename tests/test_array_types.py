@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import jaxtyping
 import pytest
 
-from styleclip_jax import losses, spaces
+from styleclip_jax import blends, losses, spaces
 from styleclip_jax.models import clip, clip_input, e4e, irse50, stylegan2
 from styleclip_jax.ops import pixels
 from tests import tiny
@@ -26,6 +26,8 @@ def calls() -> list[tuple[Callable[..., Any], tuple[Any, ...]]]:
         (spaces.broadcast_w, (w_plus[:, 0], 4)),
         (spaces.truncate, (w_plus, w_plus[0, 0], 0.7)),
         (spaces.flatten_styles, (styles,)),
+        (blends.mix, (w_plus, w_plus[::-1], jnp.arange(4) < 2)),
+        (blends.interpolate, (w_plus, jnp.float32(0.5))),
         (stylegan2.map_latents, (generator, tiny.normal(0, 2, 8))),
         (stylegan2.to_styles, (generator, w_plus)),
         (stylegan2.synthesize_styles, (generator, styles)),

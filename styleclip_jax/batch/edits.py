@@ -24,6 +24,8 @@ from styleclip_jax.progress import Listener, Report
 
 PROGRAM = "styleclip-edit"
 
+_FILM_SECONDS = 3.0
+
 
 class Place(Protocol):
     """Generator on its devices.
@@ -325,8 +327,8 @@ def _write_film(
 ) -> None:
     """Writes the film of an edit: the source, then the frames up to the edit."""
     frames = np.asarray(latents.render(generator, one.film))
-    write = films.write_mp4 if format_ == "mp4" else films.write_gif
-    write(outdir / "films" / f"{index:06d}.{format_}", frames)
+    path = outdir / "films" / f"{index:06d}.{format_}"
+    films.WRITERS[format_](path, frames, len(frames) / _FILM_SECONDS)
 
 
 def _paste(

@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+import math
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,12 +13,14 @@ import numpy as np
 
 from styleclip_jax import latents, parallel
 from styleclip_jax.batch import runs, stream
+from styleclip_jax.batch.arrangements import Arrangement, ArrangementRequest, Film
 from styleclip_jax.batch.editor import Outcome
 from styleclip_jax.batch.source import SourceRequest
-from styleclip_jax.io import images, latent_files
+from styleclip_jax.io import films, images, latent_files
 from styleclip_jax.loading import Models
 from styleclip_jax.models import stylegan2
 from styleclip_jax.models.network import Network
+from styleclip_jax.ops import pixels
 from styleclip_jax.progress import Listener, Report, ignore
 
 PROGRAM = "styleclip-generate"
@@ -69,6 +73,7 @@ class Request:
       models: names of the networks; the generator is used.
       source: source of the latents.
       picture: settings of the pictures.
+      arrangement: latents that are derived from them, in sheets and films.
       output: files to write.
       settings: all of this by the names of the flags, for run.json.
     """
@@ -76,6 +81,7 @@ class Request:
     models: Models
     source: SourceRequest
     picture: PictureRequest
+    arrangement: ArrangementRequest
     output: runs.Output
     settings: Mapping[str, Any]
 
@@ -98,21 +104,30 @@ def carry_out(request: Request, listener: Listener) -> runs.Summary:
     generator = models.load_generator()
     generator = parallel.replicate(generator, mesh)
     config = generator.config
-    source = request.source.open(config, default_seeds="0-15", space=picture.space)
+    label = models.one_hot_label(config)
+    arrangement = request.arrangement.open(
+        request.source,
+        generator,
+        default_seeds="0-15",
+        space=picture.space,
+        label=label,
+    )
+    source = arrangement.source
     listener.tell(
         f"generator: {models.generator_directory}, {config.resolution}², "
         f"{config.num_rows} rows of W+"
     )
     for line in source.describe():
         listener.tell(line)
-    label = models.one_hot_label(config)
     space = "s" if source.space == "s" else "w_plus"
     name = "styles" if space == "s" else "w_plus"
-    keys = jax.random.split(jax.random.key(picture.seed), len(source))
+    # Derived latents share a key, so that they alone make the difference.
+    num_keys = 1 if arrangement.cells else len(source)
+    keys = jax.random.split(jax.random.key(picture.seed), num_keys)
     render = functools.partial(_render, generator, noise=picture.noise)
 
     def noise_of(rows: np.ndarray) -> jax.Array:
-        return parallel.shard(keys[rows], mesh)
+        return parallel.shard(keys[rows % num_keys], mesh)
 
     def compute(latent: Any, rows: np.ndarray, variant: int, report: Report) -> Outcome:
         image = render(latent, noise_of(rows))
@@ -121,9 +136,10 @@ def carry_out(request: Request, listener: Listener) -> runs.Summary:
         failed_at = jnp.where(finite, -1, 0)
         return Outcome(image, {name: _pack(latent)}, {}, failed_at)
 
+    prepare = functools.partial(source.convert, generator, to=space, label=label)
     task = stream.Task(
         variants=1,
-        prepare=functools.partial(source.convert, generator, to=space, label=label),
+        prepare=prepare,
         compute=compute,
         describe=lambda row, variant: source.origin(row),
         image_format=output.images,
@@ -156,15 +172,99 @@ def carry_out(request: Request, listener: Listener) -> runs.Summary:
     done = runs.carry_out(work, config, mesh, listener)
     if done.complete and jax.process_index() == 0:
         listener.tell(f"latents: {done.journal.paths[name]}")
+        outdir = done.journal.outdir
+
+        def draw(rows: np.ndarray) -> np.ndarray:
+            latent = prepare(parallel.shard(source.load(rows), mesh))
+            return np.asarray(_to_uint8(render(latent, noise_of(rows))))
+
+        show = functools.partial(_show, outdir, draw, done.size * mesh.size)
         if output.grid:
-            shown = min(output.grid, len(source))
-            found = render(done.journal.read(name, shown), keys[:shown])
-            sheet = images.grid(_rows(np.asarray(found)))
-            path = images.save_sheet(done.journal.outdir / "grid.png", sheet)
+            if arrangement.cells:
+                sheet = _arrange(arrangement, output.grid, show)
+            else:
+                shown = min(output.grid, len(source))
+                found = render(done.journal.read(name, shown), keys[:shown])
+                sheet = images.grid(_rows(np.asarray(found)))
+            path = images.save_sheet(outdir / "grid.png", sheet)
             listener.tell(f"sheet: {path}")
+        if arrangement.film:
+            path = _write_film(outdir, arrangement.film, show)
+            listener.tell(f"film: {path}")
     return done
+
+
+# Images in 8 bits, on the devices.
+_to_uint8 = jax.jit(pixels.to_uint8)
 
 
 def _rows(pictures: np.ndarray) -> list[np.ndarray]:
     columns = min(8, len(pictures))
     return [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
+
+
+def _show(
+    outdir: pathlib.Path,
+    draw: Callable[[np.ndarray], np.ndarray],
+    size: int,
+    rows: np.ndarray,
+) -> Iterator[np.ndarray]:
+    """Images [H, W, 3] of 8 bits of some latents, of which a batch is in memory.
+
+    Args:
+      outdir: folder of the run; what it has as PNG is read.
+      draw: (rows [B]) → images of 8 bits, [B, H, W, 3].
+      size: number B of latents that are drawn at a time.
+      rows: numbers of the latents.
+    """
+    for start in range(0, len(rows), size):
+        batch = rows[start : start + size]
+        paths = [outdir / "images" / f"{row:06d}.png" for row in batch]
+        if all(path.is_file() for path in paths):
+            yield from map(images.read, paths)
+        else:
+            yield from draw(parallel.pad(batch, size))[: len(batch)]
+
+
+def _arrange(
+    arrangement: Arrangement,
+    count: int,
+    show: Callable[[np.ndarray], Iterator[np.ndarray]],
+) -> Any:
+    """Sheet of the first rows of an arrangement, besides those that begin empty."""
+    heads = sum(row[0] < 0 for row in arrangement.cells)
+    cells = arrangement.cells[: heads + count]
+    wanted = np.array([cell for row in cells for cell in row if cell >= 0])
+    found = show(wanted)
+    return images.grid(
+        [["" if cell < 0 else next(found) for cell in row] for row in cells],
+        row_labels=arrangement.row_labels[: len(cells)],
+        column_labels=arrangement.column_labels,
+        title=arrangement.title,
+    )
+
+
+def _write_film(
+    outdir: pathlib.Path,
+    film: Film,
+    show: Callable[[np.ndarray], Iterator[np.ndarray]],
+) -> pathlib.Path:
+    """Writes the film, unless it is there: films side by side, as square as may be."""
+    path = outdir / f"film.{film.format}"
+    if path.exists():
+        return path
+    columns = math.ceil(math.sqrt(film.num_films))
+    pictures = show(np.arange(film.num_frames * film.num_films))
+    # As many in turn from one iterator.
+    frames = zip(*[pictures] * film.num_films, strict=True)
+    tiled = (_side_by_side(frame, columns) for frame in frames)
+    films.WRITERS[film.format](path, tiled, film.fps)
+    return path
+
+
+def _side_by_side(pictures: Sequence[np.ndarray], columns: int) -> np.ndarray:
+    """Image of several [H, W, 3] uint8 in rows; what is left of the last is white."""
+    empty = [np.full_like(pictures[0], 255)] * (-len(pictures) % columns)
+    cells = [*pictures, *empty]
+    rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
+    return np.concatenate([np.concatenate(row, axis=1) for row in rows])

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -153,8 +153,35 @@ class LatentSource:
         )
 
 
-def parse_seeds(text: str) -> list[int]:
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class DerivedSource(LatentSource):
+    """Source of latents that are derived from others while they are prepared.
+
+    A million of them take no more memory than a batch.
+
+    Attributes:
+      fetch: (rows) → what the latents of these rows are derived from, arrays [B, …].
+      derive: (what was fetched, on the devices) → latents of the source's space.
+    """
+
+    fetch: Callable[[np.ndarray], Any]
+    derive: Callable[[Any], Any]
+
+    def load(self, rows: np.ndarray) -> Any:
+        """Loads what some latents are derived from."""
+        return self.fetch(rows)
+
+    def convert(self, generator: Any, batch: Any, *, to: str, label: Any) -> Any:
+        """Derives latents of a loaded batch, and converts them to "w_plus" or "s"."""
+        return super().convert(generator, self.derive(batch), to=to, label=label)
+
+
+def parse_seeds(text: str, field: str = "seeds") -> list[int]:
     """Parses seeds such as "3", "0-15" or "1,5,8-11", in the order given.
+
+    Args:
+      text: the list.
+      field: field that it is from.
 
     Raises:
       UserError: the text is no such list, or a seed is 2^32 or more.
@@ -164,12 +191,12 @@ def parse_seeds(text: str) -> list[int]:
         match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
         if match is None or (match[2] and int(match[2]) < int(match[1])):
             raise UserError(
-                f"seeds: expected numbers such as 0-15 or 1,5,8-11, found {text!r}",
-                field="seeds",
+                f"{field}: expected numbers such as 0-15 or 1,5,8-11, found {text!r}",
+                field=field,
             )
         seeds += range(int(match[1]), int(match[2] or match[1]) + 1)
     if max(seeds) >= 2**32:
         raise UserError(
-            f"seeds: expected seeds below 2^32, found {max(seeds)}", field="seeds"
+            f"{field}: expected numbers below 2^32, found {max(seeds)}", field=field
         )
     return seeds

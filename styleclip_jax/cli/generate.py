@@ -2,9 +2,14 @@
 
   styleclip-generate --seeds=0-15 --truncation_psi=0.7
   styleclip-generate --latents=outputs/edit/edited.npy --images=npy
+  styleclip-generate --rows=85,100 --cols=55,821 --styles=0-6
+  styleclip-generate --truncation_sweep=-1,0,0.7,1 --seeds=0-3
+  styleclip-generate --interpolate=w --seeds=0-7
+
+The third mixes the styles of each row and column. The last makes a film.
 
 Files under --outdir: w_plus.npy (styles.npz for S), images/, metrics.jsonl (a line per
-image), grid.png and run.json.
+image), grid.png, film.gif or film.mp4, and run.json.
 
 The same command resumes an interrupted run. Several processes can share a run, as with
 styleclip-edit. Exit code 1 says that some images are not finite or could not be
@@ -15,6 +20,7 @@ import jax
 from absl import flags
 
 from styleclip_jax.batch import pictures, runs
+from styleclip_jax.batch.arrangements import ArrangementRequest
 from styleclip_jax.batch.source import SourceRequest
 from styleclip_jax.cli import processes, profiling, program
 from styleclip_jax.loading import GENERATOR_FIELDS, Models
@@ -25,6 +31,7 @@ VALUES = flags.FlagValues()
 program.define(Models, VALUES, _MODELS)
 program.define(SourceRequest, VALUES)
 program.define(pictures.PictureRequest, VALUES)
+program.define(ArrangementRequest, VALUES)
 program.define(runs.Output, VALUES, outdir="outputs/generate", grid=16)
 processes.define(VALUES)
 profiling.define(VALUES)
@@ -39,6 +46,7 @@ def main(values: flags.FlagValues) -> int:
         models=program.build(Models, values, _MODELS),
         source=program.build(SourceRequest, values),
         picture=program.build(pictures.PictureRequest, values),
+        arrangement=program.build(ArrangementRequest, values),
         output=program.build(runs.Output, values),
         settings=program.settings(values, _NEUTRAL),
     )

@@ -7,11 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from styleclip_jax import loading, parallel
 from styleclip_jax.errors import UserError
 from styleclip_jax.evaluation import metrics
+from styleclip_jax.io import images
 from styleclip_jax.models import clip, clip_input
 from styleclip_jax.progress import Listener
 
@@ -87,10 +87,6 @@ def classify(
 
 def _prepare(path: pathlib.Path, network: clip.Clip) -> Any:
     """CLIP's input of an image file, a batch of one."""
-    try:
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"))[None]
-    except (OSError, UnidentifiedImageError) as error:
-        raise UserError(f"{path}: expected an image ({error})") from None
-    prepared = clip_input.preprocess_clip_uint8(network, jnp.asarray(pixels))
+    pixels = jnp.asarray(images.read(path)[None])
+    prepared = clip_input.preprocess_clip_uint8(network, pixels)
     return jax.device_get(prepared)

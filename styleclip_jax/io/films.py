@@ -1,5 +1,6 @@
 """Films: animated GIFs, and MP4 by the extra `film`."""
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -32,22 +33,34 @@ def encoder() -> Any:
     return av
 
 
-def write_gif(path: files.Path, frames: np.ndarray, seconds: float = 3.0) -> None:
-    """Writes frames [F, H, W, 3] in [-1, 1] as an animated GIF that loops."""
-    pictures = [Image.fromarray(frame) for frame in pixels.to_uint8(frames)]
+def write_gif(path: files.Path, frames: Iterable[np.ndarray], rate: float) -> None:
+    """Writes frames [H, W, 3] in [-1, 1] or of 8 bits as an animated GIF that loops.
+
+    Args:
+      path: file to make.
+      frames: the frames; what they become is in memory until all are there, so that
+        long films are better MP4.
+      rate: frames per second, at most 50.
+    """
+    pictures = (Image.fromarray(pixels.to_uint8(frame)) for frame in frames)
     with files.new_file(path) as temporary:
-        pictures[0].save(
+        next(pictures).save(
             temporary,
             format="GIF",
             save_all=True,
-            append_images=pictures[1:],
-            duration=max(20, round(1000 * seconds / len(pictures))),
+            append_images=pictures,
+            duration=max(20, round(1000 / rate)),
             loop=0,
         )
 
 
-def write_mp4(path: files.Path, frames: np.ndarray, seconds: float = 3.0) -> None:
-    """Writes frames [F, H, W, 3] in [-1, 1] as H.264, H and W even.
+def write_mp4(path: files.Path, frames: Iterable[np.ndarray], rate: float) -> None:
+    """Writes frames [H, W, 3] in [-1, 1] or of 8 bits as H.264, H and W even.
+
+    Args:
+      path: file to make.
+      frames: the frames, of which a few are in memory at a time.
+      rate: frames per second.
 
     Raises:
       UserError: the extra is not installed.
@@ -57,10 +70,20 @@ def write_mp4(path: files.Path, frames: np.ndarray, seconds: float = 3.0) -> Non
         files.new_file(path) as temporary,
         av.open(str(temporary), "w", format="mp4") as container,
     ):
-        rate = max(1, round(len(frames) / seconds))
-        stream = container.add_stream("libx264", rate=rate, options=_QUALITY)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        for frame in pixels.to_uint8(frames):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
+        stream = container.add_stream(
+            "libx264", rate=max(1, round(rate)), options=_QUALITY
+        )
+        for i, frame in enumerate(frames):
+            if not i:
+                stream.height, stream.width = frame.shape[:2]
+                stream.pix_fmt = "yuv420p"
+            picture = av.VideoFrame.from_ndarray(pixels.to_uint8(frame), "rgb24")
+            container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
+
+
+# Function (path, frames, rate) of each format.
+WRITERS: dict[str, Callable[[files.Path, Iterable[np.ndarray], float], None]] = {
+    "gif": write_gif,
+    "mp4": write_mp4,
+}

@@ -7,8 +7,9 @@ import pathlib
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, UnidentifiedImageError
 
+from styleclip_jax.errors import UserError
 from styleclip_jax.io import files, fonts
 from styleclip_jax.ops import pixels
 
@@ -50,6 +51,19 @@ def write(
     """
     content = encode(image, pathlib.Path(path).suffix, png_level=png_level)
     files.write_bytes(path, content, make_folder=make_folder)
+
+
+def read(path: files.Path) -> np.ndarray:
+    """Image [H, W, 3] uint8 of a file of any kind that Pillow reads.
+
+    Raises:
+      UserError: the file is none.
+    """
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, UnidentifiedImageError) as error:
+        raise UserError(f"{path}: expected an image ({error})") from None
 
 
 def encode(image: np.ndarray, suffix: str, *, png_level: int = PNG_LEVEL) -> bytes:

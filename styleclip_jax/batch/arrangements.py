@@ -1,0 +1,492 @@
+"""Arrangements of latents derived from a few: mixed styles, truncations, and films."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from styleclip_jax import blends, checks, latents, spaces
+from styleclip_jax.batch import journal
+from styleclip_jax.batch.source import (
+    DerivedSource,
+    LatentSource,
+    SourceRequest,
+    parse_seeds,
+)
+from styleclip_jax.errors import UserError
+from styleclip_jax.io import films, latent_files
+from styleclip_jax.models import stylegan2
+
+# Spaces of films, and that of their frames' latents.
+FILM_SPACES = {"z": "z", "w": "w_plus", "s": "s"}
+
+# Seeds where nothing is said: a film's, and a sweep's.
+_FILM_SEEDS, _SWEEP_SEEDS = "0-7", "0-3"
+# Rows of W+ that come from the column, as in NVIDIA's tool: 7 of the 18 at 1024².
+_MIXED, _OF_ALL = 7, 18
+# Frames of a film on the sheet, for each pair of latents.
+_SHOWN = 8
+# Pixels of a film as GIF, which is in memory as a whole: some gigabytes.
+_GIF_PIXELS = 2**29
+# Fastest that GIFs are played.
+_GIF_FPS = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class ArrangementRequest:
+    """Latents derived from those of the source, in sheets and films.
+
+    Attributes:
+      rows: Seeds of the rows of a sheet of mixed styles, such as 85,100; numbers of
+        latents in the file, if there is one.
+      cols: Seeds of its columns, such as 55,821, or numbers of latents as well.
+      styles: Rows of W+ that a mixed latent takes from its column, such as 0-6; if
+        absent the first 7 of 18, or as large a share.
+      truncation_sweep: Truncations of a sheet, such as -1,0,0.7,1, in place of
+        truncation_psi; a column each.
+      interpolate: Space of a film through the latents; w takes latents in W+ as well.
+      curve: Path of the film; spline if absent, spherical for z alone.
+      frames: Number of frames from one latent to the next; 25 if absent.
+      loop: Whether the film returns to its first latent; it does if absent.
+      num_films: Number of paths side by side, among which the latents are shared out in
+        their order; 1 if absent. Each latent of a sweep has one.
+      film_format: Format of the film; gif if absent, mp4 needs the extra film.
+      fps: Frames per second; 25 if absent.
+    """
+
+    rows: str | None = None
+    cols: str | None = None
+    styles: str | None = None
+    truncation_sweep: tuple[float, ...] | None = None
+    interpolate: str | None = dataclasses.field(
+        default=None, metadata={"choices": tuple(FILM_SPACES)}
+    )
+    curve: str | None = dataclasses.field(
+        default=None, metadata={"choices": tuple(blends.CURVES)}
+    )
+    frames: int | None = None
+    loop: bool | None = None
+    num_films: int | None = None
+    film_format: str | None = dataclasses.field(
+        default=None, metadata={"choices": films.FORMATS}
+    )
+    fps: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, other in (("rows", "cols"), ("cols", "rows"), ("styles", "rows")):
+            if getattr(self, name) is not None and getattr(self, other) is None:
+                raise _wants(name, other)
+        for name in ("truncation_sweep", "interpolate"):
+            if self.rows is not None and getattr(self, name) is not None:
+                raise UserError(
+                    f"rows: expected no {name} beside mixed styles, found both",
+                    field="rows",
+                    also=[name],
+                )
+        given = {n for n in _FILM_FIELDS if getattr(self, n) is not None}
+        if self.interpolate is None and given:
+            raise _wants(min(given), "interpolate")
+        if self.interpolate is not None:
+            checks.one_of(self, interpolate=FILM_SPACES)
+            self._check_film()
+        if self.truncation_sweep is not None:
+            self._check_sweep()
+
+    def _check_film(self) -> None:
+        film = self.film
+        checks.one_of(film, curve=blends.CURVES, film_format=films.FORMATS)
+        checks.at_least(film, 1, "frames", "num_films", "fps")
+        if film.curve == "spherical" and self.interpolate != "z":
+            raise UserError(
+                f"curve: expected spline or linear in {self.interpolate}, found "
+                "spherical, which is for z",
+                field="curve",
+            )
+        if film.film_format == "gif" and film.fps > _GIF_FPS:
+            raise UserError(
+                f"fps: expected at most {_GIF_FPS} of a gif, found {film.fps}",
+                field="fps",
+            )
+        if self.truncation_sweep is not None and self.num_films is not None:
+            raise UserError(
+                "num_films: expected none beside truncation_sweep, whose latents have "
+                f"a film each, found {self.num_films}",
+                field="num_films",
+                also=["truncation_sweep"],
+            )
+
+    def _check_sweep(self) -> None:
+        sweep = self.truncation_sweep or ()
+        if not sweep or not all(-4 <= psi <= 4 for psi in sweep):
+            found = ",".join(f"{psi:g}" for psi in sweep) or "none"
+            raise UserError(
+                f"truncation_sweep: expected numbers from -4 to 4, found {found}",
+                field="truncation_sweep",
+            )
+
+    @property
+    def film(self) -> "_FilmSettings":
+        """Settings of the film, with the defaults of what is absent."""
+        given = {n: getattr(self, n) for n in _FILM_FIELDS}
+        return _FilmSettings(**{n: x for n, x in given.items() if x is not None})
+
+    def open(
+        self,
+        request: SourceRequest,
+        generator: stylegan2.Generator,
+        *,
+        default_seeds: str,
+        space: str | None,
+        label: jax.Array | None,
+    ) -> "Arrangement":
+        """Opens the source, and derives from it what is asked for.
+
+        Args:
+          request: source of the latents.
+          generator: the generator, on its devices.
+          default_seeds: seeds of plain pictures, where there are none.
+          space: latent space of the file; None tells it by the shape.
+          label: [c_dim] one-hot class, None for an unconditional generator.
+
+        Raises:
+          UserError: the source does not fit the generator, or what is asked for.
+        """
+        if self.rows is not None and self.cols is not None:
+            if request.seeds is not None:
+                raise UserError(
+                    "seeds: expected none beside rows and cols, which are seeds, found "
+                    f"{request.seeds}",
+                    field="seeds",
+                )
+            # Seeds of rows and columns take their place.
+            default_seeds = "0"
+        elif self.truncation_sweep is not None:
+            default_seeds = _SWEEP_SEEDS
+        elif self.interpolate is not None:
+            default_seeds = _FILM_SEEDS
+        source = request.open(
+            generator.config, default_seeds=default_seeds, space=space
+        )
+        if self.rows is not None and self.cols is not None:
+            return _mix(self, source, generator, label)
+        found = Arrangement(source)
+        if self.truncation_sweep is not None:
+            found = _sweep(self.truncation_sweep, source, generator, label)
+        if self.interpolate is not None:
+            num_films = self.film.num_films
+            if self.truncation_sweep is not None:
+                num_films = len(source)
+            found = _film(self, found.source, generator, label, num_films)
+        return found
+
+
+class Film(NamedTuple):
+    """Film of an arrangement.
+
+    Attributes:
+      format: of `films.FORMATS`.
+      num_frames: number of frames.
+      num_films: number of films side by side: frame i shows the latents from i times
+        this number on.
+      fps: frames per second.
+    """
+
+    format: str
+    num_frames: int
+    num_films: int
+    fps: int
+
+
+class Arrangement(NamedTuple):
+    """Arrangement of latents: their source, and their places on a sheet and in a film.
+
+    Attributes:
+      source: source of the latents.
+      cells: for each row of the sheet the numbers of its latents, -1 where there is
+        none; no rows for latents that stand for themselves.
+      row_labels: caption left of each row.
+      column_labels: caption above each column.
+      title: caption of the sheet.
+      film: the film, if one is asked for.
+    """
+
+    source: LatentSource
+    cells: Sequence[Sequence[int]] = ()
+    row_labels: Sequence[str] = ()
+    column_labels: Sequence[str] = ()
+    title: str = ""
+    film: Film | None = None
+
+
+class _FilmSettings(NamedTuple):
+    """Settings of a film, none of them absent."""
+
+    curve: str = "spline"
+    frames: int = 25
+    loop: bool = True
+    num_films: int = 1
+    film_format: str = "gif"
+    fps: int = 25
+
+
+_FILM_FIELDS = _FilmSettings._fields
+
+
+def _wants(field: str, other: str) -> UserError:
+    """Error of a field that means something beside another alone."""
+    return UserError(
+        f"{field}: expected {other} beside it, found {field} alone",
+        field=field,
+        also=[other],
+    )
+
+
+def _derived(
+    source: LatentSource, space: str, unit: str, names: Sequence[str], **functions: Any
+) -> DerivedSource:
+    """Source of latents derived from those of another, which has the settings."""
+    return DerivedSource(
+        space,
+        range(len(names)),
+        None,
+        source.layout,
+        source.z_dim,
+        source.truncation_psi,
+        source.truncation_cutoff,
+        unit,
+        tuple(names),
+        source.notes,
+        **functions,
+    )
+
+
+def _names(source: LatentSource) -> list[str]:
+    return [journal.name(source.origin(row)) for row in range(len(source))]
+
+
+def _refuse_styles(source: LatentSource, field: str) -> None:
+    """Refuses latents in S, for what happens in W+."""
+    if source.space == "s":
+        raise UserError(
+            f"{field}: expected latents in z, w or w_plus, found s", field=field
+        )
+
+
+def _mix(
+    request: ArrangementRequest,
+    source: LatentSource,
+    generator: stylegan2.Generator,
+    label: jax.Array | None,
+) -> Arrangement:
+    """Sheet of mixed styles: the rows' latents with rows of W+ of the columns'."""
+    _refuse_styles(source, "rows")
+    rows = parse_seeds(request.rows or "", "rows")
+    cols = parse_seeds(request.cols or "", "cols")
+    if source.array is None:
+        source = dataclasses.replace(source, origins=[*rows, *cols])
+        picked, names = np.arange(len(source)), _names(source)
+    else:
+        for field, numbers in (("rows", rows), ("cols", cols)):
+            if max(numbers) >= len(source):
+                raise UserError(
+                    f"{field}: expected 0 to {len(source) - 1} of this file, found "
+                    f"{max(numbers)}",
+                    field=field,
+                )
+        picked = np.array([*rows, *cols])
+        names = [journal.name(source.origin(number)) for number in picked]
+    num_rows = generator.config.num_rows
+    text = request.styles
+    if text is None:
+        text = f"0-{max(1, _MIXED * num_rows // _OF_ALL) - 1}"
+    styles = parse_seeds(text, "styles")
+    if max(styles) >= num_rows:
+        raise UserError(
+            f"styles: expected 0 to {num_rows - 1}, the rows of W+ of this generator, "
+            f"found {max(styles)}",
+            field="styles",
+        )
+    chosen = np.isin(np.arange(num_rows), styles)
+    known = source.convert(generator, source.load(picked), to="w_plus", label=label)
+    # The latents of the margins come first, each mixed with itself.
+    of_row, of_col = np.arange(len(rows)), len(rows) + np.arange(len(cols))
+    margins = np.arange(len(picked))
+    first = np.concatenate([margins, np.repeat(of_row, len(cols))])
+    second = np.concatenate([margins, np.tile(of_col, len(rows))])
+    named = [f"{names[i]} + {names[j]}" for i in of_row for j in of_col]
+    grid = len(picked) + np.arange(len(rows) * len(cols)).reshape(len(rows), -1)
+    return Arrangement(
+        _derived(
+            source,
+            "w_plus",
+            "cell",
+            [*names, *named],
+            fetch=lambda rows: (first[rows], second[rows]),
+            derive=functools.partial(_mixed, known, chosen),
+        ),
+        cells=[[-1, *of_col], *([i, *grid[i]] for i in of_row)],
+        row_labels=["", *names[: len(rows)]],
+        column_labels=["", *names[len(rows) :]],
+        title=f"rows {text} of W+ from the column",
+    )
+
+
+@jax.jit
+def _mixed(known: jax.Array, chosen: jax.Array, pair: Any) -> jax.Array:
+    first, second = pair
+    return blends.mix(known[first], known[second], chosen)
+
+
+def _sweep(
+    sweep: Sequence[float],
+    source: LatentSource,
+    generator: stylegan2.Generator,
+    label: jax.Array | None,
+) -> Arrangement:
+    """Sheet of truncations: a row per latent, a column per truncation."""
+    _refuse_styles(source, "truncation_sweep")
+    psi = np.array(sweep, np.float32)
+
+    def fetch(rows: np.ndarray) -> Any:
+        return source.load(rows // len(psi)), psi[rows % len(psi), None, None]
+
+    def derive(fetched: Any) -> jax.Array:
+        latent, psi = fetched
+        cutoff = source.truncation_cutoff
+        if source.space == "w_plus":
+            w_avg = generator.params["mapping"]["w_avg"]
+            return _truncate(latent, w_avg, psi, cutoff)
+        return latents.convert(
+            generator,
+            latent,
+            space=source.space,
+            truncation_psi=psi,
+            cutoff=cutoff,
+            to="w_plus",
+            label=label,
+        )
+
+    names, labels = _names(source), [f"psi {value:g}" for value in sweep]
+    return Arrangement(
+        _derived(
+            source,
+            "w_plus",
+            "cell",
+            [f"{name}, {label}" for name in names for label in labels],
+            fetch=fetch,
+            derive=derive,
+        ),
+        cells=np.arange(len(names) * len(psi)).reshape(len(names), -1).tolist(),
+        row_labels=names,
+        column_labels=labels,
+        title="truncation",
+    )
+
+
+_truncate = jax.jit(spaces.truncate, static_argnames="cutoff")
+
+
+def _film(
+    request: ArrangementRequest,
+    source: LatentSource,
+    generator: stylegan2.Generator,
+    label: jax.Array | None,
+    num_films: int,
+) -> Arrangement:
+    """Films through the latents, with frames of each pair on the sheet."""
+    settings, space = request.film, FILM_SPACES[request.interpolate or ""]
+    above = latent_files.SPACES[: latent_files.SPACES.index(space) + 1]
+    if source.space not in above:
+        raise UserError(
+            f"interpolate: expected latents in {' or '.join(above)} for a film in "
+            f"{request.interpolate}, found {source.space}",
+            field="interpolate",
+        )
+    count, rest = divmod(len(source), num_films)
+    if rest or count < 2:
+        raise UserError(
+            f"interpolate: expected 2 latents or more for a film, and as many for each "
+            f"of {num_films}, found {len(source)}",
+            field="interpolate",
+        )
+    between = settings.frames
+    num_frames = count * between if settings.loop else (count - 1) * between + 1
+    num_pixels = num_frames * num_films * generator.config.resolution**2
+    if settings.film_format == "gif" and num_pixels > _GIF_PIXELS:
+        raise UserError(
+            f"film_format: expected mp4 for {num_frames} frames of {num_films} × "
+            f"{generator.config.resolution}², found gif",
+            field="film_format",
+        )
+    if settings.film_format == "mp4":
+        films.encoder()
+    batch = source.load(np.arange(len(source)))
+    if space != "z":
+        batch = source.convert(generator, batch, to=space, label=label)
+    known = jnp.asarray(latents.pack(batch))
+    # [K, films, …]: all films pass their keyframes at the same time.
+    keyframes = jnp.swapaxes(known.reshape(num_films, count, *known.shape[1:]), 0, 1)
+
+    def fetch(rows: np.ndarray) -> Any:
+        position = rows // num_films / between
+        return position.astype(np.float32), rows % num_films
+
+    def derive(fetched: Any) -> Any:
+        found = _points(keyframes, *fetched, curve=settings.curve, closed=settings.loop)
+        return spaces.unflatten_styles(found, source.layout) if space == "s" else found
+
+    names = _names(source)
+    pairs = count if settings.loop else count - 1
+
+    def ends(film: int, pair: int) -> tuple[str, str]:
+        first = film * count
+        return names[first + pair], names[first + (pair + 1) % count]
+
+    def name(frame: int, film: int) -> str:
+        pair, step = divmod(frame, between)
+        if not step:
+            return names[film * count + pair]
+        return "{} to {}, {:.2f}".format(*ends(film, pair), step / between)
+
+    shown = min(_SHOWN, between + 1)
+    steps = np.rint(np.linspace(0, between, shown)).astype(int)
+    places = [(film, pair) for film in range(num_films) for pair in range(pairs)]
+    return Arrangement(
+        _derived(
+            source,
+            space,
+            "frame",
+            [name(t, film) for t in range(num_frames) for film in range(num_films)],
+            fetch=fetch,
+            derive=derive,
+        ),
+        cells=[
+            [(pair * between + t) % num_frames * num_films + film for t in steps]
+            for film, pair in places
+        ],
+        row_labels=[" to ".join(ends(*place)) for place in places],
+        title=f"{settings.curve} in {request.interpolate}",
+        film=Film(settings.film_format, num_frames, num_films, settings.fps),
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("curve", "closed"))
+def _points(
+    keyframes: jax.Array,
+    position: jax.Array,
+    film: jax.Array,
+    *,
+    curve: str,
+    closed: bool,
+) -> jax.Array:
+    """Points [B, …] of films, by their positions and the numbers of the films, [B]."""
+
+    def one(position: jax.Array, film: jax.Array) -> jax.Array:
+        found = blends.interpolate(keyframes, position, curve=curve, closed=closed)
+        return found[film]
+
+    return jax.vmap(one)(position, film)

@@ -125,11 +125,10 @@ def _slopes(count: int, closed: bool) -> np.ndarray:
       2 m + m₊ = 3 (y₊ − y), and its mirror image.
     """
     one = np.eye(count)
+    # Products with y: y₋ and y₊ of each keyframe.
     before, after = np.roll(one, -1, axis=1), np.roll(one, 1, axis=1)
-    before, after = after.T, after
     left, right = before + 4 * one + after, 3 * (after - before)
     if not closed:
-        for end, inner in ((0, 1), (-1, -2)):
-            left[end] = 2 * one[end] + one[inner]
-            right[end] = 3 * (one[inner] - one[end]) * (1 if end == 0 else -1)
+        left[0], right[0] = 2 * one[0] + one[1], 3 * (one[1] - one[0])
+        left[-1], right[-1] = one[-2] + 2 * one[-1], 3 * (one[-1] - one[-2])
     return np.linalg.solve(left, right).astype(np.float32)

@@ -298,7 +298,7 @@ def _mix(
                     field=field,
                 )
         picked = np.array([*rows, *cols])
-        names = [journal.name(source.origin(number)) for number in picked]
+        names = [journal.name(source.origin(number)) for number in [*rows, *cols]]
     num_rows = generator.config.num_rows
     text = request.styles
     if text is None:

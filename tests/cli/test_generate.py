@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from styleclip_jax.batch.arrangements import ArrangementRequest
 from styleclip_jax.cli import generate, program
 from styleclip_jax.computation import Computation
 from styleclip_jax.models import stylegan2
@@ -110,8 +111,9 @@ def test_runs_from_before_the_settings_go_on(run: Program, tmp_path) -> None:
     assert run(generate, **asked)[0] == 0
     path = tmp_path / "out" / "run.json"
     record = json.loads(path.read_text())
-    for name in Computation.__dataclass_fields__:
-        assert record["flags"].pop(name) is None
+    for later in (Computation, ArrangementRequest):
+        for name in later.__dataclass_fields__:
+            assert record["flags"].pop(name) is None
     path.write_text(json.dumps(record))
     assert run(generate, **asked)[0] == 0
     code, _, error = run(generate, **asked, dtype="bfloat16")

@@ -155,15 +155,17 @@ class ArrangementRequest:
         Raises:
           UserError: the source does not fit the generator, or what is asked for.
         """
+        rows: list[int] = []
+        cols: list[int] = []
         if self.rows is not None and self.cols is not None:
+            rows, cols = parse_seeds(self.rows, "rows"), parse_seeds(self.cols, "cols")
             if request.seeds is not None:
                 raise UserError(
                     "seeds: expected none beside rows and cols, which are seeds, found "
                     f"{request.seeds}",
                     field="seeds",
                 )
-            # Seeds of rows and columns take their place.
-            default_seeds = "0"
+            default_seeds = ",".join(map(str, rows + cols))
         elif self.truncation_sweep is not None:
             default_seeds = _SWEEP_SEEDS
         elif self.interpolate is not None:
@@ -171,16 +173,16 @@ class ArrangementRequest:
         source = request.open(
             generator.config, default_seeds=default_seeds, space=space
         )
-        if self.rows is not None and self.cols is not None:
-            return _mix(self, source, generator, label)
+        if rows:
+            return _mix(rows, cols, self.styles, source, generator, label)
         found = Arrangement(source)
         if self.truncation_sweep is not None:
             found = _sweep(self.truncation_sweep, source, generator, label)
         if self.interpolate is not None:
-            num_films = self.film.num_films
+            film = self.film
             if self.truncation_sweep is not None:
-                num_films = len(source)
-            found = _film(self, found.source, generator, label, num_films)
+                film = film._replace(num_films=len(source))
+            found = _film(self.interpolate, film, found.source, generator, label)
         return found
 
 
@@ -250,16 +252,16 @@ def _derived(
 ) -> DerivedSource:
     """Source of latents derived from those of another, which has the settings."""
     return DerivedSource(
-        space,
-        range(len(names)),
-        None,
-        source.layout,
-        source.z_dim,
-        source.truncation_psi,
-        source.truncation_cutoff,
-        unit,
-        tuple(names),
-        source.notes,
+        space=space,
+        origins=range(len(names)),
+        array=None,
+        layout=source.layout,
+        z_dim=source.z_dim,
+        truncation_psi=source.truncation_psi,
+        truncation_cutoff=source.truncation_cutoff,
+        unit=unit,
+        names=tuple(names),
+        notes=source.notes,
         **functions,
     )
 
@@ -277,19 +279,23 @@ def _refuse_styles(source: LatentSource, field: str) -> None:
 
 
 def _mix(
-    request: ArrangementRequest,
+    rows: Sequence[int],
+    cols: Sequence[int],
+    text: str | None,
     source: LatentSource,
     generator: stylegan2.Generator,
     label: jax.Array | None,
 ) -> Arrangement:
-    """Sheet of mixed styles: the rows' latents with rows of W+ of the columns'."""
+    """Sheet of mixed styles: the rows' latents with rows of W+ of the columns'.
+
+    Args:
+      rows, cols: numbers of latents in the file, or the seeds that the source is of.
+      text: rows of W+ that come from the column; None for the usual share.
+      source, generator, label: as in `ArrangementRequest.open`.
+    """
     _refuse_styles(source, "rows")
-    rows = parse_seeds(request.rows or "", "rows")
-    cols = parse_seeds(request.cols or "", "cols")
-    if source.array is None:
-        source = dataclasses.replace(source, origins=[*rows, *cols])
-        picked, names = np.arange(len(source)), _names(source)
-    else:
+    picked = list(range(len(source)))
+    if source.array is not None:
         for field, numbers in (("rows", rows), ("cols", cols)):
             if max(numbers) >= len(source):
                 raise UserError(
@@ -297,10 +303,9 @@ def _mix(
                     f"{max(numbers)}",
                     field=field,
                 )
-        picked = np.array([*rows, *cols])
-        names = [journal.name(source.origin(number)) for number in [*rows, *cols]]
+        picked = [*rows, *cols]
+    names = [journal.name(source.origin(number)) for number in picked]
     num_rows = generator.config.num_rows
-    text = request.styles
     if text is None:
         text = f"0-{max(1, _MIXED * num_rows // _OF_ALL) - 1}"
     styles = parse_seeds(text, "styles")
@@ -311,7 +316,9 @@ def _mix(
             field="styles",
         )
     chosen = np.isin(np.arange(num_rows), styles)
-    known = source.convert(generator, source.load(picked), to="w_plus", label=label)
+    known = source.convert(
+        generator, source.load(np.array(picked)), to="w_plus", label=label
+    )
     # The latents of the margins come first, each mixed with itself.
     of_row, of_col = np.arange(len(rows)), len(rows) + np.arange(len(cols))
     margins = np.arange(len(picked))
@@ -391,19 +398,19 @@ _truncate = jax.jit(spaces.truncate, static_argnames="cutoff")
 
 
 def _film(
-    request: ArrangementRequest,
+    interpolate: str,
+    settings: _FilmSettings,
     source: LatentSource,
     generator: stylegan2.Generator,
     label: jax.Array | None,
-    num_films: int,
 ) -> Arrangement:
     """Films through the latents, with frames of each pair on the sheet."""
-    settings, space = request.film, FILM_SPACES[request.interpolate or ""]
+    space, num_films = FILM_SPACES[interpolate], settings.num_films
     above = latent_files.SPACES[: latent_files.SPACES.index(space) + 1]
     if source.space not in above:
         raise UserError(
             f"interpolate: expected latents in {' or '.join(above)} for a film in "
-            f"{request.interpolate}, found {source.space}",
+            f"{interpolate}, found {source.space}",
             field="interpolate",
         )
     count, rest = divmod(len(source), num_films)
@@ -422,8 +429,7 @@ def _film(
             f"{generator.config.resolution}², found gif",
             field="film_format",
         )
-    if settings.film_format == "mp4":
-        films.encoder()
+    films.require(settings.film_format)
     batch = source.load(np.arange(len(source)))
     if space != "z":
         batch = source.convert(generator, batch, to=space, label=label)
@@ -469,7 +475,7 @@ def _film(
             for film, pair in places
         ],
         row_labels=[" to ".join(ends(*place)) for place in places],
-        title=f"{settings.curve} in {request.interpolate}",
+        title=f"{settings.curve} in {interpolate}",
         film=Film(settings.film_format, num_frames, num_films, settings.fps),
     )
 

@@ -268,8 +268,7 @@ def _task(
     writers = []
     outdir = pathlib.Path(output.outdir)
     if extras.film_frames:
-        if extras.film_format == "mp4":
-            films.encoder()
+        films.require(extras.film_format)
         about = (outdir, generator, extras.film_format)
         writers.append(_Writer("films", functools.partial(_write_film, *about)))
     if faces:
@@ -328,7 +327,7 @@ def _write_film(
     """Writes the film of an edit: the source, then the frames up to the edit."""
     frames = np.asarray(latents.render(generator, one.film))
     path = outdir / "films" / f"{index:06d}.{format_}"
-    films.WRITERS[format_](path, frames, len(frames) / _FILM_SECONDS)
+    films.FORMATS[format_](path, frames, len(frames) / _FILM_SECONDS)
 
 
 def _paste(

@@ -20,7 +20,6 @@ from styleclip_jax.io import films, images, latent_files
 from styleclip_jax.loading import Models
 from styleclip_jax.models import stylegan2
 from styleclip_jax.models.network import Network
-from styleclip_jax.ops import pixels
 from styleclip_jax.progress import Listener, Report, ignore
 
 PROGRAM = "styleclip-generate"
@@ -176,7 +175,7 @@ def carry_out(request: Request, listener: Listener) -> runs.Summary:
 
         def draw(rows: np.ndarray) -> np.ndarray:
             latent = prepare(parallel.shard(source.load(rows), mesh))
-            return np.asarray(_to_uint8(render(latent, noise_of(rows))))
+            return np.asarray(stream.to_uint8(render(latent, noise_of(rows))))
 
         show = functools.partial(_show, outdir, draw, done.size * mesh.size)
         if output.grid:
@@ -192,10 +191,6 @@ def carry_out(request: Request, listener: Listener) -> runs.Summary:
             path = _write_film(outdir, arrangement.film, show)
             listener.tell(f"film: {path}")
     return done
-
-
-# Images in 8 bits, on the devices.
-_to_uint8 = jax.jit(pixels.to_uint8)
 
 
 def _rows(pictures: np.ndarray) -> list[np.ndarray]:
@@ -258,7 +253,7 @@ def _write_film(
     # As many in turn from one iterator.
     frames = zip(*[pictures] * film.num_films, strict=True)
     tiled = (_side_by_side(frame, columns) for frame in frames)
-    films.WRITERS[film.format](path, tiled, film.fps)
+    films.FORMATS[film.format](path, tiled, film.fps)
     return path
 
 

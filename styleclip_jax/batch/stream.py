@@ -459,11 +459,11 @@ def _shrink(task: Task, outcome: Outcome) -> Outcome:
         return outcome
     if task.image_format == "none" and task.write is None:
         return outcome._replace(image=None)
-    return outcome._replace(image=_to_uint8(outcome.image))
+    return outcome._replace(image=to_uint8(outcome.image))
 
 
 # Images in 8 bits, on the devices.
-_to_uint8 = jax.jit(pixels.to_uint8)
+to_uint8 = jax.jit(pixels.to_uint8)
 
 
 def _marker(process: Any) -> str:

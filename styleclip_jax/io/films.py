@@ -10,8 +10,6 @@ from styleclip_jax.errors import UserError
 from styleclip_jax.io import files
 from styleclip_jax.ops import pixels
 
-FORMATS = ("gif", "mp4")
-
 # Constant quality of H.264; lower is better.
 _QUALITY = {"crf": "18"}
 
@@ -31,6 +29,16 @@ def encoder() -> Any:
             field="film_format",
         ) from None
     return av
+
+
+def require(format_: str) -> None:
+    """Refuses a format of `FORMATS` that needs an extra which is not installed.
+
+    Raises:
+      UserError: it needs one.
+    """
+    if format_ == "mp4":
+        encoder()
 
 
 def write_gif(path: files.Path, frames: Iterable[np.ndarray], rate: float) -> None:
@@ -83,7 +91,7 @@ def write_mp4(path: files.Path, frames: Iterable[np.ndarray], rate: float) -> No
 
 
 # Function (path, frames, rate) of each format.
-WRITERS: dict[str, Callable[[files.Path, Iterable[np.ndarray], float], None]] = {
+FORMATS: dict[str, Callable[[files.Path, Iterable[np.ndarray], float], None]] = {
     "gif": write_gif,
     "mp4": write_mp4,
 }

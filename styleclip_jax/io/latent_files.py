@@ -14,7 +14,6 @@ from collections.abc import Iterable, Sequence
 from typing import IO, Any, NamedTuple
 
 import numpy as np
-from numpy.lib import format as npy
 
 from styleclip_jax import spaces
 from styleclip_jax.errors import UserError
@@ -175,7 +174,7 @@ def write_chunks(
                 _write_npy(member, shape, chunks)
             for name, array in (names | counts).items():
                 with archive.open(f"{name}.npy", "w") as member:
-                    npy.write_array(member, array, allow_pickle=False)
+                    np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def unpack(
@@ -239,7 +238,7 @@ def _write_npy(
     file: IO[bytes], shape: tuple[int, ...], chunks: Iterable[np.ndarray]
 ) -> None:
     header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-    npy.write_array_header_1_0(file, header)
+    np.lib.format.write_array_header_1_0(file, header)
     for chunk in chunks:
         file.write(np.ascontiguousarray(chunk, "<f4").tobytes())
 
@@ -309,9 +308,9 @@ def _map_member(path: pathlib.Path, member: zipfile.ZipInfo) -> np.ndarray | Non
         file.seek(member.header_offset + 26)
         lengths = np.frombuffer(file.read(4), "<u2")
         file.seek(int(lengths.sum()), 1)
-        if npy.read_magic(file) != (1, 0):
+        if np.lib.format.read_magic(file) != (1, 0):
             return None
-        shape, in_columns, dtype = npy.read_array_header_1_0(file)
+        shape, in_columns, dtype = np.lib.format.read_array_header_1_0(file)
         if dtype.hasobject:
             return None
         return np.memmap(

@@ -42,7 +42,7 @@ MEASURE = (global_directions, {"output": "{tmp}/d.safetensors", "num_samples": 4
     ("program", "owner", "name", "error"),
     [
         pytest.param(GENERATE, stream.parallel, "shard", TPU, id="placing"),
-        pytest.param(GENERATE, stream, "_to_uint8", XLA, id="computing"),
+        pytest.param(GENERATE, stream, "to_uint8", XLA, id="computing"),
         pytest.param(GENERATE, stream, "_keep", CUDNN, id="fetching"),
         pytest.param(GENERATE, stream, "_write_files", CONSTANT, id="writing"),
         pytest.param(GENERATE, images, "write", HOST, id="encoding"),

@@ -103,6 +103,20 @@ class Models(Computation):
         """
         return self.identity is not None or self.generator is None
 
+    def require_identity(self, id_lambda: float) -> None:
+        """Refuses a weight of the identity where there is no network for it.
+
+        Raises:
+          UserError: the weight is not 0, and there is none.
+        """
+        if id_lambda and not self.has_identity:
+            raise UserError(
+                f"id_lambda: {id_lambda} needs a face recognition network, expected "
+                "identity with it",
+                field="id_lambda",
+                also=["identity"],
+            )
+
     def with_decoder(self) -> "Models":
         """The same with the encoder's own generator, where no other is named."""
         if self.generator is None and self.encoder is not None:

@@ -32,8 +32,9 @@ def forget(values: flags.FlagValues) -> None:
 def run(module: Any, argv: list[str]) -> int:
     """Exit code of a program; argv begins with its name."""
     forget(module.VALUES)
+    more = {"extend": module.extend} if hasattr(module, "extend") else {}
     with pytest.raises(SystemExit) as stop:
-        program.run(module.main, module.VALUES, argv)
+        program.run(module.main, module.VALUES, argv, **more)
     return stop.value.code
 
 

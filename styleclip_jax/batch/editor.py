@@ -45,7 +45,7 @@ class Editor(NamedTuple):
     """Editor: a method with everything that it needs, ready to edit.
 
     Attributes:
-      method: optimization, mapper or direction.
+      method: name of the method, such as direction.
       space: latent space that the method edits in, w_plus or s.
       title: caption of the edits: what they edit towards.
       settings: settings of each edit of a latent, such as {"alpha": 4.0}.
@@ -59,6 +59,7 @@ class Editor(NamedTuple):
       probe: (latents) → value on the devices that takes the memory of an edit.
       memory: (latents) → bytes on each device that an edit takes, by the compiler.
       freeze: () → `Frozen`, the edit of the first setting.
+      from_average: whether edits start at the average latent, and at no other.
     """
 
     method: str
@@ -74,3 +75,4 @@ class Editor(NamedTuple):
     probe: Callable[[Any], Any]
     memory: Callable[[Any], int]
     freeze: Callable[[], Frozen]
+    from_average: bool = False

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from styleclip_jax import latents, loading
+from styleclip_jax import checks, latents, loading
 from styleclip_jax.batch import runs, stream
 from styleclip_jax.batch.editor import Editor, Outcome
 from styleclip_jax.batch.journal import Journal, name
@@ -72,6 +72,9 @@ class Extras:
         default="gif", metadata={"choices": films.FORMATS}
     )
     paste: bool = False
+
+    def __post_init__(self) -> None:
+        checks.at_least(self, 0, "film_frames")
 
 
 def run(

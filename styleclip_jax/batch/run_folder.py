@@ -4,7 +4,7 @@ import importlib.metadata
 import pathlib
 import platform
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import jax
 
@@ -13,6 +13,9 @@ from styleclip_jax.io import files
 from styleclip_jax.version import __version__
 
 _PACKAGES = ("jax", "flax", "optax", "transformers", "numpy")
+
+# Value of a setting that has no bearing on a run, and stands in older records of it.
+UNUSED: Final = object()
 
 
 def begin(
@@ -29,7 +32,8 @@ def begin(
     Args:
       folder: new or empty folder, or that of the same run.
       program: name of the program.
-      settings: settings that decide the results, by the names of the flags.
+      settings: settings that decide the results, by the names of the flags;
+        `UNUSED` for one without bearing on them.
       inputs: hash (or name) of each input.
       field: name of the setting that names the folder.
       chosen: further entries of a new record, which a run that goes on reads.
@@ -42,11 +46,15 @@ def begin(
         written.
     """
     folder = pathlib.Path(folder)
-    flags = {name: _plain(settings[name]) for name in sorted(settings)}
+    unused = {name for name, value in settings.items() if value is UNUSED}
+    flags = {name: _plain(settings[name]) for name in sorted(settings.keys() - unused)}
     record = {"program": program, "flags": flags, "inputs": dict(inputs)}
     path = folder / files.RECORD
     if path.exists():
-        _refuse_differences(field, path, files.read_json(path), record)
+        found = files.read_json(path)
+        for name in unused:
+            found.get("flags", {}).pop(name, None)
+        _refuse_differences(field, path, found, record)
         return folder
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(
@@ -76,12 +84,15 @@ def _version(package: str) -> str | None:
 def difference(before: Any, now: Any, name: str = "") -> tuple[str, str] | None:
     """First difference of two records, as its name and "2, found 3"; None if equal.
 
+    What both have is compared first.
+
     Args:
       before, now: records, trees of dicts.
       name: name of the two records.
     """
     if isinstance(before, dict) and isinstance(now, dict):
-        for key in sorted(before.keys() | now.keys()):
+        both = before.keys() & now.keys()
+        for key in (*sorted(both), *sorted(before.keys() ^ now.keys())):
             found = difference(before.get(key), now.get(key), key)
             if found:
                 return found

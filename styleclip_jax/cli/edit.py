@@ -4,6 +4,7 @@
   styleclip-edit --prompt="a smiling face" --latents=w_plus.npy --steps=40 --space=s
   styleclip-edit --method=mapper --mapper=models/purple_hair --strength=0.12
   styleclip-edit --method=direction --prompt="a smiling face" --alpha=-4,4
+  styleclip-edit --method=my_module:NAME --prompt="a smiling face"
 
 Files under --outdir: original.npy and edited.npy (.npz in S), images/, metrics.jsonl
 (a line per edit), grid.png, films/ with --film_frames, pasted/ with --paste, and
@@ -14,76 +15,86 @@ The same command resumes an interrupted run. Exit code 1 says that some latents 
 not be edited; metrics.jsonl says which.
 """
 
-import dataclasses
+import os
+import sys
+from collections.abc import Mapping, Sequence
 
 import jax
 from absl import flags
 
-from styleclip_jax.batch import edits, runs
+from styleclip_jax.batch import edits, run_folder, runs
 from styleclip_jax.batch.source import SourceRequest
 from styleclip_jax.cli import processes, profiling, program
-from styleclip_jax.editing import prompts, requests
-from styleclip_jax.editing.directing import DirectionConfig
-from styleclip_jax.editing.editors import MappingConfig
+from styleclip_jax.editing import prompts, registry, requests
 from styleclip_jax.editing.export import ExportRequest
 from styleclip_jax.editing.prompts import PromptRequest
+from styleclip_jax.editing.registry import Method
 from styleclip_jax.editing.requests import EditRequest
 from styleclip_jax.errors import UserError
 from styleclip_jax.loading import CLIP_FIELDS, GENERATOR_FIELDS, Models
-from styleclip_jax.methods.optimization import OptimizationConfig
 
 _MODELS = (
     *(*GENERATOR_FIELDS, "remat", *CLIP_FIELDS),
     *("identity", "class_", "templates"),
 )
-_EXTRAS = ("film_format", "paste")
-
-VALUES = flags.FlagValues()
-program.define(Models, VALUES, _MODELS)
-program.define(SourceRequest, VALUES)
-flags.DEFINE_string(
-    "method",
-    "optimization",
-    f"How to edit: {', '.join(requests.METHODS)}.",
-    flag_values=VALUES,
-)
-program.define(PromptRequest, VALUES)
-program.define(OptimizationConfig, VALUES)
-program.define(MappingConfig, VALUES)
-program.define(DirectionConfig, VALUES)
-program.define(runs.Output, VALUES, outdir="outputs/edit")
-program.define(edits.Extras, VALUES, _EXTRAS)
-program.define(ExportRequest, VALUES)
-processes.define(VALUES)
-profiling.define(VALUES)
+# Settings that a method may have, and that all runs do.
+_COMMON = ("film_frames",)
 
 
-def _fields(config: type) -> tuple[str, ...]:
-    return tuple(field.name for field in dataclasses.fields(config))
+def _define_method(values: flags.FlagValues) -> None:
+    flags.DEFINE_string(
+        "method",
+        "optimization",
+        f"How to edit: {', '.join(registry.METHODS)}; or a registry.Method of your own "
+        "module as module:NAME.",
+        flag_values=values,
+    )
 
 
-# Flags that only one method reads.
-_OWN_FLAGS = {
-    "optimization": (
-        "identity",
-        *(name for name in _fields(OptimizationConfig) if name != "film_frames"),
-    ),
-    "mapper": _fields(MappingConfig),
-    "direction": (*_fields(DirectionConfig), "templates"),
-}
-# Flags of directions that are made of texts.
-_OF_TEXTS = (
-    *("prompt", "prompts_file", *CLIP_FIELDS, "neutral", "directions"),
-    *("num_samples", "beta", "num_channels", "templates"),
-)
+def _define(methods: Mapping[str, Method]) -> flags.FlagValues:
+    """Flags of the program with these methods."""
+    values = flags.FlagValues()
+    program.define(Models, values, _MODELS)
+    program.define(SourceRequest, values)
+    _define_method(values)
+    program.define(PromptRequest, values)
+    program.define(runs.Output, values, outdir="outputs/edit")
+    program.define(edits.Extras, values)
+    program.define(ExportRequest, values)
+    processes.define(values)
+    profiling.define(values)
+    configs = {name: method.config for name, method in methods.items()}
+    program.define_shared(configs, values, _COMMON)
+    return values
+
+
+VALUES = _define(registry.METHODS)
 # Flags that do not decide the results: they say where and how fast.
 _NEUTRAL = (
     "outdir",
     "batch_size",
     "png_level",
-    *_fields(ExportRequest),
+    *("export", "export_weights"),
     *processes.FLAGS,
 )
+
+
+def extend(argv: Sequence[str]) -> flags.FlagValues | None:
+    """Flags with those of a method of the user's own, if the command line names one.
+
+    Raises:
+      UserError: the module cannot be imported, or holds no such method.
+    """
+    values = flags.FlagValues()
+    _define_method(values)
+    values.set_gnu_getopt(True)
+    values(argv, known_only=True)
+    if ":" not in values.method:
+        return None
+    # As with python -m, but behind what is installed.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    return _define(registry.METHODS | {values.method: registry.find(values.method)})
 
 
 def main(values: flags.FlagValues) -> int:
@@ -106,63 +117,53 @@ def _parse(values: flags.FlagValues) -> EditRequest:
       UserError: a flag is wrong, of another method, or without use beside others.
     """
     output = program.build(runs.Output, values)
-    method = values.method
-    if method not in requests.METHODS:
-        raise UserError(
-            f"method: expected {', '.join(requests.METHODS)}, found {method!r}",
-            field="method",
-        )
-    _check_flags(values)
+    extras = program.build(edits.Extras, values)
+    method = registry.find(values.method)
+    unused = _refuse_others(values, method)
+    config = program.build(method.config, values)
+    used = program.used(config)
+    for name, why in method.surplus(config).items():
+        if values[name].present:
+            raise UserError(f"{name}: {why}", field=name, also=list(used))
     texts = None
-    if method != "mapper" and values.saved_direction is None:
+    if method.texts(config):
         texts = prompts.read(program.build(PromptRequest, values), tell=print)
-    optimization = program.build(OptimizationConfig, values)
+    settings = program.settings(values, _NEUTRAL)
+    # A flag that is not given may have no default, or one of its own by method.
+    settings |= {name: used[name] for name in used if settings[name] is None}
     return EditRequest(
         models=program.build(Models, values, _MODELS),
         source=program.build(SourceRequest, values),
-        method=method,
+        method=values.method,
         prompts=texts,
-        optimization=optimization,
-        mapping=program.build(MappingConfig, values),
-        direction=program.build(DirectionConfig, values),
+        config=config,
         output=output,
-        extras=edits.Extras(optimization.film_frames, values.film_format, values.paste),
+        extras=extras,
         export=program.build(ExportRequest, values),
-        settings=program.settings(values, _NEUTRAL),
+        settings=settings | dict.fromkeys(unused, run_folder.UNUSED),
     )
 
 
-def _check_flags(values: flags.FlagValues) -> None:
-    """Refuses flags of another method, and flags without use beside others."""
-
-    def refuse(name: str, why: str) -> None:
+def _refuse_others(values: flags.FlagValues, method: Method) -> list[str]:
+    """Refuses flags of other methods; names of those that these alone have."""
+    owners: dict[str, list[str]] = {}
+    for label, other in registry.METHODS.items():
+        for name in other.flags:
+            owners.setdefault(name, []).append(label)
+    others = {n: x for n, x in owners.items() if n not in (*method.flags, *_COMMON)}
+    for name, labels in others.items():
         if values[name].present:
-            raise UserError(f"--{name}: {why}")
-
-    method = values.method
-    for other, names in _OWN_FLAGS.items():
-        for name in names if other != method else ():
-            refuse(name, f"is a flag of --method={other}, found with {method}")
-    if method == "mapper":
-        if not values.mapper:
-            raise UserError("--method: mapper needs --mapper with a model directory")
-        if values.prompts_file is not None:
             raise UserError(
-                "--prompts_file: a mapper is for one prompt, expected several --mapper "
-                "with commas between"
+                f"--{name}: is a flag of --method={' or '.join(labels)}, found with "
+                f"{values.method}"
             )
-    if values.saved_direction is not None:
-        for name in _OF_TEXTS:
-            refuse(name, "is of no use with --saved_direction")
-    if values.directions is not None:
-        refuse("num_samples", "is of no use with --directions")
-    if values.num_channels is not None and values["beta"].present:
-        raise UserError("--beta and --num_channels: expected one, found both")
+    read = {name for other in registry.METHODS.values() for name in other.reads}
+    return [name for name in others if name not in read]
 
 
 def entry() -> None:
     """Console script of styleclip-edit."""
-    program.run(main, VALUES)
+    program.run(main, VALUES, extend=extend)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -55,6 +55,10 @@ _SETTINGS = {
     "jax_numpy_dtype_promotion": "standard",
 }
 
+# Field, its type and the type of its elements.
+_Field = tuple[dataclasses.Field[Any], type, type]
+_MISSING = dataclasses.MISSING
+
 _DEFINERS: dict[type, Callable[..., Any]] = {
     str: flags.DEFINE_string,
     int: flags.DEFINE_integer,
@@ -84,20 +88,65 @@ def define(
       **defaults: defaults of this program, where they are others than the fields'.
     """
     helps = _attribute_docs(config_type)
-    for field, kind, element in _fields(config_type, names):
-        flag, text = _flag_of(field.name), helps[field.name]
-        default: Any = None if field.default is dataclasses.MISSING else field.default
-        default = defaults.get(field.name, default)
-        if kind is tuple and default is not None:
-            default = [f"{x:g}" if element is float else str(x) for x in default]
-        options: dict[str, Any] = {"flag_values": values}
-        if "choices" in field.metadata:
-            choices = list(field.metadata["choices"])
-            flags.DEFINE_enum(flag, default, choices, text, **options)
-            continue
-        if "lower_bound" in field.metadata:
-            options["lower_bound"] = field.metadata["lower_bound"]
-        _DEFINERS[kind](flag, default, text, **options)
+    for found in _fields(config_type, names):
+        name = found[0].name
+        default = _default(found, defaults.get(name, _MISSING))
+        _define(found, default, helps[name], values)
+
+
+def define_shared(
+    configs: Mapping[str, type],
+    values: flags.FlagValues,
+    without: Collection[str] = (),
+) -> None:
+    """Defines the flags of several dataclasses, of which a run builds one.
+
+    Fields of the same name are one flag. Where their defaults or texts differ, the help
+    says whose is which. Where the defaults differ, the flag has none, and `build` gives
+    each its own.
+
+    Args:
+      configs: dataclasses as in `define`, by the names that people know them by.
+      values: where the flags are defined.
+      without: fields that read a flag which is defined already.
+
+    Raises:
+      UserError: a field has no text or a wrong type, or its name is that of another
+        flag.
+    """
+    fields: dict[str, dict[str, _Field]] = {}
+    for label, config in configs.items():
+        for found in _fields(config, None):
+            if found[0].name not in without:
+                fields.setdefault(found[0].name, {})[label] = found
+    texts = {label: _attribute_docs(config) for label, config in configs.items()}
+    for name, owners in fields.items():
+        first, *others = owners.values()
+        for label, found in owners.items():
+            if found[1] not in _DEFINERS or found[1:] != first[1:]:
+                kinds = [_describe_kind(x) for x in (first, found)]
+                raise UserError(
+                    f"{label}: its field {name} is {kinds[1]}, expected "
+                    + (kinds[0] if others else "str, int, float, bool or a tuple")
+                )
+            if name not in texts[label] or _flag_of(name) in values:
+                why = "another name than a flag of the program"
+                if name not in texts[label]:
+                    why = 'its text under "Attributes:" in the docstring'
+                raise UserError(f"{label}: field {name}: expected {why}")
+        defaults = {label: _default(found) for label, found in owners.items()}
+        helps = {label: texts[label][name] for label in owners}
+        default = defaults[next(iter(owners))]
+        text = helps[next(iter(owners))]
+        differ = any(x != default for x in defaults.values())
+        if differ:
+            default = None
+            helps = {n: f"{x} (default: {defaults[n]})" for n, x in helps.items()}
+        if len(set(helps.values())) > 1:
+            text = " ".join(f"For {n}: {x}" for n, x in helps.items())
+        # What only some of them restrict is checked when they are built.
+        equal = all(x[0].metadata == first[0].metadata for x in others)
+        _define(first, default, text, values, restricted=equal)
 
 
 def build(
@@ -105,7 +154,7 @@ def build(
     values: flags.FlagValues,
     names: Sequence[str] | None = None,
 ) -> Config:
-    """Builds a dataclass from flags; fields without a flag have their defaults.
+    """Builds a dataclass from flags; fields without a flag, or a value, have defaults.
 
     Args:
       config_type: dataclass, as given to `define`.
@@ -119,8 +168,11 @@ def build(
     for field, kind, element in _fields(config_type, names):
         flag = _flag_of(field.name)
         value = values[flag].value
+        if value is None and field.default is not dataclasses.MISSING:
+            continue
         if kind is tuple and value is not None:
             value = tuple(_parse(flag, element, text) for text in value)
+        _check(field, value)
         found[field.name] = value
     return config_type(**found)
 
@@ -134,6 +186,12 @@ def settings(values: flags.FlagValues, without: Sequence[str] = ()) -> dict[str,
     """
     left_out = {CACHE, DETERMINISTIC, PROFILE, *without}
     return {name: values[name].value for name in values if name not in left_out}
+
+
+def used(config: Any) -> dict[str, Any]:
+    """Values of a dataclass by the names of their flags, as `settings` has them."""
+    found = _fields(type(config), None)
+    return {_flag_of(x[0].name): _plain(x, getattr(config, x[0].name)) for x in found}
 
 
 @contextlib.contextmanager
@@ -155,6 +213,8 @@ def run(
     main: Callable[[flags.FlagValues], int | None],
     values: flags.FlagValues,
     argv: Sequence[str] | None = None,
+    *,
+    extend: Callable[[Sequence[str]], flags.FlagValues | None] = lambda argv: None,
 ) -> None:
     """Parses flags and runs a program.
 
@@ -165,9 +225,15 @@ def run(
         begins with the name of the program and a colon.
       values: flags that the program defines.
       argv: command line; None for the process's own.
+      extend: (command line) → flags in place of these, if it asks for further ones.
     """
     argv = list(sys.argv if argv is None else argv)
     module = inspect.getmodule(main)
+    try:
+        values = extend(argv) or values
+    except UserError as error:
+        print(describe(error), file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
     if CACHE not in values:
         flags.DEFINE_string(
             CACHE,
@@ -325,9 +391,7 @@ def _describe_cpu() -> str:
     return f"{platform.machine()}-{digest[:8]}"
 
 
-def _fields(
-    config_type: type, names: Sequence[str] | None
-) -> list[tuple[dataclasses.Field[Any], type, type]]:
+def _fields(config_type: type, names: Sequence[str] | None) -> list[_Field]:
     """Fields with their types, and the types of the elements of tuples."""
     hints, found = typing.get_type_hints(config_type), []
     for field in dataclasses.fields(config_type):
@@ -339,6 +403,59 @@ def _fields(
         element = (*typing.get_args(hint), str)[0]
         found.append((field, typing.get_origin(hint) or hint, element))
     return found
+
+
+def _define(
+    found: _Field,
+    default: Any,
+    text: str,
+    values: flags.FlagValues,
+    *,
+    restricted: bool = True,
+) -> None:
+    """Defines the flag of a field, with the choices and bounds of its metadata."""
+    field, kind, _ = found
+    metadata = field.metadata if restricted else {}
+    options: dict[str, Any] = {"flag_values": values}
+    if "choices" in metadata:
+        choices = list(metadata["choices"])
+        flags.DEFINE_enum(_flag_of(field.name), default, choices, text, **options)
+        return
+    if "lower_bound" in metadata:
+        options["lower_bound"] = metadata["lower_bound"]
+    _DEFINERS[kind](_flag_of(field.name), default, text, **options)
+
+
+def _default(found: _Field, other: Any = _MISSING) -> Any:
+    """Default of the flag of a field, or another in its place."""
+    value = found[0].default if other is _MISSING else other
+    return None if value is _MISSING else _plain(found, value)
+
+
+def _plain(found: _Field, value: Any) -> Any:
+    """Value of a field as its flag has it: a tuple as a list of texts."""
+    if found[1] is not tuple or value is None:
+        return value
+    return [f"{x:g}" if found[2] is float else str(x) for x in value]
+
+
+def _describe_kind(found: _Field) -> str:
+    name = found[1].__name__
+    return f"{name}[{found[2].__name__}]" if found[1] is tuple else name
+
+
+def _check(field: dataclasses.Field[Any], value: Any) -> None:
+    """Refuses a value that the metadata of its field exclude."""
+    choices, least = (field.metadata.get(x) for x in ("choices", "lower_bound"))
+    expected = None
+    if value is not None and choices is not None and value not in choices:
+        expected = f"one of {', '.join(choices)}"
+    if value is not None and least is not None and value < least:
+        expected = f"{least} or more"
+    if expected:
+        raise UserError(
+            f"{field.name}: expected {expected}, found {value}", field=field.name
+        )
 
 
 def _flag_of(field: str) -> str:

@@ -21,6 +21,11 @@ from styleclip_jax.models.network import Network
 
 # Threshold that is found for each pair of texts.
 AUTO = "auto"
+# Flags of directions that are made of texts.
+_OF_TEXTS = (
+    *("prompt", "prompts_file", *loading.CLIP_FIELDS, "neutral", "directions"),
+    *("num_samples", "beta", "num_channels", "templates"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,12 +56,31 @@ class DirectionConfig:
     )
 
 
-def direct(loaded: Loaded, texts: Prompts, config: DirectionConfig) -> Editor:
-    """Editor of directions that are made of texts.
+def reads_texts(config: DirectionConfig) -> bool:
+    """Whether directions are made of texts, and not read from a file."""
+    return config.saved_direction is None
+
+
+def surplus(config: DirectionConfig) -> dict[str, str]:
+    """Flags that are of no use beside these settings, and why."""
+    found = {}
+    if not reads_texts(config):
+        found = dict.fromkeys(_OF_TEXTS, "is of no use with saved_direction")
+    if config.directions is not None:
+        found.setdefault("num_samples", "is of no use with directions")
+    if config.num_channels is not None:
+        found.setdefault("beta", "expected beta or num_channels, found both")
+    return found
+
+
+def direct(loaded: Loaded, texts: Prompts | None, config: DirectionConfig) -> Editor:
+    """Editor of directions that are made of texts, or read from a file.
 
     Raises:
-      UserError: a number or text is wrong, or the file of relevance does not fit.
+      UserError: a number or text is wrong, or a file does not fit.
     """
+    if texts is None:
+        return _direct_by_file(loaded, config)
     models = loaded.models
     neutral = text_files.require("neutral", config.neutral)
     alphas = numbers("alpha", config.alpha)
@@ -99,7 +123,7 @@ def direct(loaded: Loaded, texts: Prompts, config: DirectionConfig) -> Editor:
     )
 
 
-def direct_by_file(loaded: Loaded, config: DirectionConfig) -> Editor:
+def _direct_by_file(loaded: Loaded, config: DirectionConfig) -> Editor:
     """Editor of the direction of a file, which needs no text and no CLIP.
 
     Raises:

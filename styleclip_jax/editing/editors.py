@@ -96,13 +96,7 @@ def optimize(
         inputs["feature"] = files.hash_bytes(jax.device_get(features).tobytes())
     identity = None
     if config.id_lambda:
-        if not models.has_identity:
-            raise UserError(
-                f"id_lambda: {config.id_lambda} needs a face recognition network, "
-                "expected identity with it",
-                field="id_lambda",
-                also=["identity"],
-            )
+        models.require_identity(config.id_lambda)
         identity = loaded.identity()
         inputs |= models.fingerprints("identity")
     frozen: Any = (clip.without_text(model), identity)
@@ -170,6 +164,7 @@ def optimize(
         probe=lambda batch: edit(batch, 0, ignore, min(2 * stride, config.steps)),
         memory=memory,
         freeze=lambda: Frozen(apply, (frozen, features[0])),
+        from_average=config.mode == "free_generation",
     )
 
 
@@ -200,8 +195,16 @@ def _optimized(result: optimization.Result) -> Outcome:
     )
 
 
-def map_latents(loaded: Loaded, config: MappingConfig) -> Editor:
-    """Editor of mappers.
+def surplus_of_mapping(config: MappingConfig) -> dict[str, str]:
+    """Flags that are of no use with mappers, and why."""
+    return {
+        "prompts_file": "a mapper is for one prompt, expected several mapper with "
+        "commas between"
+    }
+
+
+def map_latents(loaded: Loaded, texts: None, config: MappingConfig) -> Editor:
+    """Editor of mappers, which were trained for their texts.
 
     Raises:
       UserError: there is no mapper, one is of another generator, or of another space
@@ -212,6 +215,7 @@ def map_latents(loaded: Loaded, config: MappingConfig) -> Editor:
         raise UserError(
             "method: mapper needs mapper with a model directory",
             field="method",
+            also=["mapper"],
         )
     found = [models.load_mapper(path, generator.config) for path in config.mapper]
     trained_for = [loading.mapper_prompt(path) or str(path) for path in config.mapper]

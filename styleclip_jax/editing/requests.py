@@ -1,7 +1,7 @@
 """Requests for edits: all that one run of styleclip-edit needs, and its execution."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,15 +9,12 @@ import numpy as np
 from styleclip_jax.batch import edits, runs
 from styleclip_jax.batch.editor import Editor
 from styleclip_jax.batch.source import LatentSource, SourceRequest
-from styleclip_jax.editing import directing, editors, export
-from styleclip_jax.editing.directing import DirectionConfig
-from styleclip_jax.editing.editors import Loaded, MappingConfig
+from styleclip_jax.editing import export, registry
 from styleclip_jax.editing.export import ExportRequest
 from styleclip_jax.editing.prompts import Prompts
 from styleclip_jax.editing.session import Session
 from styleclip_jax.errors import UserError
 from styleclip_jax.loading import Models
-from styleclip_jax.methods.optimization import OptimizationConfig
 from styleclip_jax.progress import Listener
 
 
@@ -28,11 +25,9 @@ class EditRequest:
     Attributes:
       models: names of the networks.
       source: source of the latents.
-      method: one of `METHODS`.
-      prompts: prompts, None for mappers and saved directions.
-      optimization: settings of latent optimization.
-      mapping: settings of mappers.
-      direction: settings of directions.
+      method: name of the method, see `registry.find`.
+      prompts: prompts, None where the method reads none.
+      config: settings of the method.
       output: files to write.
       extras: additional files of each edit.
       export: program to write instead of edits.
@@ -43,36 +38,11 @@ class EditRequest:
     source: SourceRequest
     method: str
     prompts: Prompts | None
-    optimization: OptimizationConfig
-    mapping: MappingConfig
-    direction: DirectionConfig
+    config: Any
     output: runs.Output
     extras: edits.Extras
     export: ExportRequest
     settings: Mapping[str, Any]
-
-
-def _optimize(loaded: Loaded, request: EditRequest) -> Editor:
-    assert request.prompts is not None
-    return editors.optimize(loaded, request.prompts, request.optimization)
-
-
-def _map(loaded: Loaded, request: EditRequest) -> Editor:
-    return editors.map_latents(loaded, request.mapping)
-
-
-def _move(loaded: Loaded, request: EditRequest) -> Editor:
-    if request.direction.saved_direction is not None:
-        return directing.direct_by_file(loaded, request.direction)
-    assert request.prompts is not None
-    return directing.direct(loaded, request.prompts, request.direction)
-
-
-METHODS: dict[str, Callable[[Loaded, EditRequest], Editor]] = {
-    "optimization": _optimize,
-    "mapper": _map,
-    "direction": _move,
-}
 
 
 def carry_out(request: EditRequest, listener: Listener) -> runs.Summary | None:
@@ -90,7 +60,9 @@ def carry_out(request: EditRequest, listener: Listener) -> runs.Summary | None:
     """
     session = Session(request.models, listener=listener)
     generator, _ = session.generator, session.label
-    editor = METHODS[request.method](session.loaded, request)
+    editor = registry.make_editor(
+        session.loaded, request.method, request.prompts, request.config
+    )
     if request.export.export is not None:
         for line in export.write(request.export, editor, generator):
             listener.tell(line)
@@ -120,7 +92,7 @@ def carry_out(request: EditRequest, listener: Listener) -> runs.Summary | None:
 def _open(request: EditRequest, session: Session, editor: Editor) -> LatentSource:
     """Opens the source of the latents, in a space that the editor takes."""
     asked, config = request.source, session.generator.config
-    if request.optimization.mode == "free_generation":
+    if editor.from_average:
         if asked.latents is not None or asked.seeds is not None:
             raise UserError(
                 "mode: free_generation starts at the average latent, expected "
@@ -133,9 +105,9 @@ def _open(request: EditRequest, session: Session, editor: Editor) -> LatentSourc
         return LatentSource("w", range(1), w_avg, layout, config.z_dim)
     source = asked.open(config, default_seeds="0-7")
     if source.space == "s" and editor.space != "s":
-        wanted = "space=s with it"
-        if request.method != "optimization":
-            wanted = f"latents in {editor.space}, which the {request.method} edits"
+        wanted = f"latents in {editor.space}, which the {request.method} edits"
+        if hasattr(request.config, "space"):
+            wanted = "space=s with it"
         raise UserError(
             f"latents: {asked.latents} is in s, expected {wanted}",
             field="latents",

@@ -19,24 +19,20 @@ import numpy as np
 from styleclip_jax import latents, loading, losses, parallel, spaces
 from styleclip_jax.batch import source
 from styleclip_jax.batch.editor import Editor
-from styleclip_jax.editing import applying, directing, editors, inverter
+from styleclip_jax.editing import applying, directing, editors, inverter, registry
 from styleclip_jax.editing.directing import DirectionConfig
-from styleclip_jax.editing.editors import MappingConfig
 from styleclip_jax.editing.faces import Edit, Faces
 from styleclip_jax.editing.prompts import Prompts
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import direction_files, files, latent_files
 from styleclip_jax.methods import global_directions
+from styleclip_jax.methods.global_directions import Direction
 from styleclip_jax.methods.inversion import InversionConfig
-from styleclip_jax.methods.optimization import OptimizationConfig
 from styleclip_jax.models import clip, stylegan2
 from styleclip_jax.models.clip import Clip, Tokenizer
 from styleclip_jax.models.network import Network
 from styleclip_jax.photos import crops, photo_files
 from styleclip_jax.progress import BARS, SILENT, Listener
-
-# Names of the parts of an optimization that are no settings.
-_OWN = {"objective", "optimizer", "feature", "networks"}
 
 
 def load(
@@ -351,34 +347,43 @@ class Session:
         """
         return self.edit(faces, self.mapping(mapper, **settings))
 
-    def move(
-        self,
-        faces: Faces,
-        direction: global_directions.Direction,
-        alpha: float = 1.0,
-    ) -> Edit:
+    def move(self, faces: Faces, direction: Direction, alpha: float = 1.0) -> Edit:
         """Moves faces along a direction: s + α·Δs.
 
         Another direction or α compiles nothing new.
         """
         return self.edit(faces, self.moving(direction, alpha))
 
+    def editor_of(
+        self, method: str, prompt: str | Sequence[str] | None = None, **settings: Any
+    ) -> Editor:
+        """Editor of a method, for `edit` and `batch.run`.
+
+        Args:
+          method: name in `registry.METHODS`, or module:NAME of one's own.
+          prompt: text to edit towards, or several; None where the method reads none.
+          **settings: fields of the method's configuration, and further arguments of
+            its `Method.edit`.
+
+        Raises:
+          UserError: there is no such method, or a setting or the prompt is wrong.
+        """
+        texts = None if prompt is None else Prompts.of(prompt)
+        config, parts = registry.configure(method, settings)
+        return registry.make_editor(self.loaded, method, texts, config, **parts)
+
     def optimization(self, prompt: str | Sequence[str], **settings: Any) -> Editor:
         """Editor of `optimize`, for `batch.run`."""
-        own = {name: settings.pop(name) for name in _OWN & settings.keys()}
-        config = OptimizationConfig(**settings)
-        return editors.optimize(self.loaded, Prompts.of(prompt), config, **own)
+        return self.editor_of("optimization", prompt, **settings)
 
     def mapping(
         self, mapper: files.Path | Sequence[files.Path], **settings: Any
     ) -> Editor:
         """Editor of `map`, for `batch.run`."""
-        config = MappingConfig(tuple(map(str, files.several(mapper))), **settings)
-        return editors.map_latents(self.loaded, config)
+        paths = tuple(map(str, files.several(mapper)))
+        return self.editor_of("mapper", mapper=paths, **settings)
 
-    def moving(
-        self, direction: global_directions.Direction, alpha: float = 1.0
-    ) -> Editor:
+    def moving(self, direction: Direction, alpha: float = 1.0) -> Editor:
         """Editor of `move`, for `batch.run`."""
         return directing.direct_by_value(
             self.loaded, direction, alpha=alpha, title="direction"
@@ -393,7 +398,7 @@ class Session:
         num_channels: int | None = None,
         directions: files.Path | None = None,
         num_samples: int = 16,
-    ) -> global_directions.Direction:
+    ) -> Direction:
         """Global direction of a prompt: one Δs for all faces.
 
         Args:
@@ -419,7 +424,7 @@ class Session:
         (chosen,) = directing.choose_betas(relevance, config)
         return global_directions.make_direction(relevance, chosen)
 
-    def read_direction(self, path: files.Path) -> global_directions.Direction:
+    def read_direction(self, path: files.Path) -> Direction:
         """Reads the direction of a file, as `save_direction` and the app write it.
 
         Raises:
@@ -429,10 +434,10 @@ class Session:
         delta, _ = direction_files.read_direction(
             path, layout=layout, generator=self.models.generator_origin()
         )
-        return global_directions.Direction(jax.numpy.asarray(delta), layout)
+        return Direction(jax.numpy.asarray(delta), layout)
 
     def save_direction(
-        self, direction: global_directions.Direction, path: files.Path, **about: Any
+        self, direction: Direction, path: files.Path, **about: Any
     ) -> None:
         """Writes a direction, which `read_direction` and styleclip-edit read.
 
@@ -449,7 +454,7 @@ class Session:
             about=about,
         )
 
-    def edit(self, faces: Faces, edit: Editor | global_directions.Direction) -> Edit:
+    def edit(self, faces: Faces, edit: Editor | Direction) -> Edit:
         """Edits faces by an editor, or along a direction.
 
         Raises:
@@ -457,9 +462,9 @@ class Session:
         """
         return applying.apply(self.loaded, faces, self.editor(edit))
 
-    def editor(self, edit: Editor | global_directions.Direction) -> Editor:
+    def editor(self, edit: Editor | Direction) -> Editor:
         """Editor of an edit: the edit itself, or the editor of a direction."""
-        if isinstance(edit, global_directions.Direction):
+        if isinstance(edit, Direction):
             return self.moving(edit)
         return edit
 
@@ -469,13 +474,7 @@ class Session:
         Raises:
           UserError: a network is missing, or there is nothing to do.
         """
-        if config.id_lambda and not self.models.has_identity:
-            raise UserError(
-                f"id_lambda: {config.id_lambda} needs a face recognition network, "
-                "expected identity with it",
-                field="id_lambda",
-                also=["identity"],
-            )
+        self.models.require_identity(config.id_lambda)
         steps = inverter.count_steps(config, self.encoder)
         networks = self.networks(
             identity=bool(config.id_lambda) or self.models.identity is not None

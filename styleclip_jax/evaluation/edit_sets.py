@@ -45,7 +45,7 @@ class EditSet(NamedTuple):
 
     @property
     def method(self) -> str:
-        """Method of the edits: optimization, mapper or direction."""
+        """Name of the method of the edits."""
         return str(self.record["flags"]["method"])
 
     @property
@@ -64,13 +64,15 @@ class EditSet(NamedTuple):
     def strength(self) -> str:
         """Strength of the edits, in the flags of the method."""
         flags = self.record["flags"]
-        if self.method == "direction":
+        if "alpha" in self.setting:
             alpha = f"alpha {self.setting['alpha']:g}"
             # A saved direction has no threshold any more.
             return f"{alpha}, {self._threshold}" if "beta" in self.setting else alpha
         if self.method == "mapper":
             strength = flags["strength"]
             return "as trained" if strength is None else f"strength {strength:g}"
+        if "l2_lambda" not in flags:
+            return "as given"
         identity = f", id {flags['id_lambda']:g}" if flags.get("id_lambda") else ""
         return f"l2 {flags['l2_lambda']:g}{identity}"
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from styleclip_jax import blends, latents, losses, spaces
-from styleclip_jax.methods import mapper, optimization
+from styleclip_jax.methods import latent_directions, mapper, optimization
 from styleclip_jax.models import clip, clip_input, stylegan2
 from tests import tiny
 
@@ -113,6 +113,14 @@ def entries() -> list[Entry]:
         Entry(
             "to_styles",
             stylegan2.to_styles,
+            generator,
+            w_plus,
+        ),
+        Entry(
+            "to_direction",
+            lambda n, deltas: jax.vmap(
+                lambda delta: latent_directions.to_direction(n, delta).delta
+            )(deltas),
             generator,
             w_plus,
         ),

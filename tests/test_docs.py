@@ -60,6 +60,7 @@ SPREAD = {"num_samples", "seeds", "batch_size"}
 # Flags that all commands of a program get.
 ADDED = {
     "styleclip-edit": ("generator", "clip"),
+    "styleclip-find-directions": ("generator", "clip"),
     "styleclip-generate": ("generator",),
     "styleclip-measure-directions": ("generator", "clip", "num_statistics"),
     "styleclip-train-mapper": ("generator", "clip", "num_validation"),
@@ -184,6 +185,9 @@ def shorten(
     given = dict(x.removeprefix("--").partition("=")[::2] for x in arguments)
     short = {flag: values.get(flag, value) for flag, value in given.items()}
     short |= {flag: networks[flag] for flag in ADDED[name]}
+    if short.keys() & {"direction", "channel"}:
+        # They take the place of texts.
+        del short["clip"]
     if name == "styleclip-edit" and short.get("method", "optimization")[0] == "o":
         # Without it there would be the official 300.
         short["steps"] = SHORT["steps"]

@@ -4,6 +4,7 @@
   styleclip-edit --prompt="a smiling face" --latents=w_plus.npy --steps=40 --space=s
   styleclip-edit --method=mapper --mapper=models/purple_hair --strength=0.12
   styleclip-edit --method=direction --prompt="a smiling face" --alpha=-4,4
+  styleclip-edit --method=direction --direction="smile.safetensors - 0.5*age.npy"
   styleclip-edit --method=my_module:NAME --prompt="a smiling face"
 
 Files under --outdir: original.npy and edited.npy (.npz in S), images/, metrics.jsonl

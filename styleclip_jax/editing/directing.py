@@ -1,8 +1,7 @@
-"""Editors of global directions: made of texts, read from a file, or given by value."""
+"""Editors of global directions: made of texts, read from files, or given by value."""
 
 import dataclasses
 import math
-import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,11 +10,17 @@ import jax.numpy as jnp
 
 from styleclip_jax import latents, loading, losses, parallel
 from styleclip_jax.batch.editor import Editor, Outcome
-from styleclip_jax.editing import editors, estimation, prompts
+from styleclip_jax.editing import (
+    direction_expressions,
+    direction_sources,
+    editors,
+    estimation,
+    prompts,
+)
 from styleclip_jax.editing.editors import Loaded
 from styleclip_jax.editing.prompts import Prompts
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import direction_files, files, text_files
+from styleclip_jax.io import files, text_files
 from styleclip_jax.methods import global_directions
 from styleclip_jax.models.network import Network
 
@@ -38,7 +43,10 @@ class DirectionConfig:
         absent, relevance for the prompt is estimated on the spot.
       num_samples: Number of samples that relevance is estimated from, without a file
         of it.
-      saved_direction: File of one direction, as the app saves it, in place of texts.
+      direction: Direction in place of texts: a file, or several with numbers, +, -, *
+        and parentheses, such as "smile.safetensors - 0.5*age.npy@4-7 + pca.npz[3]".
+      channel: Channel of one layer in place of texts, such as 6:501 or b16/conv1:501;
+        alpha counts its standard deviations.
       alpha: Strength of a direction, one or several with commas between.
       beta: Least relevance of a channel, one or several with commas between; or auto,
         the largest of 0.10 to 0.29 that keeps more than 20 channels.
@@ -48,24 +56,35 @@ class DirectionConfig:
     neutral: str = "a face"
     directions: str | None = None
     num_samples: int = dataclasses.field(default=16, metadata={"lower_bound": 1})
-    saved_direction: str | None = None
+    direction: str | None = None
+    channel: str | None = None
     alpha: tuple[str, ...] = ("4",)
     beta: tuple[str, ...] = (AUTO,)
     num_channels: int | None = dataclasses.field(
         default=None, metadata={"lower_bound": 1}
     )
 
+    def __post_init__(self) -> None:
+        if self.direction is not None and self.channel is not None:
+            raise UserError(
+                "direction and channel: expected one, found both",
+                field="direction",
+                also=["channel"],
+            )
+        _terms(self)
+
 
 def reads_texts(config: DirectionConfig) -> bool:
-    """Whether directions are made of texts, and not read from a file."""
-    return config.saved_direction is None
+    """Whether directions are made of texts, and not read."""
+    return config.direction is None and config.channel is None
 
 
 def surplus(config: DirectionConfig) -> dict[str, str]:
     """Flags that are of no use beside these settings, and why."""
     found = {}
     if not reads_texts(config):
-        found = dict.fromkeys(_OF_TEXTS, "is of no use with saved_direction")
+        given = "direction" if config.channel is None else "channel"
+        found = dict.fromkeys(_OF_TEXTS, f"is of no use with {given}")
     if config.directions is not None:
         found.setdefault("num_samples", "is of no use with directions")
     if config.num_channels is not None:
@@ -73,14 +92,23 @@ def surplus(config: DirectionConfig) -> dict[str, str]:
     return found
 
 
+def _terms(config: DirectionConfig) -> direction_expressions.Terms:
+    """Terms of the direction or channel; none where directions are made of texts."""
+    if config.channel is not None:
+        return direction_expressions.parse_channel(config.channel)
+    if config.direction is not None:
+        return direction_expressions.parse(config.direction)
+    return ()
+
+
 def direct(loaded: Loaded, texts: Prompts | None, config: DirectionConfig) -> Editor:
-    """Editor of directions that are made of texts, or read from a file.
+    """Editor of directions that are made of texts, or read.
 
     Raises:
       UserError: a number or text is wrong, or a file does not fit.
     """
     if texts is None:
-        return _direct_by_file(loaded, config)
+        return _direct_by_name(loaded, config)
     models = loaded.models
     neutral = text_files.require("neutral", config.neutral)
     alphas = numbers("alpha", config.alpha)
@@ -123,28 +151,32 @@ def direct(loaded: Loaded, texts: Prompts | None, config: DirectionConfig) -> Ed
     )
 
 
-def _direct_by_file(loaded: Loaded, config: DirectionConfig) -> Editor:
-    """Editor of the direction of a file, which needs no text and no CLIP.
+def _direct_by_name(loaded: Loaded, config: DirectionConfig) -> Editor:
+    """Editor of a direction of files or channels, which needs no text and no CLIP.
 
     Raises:
-      UserError: a number is wrong, or the file does not fit the generator.
+      UserError: a number is wrong, or a file or channel does not fit the generator.
     """
-    path, layout = str(config.saved_direction), loaded.generator.config.style_layout
-    origin = loaded.models.generator_origin()
-    delta, about = direction_files.read_direction(path, layout=layout, generator=origin)
-    direction = global_directions.Direction(jnp.asarray(delta), layout)
     alphas = numbers("alpha", config.alpha)
-    notes = ", ".join(f"{name} {value}" for name, value in about.items())
-    saved = f", saved with {notes}" if notes else ""
+    found = direction_sources.read(loaded, _terms(config))
     return _move(
         loaded,
-        [(direction, jnp.float32(alpha)) for alpha in alphas],
-        title=pathlib.Path(path).stem,
+        [(found.direction, jnp.float32(alpha)) for alpha in alphas],
+        title=found.title,
         settings=[{"alpha": alpha} for alpha in alphas],
         record=dataclasses.asdict(config),
-        inputs={"saved_direction": files.hash_file(path)},
-        about=[f"direction: {path}{saved}"],
+        inputs=found.inputs,
+        about=[f"direction: {note}" for note in found.notes],
     )
+
+
+def read(loaded: Loaded, path: files.Path) -> global_directions.Direction:
+    """Direction of a file, or of the expression that a text is.
+
+    Raises:
+      UserError: the text is wrong, or a file or channel does not fit the generator.
+    """
+    return direction_sources.read(loaded, direction_expressions.parse(path)).direction
 
 
 def direct_by_value(

@@ -425,16 +425,12 @@ class Session:
         return global_directions.make_direction(relevance, chosen)
 
     def read_direction(self, path: files.Path) -> Direction:
-        """Reads the direction of a file, as `save_direction` and the app write it.
+        """Reads the direction of a file, or of a text such as "a.npy - 0.5*b.pt".
 
         Raises:
-          UserError: there is no such file, or it is for another generator.
+          UserError: there is no such file, or it does not fit the generator.
         """
-        layout = self.generator.config.style_layout
-        delta, _ = direction_files.read_direction(
-            path, layout=layout, generator=self.models.generator_origin()
-        )
-        return Direction(jax.numpy.asarray(delta), layout)
+        return directing.read(self.loaded, path)
 
     def save_direction(
         self, direction: Direction, path: files.Path, **about: Any

@@ -6,6 +6,7 @@ generator or another CLIP.
 """
 
 import json
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -137,6 +138,16 @@ def read_direction(
     tensors, record = _read(path, _DIRECTION, layout, generator)
     total = sum(layer.channels for layer in layout)
     return _tensor(path, tensors, "delta", (total,)), record.get("about", {})
+
+
+def is_ours(path: files.Path) -> bool:
+    """Whether a file is one of relevance or of a direction, whatever its generator.
+
+    Raises:
+      UserError: there is no such file, or it is a broken `.safetensors` file.
+    """
+    name = pathlib.Path(path)
+    return name.suffix == ".safetensors" and _KEY in tensor_files.read(path).metadata
 
 
 def _write(

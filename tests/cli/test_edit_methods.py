@@ -173,7 +173,7 @@ def test_a_saved_direction_needs_no_text(
         "steps": None,
         "prompt": None,
         "clip": None,
-        "saved_direction": path,
+        "direction": path,
         "alpha": "-2,1.5",
         "seeds": "0-1",
     }
@@ -187,7 +187,99 @@ def test_a_saved_direction_needs_no_text(
     np.testing.assert_allclose(edited, original + alpha * delta, atol=1e-5)
     code, _, err = run(edit, **(options | {"prompt": "cat", "outdir": "other"}))
     assert (code, err.count("\n")) == (2, 1)
-    assert "--prompt: is of no use with --saved_direction" in err
+    assert "--prompt: is of no use with --direction" in err
+
+
+def test_an_expression_moves_along_files_and_channels(
+    run: Program,
+    saved: tuple[str, np.ndarray],
+    tmp_path: pathlib.Path,
+) -> None:
+    path, delta = saved
+    step = np.random.default_rng(1).normal(size=(1, 12)).astype(np.float32)
+    np.save(tmp_path / "age.npy", step)
+    options: dict[str, Any] = {
+        "method": "direction",
+        **dict.fromkeys(("steps", "prompt", "clip")),
+        "direction": f"'{path}' - 0.5*'{tmp_path}/age.npy'@1-2",
+        "alpha": "2",
+        "seeds": "0-1",
+    }
+    # The second run finds everything done.
+    for _ in range(2):
+        code, out, _ = run(edit, **options)
+        assert code == 0
+    assert "age.npy, in W, moves rows 0 to 3 of 4" in out
+    moved = np.zeros((1, 4, 12), np.float32)
+    moved[:, 1:3] = step
+    generator = tiny.generator()
+    ends = [
+        np.concatenate(stylegan2.to_styles(generator, x), axis=1)
+        for x in (moved, 0 * moved)
+    ]
+    original, edited = (
+        _styles(tmp_path / f"out/{name}.npz") for name in ("original", "edited")
+    )
+    expected = original + 2 * (delta - 0.5 * (ends[0] - ends[1]))
+    np.testing.assert_allclose(edited, expected, atol=1e-5)
+    record = json.loads((tmp_path / "out/run.json").read_text())
+    assert record["flags"]["direction"] == options["direction"]
+    hashes = {f"direction {path}", f"direction {tmp_path}/age.npy"}
+    assert {x for x in record["inputs"] if x.startswith("direction")} == hashes
+    np.save(tmp_path / "age.npy", -step)
+    code, _, err = run(edit, **options)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "is of a run with direction " in err
+
+
+def test_a_channel_moves_alone(run: Program, tmp_path: pathlib.Path) -> None:
+    options: dict[str, Any] = {
+        "method": "direction",
+        **dict.fromkeys(("steps", "prompt", "clip")),
+        "channel": "3:7",
+        "alpha": "-2,2",
+        "seeds": "0-1",
+    }
+    code, out, _ = run(edit, **options)
+    assert code == 0
+    assert "direction: channel 7 of b8/conv1, standard deviation" in out
+    original, edited = (
+        _styles(tmp_path / f"out/{name}.npz") for name in ("original", "edited")
+    )
+    moved = edited - original
+    place = sum(layer.channels for layer in LAYOUT[:3]) + 7
+    assert np.flatnonzero(np.abs(moved).max(axis=0)).tolist() == [place]
+    np.testing.assert_allclose(moved[1::2], -moved[::2], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (
+            {"direction": "a.npy - "},
+            "--direction: expected a file, a number or layer:channel at character 9",
+        ),
+        ({"direction": "absent.pt"}, "absent.pt: no such file"),
+        ({"direction": ""}, "at character 1 of '', found the end"),
+        ({"channel": "3"}, "--channel: expected layer:channel, such as 6:501"),
+        ({"channel": "9:1"}, "channel 9:1: expected a layer from 0 to 4 or one of"),
+        ({"channel": "3:1", "direction": "a.npy"}, "expected one, found both"),
+        (
+            {"channel": "3:1", "neutral": "cat"},
+            "--neutral: is of no use with --channel",
+        ),
+        ({"channel": "3:1", "method": "mapper"}, "--channel: is a flag of --method"),
+    ],
+)
+def test_a_wrong_direction_gets_one_line(
+    run: Program, tmp_path: pathlib.Path, options: dict[str, Any], expected: str
+) -> None:
+    defaults = {"method": "direction", **dict.fromkeys(("steps", "prompt", "clip"))}
+    before = sorted(tmp_path.rglob("*"))
+    code, _, err = run(edit, **(defaults | options))
+    assert (code, err.count("\n")) == (2, 1), err
+    assert expected in err
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize(

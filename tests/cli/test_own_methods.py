@@ -186,7 +186,7 @@ def test_runs_from_before_the_table_go_on(
         "steps": None,
         "prompt": None,
         "clip": None,
-        "saved_direction": tmp_path / "one.safetensors",
+        "direction": tmp_path / "one.safetensors",
         "seeds": "0",
         "images": "none",
         "grid": 0,

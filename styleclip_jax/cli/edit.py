@@ -19,6 +19,7 @@ not be edited; metrics.jsonl says which.
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 from absl import flags
@@ -121,7 +122,7 @@ def _parse(values: flags.FlagValues) -> EditRequest:
     extras = program.build(edits.Extras, values)
     method = registry.find(values.method)
     unused = _refuse_others(values, method)
-    config = program.build(method.config, values)
+    config: Any = program.build(method.config, values)
     used = program.used(config)
     for name, why in method.surplus(config).items():
         if values[name].present:

@@ -60,14 +60,23 @@ class Edit(NamedTuple):
       image: [B, H, W, 3] edited image, nominally in [-1, 1].
       latent: the edited latent, of the shape of the source's.
       source: start of the edit.
-      text: [B, E] normalised CLIP features of each example's prompt.
+      text: [B, E] normalised CLIP features of each example's prompt; the weighted sum
+        of several.
+      neutral: [B, E] features of the neutral text, of the same weight as the prompts
+        in all; None where no loss needs them.
     """
 
     image: spaces.Image
     latent: Any
     source: Source
     text: spaces.Feature
+    neutral: spaces.Feature | None = None
 
+
+# Length of a step in CLIP's space below which its direction counts less.
+SHORT_STEP = 0.1
+# Change of an entry of the latent that costs as much by `latent_l1` as by `latent_l2`.
+_UNIT_CHANGE = 0.2
 
 Loss = Callable[[Networks, Edit], spaces.PerExample]
 Objective = Mapping[str, tuple[float, Loss]]
@@ -98,6 +107,67 @@ def clip_distance(
     return 1 - logit / 100
 
 
+def directional_distance(
+    networks: Networks,
+    edit: Edit,
+    *,
+    preprocess: Callable[..., jax.Array] = clip_input.preprocess_styleclip,
+) -> spaces.PerExample:
+    """1 − cosine of the step between images and that between texts, [B].
+
+    Args:
+      networks: `clip` is used.
+      edit: `image`, `source.image`, `text` and `neutral` are used.
+      preprocess: function that makes the images CLIP's input.
+
+    Raises:
+      ValueError: there is no neutral text.
+
+    Source: Gal et al. 2021 (StyleGAN-NADA), L_direction.
+    """
+    if edit.neutral is None:
+        raise ValueError("directional_distance needs a neutral text, found none")
+    step = clip_step(networks, edit, preprocess=preprocess)
+    text_step = edit.text - edit.neutral
+    return 1 - step_similarity(step, text_step, min_length=SHORT_STEP)
+
+
+def clip_step(
+    networks: Networks, edit: Edit, *, preprocess: Callable[..., jax.Array]
+) -> spaces.Feature:
+    """Step [B, E] in CLIP's space from the source image to the edited one."""
+
+    def encode(image: spaces.Image) -> spaces.Feature:
+        seen = preprocess(networks.clip, image)
+        return norms.unit(clip.encode_image(networks.clip, seen))
+
+    return encode(edit.image) - encode(edit.source.image)
+
+
+def step_length(step: jax.Array, *, min_length: float) -> jax.Array:
+    """Lengths [B] of steps [B, E], and `min_length` for shorter ones.
+
+    An image is its own source at the start, and has no direction. Divided by this
+    length, a short step counts in proportion.
+    """
+    squares = jnp.sum(jnp.square(step), axis=-1)
+    return jnp.sqrt(jnp.maximum(squares, min_length**2))
+
+
+def step_similarity(
+    image_step: jax.Array, text_step: jax.Array, *, min_length: float
+) -> jax.Array:
+    """Cosine [B] of steps in CLIP's space, ⟨Δi, Δt⟩ / max(|Δi|, min_length).
+
+    Args:
+      image_step: [B, E] difference of normalised features of images.
+      text_step: [E] or [B, E] difference of features of texts, of any length.
+      min_length: least length of a step; shorter ones count in proportion.
+    """
+    length = step_length(image_step, min_length=min_length)
+    return jnp.sum(image_step * norms.unit_by_rsqrt(text_step), axis=-1) / length
+
+
 def latent_l2(networks: Networks, edit: Edit) -> spaces.PerExample:
     """Sum of squared differences between the edited and the source latent, [B].
 
@@ -105,7 +175,18 @@ def latent_l2(networks: Networks, edit: Edit) -> spaces.PerExample:
     all style vectors in S).
     """
     del networks
-    return _latent_squares(edit, jnp.sum)
+    return _add_differences(edit, jnp.square, jnp.sum)
+
+
+def latent_l1(networks: Networks, edit: Edit) -> spaces.PerExample:
+    """Sum of absolute differences to the source latent, times 0.2, [B].
+
+    The factor makes weights comparable with those of `latent_l2`: u · |Δ| = Δ² where an
+    entry has moved by u = 0.2, as in edits of the embedded models. Smaller moves cost
+    more than there, larger ones less, so fewer entries move.
+    """
+    del networks
+    return _UNIT_CHANGE * _add_differences(edit, jnp.abs, jnp.sum)
 
 
 def latent_mean_squares(networks: Networks, edit: Edit) -> spaces.PerExample:
@@ -117,7 +198,7 @@ def latent_mean_squares(networks: Networks, edit: Edit) -> spaces.PerExample:
     takes a sum.
     """
     del networks
-    return _latent_squares(edit, jnp.mean)
+    return _add_differences(edit, jnp.square, jnp.mean)
 
 
 def identity_distance(networks: Networks, edit: Edit) -> spaces.PerExample:
@@ -162,11 +243,15 @@ def evaluate(
     return jnp.asarray(total), terms
 
 
-def _latent_squares(edit: Edit, reduce: Callable[..., jax.Array]) -> spaces.PerExample:
-    """Squared differences to the source latent, reduced for each vector and added."""
+def _add_differences(
+    edit: Edit,
+    measure: Callable[[jax.Array], jax.Array],
+    reduce: Callable[..., jax.Array],
+) -> jax.Array:
+    """Measured differences to the source latent, reduced per vector and added."""
 
-    def squares(latent: jax.Array, source: jax.Array) -> jax.Array:
-        return reduce(jnp.square(latent - source), axis=range(1, latent.ndim))
+    def differences(latent: jax.Array, source: jax.Array) -> jax.Array:
+        return reduce(measure(latent - source), axis=range(1, latent.ndim))
 
-    leaves = jax.tree.map(squares, edit.latent, edit.source.latent)
+    leaves = jax.tree.map(differences, edit.latent, edit.source.latent)
     return jax.tree.reduce(jnp.add, leaves)

@@ -154,6 +154,13 @@ class Pace:
         return True
 
 
+def measure(call: Callable[[], Any]) -> float:
+    """Seconds until the result of a call is there, of a function compiled before."""
+    began = time.monotonic()
+    jax.block_until_ready(call())
+    return time.monotonic() - began
+
+
 def take_steps(
     step: Callable[[Any, Any], Any],
     networks: Any,

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from styleclip_jax import blends, latents, losses, spaces
-from styleclip_jax.methods import latent_directions, mapper, optimization
+from styleclip_jax.methods import latent_directions, mapper, optimization, stylemc
 from styleclip_jax.models import clip, clip_input, stylegan2
 from tests import tiny
 
@@ -45,7 +45,8 @@ class Entry(NamedTuple):
 def _edit(networks: losses.Networks, batch: Any) -> losses.Edit:
     w_plus, text = batch
     image = stylegan2.synthesize(networks.generator, w_plus)
-    return losses.Edit(image, w_plus, losses.Source(0.5 * w_plus, image, None), text)
+    source = losses.Source(0.5 * w_plus, jnp.flip(image, axis=2), None)
+    return losses.Edit(image, w_plus, source, text, jnp.flip(text, axis=1))
 
 
 def _optimize(
@@ -57,6 +58,22 @@ def _optimize(
     run = functools.partial(optimization.optimize, problem=problem)
     result = jax.vmap(run, in_axes=(None, 0, 0))(networks, *batch)
     return {"image": result.image, "total": result.terms["total"]}
+
+
+def _learn(networks: losses.Networks, batch: Any) -> jax.Array:
+    """Losses of StyleMC's directions towards several texts, before each step."""
+    config = stylemc.StyleMCConfig(resolution=4, steps=2)
+    problem = stylemc.official(config, tiny.GENERATOR.style_layout)
+    styles = stylegan2.to_styles(networks.generator, tiny.w_plus(2))
+    source = stylemc.describe(networks, styles, problem=problem)
+
+    def learn(text: jax.Array) -> jax.Array:
+        faces, state = stylemc.Faces(source, text, None), stylemc.start(problem=problem)
+        for _ in range(problem.steps):
+            state = stylemc.step(networks, faces, state, problem=problem)
+        return state.history["total"]
+
+    return jax.vmap(learn)(batch)
 
 
 def _interpolate(curve: str, keyframes: jax.Array, position: jax.Array) -> jax.Array:
@@ -204,10 +221,19 @@ def entries() -> list[Entry]:
             (w_plus, text),
         ),
         Entry(
-            "latent_l2",
-            lambda n, b: losses.latent_l2(n, _edit(n, b)),
+            "directional_distance",
+            lambda n, b: losses.directional_distance(n, _edit(n, b)),
             networks,
             (w_plus, text),
+        ),
+        *(
+            Entry(
+                loss.__name__,
+                lambda n, b, loss=loss: loss(n, _edit(n, b)),
+                networks,
+                (w_plus, text),
+            )
+            for loss in (losses.latent_l2, losses.latent_l1)
         ),
         *(
             Entry(
@@ -229,4 +255,5 @@ def entries() -> list[Entry]:
             )
             for space in latents.SPACES
         ),
+        Entry("stylemc", _learn, networks, text, tolerance=1e-4, differentiable=False),
     ]

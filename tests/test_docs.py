@@ -188,8 +188,8 @@ def shorten(
     if short.keys() & {"direction", "channel"}:
         # They take the place of texts.
         del short["clip"]
-    if name == "styleclip-edit" and short.get("method", "optimization")[0] == "o":
-        # Without it there would be the official 300.
+    if name == "styleclip-edit" and short.get("method") not in ("mapper", "direction"):
+        # Without it there would be the official 300, or 60 to learn a direction.
         short["steps"] = SHORT["steps"]
     return [f"--{flag}={x}" if x else f"--{flag}" for flag, x in short.items()]
 

@@ -5,6 +5,9 @@
   styleclip-edit --method=mapper --mapper=models/purple_hair --strength=0.12
   styleclip-edit --method=direction --prompt="a smiling face" --alpha=-4,4
   styleclip-edit --method=direction --direction="smile.safetensors - 0.5*age.npy"
+  styleclip-edit --method=stylemc --prompt="a smiling face" --avoid="a beard=0.5"
+  styleclip-edit --method=essence --target=face.png
+  styleclip-edit --prompt="a smiling face" --objective=directional,my_module:NAME=0.1
   styleclip-edit --method=my_module:NAME --prompt="a smiling face"
 
 Files under --outdir: original.npy and edited.npy (.npz in S), images/, metrics.jsonl
@@ -76,7 +79,7 @@ _NEUTRAL = (
     "outdir",
     "batch_size",
     "png_level",
-    *("export", "export_weights"),
+    *("export", "export_weights", "save_direction"),
     *processes.FLAGS,
 )
 
@@ -84,18 +87,23 @@ _NEUTRAL = (
 def extend(argv: Sequence[str]) -> flags.FlagValues | None:
     """Flags with those of a method of the user's own, if the command line names one.
 
+    Modules of the current folder are found from then on, if a method or a term of an
+    objective is the user's own.
+
     Raises:
       UserError: the module cannot be imported, or holds no such method.
     """
     values = flags.FlagValues()
     _define_method(values)
+    flags.DEFINE_list("objective", None, "Names of terms.", flag_values=values)
     values.set_gnu_getopt(True)
     values(argv, known_only=True)
+    names = [values.method, *(values.objective or ())]
+    # As with python -m, but behind what is installed.
+    if any(":" in name for name in names) and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
     if ":" not in values.method:
         return None
-    # As with python -m, but behind what is installed.
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
     return _define(registry.METHODS | {values.method: registry.find(values.method)})
 
 
@@ -128,11 +136,19 @@ def _parse(values: flags.FlagValues) -> EditRequest:
         if values[name].present:
             raise UserError(f"{name}: {why}", field=name, also=list(used))
     texts = None
+    for name in ("also", "avoid"):
+        if values[name].present and not method.texts(config):
+            raise UserError(
+                f"{name}: is of no use without a prompt, which {values.method} does "
+                "not read",
+                field=name,
+            )
     if method.texts(config):
         texts = prompts.read(program.build(PromptRequest, values), tell=print)
     settings = program.settings(values, _NEUTRAL)
     # A flag that is not given may have no default, or one of its own by method.
-    settings |= {name: used[name] for name in used if settings[name] is None}
+    given = {name for name, value in settings.items() if value is not None}
+    settings |= {n: x for n, x in used.items() if n in settings.keys() - given}
     return EditRequest(
         models=program.build(Models, values, _MODELS),
         source=program.build(SourceRequest, values),

@@ -78,7 +78,8 @@ def define(
 
     The field is the sole home of the default, and its entry under "Attributes:" in the
     docstring is the help. Its metadata may hold `choices` and `lower_bound`. A tuple is
-    a list with commas. The field `class_` has the flag `class`.
+    a list with commas, or with `repeated` the flag once for each of its texts. The
+    field `class_` has the flag `class`.
 
     Args:
       config_type: the dataclass; fields are str, int, float, bool, tuples of these, or
@@ -423,6 +424,9 @@ def _define(
         return
     if "lower_bound" in metadata:
         options["lower_bound"] = metadata["lower_bound"]
+    if "repeated" in metadata:
+        flags.DEFINE_multi_string(_flag_of(field.name), default, text, **options)
+        return
     _DEFINERS[kind](_flag_of(field.name), default, text, **options)
 
 

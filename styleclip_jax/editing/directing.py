@@ -113,12 +113,20 @@ def direct(loaded: Loaded, texts: Prompts | None, config: DirectionConfig) -> Ed
     neutral = text_files.require("neutral", config.neutral)
     alphas = numbers("alpha", config.alpha)
     counts, settings, weights = [], [], []
-    for relevance in relevances(loaded, texts, config):
+    # Directions beside the prompts', one for each β; they come first.
+    beside: list[list[global_directions.Direction]] = []
+    names = [*(x.text for x in texts.beside), *texts.texts]
+    factors = [x.weight for x in texts.beside]
+    for relevance in relevances(loaded, Prompts(tuple(names)), config):
         betas = choose_betas(relevance, config)
         kept = [int(global_directions.count_kept(relevance, beta)) for beta in betas]
         made = [global_directions.make_direction(relevance, beta) for beta in betas]
         pairs = zip(betas, kept, strict=True)
         counts.append(", ".join(f"{beta:.3g} keeps {count}" for beta, count in pairs))
+        if len(beside) < len(factors):
+            beside.append([factors[len(beside)] * direction for direction in made])
+            continue
+        made = [sum(parts, start) for start, *parts in zip(made, *beside, strict=True)]
         settings.append(
             [{"alpha": a, "beta": round(b, 6)} for b in betas for a in alphas]
         )
@@ -135,9 +143,9 @@ def direct(loaded: Loaded, texts: Prompts | None, config: DirectionConfig) -> Ed
     lines = [
         f"from {neutral!r} to {prompt!r}, {len(templates)} templates, of {channels} "
         f"channels beta {count}"
-        for prompt, count in zip(texts.texts, counts, strict=True)
+        for prompt, count in zip(names, counts, strict=True)
     ]
-    return _move(
+    return move_along(
         loaded,
         weights,
         title=f"{neutral} to {texts.title}",
@@ -159,7 +167,7 @@ def _direct_by_name(loaded: Loaded, config: DirectionConfig) -> Editor:
     """
     alphas = numbers("alpha", config.alpha)
     found = direction_sources.read(loaded, _terms(config))
-    return _move(
+    return move_along(
         loaded,
         [(found.direction, jnp.float32(alpha)) for alpha in alphas],
         title=found.title,
@@ -190,7 +198,7 @@ def direct_by_value(
       alpha: strength of the direction.
       title: caption of the edits: what they edit towards.
     """
-    return _move(
+    return move_along(
         loaded,
         [(direction, jnp.float32(alpha))],
         title=title,
@@ -203,7 +211,7 @@ def direct_by_value(
     )
 
 
-def _move(
+def move_along(
     loaded: Loaded,
     weights: Sequence[tuple[global_directions.Direction, jax.Array]],
     **about: Any,

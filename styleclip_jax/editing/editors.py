@@ -11,10 +11,10 @@ import optax
 
 from styleclip_jax import latents, loading, losses, parallel
 from styleclip_jax.batch.editor import Editor, Frozen, Outcome
-from styleclip_jax.editing import prompts
+from styleclip_jax.editing import objectives, prompts
 from styleclip_jax.editing.prompts import Prompts
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import checkpoints, files
+from styleclip_jax.io import checkpoints, files, text_files
 from styleclip_jax.methods import mapper, optimization
 from styleclip_jax.methods.optimization import OptimizationConfig
 from styleclip_jax.models import clip
@@ -47,6 +47,11 @@ class Loaded(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
+class OptimizationSettings(OptimizationConfig, objectives.ObjectiveConfig):
+    """Settings of an optimization and of further terms of its objective."""
+
+
+@dataclasses.dataclass(frozen=True)
 class MappingConfig:
     """Settings of edits by mappers.
 
@@ -64,7 +69,7 @@ class MappingConfig:
 def optimize(
     loaded: Loaded,
     texts: Prompts,
-    config: OptimizationConfig,
+    config: OptimizationSettings,
     *,
     objective: losses.Objective | None = None,
     optimizer: optax.GradientTransformation | None = None,
@@ -87,10 +92,10 @@ def optimize(
       UserError: a prompt is too long, or there is no network for the identity.
     """
     models, mesh = loaded.models, loaded.mesh
-    model, tokenizer = loaded.clip()
+    model, _ = loaded.clip()
     inputs = models.fingerprints("clip")
     if feature is None:
-        features = clip.encode_prompts(model, tokenizer, texts.texts)
+        features = encode(loaded, texts)
     else:
         features = jnp.atleast_2d(feature)
         inputs["feature"] = files.hash_bytes(jax.device_get(features).tobytes())
@@ -105,7 +110,9 @@ def optimize(
     else:
         frozen = (networks.clip, networks.identity)
     placed = parallel.replicate(networks, mesh)
-    problem, sharding = optimization.official(config), parallel.over_batch(mesh)
+    problem, sharding = _problem_of(config), parallel.over_batch(mesh)
+    inputs |= objectives.inputs(config.objective)
+    neutral = encode_neutral(loaded, texts, config)
     record = dataclasses.asdict(config) | record_prompts(texts)
     if objective is None and optimizer is None:
         compiled = _compiled(config, sharding)
@@ -124,14 +131,14 @@ def optimize(
     def edit(
         batch: Any, setting: int, report: Report, steps: int = config.steps
     ) -> Outcome:
-        state = compiled.start(placed, batch, features[setting])
+        state = compiled.start(placed, batch, features[setting], neutral)
         state = take_steps(
             compiled.step, placed, state, steps, report, stride=stride, pace=pace
         )
         return _optimized(compiled.finish(placed, state))
 
     def memory(batch: Any) -> int:
-        arguments = (placed, batch, features[0])
+        arguments = (placed, batch, features[0], neutral)
         state = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
             jax.eval_shape(compiled.start, *arguments),
@@ -143,13 +150,12 @@ def optimize(
         )
 
     def apply(generator: Network, weights: Any, batch: Any) -> Outcome:
-        others, text = weights
+        others, text, neutral = weights
         run = functools.partial(optimization.optimize, problem=problem)
-        over_batch = jax.vmap(run, in_axes=(None, 0, None))
+        over_batch = jax.vmap(run, in_axes=(None, 0, None, None))
         parts = losses.Networks(generator, *others)
-        return _optimized(over_batch(parts, batch, text))
+        return _optimized(over_batch(parts, batch, text, neutral))
 
-    about = [describe_clip(models, model), *prompts.shorten(texts.texts, "prompt: ")]
     return Editor(
         method="optimization",
         space=config.space,
@@ -159,21 +165,29 @@ def optimize(
         unit="step",
         record=record,
         inputs=inputs | texts.inputs,
-        about=about,
+        about=describe(loaded, texts),
         edit=edit,
         probe=lambda batch: edit(batch, 0, ignore, min(2 * stride, config.steps)),
         memory=memory,
-        freeze=lambda: Frozen(apply, (frozen, features[0])),
+        freeze=lambda: Frozen(apply, (frozen, features[0], neutral)),
         from_average=config.mode == "free_generation",
     )
 
 
 @functools.lru_cache(maxsize=8)
 def _compiled(
-    config: OptimizationConfig, sharding: jax.sharding.Sharding
+    config: OptimizationSettings, sharding: jax.sharding.Sharding
 ) -> optimization.Compiled:
-    """Compiled parts of the official optimization, the same for the same settings."""
-    return compile_steps(optimization.official(config), sharding)
+    """Compiled parts of an optimization, the same for the same settings."""
+    return compile_steps(_problem_of(config), sharding)
+
+
+def _problem_of(config: OptimizationSettings) -> optimization.Problem:
+    """Official problem, with the further terms that are asked for."""
+    problem = optimization.official(config)
+    preprocess = optimization.PREPROCESSINGS[config.clip_preprocess]
+    terms = objectives.extend(problem.objective, config.objective, preprocess)
+    return problem._replace(objective=terms)
 
 
 def compile_steps(
@@ -328,10 +342,61 @@ def finished(original: Any, latent: Any, image: jax.Array) -> Outcome:
     )
 
 
+def encode(loaded: Loaded, texts: Prompts) -> jax.Array:
+    """CLIP features [T, E] of prompts, each with the weighted texts beside it.
+
+    The distance is linear in the feature of its text, d(t) = 1 − (s ⟨u, t⟩ + b) / 100,
+    so a weighted sum of distances is, up to a constant, the distance to the weighted
+    sum of features. Several texts cost what one does.
+
+    Raises:
+      UserError: a text is too long.
+    """
+    model, tokenizer = loaded.clip()
+    features = clip.encode_prompts(model, tokenizer, texts.texts)
+    if not texts.beside:
+        return features
+    others = clip.encode_prompts(model, tokenizer, [x.text for x in texts.beside])
+    weights = jnp.array([[x.weight] for x in texts.beside])
+    return features + jnp.sum(weights * others, axis=0)
+
+
+def encode_neutral(
+    loaded: Loaded, texts: Prompts, config: objectives.ObjectiveConfig
+) -> jax.Array | None:
+    """CLIP feature [E] of the neutral text, None where no term reads it.
+
+    It counts as often as the texts in all, so that its difference to the feature of
+    `encode` is the sum of all steps, Σᵢ wᵢ (tᵢ − n).
+
+    Raises:
+      UserError: the text is missing or too long.
+    """
+    if not objectives.read_neutral(config.objective):
+        return None
+    model, tokenizer = loaded.clip()
+    text = text_files.require("neutral", config.neutral)
+    return texts.total * clip.encode_prompts(model, tokenizer, [text])[0]
+
+
+def describe(loaded: Loaded, texts: Prompts) -> list[str]:
+    """Lines on the CLIP and the texts of edits, for people."""
+    model, _ = loaded.clip()
+    return [
+        describe_clip(loaded.models, model),
+        *prompts.shorten(texts.texts, "prompt: "),
+        *(f"beside: {text}" for text in texts.beside),
+    ]
+
+
 def record_prompts(texts: Prompts) -> dict[str, Any]:
     """Record of prompts by the names of their flags."""
     alone = texts.texts[0] if texts.file is None else None
-    return {"prompt": alone, "prompts_file": texts.file}
+    beside: dict[str, list[str]] = {}
+    for text in texts.beside:
+        name = "also" if text.weight > 0 else "avoid"
+        beside.setdefault(name, []).append(f"{text.text}={abs(text.weight):g}")
+    return {"prompt": alone, "prompts_file": texts.file} | beside
 
 
 def describe_clip(models: loading.Models, model: clip.Clip) -> str:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files, text_files
@@ -12,18 +12,46 @@ from styleclip_jax.progress import ignore
 _NUM_SHOWN = 8
 
 
+def repeated() -> Any:
+    """Field of texts that may hold commas, whose flag is repeated instead."""
+    return dataclasses.field(default=None, metadata={"repeated": True})
+
+
 @dataclasses.dataclass(frozen=True)
 class PromptRequest:
-    """Request for prompts: one text, or a file of texts.
+    """Request for prompts: one text, or a file of texts, and others beside each.
 
     Attributes:
       prompt: Text to edit towards.
       prompts_file: File of prompts, one a line; each latent is edited towards every
         one of them.
+      also: Further text to edit towards at the same time, TEXT or TEXT=WEIGHT; the
+        flag may be repeated.
+      avoid: Text to edit away from at the same time, TEXT or TEXT=WEIGHT; the flag may
+        be repeated.
     """
 
     prompt: str | None = None
     prompts_file: str | None = None
+    also: tuple[str, ...] | None = repeated()
+    avoid: tuple[str, ...] | None = repeated()
+
+
+class Weighted(NamedTuple):
+    """Text beside the prompts, with its weight: below zero to edit away from it.
+
+    Attributes:
+      text: the text.
+      weight: its weight beside that of the prompt, which is 1.
+    """
+
+    text: str
+    weight: float
+
+    def __str__(self) -> str:
+        number = abs(self.weight)
+        factor = "" if number == 1 else f"{number:g} "
+        return f"{'-' if self.weight < 0 else '+'} {factor}{self.text}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,20 +61,33 @@ class Prompts:
     Attributes:
       texts: one text or several.
       file: file that the texts are from, None without a file.
+      beside: texts that go along with each.
     """
 
     texts: tuple[str, ...]
     file: str | None = None
+    beside: tuple[Weighted, ...] = ()
 
     @classmethod
-    def of(cls, prompt: str | Sequence[str]) -> "Prompts":
-        """Prompts of a text, or of several, cleaned.
+    def of(
+        cls,
+        prompt: str | Sequence[str],
+        also: str | Sequence[str] | None = None,
+        avoid: str | Sequence[str] | None = None,
+    ) -> "Prompts":
+        """Prompts of a text, or of several, cleaned; see `PromptRequest` for the rest.
 
         Raises:
-          UserError: one of them shows nothing.
+          UserError: one of them shows nothing, or a weight is not above 0.
         """
         given = (prompt,) if isinstance(prompt, str) else prompt
-        return cls(tuple(text_files.require("prompt", text) for text in given))
+        texts = tuple(text_files.require("prompt", text) for text in given)
+        return cls(texts, beside=_beside(also, avoid))
+
+    @property
+    def total(self) -> float:
+        """Sum of the weights, where a prompt has 1."""
+        return 1 + sum(text.weight for text in self.beside)
 
     @property
     def named(self) -> bool:
@@ -56,7 +97,7 @@ class Prompts:
     @property
     def title(self) -> str:
         """Title of an edit with these prompts."""
-        return title(self.texts)
+        return " ".join([title(self.texts), *map(str, self.beside)])
 
     @property
     def inputs(self) -> dict[str, str]:
@@ -66,9 +107,10 @@ class Prompts:
     def name_settings(
         self, settings: Sequence[Sequence[dict[str, Any]]]
     ) -> list[dict[str, Any]]:
-        """Settings of each prompt in turn, with the prompt where results name it."""
+        """Settings of each prompt in turn, with the texts where results name them."""
+        beside = {"beside": [str(x) for x in self.beside]} if self.beside else {}
         return [
-            {"prompt": prompt} | setting if self.named else setting
+            ({"prompt": prompt} if self.named else {}) | beside | setting
             for prompt, group in zip(self.texts, settings, strict=True)
             for setting in group
         ]
@@ -86,20 +128,40 @@ def read(request: PromptRequest, *, tell: Callable[[str], None] = ignore) -> Pro
         broken or twice there.
     """
     path = request.prompts_file
+    beside = _beside(request.also, request.avoid)
     if path is None:
-        return Prompts((text_files.require("prompt", request.prompt),))
+        prompt = text_files.require("prompt", request.prompt)
+        return Prompts((prompt,), beside=beside)
     if request.prompt is not None:
         raise UserError(
             "prompt and prompts_file: expected one, found both",
             field="prompt",
             also=["prompts_file"],
         )
-    return Prompts(tuple(text_files.read_lines(path, "prompts", tell=tell)), path)
+    texts = tuple(text_files.read_lines(path, "prompts", tell=tell))
+    return Prompts(texts, path, beside)
 
 
 def title(prompts: Sequence[str]) -> str:
     """Title of prompts: the only one, or their number."""
     return prompts[0] if len(prompts) == 1 else f"{len(prompts)} prompts"
+
+
+def _beside(
+    also: str | Sequence[str] | None, avoid: str | Sequence[str] | None
+) -> tuple[Weighted, ...]:
+    """Texts beside the prompts, with signed weights."""
+    found = []
+    for field, sign, given in (("also", 1, also), ("avoid", -1, avoid)):
+        for entry in (given,) if isinstance(given, str) else given or ():
+            text, weight = text_files.split_weight(entry)
+            if weight is not None and weight <= 0:
+                raise UserError(
+                    f"{field}: expected a weight above 0, found {entry!r}", field=field
+                )
+            weight = sign * (1.0 if weight is None else weight)
+            found.append(Weighted(text_files.require(field, text), weight))
+    return tuple(found)
 
 
 def shorten(lines: Sequence[str], start: str) -> list[str]:

@@ -5,12 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from styleclip_jax.batch.editor import Editor
-from styleclip_jax.editing import directing, editors, own_modules
+from styleclip_jax.editing import directing, editors, learning, objectives, own_modules
 from styleclip_jax.editing.editors import Loaded
 from styleclip_jax.editing.prompts import Prompts
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import text_files
-from styleclip_jax.methods.optimization import OptimizationConfig
 
 
 class Method(NamedTuple):
@@ -25,6 +24,7 @@ class Method(NamedTuple):
       reads: flags of the models that only methods which name them read.
       texts: (settings) → whether prompts are read.
       surplus: (settings) → {flag: reason} of what is of no use beside them.
+      mixes_texts: whether it takes prompts with others beside them, `Prompts.beside`.
     """
 
     config: type
@@ -32,6 +32,7 @@ class Method(NamedTuple):
     reads: Sequence[str] = ()
     texts: Callable[[Any], bool] = lambda config: True
     surplus: Callable[[Any], Mapping[str, str]] = lambda config: {}
+    mixes_texts: bool = False
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -39,12 +40,23 @@ class Method(NamedTuple):
         return (*(f.name for f in dataclasses.fields(self.config)), *self.reads)
 
 
+def _reads_none(config: Any) -> bool:
+    """A method that reads no prompts does so whatever its settings are."""
+    return False
+
+
 METHODS: dict[str, Method] = {
-    "optimization": Method(OptimizationConfig, editors.optimize, reads=["identity"]),
+    "optimization": Method(
+        editors.OptimizationSettings,
+        editors.optimize,
+        reads=["identity"],
+        surplus=objectives.surplus,
+        mixes_texts=True,
+    ),
     "mapper": Method(
         editors.MappingConfig,
         editors.map_latents,
-        texts=lambda config: False,
+        texts=_reads_none,
         surplus=editors.surplus_of_mapping,
     ),
     "direction": Method(
@@ -53,6 +65,20 @@ METHODS: dict[str, Method] = {
         reads=["templates"],
         texts=directing.reads_texts,
         surplus=directing.surplus,
+        mixes_texts=True,
+    ),
+    "stylemc": Method(
+        learning.StyleMCSettings,
+        learning.learn_by_texts,
+        reads=["identity"],
+        surplus=objectives.surplus,
+        mixes_texts=True,
+    ),
+    "essence": Method(
+        learning.EssenceSettings,
+        learning.learn_by_image,
+        reads=["identity"],
+        texts=_reads_none,
     ),
 }
 
@@ -84,13 +110,18 @@ def find(name: str) -> Method:
 def configure(name: str, settings: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Configuration of a method from settings by name, and what is no field of it.
 
+    Lists become tuples. A dict is no field: of objective it has functions.
+
     Raises:
       UserError: there is no such method, or a setting is wrong.
     """
-    config = find(name).config
-    fields = {field.name for field in dataclasses.fields(config)}
-    given = {n: value for n, value in settings.items() if n in fields}
-    return config(**given), {n: x for n, x in settings.items() if n not in fields}
+    config, given = find(name).config, {}
+    rest = dict(settings)
+    for field in dataclasses.fields(config):
+        if field.name in rest and not isinstance(rest[field.name], Mapping):
+            value = rest.pop(field.name)
+            given[field.name] = tuple(value) if isinstance(value, list) else value
+    return config(**given), rest
 
 
 def make_editor(
@@ -115,6 +146,12 @@ def make_editor(
         raise UserError(
             f"prompt: {name} with these settings reads none, found {texts.title!r}",
             field="prompt",
+        )
+    if texts is not None and texts.beside and not method.mixes_texts:
+        raise UserError(
+            f"also and avoid: {name} takes one text at a time, found {texts.title!r}",
+            field="also",
+            also=["avoid"],
         )
     editor = method.edit(loaded, texts, config, **parts)
     if name in METHODS:

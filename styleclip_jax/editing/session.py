@@ -324,8 +324,7 @@ class Session:
           faces: faces to edit.
           prompt: text to edit towards, or several.
           **settings: fields of `OptimizationConfig`, such as steps, l2_lambda, space;
-            and parts of one's own, see `editors.optimize`: objective (further terms),
-            optimizer, feature, networks.
+            see `editor_of`, and `editors.optimize` for parts of one's own.
 
         Raises:
           UserError: a setting or the prompt is wrong.
@@ -362,13 +361,14 @@ class Session:
         Args:
           method: name in `registry.METHODS`, or module:NAME of one's own.
           prompt: text to edit towards, or several; None where the method reads none.
-          **settings: fields of the method's configuration, and further arguments of
-            its `Method.edit`.
+          **settings: fields of the method's configuration; also and avoid, as of
+            `PromptRequest`; and further arguments of its `Method.edit`.
 
         Raises:
           UserError: there is no such method, or a setting or the prompt is wrong.
         """
-        texts = None if prompt is None else Prompts.of(prompt)
+        beside = {x: settings.pop(x) for x in ("also", "avoid") if x in settings}
+        texts = Prompts.of(prompt or "", **beside) if prompt or beside else None
         config, parts = registry.configure(method, settings)
         return registry.make_editor(self.loaded, method, texts, config, **parts)
 

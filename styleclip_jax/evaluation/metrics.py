@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from styleclip_jax import losses
 from styleclip_jax.models import clip
 from styleclip_jax.ops import norms
 
@@ -58,9 +59,7 @@ def directional_similarity(
     """
     image_step = norms.unit(edited_image) - norms.unit(source_image)
     text_step = norms.unit(target_text) - norms.unit(neutral_text)
-    squares = jnp.sum(jnp.square(image_step), axis=-1)
-    length = jnp.sqrt(jnp.maximum(squares, min_length**2))
-    return jnp.sum(image_step * norms.unit_by_rsqrt(text_step), axis=-1) / length
+    return losses.step_similarity(image_step, text_step, min_length=min_length)
 
 
 def identity_similarity(source: jax.Array, edited: jax.Array) -> jax.Array:

@@ -48,6 +48,12 @@ class Latents(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
+def is_latents(path: files.Path) -> bool:
+    """Whether a file or folder is one of latents, by its name."""
+    path = pathlib.Path(path)
+    return path.is_dir() or path.suffix in _SUFFIXES
+
+
 def read(
     path: files.Path, config: stylegan2.GeneratorConfig, space: str | None
 ) -> Latents:

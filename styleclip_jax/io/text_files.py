@@ -5,6 +5,7 @@ A text file is in UTF-8, or in UTF-16 or UTF-32 with a byte order mark.
 
 import codecs
 import html
+import math
 import pathlib
 import re
 import unicodedata
@@ -58,6 +59,16 @@ def require(field: str, value: str | None) -> str:
     if not cleaned:
         raise UserError(f"{field}: expected a text, found {value!a}", field=field)
     return cleaned
+
+
+def split_weight(text: str) -> tuple[str, float | None]:
+    """Text and weight of TEXT or TEXT=WEIGHT; None without a finite number there."""
+    before, equals, after = text.rpartition("=")
+    try:
+        weight = float(after)
+    except ValueError:
+        weight = math.nan
+    return (before, weight) if equals and math.isfinite(weight) else (text, None)
 
 
 def read_lines(

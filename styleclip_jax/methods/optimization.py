@@ -127,6 +127,7 @@ class State(NamedTuple):
       optimizer: state of the optimizer.
       source: start of the edit.
       text: [E] normalised CLIP features of the prompt.
+      neutral: [E] features of the neutral text, None where no loss needs them.
       best_loss: lowest total loss seen.
       best_latent: the latent that had it.
       film: latents kept on the way, with a leading axis of `film_frames`.
@@ -141,6 +142,7 @@ class State(NamedTuple):
     optimizer: Any
     source: losses.Source
     text: jax.Array
+    neutral: jax.Array | None
     best_loss: jax.Array
     best_latent: Any
     film: Any
@@ -171,7 +173,12 @@ class Result(NamedTuple):
 
 
 def optimize(
-    networks: losses.Networks, latent: Any, text: jax.Array, *, problem: Problem
+    networks: losses.Networks,
+    latent: Any,
+    text: jax.Array,
+    neutral: jax.Array | None = None,
+    *,
+    problem: Problem,
 ) -> Result:
     """Edited latent with its image and losses.
 
@@ -180,6 +187,7 @@ def optimize(
       latent: the source, of the problem's space: [L, D] W+, or for S a tuple of [C]
         (`stylegan2.to_styles` makes it from W+).
       text: [E] normalised CLIP features of the prompt.
+      neutral: [E] features of the neutral text, for losses that read them.
       problem: objective, optimizer and number of steps.
 
     Returns:
@@ -189,7 +197,7 @@ def optimize(
     is that of the returned latent, the official script's the one before the last
     update.
     """
-    state = start(networks, latent, text, problem=problem)
+    state = start(networks, latent, text, neutral, problem=problem)
     state = jax.lax.fori_loop(
         0, problem.steps, lambda _, s: step(networks, s, problem=problem), state
     )
@@ -197,7 +205,12 @@ def optimize(
 
 
 def start(
-    networks: losses.Networks, latent: Any, text: jax.Array, *, problem: Problem
+    networks: losses.Networks,
+    latent: Any,
+    text: jax.Array,
+    neutral: jax.Array | None = None,
+    *,
+    problem: Problem,
 ) -> State:
     """State before the first step; arguments as of `optimize`."""
     batch = _batch(latent)
@@ -209,6 +222,7 @@ def start(
         optimizer=problem.optimizer.init(latent),
         source=_first(source),
         text=text,
+        neutral=neutral,
         best_loss=jnp.full((), jnp.inf, jnp.float32),
         best_latent=latent,
         film=jax.tree.map(
@@ -281,14 +295,15 @@ class Compiled(NamedTuple):
     """`start`, `step` and `finish` over a batch of latents, jitted.
 
     Attributes:
-      start: (networks, latents, text) → state; the text is that of all latents.
+      start: (networks, latents, text, neutral or nothing) → state; the texts are those
+        of all latents.
       step: (networks, state) → state after `stride` steps; the state that goes in is
         used up.
       finish: (networks, state) → result.
       stride: number of steps of a call.
     """
 
-    start: Callable[[losses.Networks, Any, jax.Array], State]
+    start: Callable[..., State]
     step: Callable[[losses.Networks, State], State]
     finish: Callable[[losses.Networks, State], Result]
     stride: int
@@ -314,6 +329,7 @@ def compiled(
             f"stride: expected a divisor of {problem.steps} steps, found {stride}"
         )
     start_one = functools.partial(start, problem=problem)
+    start_all = jax.vmap(start_one, in_axes=(None, 0, None, None))
     step_all = jax.vmap(functools.partial(step, problem=problem), in_axes=(None, 0))
     finish_one = functools.partial(finish, problem=problem)
 
@@ -324,7 +340,10 @@ def compiled(
 
     return Compiled(
         start=jax.jit(
-            jax.vmap(start_one, in_axes=(None, 0, None)), out_shardings=sharding
+            lambda networks, latent, text, neutral=None: start_all(
+                networks, latent, text, neutral
+            ),
+            out_shardings=sharding,
         ),
         step=jax.jit(steps, donate_argnums=1, out_shardings=sharding),
         finish=jax.jit(jax.vmap(finish_one, in_axes=(None, 0))),
@@ -338,7 +357,9 @@ def _loss(
     """Total loss of a latent, then each term (with "total") and the image."""
     batch = _batch(latent)
     image = problem.space.synthesize(networks.generator, batch)
-    edit = losses.Edit(image, batch, _batch(state.source), state.text[None])
+    edit = losses.Edit(
+        image, batch, _batch(state.source), state.text[None], _batch(state.neutral)
+    )
     total, terms = losses.evaluate(problem.objective, networks, edit)
     return total[0], (_first({"total": total, **terms}), image[0])
 

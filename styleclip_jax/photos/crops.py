@@ -114,15 +114,18 @@ def cut_all(
     Raises:
       UserError: a photo cannot be read or has no face.
     """
+
+    def refuse(line: str) -> None:
+        raise UserError(line.removeprefix("skipped: "))
+
     found = find(
         paths,
         is_aligned=is_aligned,
         landmarks_file=None,
         all_faces=False,
         encoded_size=encoded_size,
+        tell=refuse,
     )
-    if found["skipped"]:
-        raise UserError(found["skipped"][0])
     return crop(
         found["faces"],
         resolution=resolution,

@@ -1,0 +1,230 @@
+"""StyleMC: one direction Δs in S for all faces, learned from a few at low resolution.
+
+  Δs = argmin  mean over faces of  Σ λ_term · term(G(s + Δs), s)
+
+The terms are those of the optimization, where one face has a latent of its own. Only
+layers up to the resolution move and run, so a step costs a fraction of an edit's, and
+the terms see the image that the generator has there. Whoever learns calls `start` once
+and `step` for each step; `global_directions.edit` then moves any face.
+
+Source: Kocasari et al. 2021 (StyleMC).
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from styleclip_jax import checks, losses, optimizers, spaces
+from styleclip_jax.errors import UserError
+from styleclip_jax.methods import global_directions, optimization
+from styleclip_jax.methods.global_directions import Direction
+from styleclip_jax.models import stylegan2
+
+# Least resolution that is chosen where none is given.
+_LEAST = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class StyleMCConfig:
+    """Settings of a direction that is learned from a few faces.
+
+    Attributes:
+      resolution: resolution that a direction is learned at and moves layers up to; if
+        absent, a quarter of the generator's, and 32 or more.
+      steps: number of steps.
+      learning_rate: learning rate of Adam, constant.
+      num_samples: number of random faces that a direction is learned from.
+      seed: seed of these faces.
+      l2_lambda: weight of the squared length of the direction.
+      id_lambda: weight of the identity distance to the source image; needs an
+        identity network.
+      clip_preprocess: input of CLIP: styleclip (official, not normalised) or clip (as
+        CLIP was trained).
+    """
+
+    resolution: int | None = None
+    steps: int = 60
+    learning_rate: float = 0.05
+    num_samples: int = dataclasses.field(default=8, metadata={"lower_bound": 1})
+    seed: int = dataclasses.field(default=0, metadata={"lower_bound": 0})
+    l2_lambda: float = 0.003
+    id_lambda: float = 0.0
+    clip_preprocess: str = "styleclip"
+
+    def __post_init__(self) -> None:
+        checks.one_of(self, clip_preprocess=optimization.PREPROCESSINGS)
+        checks.at_least(self, 1, "steps", "num_samples")
+        checks.at_least(self, 0, "seed", "learning_rate", "l2_lambda", "id_lambda")
+
+
+class Problem(NamedTuple):
+    """Problem to learn a direction for. A variant is `problem._replace(...)`.
+
+    Attributes:
+      objective: {name: (weight, loss)}; losses see all faces as one batch.
+      optimizer: any optax transformation.
+      steps: number of steps.
+      layout: layout of S.
+      stop: number of layers that run; the last one is a toRGB layer.
+    """
+
+    objective: losses.Objective
+    optimizer: optax.GradientTransformation
+    steps: int
+    layout: tuple[spaces.StyleLayer, ...]
+    stop: int
+
+    @property
+    def resolution(self) -> int:
+        """Resolution of the images that the direction is learned from."""
+        return self.layout[self.stop - 1].resolution
+
+
+def official(config: StyleMCConfig, layout: tuple[spaces.StyleLayer, ...]) -> Problem:
+    """Problem with the paper's objective: CLIP, length, and identity where it counts.
+
+    Raises:
+      UserError: the generator has no such resolution.
+    """
+    known = sorted({layer.resolution for layer in layout})
+    chosen = config.resolution
+    if chosen is None:
+        chosen = min(max(_LEAST, known[-1] // 4), known[-1])
+    if chosen not in known:
+        raise UserError(
+            f"resolution: expected one of {', '.join(map(str, known))}, found {chosen}",
+            field="resolution",
+        )
+    # The terms of an optimization with the same weights.
+    same = optimization.OptimizationConfig(
+        space="s",
+        l2_lambda=config.l2_lambda,
+        id_lambda=config.id_lambda,
+        clip_preprocess=config.clip_preprocess,
+    )
+    return Problem(
+        objective=optimization.official(same).objective,
+        optimizer=optax.adam(config.learning_rate),
+        steps=config.steps,
+        layout=layout,
+        stop=sum(layer.resolution <= chosen for layer in layout),
+    )
+
+
+class Faces(NamedTuple):
+    """Faces that a direction is learned from, and what it is learned for.
+
+    Attributes:
+      source: styles, images at the resolution, and identities of the faces.
+      text: [E] CLIP feature to move towards.
+      neutral: [E] feature of the neutral text, None where no loss needs it.
+    """
+
+    source: losses.Source
+    text: jax.Array
+    neutral: jax.Array | None
+
+
+class State(NamedTuple):
+    """State of learning.
+
+    Attributes:
+      step: number of steps done.
+      direction: current direction.
+      optimizer: state of the optimizer.
+      history: {term: [steps]}, the mean over faces before each step.
+      failed_at: first step whose loss or gradient was not finite, -1 for none.
+    """
+
+    step: jax.Array
+    direction: Direction
+    optimizer: Any
+    history: dict[str, jax.Array]
+    failed_at: jax.Array
+
+
+def describe(
+    networks: losses.Networks, styles: spaces.Styles, *, problem: Problem
+) -> losses.Source:
+    """Source of faces: their images at the problem's resolution and their identities.
+
+    Args:
+      networks: generator, CLIP, and whatever else the objective asks for.
+      styles: tuple of [B, C].
+      problem: objective and layers.
+    """
+    image = _synthesize(networks, styles, problem)
+    return losses.describe_source(networks, styles, image)
+
+
+def start(*, problem: Problem) -> State:
+    """State before the first step: no direction."""
+    channels = sum(layer.channels for layer in problem.layout)
+    direction = Direction(jnp.zeros(channels), problem.layout)
+    return State(
+        step=jnp.zeros((), jnp.int32),
+        direction=direction,
+        optimizer=problem.optimizer.init(direction),
+        history={
+            name: jnp.full((problem.steps,), jnp.nan, jnp.float32)
+            for name in ("total", *problem.objective)
+        },
+        failed_at=jnp.full((), -1, jnp.int32),
+    )
+
+
+def step(
+    networks: losses.Networks, faces: Faces, state: State, *, problem: Problem
+) -> State:
+    """State after one more step.
+
+    Args:
+      networks: generator, CLIP, and whatever else the objective asks for.
+      faces: faces with their sources, [B, …].
+      state: state before the step.
+      problem: objective, optimizer and layers.
+    """
+    moved = [i for i, x in enumerate(problem.layout[: problem.stop]) if not x.is_torgb]
+
+    def loss(direction: Direction) -> tuple[jax.Array, dict[str, jax.Array]]:
+        # Layers that stay have no gradient, and no share in the length.
+        direction = global_directions.mask(direction, moved)
+        styles = global_directions.edit(faces.source.latent, direction, 1.0)
+        image = _synthesize(networks, styles, problem)
+
+        def repeat(feature: jax.Array) -> jax.Array:
+            return jnp.broadcast_to(feature, (len(image), *feature.shape))
+
+        text, neutral = jax.tree.map(repeat, (faces.text, faces.neutral))
+        edit = losses.Edit(image, styles, faces.source, text, neutral)
+        total, terms = losses.evaluate(problem.objective, networks, edit)
+        means = {name: jnp.mean(x) for name, x in {"total": total, **terms}.items()}
+        return means["total"], means
+
+    (value, terms), gradient = jax.value_and_grad(loss, has_aux=True)(state.direction)
+    failed_at = optimizers.first_failure(state.failed_at, state.step, gradient, value)
+    change, optimizer = problem.optimizer.update(
+        gradient, state.optimizer, state.direction
+    )
+    return State(
+        step=state.step + 1,
+        direction=state.direction + change,
+        optimizer=optimizer,
+        history={
+            name: state.history[name].at[state.step].set(x) for name, x in terms.items()
+        },
+        failed_at=failed_at,
+    )
+
+
+def _synthesize(
+    networks: losses.Networks, styles: spaces.Styles, problem: Problem
+) -> spaces.Image:
+    """Images of the layers that run."""
+    stop = problem.stop
+    image = stylegan2.synthesize_layers(networks.generator, styles, stop=stop).rgb
+    assert image is not None  # the last layer is a toRGB layer
+    return image

@@ -2,14 +2,14 @@
 
 import os
 
-# Before JAX starts: four devices, so that sharding can be tested anywhere, and plain
-# loops, since compiling a program takes longer than all that it computes.
+# Before JAX starts: four devices, so that sharding can be tested anywhere, and code as
+# LLVM first has it, since compiling a program takes longer than all that it computes.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_force_host_platform_device_count=4"
-    + " --xla_backend_extra_options=xla_cpu_optimize_for_size,"
-    + "xla_cpu_disable_loop_unrolling,xla_cpu_disable_slp_vectorizer,"
-    + "xla_cpu_disable_new_fusion_emitters"
+    + " --xla_backend_optimization_level=0"
+    + " --xla_cpu_parallel_codegen_split_count=1"
+    + " --xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # As the programs do it: with one thread XLA computes convolutions in another way.

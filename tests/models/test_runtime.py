@@ -1,6 +1,7 @@
 """Programs for accelerators ask for the precision and type that configurations say."""
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -30,6 +31,7 @@ PRODUCT = re.compile(
 )
 
 
+@functools.cache
 def _samples() -> dict[str, tuple[Callable[..., Any], Any, Any]]:
     """Function, network and inputs by name."""
 
@@ -63,19 +65,18 @@ def _zeros(shapes: Any) -> Any:
     return tiny.param_trees.unflatten({n: jnp.zeros(s) for n, s in shapes.items()})
 
 
-def products(
-    function: Callable[..., Any], network: Network, inputs: Any, platform: str
-) -> tuple[set[str], set[str], int]:
-    """Precisions and types that a gradient's program asks for, and its products.
-
-    The gradient is that by parameters and inputs, and the forward pass is in it.
-    """
+def gradient(function: Callable[..., Any], network: Network, inputs: Any) -> Any:
+    """The traced gradient by parameters and inputs, with the forward pass in it."""
 
     def total(network: Network, inputs: Any) -> jax.Array:
         results = function(network, inputs)
         return sum(jnp.sum(jnp.sin(x)) for x in jax.tree.leaves(results))
 
-    traced = jax.jit(jax.value_and_grad(total, (0, 1))).trace(network, inputs)
+    return jax.jit(jax.value_and_grad(total, (0, 1))).trace(network, inputs)
+
+
+def products(traced: Any, platform: str) -> tuple[set[str], set[str], int]:
+    """Precisions and types that a program asks for, and how many products it has."""
     text = traced.lower(lowering_platforms=(platform,)).as_text()
     found = PRODUCT.findall(text)
     number = len(re.findall(r"stablehlo\.(?:dot_general|convolution)\b", text))
@@ -88,18 +89,16 @@ def products(
     return asked, {kind.split("x")[-1] for _, *kinds in found for kind in kinds}, number
 
 
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
 @pytest.mark.parametrize("name", _samples())
-def test_every_product_has_the_precision_of_the_network(
-    name: str, platform: str
-) -> None:
+def test_every_product_has_the_precision_of_the_network(name: str) -> None:
     function, network, inputs = _samples()[name]
     for precision in PRECISIONS:
         config = dataclasses.replace(network.config, precision=precision)
-        changed = network.replace(config=config)
-        asked, types, number = products(function, changed, inputs, platform)
-        assert (asked, types) == ({precision.upper()}, {"f32"})
-        assert number > 5
+        traced = gradient(function, network.replace(config=config), inputs)
+        for platform in ("cuda", "tpu"):
+            asked, types, number = products(traced, platform)
+            assert (asked, types) == ({precision.upper()}, {"f32"}), platform
+            assert number > 5
 
 
 def test_low_precision_begins_at_its_resolution() -> None:
@@ -145,7 +144,7 @@ def test_mapping_is_exact_whatever_the_setting() -> None:
     config = dataclasses.replace(tiny.GENERATOR, precision="default", dtype="bfloat16")
     network = tiny.generator().replace(config=config)
     z = tiny.normal(0, 1, config.z_dim)
-    asked, types, _ = products(stylegan2.map_latents, network, z, "tpu")
+    asked, types, _ = products(gradient(stylegan2.map_latents, network, z), "tpu")
     assert (asked, types) == ({"HIGHEST"}, {"f32"})
 
 

@@ -16,7 +16,7 @@ import re
 import shlex
 import shutil
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -43,20 +43,15 @@ FLAGS_ALONE = {
     "examples.": "examples/test_paper.py, examples/test_examples.py",
     "train.demo": "hours",
 }
-# Values that make a run short, of the flags that a command has.
+# Values that make a run short, of the flags that a command has. How much work there is,
+# and how it is spread, stays as it is.
 SHORT = {
     "steps": "2",
     "train_steps": "2",
-    "num_samples": "2",
     "num_channels": "5",
     "beta": "0,0.01",
     "levels": "coarse",
-    "seeds": "0-3",
-    "batch_size": "4",
 }
-# Those of them that stay as they are where the number of devices matters: how much work
-# there is, and how it is spread.
-SPREAD = {"num_samples", "seeds", "batch_size"}
 # Flags that all commands of a program get.
 ADDED = {
     "styleclip-edit": ("generator", "clip"),
@@ -152,8 +147,8 @@ def networks_on_disk(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]
     folder = tmp_path_factory.mktemp("networks")
     config = dataclasses.replace(tiny.CLIP, context_length=77)
     return tiny.save(folder, tiny.clip_network(config)) | {
-        "num_statistics": "8",
-        "num_validation": "4",
+        "num_statistics": "64",
+        "num_validation": "64",
     }
 
 
@@ -175,15 +170,10 @@ def write_inputs(folder: pathlib.Path) -> None:
     np.save(directions / "fs3.npy", np.eye(count, 8, dtype=np.float32) + 0.1)
 
 
-def shorten(
-    name: str,
-    arguments: list[str],
-    networks: dict[str, str],
-    values: Mapping[str, str] = SHORT,
-) -> list[str]:
-    """The arguments of a short run on tiny networks, with some values replaced."""
+def shorten(name: str, arguments: list[str], networks: dict[str, str]) -> list[str]:
+    """The arguments of a short run on tiny networks."""
     given = dict(x.removeprefix("--").partition("=")[::2] for x in arguments)
-    short = {flag: values.get(flag, value) for flag, value in given.items()}
+    short = {flag: SHORT.get(flag, value) for flag, value in given.items()}
     short |= {flag: networks[flag] for flag in ADDED[name]}
     if short.keys() & {"direction", "channel"}:
         # They take the place of texts.
@@ -194,55 +184,47 @@ def shorten(
     return [f"--{flag}={x}" if x else f"--{flag}" for flag, x in short.items()]
 
 
+def converts(command: str) -> bool:
+    """Whether a command converts files."""
+    return split(command)[0] == "styleclip-convert"
+
+
 def runs_here(command: str) -> bool:
-    """Whether a command runs in the tests below, and not only its flags are read."""
-    name, _ = split(command)
-    elsewhere = ("make", "pip", "styleclip-convert")
-    return name not in elsewhere and not any(x in command for x in FLAGS_ALONE)
+    """Whether a program runs in the tests below, and not only its flags are read."""
+    if converts(command) or split(command)[0] in ("make", "pip"):
+        return False
+    return not any(x in command for x in FLAGS_ALONE)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
-def test_commands_run(
-    path: pathlib.Path,
-    networks_on_disk: dict[str, str],
-    tmp_path: pathlib.Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def documents_with(kind: Callable[[str], bool]) -> list[pathlib.Path]:
+    """Documents that have commands of a kind."""
+    return [path for path in DOCUMENTS if any(map(kind, commands(path)))]
+
+
+@pytest.mark.parametrize("path", documents_with(converts), ids=lambda path: path.name)
+def test_conversions_run(
+    path: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_inputs(tmp_path)
     for command in commands(path):
-        name, arguments = split(command)
-        if name == "styleclip-convert":
+        if converts(command):
+            name, arguments = split(command)
             assert __main__.main([name, *arguments]) == 0, command
-            continue
-        if not runs_here(command):
-            continue
-        module = module_of(name)
-        argv = [name, *shorten(name, arguments, networks_on_disk)]
-        code = programs.run(module, argv)
-        out, err = capsys.readouterr()
-        assert code == 0, f"{command}\n{out}{err}"
-    for code in blocks(path.read_text(), "py"):
-        exec(compile(code, path.name, "exec"), {})
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "path",
-    [path for path in DOCUMENTS if any(map(runs_here, commands(path)))],
-    ids=lambda path: path.name,
-)
+@pytest.mark.parametrize("path", documents_with(runs_here), ids=lambda path: path.name)
 def test_commands_run_on_eight_devices(
-    path: pathlib.Path, networks_on_disk: dict[str, str], tmp_path: pathlib.Path
+    path: pathlib.Path,
+    networks_on_disk: dict[str, str],
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Those of the README on one as well, which gives the same.
 
     What concerns devices is as the documents have it.
     """
-    values = {flag: x for flag, x in SHORT.items() if flag not in SPREAD}
-    networks = networks_on_disk | {"num_statistics": "64", "num_validation": "64"}
     programs_of = [split(x) for x in commands(path) if runs_here(x)]
     for devices in (1, 8) if path.name == "README.md" else (8,):
         folder = tmp_path / str(devices)
@@ -252,11 +234,14 @@ def test_commands_run_on_eight_devices(
             (
                 str(folder),
                 module_of(name).__name__,
-                [name, *shorten(name, arguments, networks, values)],
+                [name, *shorten(name, arguments, networks_on_disk)],
             )
             for name, arguments in programs_of
         ]
         programs.run_on(devices, calls)
+        monkeypatch.chdir(folder)
+        for code in blocks(path.read_text(), "py"):
+            exec(compile(code, path.name, "exec"), {})
     if path.name == "README.md":
         compare_outputs(tmp_path / "1" / "outputs", tmp_path / "8" / "outputs")
 

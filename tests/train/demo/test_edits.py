@@ -12,7 +12,7 @@ from styleclip_jax.toy import attributes, judge
 def test_optimization_does_what_the_prompt_says_and_little_else():
     # Several simulated devices would each edit all of so few faces.
     network, session = judge.load(), Session(devices=jax.devices()[:1])
-    z = jax.random.normal(jax.random.key(5), (8, session.generator.config.z_dim))
+    z = jax.random.normal(jax.random.key(5), (4, session.generator.config.z_dim))
     faces = session.read(z, space="z")
     edit = session.optimize(
         faces, "a person wearing sunglasses", steps=80, l2_lambda=0.0045

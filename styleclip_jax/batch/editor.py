@@ -60,6 +60,8 @@ class Editor(NamedTuple):
       memory: (latents) → bytes on each device that an edit takes, by the compiler.
       freeze: () → `Frozen`, the edit of the first setting.
       from_average: whether edits start at the average latent, and at no other.
+      finds: term that is found for each latent in place of a setting, such as alpha;
+        None for none.
     """
 
     method: str
@@ -76,3 +78,4 @@ class Editor(NamedTuple):
     memory: Callable[[Any], int]
     freeze: Callable[[], Frozen]
     from_average: bool = False
+    finds: str | None = None

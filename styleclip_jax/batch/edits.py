@@ -350,7 +350,11 @@ def _write_sheet(
     variants = len(editor.settings)
     count = min(count, len(journal.done) // variants)
     lines = list(itertools.islice(journal.lines(), count * variants))
-    labels = [name(line) for line in lines[::variants]]
+    found = [line.get(editor.finds) for line in lines]
+    labels = [
+        label(editor, name(lines[i]), found[i : i + variants])
+        for i in range(0, len(lines), variants)
+    ]
     before, after = (
         [
             np.asarray(latents.render(generator, part))
@@ -360,6 +364,20 @@ def _write_sheet(
     )
     sheet = draw_sheet(before, after, labels, editor.settings, editor.title)
     return images.save_sheet(journal.outdir / "grid.png", sheet)
+
+
+def label(editor: Editor, name: str, found: Sequence[float | None]) -> str:
+    """Caption of a latent on a sheet: its name, and what was found for its edits.
+
+    Args:
+      editor: editor of the edits.
+      name: name of the latent.
+      found: value of the term `Editor.finds` in each edit of the latent.
+    """
+    if editor.finds is None:
+        return name
+    values = ", ".join("none" if value is None else f"{value:.2g}" for value in found)
+    return f"{name}\n{editor.finds} {values}" if any(found) else f"{name}\nstays"
 
 
 def draw_sheet(
@@ -408,7 +426,7 @@ def draw_sheet(
 
 def _columns(settings: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
     """Captions of the rows of a latent, and of the columns of its edits."""
-    if "beta" in settings[0] and "prompt" not in settings[0]:
+    if {"alpha", "beta"} <= settings[0].keys() and "prompt" not in settings[0]:
         alphas = list(dict.fromkeys(s["alpha"] for s in settings))
         betas = list(dict.fromkeys(s["beta"] for s in settings))
         return [f", beta {b:.3g}" for b in betas], [f"alpha {a:g}" for a in alphas]

@@ -184,10 +184,15 @@ class Edit:
         variants = len(self.settings)
         shown = min(len(self.before), _COLUMNS)
         after = self.images.reshape(len(self.before), variants, *self.images.shape[1:])
+        found = self.terms.get(self.editor.finds, np.zeros(len(self.images)))
+        labels = [
+            edits.label(self.editor, name, found[i * variants : (i + 1) * variants])
+            for i, name in enumerate(self.before.names[:shown])
+        ]
         return edits.draw_sheet(
             [np.repeat(x[None], variants, axis=0) for x in self.before.images[:shown]],
             list(after[:shown]),
-            self.before.names[:shown],
+            labels,
             self.settings,
             self.editor.title,
         )

@@ -1,0 +1,171 @@
+"""Search for the strength of edits: the editor of any method becomes one that searches.
+
+The edit of a method is a step from a latent. `methods.strength` finds for each latent
+how far to go along it, and which parts of it help, from what pictures of random samples
+say about the text.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from styleclip_jax import latents, losses, parallel
+from styleclip_jax.batch.editor import Editor, Frozen, Outcome
+from styleclip_jax.editing import applying, editors
+from styleclip_jax.editing.editors import Loaded
+from styleclip_jax.methods import strength
+from styleclip_jax.methods.strength import SearchConfig
+from styleclip_jax.models import clip
+from styleclip_jax.models.network import Network
+from styleclip_jax.ops import norms
+from styleclip_jax.progress import Report
+
+# Strength that is found for each latent.
+AUTO = "auto"
+
+# Random samples that a search learns from, by their seeds, and their truncation.
+_NUM_SAMPLES, _TRUNCATION_PSI = 256, 0.7
+
+
+def look_around(loaded: Loaded) -> jax.Array:
+    """Unit CLIP features [N, E] of the images of random samples of the generator."""
+    generator, mesh = loaded.generator, loaded.mesh
+    networks = parallel.replicate(losses.Networks(generator, _seeing(loaded)), mesh)
+    z = np.stack(
+        [latents.seeded_z(i, generator.config.z_dim) for i in range(_NUM_SAMPLES)]
+    )
+    with loaded.listener.bar(_NUM_SAMPLES, "sample") as report:
+
+        def see(batch: jax.Array, count: int) -> jax.Array:
+            report(count)
+            return _see(networks, batch, loaded.label)
+
+        return jnp.asarray(applying.in_batches(mesh, z, see))
+
+
+@jax.jit
+def _see(
+    networks: losses.Networks, z: jax.Array, label: jax.Array | None
+) -> jax.Array:
+    latent = latents.convert(
+        networks.generator,
+        z,
+        space="z",
+        truncation_psi=_TRUNCATION_PSI,
+        cutoff=None,
+        to="w_plus",
+        label=label,
+    )
+    image = latents.render(networks.generator, latent)
+    return strength.features(networks, image)
+
+
+def _seeing(loaded: Loaded) -> clip.Clip:
+    """CLIP's part for images."""
+    return clip.without_text(loaded.clip()[0])
+
+
+def search(
+    loaded: Loaded,
+    editor: Editor,
+    samples: jax.Array,
+    texts: Sequence[tuple[str, jax.Array]],
+    config: SearchConfig,
+    *,
+    name: str = "strength",
+    units: Sequence[float] = (1.0,),
+) -> Editor:
+    """Editor that finds the strength of another's steps for each latent.
+
+    Args:
+      loaded: loaded networks.
+      editor: editor whose edits give the steps.
+      samples: [N, E] features of `look_around`.
+      texts: name and [E] feature of the text of each of the editor's settings.
+      config: fit to reach, and largest change elsewhere.
+      name: name of the strength in the records of the edits, in place of a setting.
+      units: strength of the editor's own step, for each of its settings or for all.
+    """
+    seeing = _seeing(loaded)
+    aims = [
+        strength.aim_at(samples, norms.unit_by_rsqrt(feature)) for _, feature in texts
+    ]
+    own = [
+        (seeing, aim, unit)
+        for aim, unit in zip(aims, np.broadcast_to(units, len(aims)), strict=True)
+    ]
+    placed = parallel.replicate(own, loaded.mesh)
+    find = _searching(editor.space, config, name)
+    generator = loaded.generator
+
+    def edit(batch: Any, setting: int, report: Report) -> Outcome:
+        step = _ends(editor.edit(batch, setting, report))
+        return find(generator, placed[setting], step)
+
+    def memory(batch: Any) -> int:
+        needed = parallel.bytes_needed(find, generator, placed[0], (batch, batch))
+        return max(editor.memory(batch), needed)
+
+    def freeze() -> Frozen:
+        inner = editor.freeze()
+
+        def apply(generator: Network, weights: Any, batch: Any) -> Outcome:
+            given, own = weights
+            return find(generator, own, _ends(inner.apply(generator, given, batch)))
+
+        return Frozen(apply, (inner.weights, own[0]))
+
+    lines = dict.fromkeys(
+        f"{name} auto: random samples have similarity {aim.typical:.2f} to {text!r}, "
+        f"the best {aim.best:.2f}"
+        for (text, _), aim in zip(texts, aims, strict=True)
+    )
+    return editor._replace(
+        settings=[
+            {n: value for n, value in setting.items() if n != name}
+            for setting in editor.settings
+        ],
+        edit=edit,
+        probe=lambda batch: find(generator, placed[0], _ends(editor.probe(batch))),
+        memory=memory,
+        freeze=freeze,
+        about=[*editor.about, *lines],
+        finds=name,
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _searching(space: str, config: SearchConfig, name: str) -> Any:
+    """Jitted (generator, (CLIP, aim, unit), ends of the steps) → edits."""
+
+    @jax.jit
+    def find(generator: Network, own: Any, ends: tuple[Any, Any]) -> Outcome:
+        seeing, aim, unit = own
+        start, end = ends
+        found = strength.search(
+            losses.Networks(generator, seeing),
+            latents.SPACES[space],
+            start,
+            jax.tree.map(jnp.subtract, end, start),
+            aim,
+            config,
+        )
+        made = editors.finished(start, found.latent, found.image)
+        terms = {
+            name: found.strength * unit,
+            "fit": found.fit,
+            "change": found.change,
+            "kept": found.kept,
+        }
+        return made._replace(terms=made.terms | terms)
+
+    return find
+
+
+def _ends(made: Outcome) -> tuple[Any, Any]:
+    """Latents before and after an edit."""
+    return made.latent["original"], made.latent["edited"]

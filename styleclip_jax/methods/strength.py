@@ -1,0 +1,251 @@
+"""Strength of an edit, found for each latent along the step of any method.
+
+How far a step has to go, and which of its parts help, differs from latent to latent.
+Both are read off pictures of random samples, without any label. With f the unit CLIP
+feature of an image, t that of the text, and Σ the covariance of the samples' features,
+
+  fit(f)    = (⟨f, t⟩ − typical) / (best − typical)
+  change(f) = |P Σ^(-1/2) (f − f₀)| / √(2E)
+
+where `typical` is the median of the samples' similarities to the text, `best` that of
+those which fit it best, and P leaves out what changes the fit. A change of 1 is as much
+as between two random samples. `search` then
+
+  1. makes the step shorter or longer until the fit is reached,
+  2. drops the parts of the step that take away from fit − μ · change² half-way along,
+  3. makes what is left shorter or longer, in finer steps.
+
+Of all that it has seen it gives the least change with the fit that is asked for. A
+latent that fits already stays as it is. It takes as many passes of the generator as
+`passes` says.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from styleclip_jax import checks, latents, losses
+from styleclip_jax.models import clip, clip_input
+from styleclip_jax.ops import norms, products
+
+# Factors that strengths are multiplied or divided by, one after the other: before the
+# parts that do not help are dropped, and after.
+_COARSE = (2.0, 1.5)
+_FINE = (1.5, 1.25, 1.12)
+# Number of samples that fit a text best, and their share of the fit that is 1.
+_NUM_BEST = 4
+# Weight μ of the squared change elsewhere, beside the fit.
+_CHANGE_WEIGHT = 1.0
+# Share of the mean variance that is added to each, so that small ones do not count
+# without bounds.
+_RIDGE = 0.1
+# Passes that a pass and its derivative take together.
+_DERIVATIVE = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchConfig:
+    """Settings of the search for strengths.
+
+    Attributes:
+      reach: fit that an edit has to reach; 1 is that of the best samples.
+      budget: largest change elsewhere; 1 is as much as between two random samples.
+    """
+
+    reach: float = 0.95
+    budget: float = 0.8
+
+    def __post_init__(self) -> None:
+        checks.at_least(self, 0, "reach", "budget")
+
+
+@struct.dataclass
+class Aim:
+    """Aim of a search: a text, and what pictures of the generator say about it.
+
+    Attributes:
+      text: [E] unit CLIP feature of the text.
+      typical: [] median similarity of random samples to the text.
+      best: [] similarity of the samples that fit it best.
+      elsewhere: [E, E] matrix from a difference of features to the change elsewhere.
+    """
+
+    text: jax.Array
+    typical: jax.Array
+    best: jax.Array
+    elsewhere: jax.Array
+
+
+class Found(NamedTuple):
+    """Edits that a search has found.
+
+    Attributes:
+      latent: edited latents, of the shape of the source's.
+      image: [B, H, W, 3] their images.
+      strength: [B] factor of the step; 0 for latents that stay.
+      fit: [B] fit with the text; 1 is that of the best samples.
+      change: [B] change elsewhere; 1 is as much as between two random samples.
+      kept: [B] share of the step's numbers that were kept.
+    """
+
+    latent: Any
+    image: jax.Array
+    strength: jax.Array
+    fit: jax.Array
+    change: jax.Array
+    kept: jax.Array
+
+
+def features(networks: losses.Networks, image: jax.Array) -> jax.Array:
+    """Unit CLIP features [B, E] of images, preprocessed as CLIP was trained."""
+    seen = clip_input.preprocess_clip(networks.clip, image)
+    return norms.unit(clip.encode_image(networks.clip, seen))
+
+
+def covariance(samples: jax.Array) -> jax.Array:
+    """Covariance [E, E] of features [N, E], scaled to a mean variance of 1."""
+    centred = samples - jnp.mean(samples, axis=0)
+    found = centred.T @ centred
+    return found * (len(found) / jnp.trace(found))
+
+
+def aim_at(samples: jax.Array, text: jax.Array) -> Aim:
+    """Aim at a text.
+
+    Args:
+      samples: [N, E] unit CLIP features of random samples' images.
+      text: [E] unit CLIP feature of the text.
+    """
+    similarity = samples @ text
+    centred = samples - jnp.mean(samples, axis=0)
+    scale = jnp.sqrt(jnp.mean(jnp.square(centred)))
+    size = len(text)
+    root = jnp.linalg.cholesky(covariance(samples) + _RIDGE * jnp.eye(size))
+    whiten = jnp.linalg.inv(root).T / (scale * jnp.sqrt(2.0 * size))
+    # In whitened features the similarity grows along rootᵀ t.
+    along = norms.unit(root.T @ text)
+    return Aim(
+        text=text,
+        typical=jnp.median(similarity),
+        best=jnp.mean(jnp.sort(similarity)[-_NUM_BEST:]),
+        elsewhere=whiten - jnp.outer(whiten @ along, along),
+    )
+
+
+def focus(samples: jax.Array, direction: jax.Array) -> jax.Array:
+    """Unit direction [E] of CLIP's space in which less varies that it does not mean.
+
+    Args:
+      samples: [N, E] unit CLIP features of random samples' images.
+      direction: [E] unit vector from one text to another.
+    """
+    mixed = covariance(samples) + jnp.eye(len(direction))
+    return norms.unit(jnp.linalg.solve(mixed, direction))
+
+
+def passes() -> int:
+    """Passes of the generator that `search` takes for each latent."""
+    return 1 + (len(_COARSE) + 1) + _DERIVATIVE + (len(_FINE) + 1)
+
+
+def search(
+    networks: losses.Networks,
+    space: latents.Space,
+    latent: Any,
+    step: Any,
+    aim: Aim,
+    config: SearchConfig = SearchConfig(),
+) -> Found:
+    """Searches the strength of a step for each latent, and the parts of it that help.
+
+    Args:
+      networks: `generator` and `clip` are used.
+      space: space of the latents.
+      latent: [B, L, D] W+, or a tuple of [B, C] styles.
+      step: step Δ of the same shapes, at the strength to begin with.
+      aim: aim of the search.
+      config: fit to reach, and largest change elsewhere.
+    """
+
+    def see(step: Any, strength: jax.Array) -> tuple[Any, jax.Array, jax.Array]:
+        moved = move(latent, step, strength)
+        image = space.synthesize(networks.generator, moved)
+        return moved, image, features(networks, image)
+
+    zero = jnp.zeros(len(jax.tree.leaves(latent)[0]))
+    _, image, before = see(step, zero)
+
+    def measure(feature: jax.Array) -> tuple[jax.Array, jax.Array]:
+        similarity = jnp.matmul(feature, aim.text, precision=products.EXACT)
+        fit = (similarity - aim.typical) / (aim.best - aim.typical)
+        moved = jnp.matmul(feature - before, aim.elsewhere, precision=products.EXACT)
+        return fit, jnp.sum(jnp.square(moved), axis=-1)
+
+    def judge(step: Any, strength: jax.Array, kept: jax.Array) -> Found:
+        moved, image, feature = see(step, strength)
+        fit, squared = measure(feature)
+        return Found(moved, image, strength, fit, jnp.sqrt(squared), kept)
+
+    def bracket(
+        best: Found, step: Any, strength: jax.Array, kept: jax.Array, factors: Any
+    ) -> Found:
+        def try_next(state: Any, factor: jax.Array) -> tuple[Any, None]:
+            best, strength = state
+            found = judge(step, strength, kept)
+            enough = (found.fit >= config.reach) | (found.change > config.budget)
+            following = strength * jnp.where(enough, 1 / factor, factor)
+            return (_better(best, found, config), following), None
+
+        steps = jnp.asarray((*factors, 1.0))
+        return jax.lax.scan(try_next, (best, strength), steps)[0][0]
+
+    def gain(half: Any) -> jax.Array:
+        feature = features(networks, space.synthesize(networks.generator, half))
+        fit, squared = measure(feature)
+        return jnp.sum(fit - _CHANGE_WEIGHT * squared)
+
+    stay = Found(latent, image, zero, measure(before)[0], zero, zero)
+    coarse = bracket(stay, step, zero + 1, zero + 1, _COARSE)
+    slope = jax.grad(gain)(move(latent, step, coarse.strength / 2))
+    helping = jax.tree.map(lambda d, g: jnp.where(d * g > 0, d, 0), step, slope)
+    kept = _count(helping) / jnp.maximum(_count(step), 1)
+    return bracket(stay, helping, coarse.strength, kept, _FINE)
+
+
+def move(latent: Any, step: Any, strength: jax.Array) -> Any:
+    """Latents [B, …] moved by a step times a strength [B]; 0 gives the same bits."""
+
+    def moved(x: jax.Array, d: jax.Array) -> jax.Array:
+        by = jnp.reshape(strength, (-1,) + (1,) * (x.ndim - 1))
+        return jnp.where(by == 0, x, x + by * d)
+
+    return jax.tree.map(moved, latent, step)
+
+
+def _count(step: Any) -> jax.Array:
+    """Number [B] of a step's numbers [B, …] that are not 0."""
+    counts = [
+        jnp.sum(x != 0, axis=range(1, x.ndim), dtype=jnp.float32)
+        for x in jax.tree.leaves(step)
+    ]
+    return sum(counts[1:], start=counts[0])
+
+
+def _better(one: Found, other: Found, config: SearchConfig) -> Found:
+    """The better of two edits of each latent; the first where they are equal."""
+
+    def cost(found: Found) -> jax.Array:
+        # Less change where the fit is reached; else more fit; the budget before both.
+        reached = found.fit >= config.reach
+        short = jnp.where(reached, found.change, 1e3 + config.reach - found.fit)
+        return jnp.where(found.change > config.budget, jnp.inf, short)
+
+    take = cost(other) < cost(one)
+
+    def pick(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.where(jnp.reshape(take, (-1,) + (1,) * (a.ndim - 1)), b, a)
+
+    return jax.tree.map(pick, one, other)

@@ -16,16 +16,20 @@ from styleclip_jax.editing import (
     editors,
     estimation,
     prompts,
+    searching,
 )
 from styleclip_jax.editing.editors import Loaded
 from styleclip_jax.editing.prompts import Prompts
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files, text_files
 from styleclip_jax.methods import global_directions
+from styleclip_jax.methods.strength import SearchConfig
 from styleclip_jax.models.network import Network
 
-# Threshold that is found for each pair of texts.
-AUTO = "auto"
+# Strength, or threshold, that is found.
+AUTO = searching.AUTO
+# Strength that a search for α begins with, and the share of the channels that it has.
+_FIRST_ALPHA, _SEARCHED_SHARE = 5.0, 0.3
 # Flags of directions that are made of texts.
 _OF_TEXTS = (
     *("prompt", "prompts_file", *loading.CLIP_FIELDS, "neutral", "directions"),
@@ -47,10 +51,14 @@ class DirectionConfig:
         and parentheses, such as "smile.safetensors - 0.5*age.npy@4-7 + pca.npz[3]".
       channel: Channel of one layer in place of texts, such as 6:501 or b16/conv1:501;
         alpha counts its standard deviations.
-      alpha: Strength of a direction, one or several with commas between.
+      alpha: Strength of a direction, one or several with commas between; or auto, the
+        least that makes the text fit, found for each latent.
       beta: Least relevance of a channel, one or several with commas between; or auto,
-        the largest of 0.10 to 0.29 that keeps more than 20 channels.
+        the largest of 0.10 to 0.29 that keeps more than 20 channels. With alpha=auto,
+        it keeps 30% of the channels, of which each latent keeps those that help.
       num_channels: Number of channels that a direction keeps, in place of beta.
+      budget: Largest change that the text does not ask for, with alpha=auto; 1 is as
+        much as between two random samples.
     """
 
     neutral: str = "a face"
@@ -63,8 +71,19 @@ class DirectionConfig:
     num_channels: int | None = dataclasses.field(
         default=None, metadata={"lower_bound": 1}
     )
+    budget: float = SearchConfig.budget
 
     def __post_init__(self) -> None:
+        SearchConfig(budget=self.budget)
+        if self.searches and len(self.alpha) > 1:
+            raise UserError(
+                f"alpha: expected {AUTO} alone, found {','.join(self.alpha)}",
+                field="alpha",
+            )
+        if self.searches and not reads_texts(self):
+            raise UserError(
+                f"alpha: {AUTO} needs a prompt to fit, expected a number", field="alpha"
+            )
         if self.direction is not None and self.channel is not None:
             raise UserError(
                 "direction and channel: expected one, found both",
@@ -72,6 +91,11 @@ class DirectionConfig:
                 also=["channel"],
             )
         _terms(self)
+
+    @property
+    def searches(self) -> bool:
+        """Whether α is found for each latent."""
+        return AUTO in self.alpha
 
 
 def reads_texts(config: DirectionConfig) -> bool:
@@ -89,6 +113,8 @@ def surplus(config: DirectionConfig) -> dict[str, str]:
         found.setdefault("num_samples", "is of no use with directions")
     if config.num_channels is not None:
         found.setdefault("beta", "expected beta or num_channels, found both")
+    if not config.searches:
+        found.setdefault("budget", f"is of use with alpha={AUTO} alone")
     return found
 
 
@@ -111,7 +137,7 @@ def direct(loaded: Loaded, texts: Prompts | None, config: DirectionConfig) -> Ed
         return _direct_by_name(loaded, config)
     models = loaded.models
     neutral = text_files.require("neutral", config.neutral)
-    alphas = numbers("alpha", config.alpha)
+    alphas = [_FIRST_ALPHA] if config.searches else numbers("alpha", config.alpha)
     counts, settings, weights = [], [], []
     # Directions beside the prompts', one for each β; they come first.
     beside: list[list[global_directions.Direction]] = []
@@ -145,7 +171,7 @@ def direct(loaded: Loaded, texts: Prompts | None, config: DirectionConfig) -> Ed
         f"channels beta {count}"
         for prompt, count in zip(names, counts, strict=True)
     ]
-    return move_along(
+    editor = move_along(
         loaded,
         weights,
         title=f"{neutral} to {texts.title}",
@@ -156,6 +182,17 @@ def direct(loaded: Loaded, texts: Prompts | None, config: DirectionConfig) -> Ed
             editors.describe_clip(models, model),
             *prompts.shorten(lines, "direction: "),
         ],
+    )
+    if not config.searches:
+        return editor
+    aimed = zip(texts.texts, editors.encode(loaded, texts), settings, strict=True)
+    return searching.search(
+        loaded,
+        editor,
+        [(text, feature) for text, feature, group in aimed for _ in group],
+        SearchConfig(budget=config.budget),
+        name="alpha",
+        units=[_FIRST_ALPHA],
     )
 
 
@@ -284,6 +321,10 @@ def choose_betas(
     """
     if config.num_channels is not None:
         return [global_directions.beta_for(relevance, config.num_channels)]
+    if config.searches and config.beta == (AUTO,):
+        measured = global_directions.channels_of(relevance.layout, relevance.layers)
+        count = math.ceil(_SEARCHED_SHARE * measured.sum())
+        return [global_directions.beta_for(relevance, count)]
     betas = []
     for value in config.beta:
         if value == AUTO:

@@ -27,8 +27,8 @@ from styleclip_jax.progress import Report
 # Strength that is found for each latent.
 AUTO = "auto"
 
-# Random samples that a search learns from, by their seeds, and their truncation.
-_NUM_SAMPLES, _TRUNCATION_PSI = 256, 0.7
+# Random samples that a search learns from: their number, seeds and truncation.
+_NUM_SAMPLES, _FIRST_SEED, _TRUNCATION_PSI = 256, 10**6, 0.7
 
 
 def look_around(loaded: Loaded) -> jax.Array:
@@ -36,7 +36,10 @@ def look_around(loaded: Loaded) -> jax.Array:
     generator, mesh = loaded.generator, loaded.mesh
     networks = parallel.replicate(losses.Networks(generator, _seeing(loaded)), mesh)
     z = np.stack(
-        [latents.seeded_z(i, generator.config.z_dim) for i in range(_NUM_SAMPLES)]
+        [
+            latents.seeded_z(_FIRST_SEED + i, generator.config.z_dim)
+            for i in range(_NUM_SAMPLES)
+        ]
     )
     with loaded.listener.bar(_NUM_SAMPLES, "sample") as report:
 
@@ -72,7 +75,6 @@ def _seeing(loaded: Loaded) -> clip.Clip:
 def search(
     loaded: Loaded,
     editor: Editor,
-    samples: jax.Array,
     texts: Sequence[tuple[str, jax.Array]],
     config: SearchConfig,
     *,
@@ -84,13 +86,12 @@ def search(
     Args:
       loaded: loaded networks.
       editor: editor whose edits give the steps.
-      samples: [N, E] features of `look_around`.
       texts: name and [E] feature of the text of each of the editor's settings.
       config: fit to reach, and largest change elsewhere.
       name: name of the strength in the records of the edits, in place of a setting.
       units: strength of the editor's own step, for each of its settings or for all.
     """
-    seeing = _seeing(loaded)
+    seeing, samples = _seeing(loaded), look_around(loaded)
     aims = [
         strength.aim_at(samples, norms.unit_by_rsqrt(feature)) for _, feature in texts
     ]

@@ -55,8 +55,8 @@ class SearchConfig:
       budget: largest change elsewhere; 1 is as much as between two random samples.
     """
 
-    reach: float = 0.95
-    budget: float = 0.8
+    reach: float = 1.0
+    budget: float = 0.45
 
     def __post_init__(self) -> None:
         checks.at_least(self, 0, "reach", "budget")
@@ -133,17 +133,6 @@ def aim_at(samples: jax.Array, text: jax.Array) -> Aim:
         best=jnp.mean(jnp.sort(similarity)[-_NUM_BEST:]),
         elsewhere=whiten - jnp.outer(whiten @ along, along),
     )
-
-
-def focus(samples: jax.Array, direction: jax.Array) -> jax.Array:
-    """Unit direction [E] of CLIP's space in which less varies that it does not mean.
-
-    Args:
-      samples: [N, E] unit CLIP features of random samples' images.
-      direction: [E] unit vector from one text to another.
-    """
-    mixed = covariance(samples) + jnp.eye(len(direction))
-    return norms.unit(jnp.linalg.solve(mixed, direction))
 
 
 def passes() -> int:

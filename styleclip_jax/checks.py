@@ -1,7 +1,7 @@
 """Checks of settings: one wording for what several configurations refuse."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from styleclip_jax.errors import UserError
@@ -43,3 +43,21 @@ def at_least(config: Any, least: float, *fields: str) -> None:
             raise UserError(
                 f"{field} must be at least {least}, found {found}", field=field
             )
+
+
+def numbers(field: str, values: Sequence[str | float]) -> list[float]:
+    """Parses texts or numbers as finite numbers.
+
+    Raises:
+      UserError: a value is no finite number.
+    """
+    found = []
+    for value in values:
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise UserError(f"{field}: expected numbers, found {value!r}", field=field)
+        found.append(number)
+    return found

@@ -3,6 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+
 from styleclip_jax import progress
 from styleclip_jax.models.network import Network
 
@@ -27,6 +30,21 @@ class Outcome(NamedTuple):
     failed_at: Any
     film: Any = None
     history: Any = None
+
+
+def finished(original: Any, latent: Any, image: jax.Array) -> Outcome:
+    """Edits of a method that makes them in one pass, with l2 and failures."""
+    moved = jax.tree.map(
+        lambda a, b: jnp.sum(jnp.square(a - b), axis=range(1, a.ndim)), latent, original
+    )
+    l2 = jax.tree.reduce(jnp.add, moved)
+    finite = jnp.isfinite(l2) & jnp.all(jnp.isfinite(image), axis=(1, 2, 3))
+    return Outcome(
+        image,
+        {"original": original, "edited": latent},
+        {"l2": l2},
+        jnp.where(finite, -1, 0),
+    )
 
 
 class Frozen(NamedTuple):
@@ -60,8 +78,8 @@ class Editor(NamedTuple):
       memory: (latents) → bytes on each device that an edit takes, by the compiler.
       freeze: () → `Frozen`, the edit of the first setting.
       from_average: whether edits start at the average latent, and at no other.
-      finds: term that is found for each latent in place of a setting, such as alpha;
-        None for none.
+      finds: term that is found for each latent and shown with it, such as strength;
+        empty for none.
     """
 
     method: str
@@ -78,4 +96,4 @@ class Editor(NamedTuple):
     memory: Callable[[Any], int]
     freeze: Callable[[], Frozen]
     from_average: bool = False
-    finds: str | None = None
+    finds: str = ""

@@ -366,7 +366,7 @@ def _write_sheet(
     return images.save_sheet(journal.outdir / "grid.png", sheet)
 
 
-def label(editor: Editor, name: str, found: Sequence[float | None]) -> str:
+def label(editor: Editor, name: str, found: Sequence[Any]) -> str:
     """Caption of a latent on a sheet: its name, and what was found for its edits.
 
     Args:
@@ -374,7 +374,7 @@ def label(editor: Editor, name: str, found: Sequence[float | None]) -> str:
       name: name of the latent.
       found: value of the term `Editor.finds` in each edit of the latent.
     """
-    if editor.finds is None:
+    if not editor.finds:
         return name
     values = ", ".join("none" if value is None else f"{value:.2g}" for value in found)
     return f"{name}\n{editor.finds} {values}" if any(found) else f"{name}\nstays"

@@ -9,8 +9,8 @@ import numpy as np
 
 from styleclip_jax import latents, parallel, spaces
 from styleclip_jax.batch.editor import Editor, Outcome
-from styleclip_jax.editing.editors import Loaded
 from styleclip_jax.editing.faces import Edit, Faces
+from styleclip_jax.editing.loaded import Loaded
 from styleclip_jax.errors import UserError
 
 

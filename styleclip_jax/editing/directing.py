@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from styleclip_jax import latents, loading, losses, parallel
-from styleclip_jax.batch.editor import Editor, Outcome
+from styleclip_jax import checks, latents, loading, losses, parallel
+from styleclip_jax.batch.editor import Editor, Outcome, finished
 from styleclip_jax.editing import (
     direction_expressions,
     direction_sources,
@@ -18,7 +18,7 @@ from styleclip_jax.editing import (
     prompts,
     searching,
 )
-from styleclip_jax.editing.editors import Loaded
+from styleclip_jax.editing.loaded import Loaded
 from styleclip_jax.editing.prompts import Prompts
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files, text_files
@@ -74,7 +74,6 @@ class DirectionConfig:
     budget: float = SearchConfig.budget
 
     def __post_init__(self) -> None:
-        SearchConfig(budget=self.budget)
         if self.searches and len(self.alpha) > 1:
             raise UserError(
                 f"alpha: expected {AUTO} alone, found {','.join(self.alpha)}",
@@ -137,7 +136,9 @@ def direct(loaded: Loaded, texts: Prompts | None, config: DirectionConfig) -> Ed
         return _direct_by_name(loaded, config)
     models = loaded.models
     neutral = text_files.require("neutral", config.neutral)
-    alphas = [_FIRST_ALPHA] if config.searches else numbers("alpha", config.alpha)
+    alphas = (
+        [_FIRST_ALPHA] if config.searches else checks.numbers("alpha", config.alpha)
+    )
     counts, settings, weights = [], [], []
     # Directions beside the prompts', one for each β; they come first.
     beside: list[list[global_directions.Direction]] = []
@@ -190,8 +191,7 @@ def direct(loaded: Loaded, texts: Prompts | None, config: DirectionConfig) -> Ed
         loaded,
         editor,
         [(text, feature) for text, feature, group in aimed for _ in group],
-        SearchConfig(budget=config.budget),
-        name="alpha",
+        config.budget,
         units=[_FIRST_ALPHA],
     )
 
@@ -202,7 +202,7 @@ def _direct_by_name(loaded: Loaded, config: DirectionConfig) -> Editor:
     Raises:
       UserError: a number is wrong, or a file or channel does not fit the generator.
     """
-    alphas = numbers("alpha", config.alpha)
+    alphas = checks.numbers("alpha", config.alpha)
     found = direction_sources.read(loaded, _terms(config))
     return move_along(
         loaded,
@@ -263,9 +263,7 @@ def move_along(
 def _along(generator: Network, weights: Any, batch: Any) -> Outcome:
     """Moves latents along a direction with its strength."""
     latent = global_directions.edit(batch, *weights)
-    return editors.finished(
-        batch, latent, latents.SPACES["s"].synthesize(generator, latent)
-    )
+    return finished(batch, latent, latents.SPACES["s"].synthesize(generator, latent))
 
 
 def text_directions(
@@ -330,24 +328,6 @@ def choose_betas(
         if value == AUTO:
             betas.append(global_directions.automatic_beta(relevance))
         else:
-            betas += numbers("beta", [value])
+            betas += checks.numbers("beta", [value])
         global_directions.check_beta(relevance, betas[-1])
     return betas
-
-
-def numbers(field: str, values: Sequence[str | float]) -> list[float]:
-    """Parses texts or numbers as finite numbers.
-
-    Raises:
-      UserError: a value is no finite number.
-    """
-    found = []
-    for value in values:
-        try:
-            number = float(value)
-        except ValueError:
-            number = math.nan
-        if not math.isfinite(number):
-            raise UserError(f"{field}: expected numbers, found {value!r}", field=field)
-        found.append(number)
-    return found

@@ -11,7 +11,7 @@ import numpy as np
 
 from styleclip_jax.editing import direction_expressions, estimation
 from styleclip_jax.editing.direction_expressions import Channel, File, Terms
-from styleclip_jax.editing.editors import Loaded
+from styleclip_jax.editing.loaded import Loaded
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import direction_files, direction_formats, files
 from styleclip_jax.methods import global_directions, latent_directions

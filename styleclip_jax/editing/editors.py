@@ -3,15 +3,17 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from styleclip_jax import latents, loading, losses, parallel
+from styleclip_jax import checks, latents, loading, losses, parallel
+from styleclip_jax.batch import editor
 from styleclip_jax.batch.editor import Editor, Frozen, Outcome
-from styleclip_jax.editing import objectives, prompts
+from styleclip_jax.editing import objectives, prompts, searching
+from styleclip_jax.editing.loaded import Loaded
 from styleclip_jax.editing.prompts import Prompts
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, files, text_files
@@ -19,36 +21,14 @@ from styleclip_jax.methods import mapper, optimization
 from styleclip_jax.methods.optimization import OptimizationConfig
 from styleclip_jax.models import clip
 from styleclip_jax.models.network import Network
-from styleclip_jax.progress import Listener, Pace, Report, ignore, take_steps
-
-
-class Loaded(NamedTuple):
-    """Loaded networks, which editors are made of.
-
-    Attributes:
-      models: names of the networks.
-      generator: generator on the devices of the mesh.
-      label: [c_dim] class of samples, None for an unconditional generator.
-      mesh: devices to spread batches over.
-      clip: () → CLIP and its tokenizer.
-      identity: () → face recognition network, None if there is none.
-      templates: () → templates of directions' texts.
-      listener: listener for work before the edits.
-    """
-
-    models: loading.Models
-    generator: Network
-    label: jax.Array | None
-    mesh: jax.sharding.Mesh
-    clip: Callable[[], tuple[clip.Clip, clip.Tokenizer]]
-    identity: Callable[[], Network | None]
-    templates: Callable[[], Sequence[str]]
-    listener: Listener
+from styleclip_jax.progress import Pace, Report, ignore, take_steps
 
 
 @dataclasses.dataclass(frozen=True)
-class OptimizationSettings(OptimizationConfig, objectives.ObjectiveConfig):
-    """Settings of an optimization and of further terms of its objective."""
+class OptimizationSettings(
+    OptimizationConfig, objectives.ObjectiveConfig, searching.Searched
+):
+    """Settings of an optimization, of further terms and of the search for strengths."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,13 +37,22 @@ class MappingConfig:
 
     Attributes:
       mapper: Model directory of a mapper, or several with commas between.
-      strength: Factor of a mapper's step, any number; that of its training if absent.
+      strength: Factor of a mapper's step, any number; that of its training if absent;
+        or auto, the least that makes its text fit, found for each latent.
       levels: Levels that a mapper may move, of coarse, medium and fine; all if absent.
     """
 
     mapper: tuple[str, ...] | None = None
-    strength: float | None = None
+    strength: str | None = None
     levels: tuple[str, ...] | None = None
+    budget: float = searching.Searched.budget
+
+    @property
+    def factor(self) -> float | None:
+        """Strength as a number; None for those of the mappers."""
+        if self.strength in (None, searching.AUTO):
+            return None
+        return checks.numbers("strength", [self.strength])[0]
 
 
 def optimize(
@@ -156,7 +145,7 @@ def optimize(
         parts = losses.Networks(generator, *others)
         return _optimized(over_batch(parts, batch, text, neutral))
 
-    return Editor(
+    optimizing = Editor(
         method="optimization",
         space=config.space,
         title=texts.title,
@@ -172,6 +161,10 @@ def optimize(
         freeze=lambda: Frozen(apply, (frozen, features[0], neutral)),
         from_average=config.mode == "free_generation",
     )
+    if not searching.is_asked(config):
+        return optimizing
+    aimed = list(zip(texts.texts, features, strict=True))
+    return searching.search(loaded, optimizing, aimed, config.budget)
 
 
 @functools.lru_cache(maxsize=8)
@@ -209,12 +202,17 @@ def _optimized(result: optimization.Result) -> Outcome:
     )
 
 
+def surplus_of_optimization(config: OptimizationSettings) -> dict[str, str]:
+    """Flags that are of no use beside these settings, and why."""
+    return objectives.surplus(config) | searching.surplus(config)
+
+
 def surplus_of_mapping(config: MappingConfig) -> dict[str, str]:
     """Flags that are of no use with mappers, and why."""
     return {
         "prompts_file": "a mapper is for one prompt, expected several mapper with "
         "commas between"
-    }
+    } | searching.surplus(config)
 
 
 def map_latents(loaded: Loaded, texts: None, config: MappingConfig) -> Editor:
@@ -250,9 +248,9 @@ def map_latents(loaded: Loaded, texts: None, config: MappingConfig) -> Editor:
     networks = parallel.replicate(found, loaded.mesh)
     names = [f"mapper{i}" if i else "mapper" for i in range(len(found))]
     settings = [{"mapper": str(path)} for path in config.mapper]
-    strengths = (x.config.strength for x in found)
-    return at_once(
-        _mapping(config.strength, levels),
+    strengths = [x.config.strength for x in found]
+    mapping = at_once(
+        _mapping(config.factor, levels),
         generator,
         networks,
         found[0],
@@ -267,11 +265,28 @@ def map_latents(loaded: Loaded, texts: None, config: MappingConfig) -> Editor:
         },
         about=[
             f"mapper: {path}, for {prompt!r}, strength "
-            f"{strength if config.strength is None else config.strength:g}"
+            f"{strength if config.factor is None else config.factor:g}"
             for path, prompt, strength in zip(
                 config.mapper, trained_for, strengths, strict=True
             )
         ],
+    )
+    if config.strength != searching.AUTO:
+        return mapping
+    for path in config.mapper:
+        if loading.mapper_prompt(path) is None:
+            raise UserError(
+                f"strength: {searching.AUTO} needs the prompt that a mapper was trained "
+                f"for, which {path} does not name; expected a number",
+                field="strength",
+            )
+    model, tokenizer = loaded.clip()
+    features = clip.encode_prompts(model, tokenizer, trained_for)
+    aimed = list(zip(trained_for, features, strict=True))
+    searched = searching.search(loaded, mapping, aimed, config.budget, units=strengths)
+    return searched._replace(
+        inputs={**mapping.inputs, **models.fingerprints("clip")},
+        about=[describe_clip(models, model), *searched.about],
     )
 
 
@@ -284,7 +299,7 @@ def _mapping(
     def apply(generator: Network, network: Network, batch: Any) -> Outcome:
         latent = mapper.edit(network, batch, strength=strength, levels=levels)
         space = latents.SPACES[network.config.space]
-        return finished(batch, latent, space.synthesize(generator, latent))
+        return editor.finished(batch, latent, space.synthesize(generator, latent))
 
     return apply
 
@@ -324,21 +339,6 @@ def at_once(
         memory=lambda batch: parallel.bytes_needed(run, generator, weights[0], batch),
         freeze=lambda: Frozen(apply, frozen),
         **about,
-    )
-
-
-def finished(original: Any, latent: Any, image: jax.Array) -> Outcome:
-    """Edits of a method that makes them in one pass, with l2 and failures."""
-    moved = jax.tree.map(
-        lambda a, b: jnp.sum(jnp.square(a - b), axis=range(1, a.ndim)), latent, original
-    )
-    l2 = jax.tree.reduce(jnp.add, moved)
-    finite = jnp.isfinite(l2) & jnp.all(jnp.isfinite(image), axis=(1, 2, 3))
-    return Outcome(
-        image,
-        {"original": original, "edited": latent},
-        {"l2": l2},
-        jnp.where(finite, -1, 0),
     )
 
 

@@ -14,7 +14,7 @@ from styleclip_jax.batch import edits, runs
 from styleclip_jax.batch.editor import Editor, Outcome
 from styleclip_jax.batch.runs import Summary
 from styleclip_jax.batch.source import LatentSource
-from styleclip_jax.editing.editors import Loaded
+from styleclip_jax.editing.loaded import Loaded
 from styleclip_jax.io import files, images
 from styleclip_jax.models import stylegan2
 from styleclip_jax.progress import SILENT, Report
@@ -184,7 +184,7 @@ class Edit:
         variants = len(self.settings)
         shown = min(len(self.before), _COLUMNS)
         after = self.images.reshape(len(self.before), variants, *self.images.shape[1:])
-        found = self.terms.get(self.editor.finds, np.zeros(len(self.images)))
+        found = self.terms.get(self.editor.finds, self.failed_at).tolist()
         labels = [
             edits.label(self.editor, name, found[i * variants : (i + 1) * variants])
             for i, name in enumerate(self.before.names[:shown])

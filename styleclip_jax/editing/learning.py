@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from styleclip_jax import latents, losses, parallel, progress
+from styleclip_jax import checks, latents, losses, parallel, progress
 from styleclip_jax.batch.editor import Editor
 from styleclip_jax.batch.source import LatentSource
 from styleclip_jax.editing import directing, editors, objectives
-from styleclip_jax.editing.editors import Loaded
+from styleclip_jax.editing.loaded import Loaded
 from styleclip_jax.editing.prompts import Prompts
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import direction_files, files, latent_files
@@ -71,7 +71,7 @@ def learn_by_texts(loaded: Loaded, texts: Prompts, config: StyleMCSettings) -> E
     Raises:
       UserError: a setting or text is wrong, or a network is missing.
     """
-    alphas = directing.numbers("alpha", config.alpha)
+    alphas = checks.numbers("alpha", config.alpha)
     _refuse_to_save(config, len(texts.texts))
     problem = stylemc.official(config, loaded.generator.config.style_layout)
     preprocess = optimization.PREPROCESSINGS[config.clip_preprocess]
@@ -100,7 +100,7 @@ def learn_by_image(loaded: Loaded, texts: None, config: EssenceSettings) -> Edit
     Raises:
       UserError: a setting is wrong, or the image cannot be read.
     """
-    alphas = directing.numbers("alpha", config.alpha)
+    alphas = checks.numbers("alpha", config.alpha)
     problem = essence.official(config, loaded.generator.config.style_layout)
     target, hashed = _read_target(loaded, config, problem)
     networks, source = _draw_faces(loaded, config, problem)

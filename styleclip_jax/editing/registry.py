@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from styleclip_jax.batch.editor import Editor
 from styleclip_jax.editing import directing, editors, learning, objectives, own_modules
-from styleclip_jax.editing.editors import Loaded
+from styleclip_jax.editing.loaded import Loaded
 from styleclip_jax.editing.prompts import Prompts
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import text_files
@@ -50,7 +50,7 @@ METHODS: dict[str, Method] = {
         editors.OptimizationSettings,
         editors.optimize,
         reads=["identity"],
-        surplus=objectives.surplus,
+        surplus=editors.surplus_of_optimization,
         mixes_texts=True,
     ),
     "mapper": Method(

@@ -5,6 +5,7 @@ how far to go along it, and which parts of it help, from what pictures of random
 say about the text.
 """
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -14,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from styleclip_jax import latents, losses, parallel
-from styleclip_jax.batch.editor import Editor, Frozen, Outcome
-from styleclip_jax.editing import applying, editors
-from styleclip_jax.editing.editors import Loaded
+from styleclip_jax.batch.editor import Editor, Frozen, Outcome, finished
+from styleclip_jax.editing import applying
+from styleclip_jax.editing.loaded import Loaded
+from styleclip_jax.errors import UserError
 from styleclip_jax.methods import strength
 from styleclip_jax.methods.strength import SearchConfig
 from styleclip_jax.models import clip
@@ -26,6 +28,42 @@ from styleclip_jax.progress import Report
 
 # Strength that is found for each latent.
 AUTO = "auto"
+
+
+@dataclasses.dataclass(frozen=True)
+class Searched:
+    """Settings of a method whose steps have a strength.
+
+    Attributes:
+      strength: Factor of the method's steps; auto, the least that makes the text fit,
+        is found for each latent.
+      budget: Largest change that the text does not ask for, with a strength that is
+        found; 1 is as much as between two random samples.
+    """
+
+    strength: str | None = None
+    budget: float = SearchConfig.budget
+
+
+def is_asked(config: Searched) -> bool:
+    """Whether the strength is to be found.
+
+    Raises:
+      UserError: it is something else than that.
+    """
+    if config.strength not in (None, AUTO):
+        raise UserError(
+            f"strength: expected {AUTO}, found {config.strength!r}", field="strength"
+        )
+    return config.strength == AUTO
+
+
+def surplus(config: Any) -> dict[str, str]:
+    """Flags that are of no use where the strength is not found, and why."""
+    if config.strength == AUTO:
+        return {}
+    return {"budget": f"is of use with strength={AUTO} alone"}
+
 
 # Random samples that a search learns from: their number, seeds and truncation.
 _NUM_SAMPLES, _FIRST_SEED, _TRUNCATION_PSI = 256, 10**6, 0.7
@@ -51,9 +89,7 @@ def look_around(loaded: Loaded) -> jax.Array:
 
 
 @jax.jit
-def _see(
-    networks: losses.Networks, z: jax.Array, label: jax.Array | None
-) -> jax.Array:
+def _see(networks: losses.Networks, z: jax.Array, label: jax.Array | None) -> jax.Array:
     latent = latents.convert(
         networks.generator,
         z,
@@ -76,9 +112,8 @@ def search(
     loaded: Loaded,
     editor: Editor,
     texts: Sequence[tuple[str, jax.Array]],
-    config: SearchConfig,
+    budget: float,
     *,
-    name: str = "strength",
     units: Sequence[float] = (1.0,),
 ) -> Editor:
     """Editor that finds the strength of another's steps for each latent.
@@ -87,9 +122,11 @@ def search(
       loaded: loaded networks.
       editor: editor whose edits give the steps.
       texts: name and [E] feature of the text of each of the editor's settings.
-      config: fit to reach, and largest change elsewhere.
-      name: name of the strength in the records of the edits, in place of a setting.
+      budget: largest change elsewhere.
       units: strength of the editor's own step, for each of its settings or for all.
+
+    Raises:
+      UserError: the budget is no length.
     """
     seeing, samples = _seeing(loaded), look_around(loaded)
     aims = [
@@ -100,7 +137,7 @@ def search(
         for aim, unit in zip(aims, np.broadcast_to(units, len(aims)), strict=True)
     ]
     placed = parallel.replicate(own, loaded.mesh)
-    find = _searching(editor.space, config, name)
+    find = _searching(editor.space, SearchConfig(budget=budget))
     generator = loaded.generator
 
     def edit(batch: Any, setting: int, report: Report) -> Outcome:
@@ -121,13 +158,13 @@ def search(
         return Frozen(apply, (inner.weights, own[0]))
 
     lines = dict.fromkeys(
-        f"{name} auto: random samples have similarity {aim.typical:.2f} to {text!r}, "
+        f"strength auto: random samples have similarity {aim.typical:.2f} to {text!r}, "
         f"the best {aim.best:.2f}"
         for (text, _), aim in zip(texts, aims, strict=True)
     )
     return editor._replace(
         settings=[
-            {n: value for n, value in setting.items() if n != name}
+            {n: value for n, value in setting.items() if n != "alpha"}
             for setting in editor.settings
         ],
         edit=edit,
@@ -135,12 +172,12 @@ def search(
         memory=memory,
         freeze=freeze,
         about=[*editor.about, *lines],
-        finds=name,
+        finds="strength",
     )
 
 
 @functools.lru_cache(maxsize=8)
-def _searching(space: str, config: SearchConfig, name: str) -> Any:
+def _searching(space: str, config: SearchConfig) -> Any:
     """Jitted (generator, (CLIP, aim, unit), ends of the steps) → edits."""
 
     @jax.jit
@@ -155,9 +192,9 @@ def _searching(space: str, config: SearchConfig, name: str) -> Any:
             aim,
             config,
         )
-        made = editors.finished(start, found.latent, found.image)
+        made = finished(start, found.latent, found.image)
         terms = {
-            name: found.strength * unit,
+            "strength": found.strength * unit,
             "fit": found.fit,
             "change": found.change,
             "kept": found.kept,

@@ -19,9 +19,10 @@ import numpy as np
 from styleclip_jax import latents, loading, losses, parallel, spaces
 from styleclip_jax.batch import source
 from styleclip_jax.batch.editor import Editor
-from styleclip_jax.editing import applying, directing, editors, inverter, registry
+from styleclip_jax.editing import applying, directing, inverter, registry
 from styleclip_jax.editing.directing import DirectionConfig
 from styleclip_jax.editing.faces import Edit, Faces
+from styleclip_jax.editing.loaded import Loaded
 from styleclip_jax.editing.prompts import Prompts
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import direction_files, files, latent_files
@@ -167,9 +168,9 @@ class Session:
         return parallel.replicate(found, self.mesh)
 
     @property
-    def loaded(self) -> editors.Loaded:
+    def loaded(self) -> Loaded:
         """Loaded networks, which editors are made of."""
-        return editors.Loaded(
+        return Loaded(
             models=self.models,
             generator=self.generator,
             label=self.label,

@@ -68,13 +68,16 @@ class EditSet(NamedTuple):
             alpha = f"alpha {self.setting['alpha']:g}"
             # A saved direction has no threshold any more.
             return f"{alpha}, {self._threshold}" if "beta" in self.setting else alpha
+        if flags.get("alpha") == ["auto"]:
+            return f"alpha auto, {self._threshold}"
+        strength = flags.get("strength")
         if self.method == "mapper":
-            strength = flags["strength"]
-            return "as trained" if strength is None else f"strength {strength:g}"
+            return "as trained" if strength is None else f"strength {strength}"
         if "l2_lambda" not in flags:
             return "as given"
         identity = f", id {flags['id_lambda']:g}" if flags.get("id_lambda") else ""
-        return f"l2 {flags['l2_lambda']:g}{identity}"
+        found = f", strength {strength}" if strength == "auto" else ""
+        return f"l2 {flags['l2_lambda']:g}{identity}{found}"
 
     @property
     def _threshold(self) -> str:

@@ -23,6 +23,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from styleclip_jax import latents
+from styleclip_jax.batch.editor import finished
 from styleclip_jax.editing import editors
 from styleclip_jax.editing.registry import Method
 
@@ -43,7 +44,7 @@ class PushConfig:
 def _apply(generator, weights, batch):
     latent = batch + weights
     image = latents.SPACES["w_plus"].synthesize(generator, latent)
-    return editors.finished(batch, latent, image)
+    return finished(batch, latent, image)
 
 
 def push(loaded, texts, config):

@@ -136,9 +136,8 @@ def direct(loaded: Loaded, texts: Prompts | None, config: DirectionConfig) -> Ed
         return _direct_by_name(loaded, config)
     models = loaded.models
     neutral = text_files.require("neutral", config.neutral)
-    alphas = (
-        [_FIRST_ALPHA] if config.searches else checks.numbers("alpha", config.alpha)
-    )
+    given = [_FIRST_ALPHA] if config.searches else config.alpha
+    alphas = checks.numbers("alpha", given)
     counts, settings, weights = [], [], []
     # Directions beside the prompts', one for each β; they come first.
     beside: list[list[global_directions.Direction]] = []

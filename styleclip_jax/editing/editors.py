@@ -276,8 +276,8 @@ def map_latents(loaded: Loaded, texts: None, config: MappingConfig) -> Editor:
     for path in config.mapper:
         if loading.mapper_prompt(path) is None:
             raise UserError(
-                f"strength: {searching.AUTO} needs the prompt that a mapper was trained "
-                f"for, which {path} does not name; expected a number",
+                f"strength: expected a number, since {path} does not name the prompt "
+                f"that {searching.AUTO} would fit",
                 field="strength",
             )
     model, tokenizer = loaded.clip()

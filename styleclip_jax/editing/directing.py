@@ -29,7 +29,7 @@ from styleclip_jax.models.network import Network
 # Strength, or threshold, that is found.
 AUTO = searching.AUTO
 # Strength that a search for α begins with, and the share of the channels that it has.
-_FIRST_ALPHA, _SEARCHED_SHARE = 5.0, 0.3
+_FIRST_ALPHA, _SEARCHED_SHARE = 5.0, 0.4
 # Flags of directions that are made of texts.
 _OF_TEXTS = (
     *("prompt", "prompts_file", *loading.CLIP_FIELDS, "neutral", "directions"),
@@ -55,10 +55,10 @@ class DirectionConfig:
         least that makes the text fit, found for each latent.
       beta: Least relevance of a channel, one or several with commas between; or auto,
         the largest of 0.10 to 0.29 that keeps more than 20 channels. With alpha=auto,
-        it keeps 30% of the channels, of which each latent keeps those that help.
+        it keeps 40% of the channels, of which each latent keeps those that help.
       num_channels: Number of channels that a direction keeps, in place of beta.
-      budget: Largest change that the text does not ask for, with alpha=auto; 1 is as
-        much as between two random samples.
+      budget: Largest change that the text does not ask for, with a strength that is
+        found; 1 is as much as between two random samples.
     """
 
     neutral: str = "a face"

@@ -40,6 +40,8 @@ class MappingConfig:
       strength: Factor of a mapper's step, any number; that of its training if absent;
         or auto, the least that makes its text fit, found for each latent.
       levels: Levels that a mapper may move, of coarse, medium and fine; all if absent.
+      budget: Largest change that the text does not ask for, with a strength that is
+        found; 1 is as much as between two random samples.
     """
 
     mapper: tuple[str, ...] | None = None

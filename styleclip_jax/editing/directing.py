@@ -71,7 +71,9 @@ class DirectionConfig:
     num_channels: int | None = dataclasses.field(
         default=None, metadata={"lower_bound": 1}
     )
-    budget: float = SearchConfig.budget
+    budget: float = dataclasses.field(
+        default=SearchConfig.budget, metadata={"lower_bound": 0}
+    )
 
     def __post_init__(self) -> None:
         if self.searches and len(self.alpha) > 1:

@@ -47,7 +47,9 @@ class MappingConfig:
     mapper: tuple[str, ...] | None = None
     strength: str | None = None
     levels: tuple[str, ...] | None = None
-    budget: float = searching.Searched.budget
+    budget: float = dataclasses.field(
+        default=searching.Searched.budget, metadata={"lower_bound": 0}
+    )
 
     @property
     def factor(self) -> float | None:

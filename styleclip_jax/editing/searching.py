@@ -42,7 +42,9 @@ class Searched:
     """
 
     strength: str | None = None
-    budget: float = SearchConfig.budget
+    budget: float = dataclasses.field(
+        default=SearchConfig.budget, metadata={"lower_bound": 0}
+    )
 
 
 def is_asked(config: Searched) -> bool:
@@ -128,6 +130,7 @@ def search(
     Raises:
       UserError: the budget is no length.
     """
+    config = SearchConfig(budget=budget)
     seeing, samples = _seeing(loaded), look_around(loaded)
     aims = [
         strength.aim_at(samples, norms.unit_by_rsqrt(feature)) for _, feature in texts
@@ -137,7 +140,7 @@ def search(
         for aim, unit in zip(aims, np.broadcast_to(units, len(aims)), strict=True)
     ]
     placed = parallel.replicate(own, loaded.mesh)
-    find = _searching(editor.space, SearchConfig(budget=budget))
+    find = _searching(editor.space, config)
     generator = loaded.generator
 
     def edit(batch: Any, setting: int, report: Report) -> Outcome:

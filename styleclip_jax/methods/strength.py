@@ -16,7 +16,7 @@ as between two random samples. `search` then
   3. makes what is left shorter or longer, in finer steps.
 
 Of all that it has seen it gives the least change with the fit that is asked for. A
-latent that fits already stays as it is. It takes as many passes of the generator as
+latent that shows the text already stays as it is. It takes as many passes of the generator as
 `passes` says.
 """
 
@@ -35,8 +35,8 @@ from styleclip_jax.ops import norms, products
 # parts that do not help are dropped, and after.
 _COARSE = (2.0, 1.5)
 _FINE = (1.5, 1.25, 1.12)
-# Number of samples that fit a text best, and their share of the fit that is 1.
-_NUM_BEST = 4
+# Number of samples that fit a text best, and fit of those that show it as well.
+_NUM_BEST, _FITTING = 4, 0.85
 # Weight μ of the squared change elsewhere, beside the fit.
 _CHANGE_WEIGHT = 1.0
 # Share of the mean variance that is added to each, so that small ones do not count
@@ -51,11 +51,12 @@ class SearchConfig:
     """Settings of the search for strengths.
 
     Attributes:
-      reach: fit that an edit has to reach; 1 is that of the best samples.
+      reach: fit that an edit has to reach; 1 is that of the best samples, and a little
+        more is asked for, since edits convince CLIP before they convince people.
       budget: largest change elsewhere; 1 is as much as between two random samples.
     """
 
-    reach: float = 1.0
+    reach: float = 1.05
     budget: float = 0.45
 
     def __post_init__(self) -> None:
@@ -201,7 +202,8 @@ def search(
     slope = jax.grad(gain)(move(latent, step, coarse.strength / 2))
     helping = jax.tree.map(lambda d, g: jnp.where(d * g > 0, d, 0), step, slope)
     kept = _count(helping) / jnp.maximum(_count(step), 1)
-    return bracket(stay, helping, coarse.strength, kept, _FINE)
+    found = bracket(stay, helping, coarse.strength, kept, _FINE)
+    return _choose(stay.fit >= _FITTING, stay, found)
 
 
 def move(latent: Any, step: Any, strength: jax.Array) -> Any:
@@ -232,9 +234,13 @@ def _better(one: Found, other: Found, config: SearchConfig) -> Found:
         short = jnp.where(reached, found.change, 1e3 + config.reach - found.fit)
         return jnp.where(found.change > config.budget, jnp.inf, short)
 
-    take = cost(other) < cost(one)
+    return _choose(cost(other) < cost(one), other, one)
+
+
+def _choose(condition: jax.Array, one: Found, other: Found) -> Found:
+    """One edit of each latent where a condition [B] holds, else the other."""
 
     def pick(a: jax.Array, b: jax.Array) -> jax.Array:
-        return jnp.where(jnp.reshape(take, (-1,) + (1,) * (a.ndim - 1)), b, a)
+        return jnp.where(jnp.reshape(condition, (-1,) + (1,) * (a.ndim - 1)), a, b)
 
     return jax.tree.map(pick, one, other)

@@ -16,8 +16,8 @@ as between two random samples. `search` then
   3. makes what is left shorter or longer, in finer steps.
 
 Of all that it has seen it gives the least change with the fit that is asked for. A
-latent that shows the text already stays as it is. It takes as many passes of the generator as
-`passes` says.
+latent that shows the text already stays as it is. It takes as many passes of the
+generator as `passes` says.
 """
 
 import dataclasses

@@ -4,7 +4,7 @@ DEMO_PROMPT ?= a face with blonde hair
 DEMO_OUTDIR ?= outputs/demo
 # Chosen on other seeds than those shown; the embedded models want a weaker hold than the
 # official one.
-DEMO_FLAGS ?= --steps=80 --l2_lambda=0.0045
+DEMO_FLAGS ?= --steps=80 --l2_lambda=0.0045 --strength=auto
 
 .PHONY: demo test test-fast test-newest lint format docs clean
 

@@ -36,7 +36,7 @@ from styleclip_jax.ops import norms, products
 _COARSE = (2.0, 1.5)
 _FINE = (1.5, 1.25, 1.12)
 # Number of samples that fit a text best, and fit of those that show it as well.
-_NUM_BEST, _FITTING = 4, 0.85
+_NUM_BEST, _FITTING = 4, 0.9
 # Weight μ of the squared change elsewhere, beside the fit.
 _CHANGE_WEIGHT = 1.0
 # Share of the mean variance that is added to each, so that small ones do not count

@@ -56,7 +56,7 @@ class SearchConfig:
       budget: largest change elsewhere; 1 is as much as between two random samples.
     """
 
-    reach: float = 1.05
+    reach: float = 1.1
     budget: float = 0.45
 
     def __post_init__(self) -> None:

@@ -144,11 +144,13 @@ def search(
     generator = loaded.generator
 
     def edit(batch: Any, setting: int, report: Report) -> Outcome:
-        step = _ends(editor.edit(batch, setting, report))
+        step = _step(editor.edit(batch, setting, report))
         return find(generator, placed[setting], step)
 
     def memory(batch: Any) -> int:
-        needed = parallel.bytes_needed(find, generator, placed[0], (batch, batch))
+        none = jnp.zeros(len(jax.tree.leaves(batch)[0]), jnp.int32)
+        step = (batch, batch, none)
+        needed = parallel.bytes_needed(find, generator, placed[0], step)
         return max(editor.memory(batch), needed)
 
     def freeze() -> Frozen:
@@ -156,7 +158,7 @@ def search(
 
         def apply(generator: Network, weights: Any, batch: Any) -> Outcome:
             given, own = weights
-            return find(generator, own, _ends(inner.apply(generator, given, batch)))
+            return find(generator, own, _step(inner.apply(generator, given, batch)))
 
         return Frozen(apply, (inner.weights, own[0]))
 
@@ -171,7 +173,7 @@ def search(
             for setting in editor.settings
         ],
         edit=edit,
-        probe=lambda batch: find(generator, placed[0], _ends(editor.probe(batch))),
+        probe=lambda batch: find(generator, placed[0], _step(editor.probe(batch))),
         memory=memory,
         freeze=freeze,
         about=[*editor.about, *lines],
@@ -181,12 +183,12 @@ def search(
 
 @functools.lru_cache(maxsize=8)
 def _searching(space: str, config: SearchConfig) -> Any:
-    """Jitted (generator, (CLIP, aim, unit), ends of the steps) → edits."""
+    """Jitted (generator, (CLIP, aim, unit), steps) → edits."""
 
     @jax.jit
-    def find(generator: Network, own: Any, ends: tuple[Any, Any]) -> Outcome:
+    def find(generator: Network, own: Any, step: tuple[Any, Any, Any]) -> Outcome:
         seeing, aim, unit = own
-        start, end = ends
+        start, end, failed_at = step
         found = strength.search(
             losses.Networks(generator, seeing),
             latents.SPACES[space],
@@ -202,11 +204,13 @@ def _searching(space: str, config: SearchConfig) -> Any:
             "change": found.change,
             "kept": found.kept,
         }
-        return made._replace(terms=made.terms | terms)
+        # A step that failed leads nowhere, and its latent only seems to stay.
+        failed_at = jnp.where(failed_at < 0, made.failed_at, failed_at)
+        return made._replace(terms=made.terms | terms, failed_at=failed_at)
 
     return find
 
 
-def _ends(made: Outcome) -> tuple[Any, Any]:
-    """Latents before and after an edit."""
-    return made.latent["original"], made.latent["edited"]
+def _step(made: Outcome) -> tuple[Any, Any, Any]:
+    """Latents before and after an edit, and where it failed."""
+    return made.latent["original"], made.latent["edited"], made.failed_at

@@ -63,6 +63,14 @@ def test_optimization_and_mappers_are_searched_too(
     assert all(line["change"] <= 0.45 for line in found)
 
 
+def test_steps_that_fail_are_no_latents_that_stay(
+    run: Program, tmp_path: pathlib.Path
+) -> None:
+    code, _, err = run(edit, strength="auto", seeds="0-1", learning_rate=1e30)
+    assert code == 1, err
+    assert all(line["failed_at"] >= 0 for line in lines(tmp_path / "out"))
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [

@@ -158,7 +158,13 @@ def search(
 
         def apply(generator: Network, weights: Any, batch: Any) -> Outcome:
             given, own = weights
-            return find(generator, own, _step(inner.apply(generator, given, batch)))
+
+            def find_one(step: Any) -> Outcome:
+                alone = find(generator, own, jax.tree.map(lambda x: x[None], step))
+                return jax.tree.map(lambda x: x[0], alone)
+
+            # One by one, since the number of latents is open, and CLIP reads it.
+            return jax.vmap(find_one)(_step(inner.apply(generator, given, batch)))
 
         return Frozen(apply, (inner.weights, own[0]))
 

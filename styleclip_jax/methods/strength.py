@@ -12,12 +12,12 @@ those which fit it best, and P leaves out what changes the fit. A change of 1 is
 as between two random samples. `search` then
 
   1. makes the step shorter or longer until the fit is reached,
-  2. drops the parts of the step that take away from fit − μ · change² half-way along,
+  2. drops the parts of the step that take away from fit − change² half-way along,
   3. makes what is left shorter or longer, in finer steps.
 
-Of all that it has seen it gives the least change with the fit that is asked for. A
-latent that shows the text already stays as it is. It takes as many passes of the
-generator as `passes` says.
+Of all that it has seen it gives that of the largest fit − change², where more fit than
+is asked for does not count. A latent that shows the text already stays as it is. It
+takes as many passes of the generator as `passes` says.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ _COARSE = (2.0, 1.5)
 _FINE = (1.5, 1.25, 1.12)
 # Number of samples that fit a text best, and fit of those that show it as well.
 _NUM_BEST, _FITTING = 4, 0.9
-# Weight μ of the squared change elsewhere, beside the fit.
+# Weight of the squared change elsewhere, beside the fit.
 _CHANGE_WEIGHT = 1.0
 # Share of the mean variance that is added to each, so that small ones do not count
 # without bounds.
@@ -165,7 +165,7 @@ def search(
         image = space.synthesize(networks.generator, moved)
         return moved, image, features(networks, image)
 
-    zero = jnp.zeros(len(jax.tree.leaves(latent)[0]))
+    zero = jnp.zeros(jax.tree.leaves(latent)[0].shape[:1])
     _, image, before = see(step, zero)
 
     def measure(feature: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -228,13 +228,12 @@ def _count(step: Any) -> jax.Array:
 def _better(one: Found, other: Found, config: SearchConfig) -> Found:
     """The better of two edits of each latent; the first where they are equal."""
 
-    def cost(found: Found) -> jax.Array:
-        # Less change where the fit is reached; else more fit; the budget before both.
-        reached = found.fit >= config.reach
-        short = jnp.where(reached, found.change, 1e3 + config.reach - found.fit)
-        return jnp.where(found.change > config.budget, jnp.inf, short)
+    def worth(found: Found) -> jax.Array:
+        gained = jnp.minimum(found.fit, config.reach)
+        gained -= _CHANGE_WEIGHT * jnp.square(found.change)
+        return jnp.where(found.change > config.budget, -jnp.inf, gained)
 
-    return _choose(cost(other) < cost(one), other, one)
+    return _choose(worth(other) > worth(one), other, one)
 
 
 def _choose(condition: jax.Array, one: Found, other: Found) -> Found:

@@ -329,9 +329,14 @@ def compiled(
             f"stride: expected a divisor of {problem.steps} steps, found {stride}"
         )
     start_one = functools.partial(start, problem=problem)
-    start_all = jax.vmap(start_one, in_axes=(None, 0, None, None))
     step_all = jax.vmap(functools.partial(step, problem=problem), in_axes=(None, 0))
     finish_one = functools.partial(finish, problem=problem)
+
+    def start_all(
+        networks: losses.Networks, latent: Any, text: Any, neutral: Any = None
+    ) -> State:
+        in_axes = (None, 0, None, None)
+        return jax.vmap(start_one, in_axes)(networks, latent, text, neutral)
 
     def steps(networks: losses.Networks, state: State) -> State:
         if stride == 1:
@@ -339,12 +344,7 @@ def compiled(
         return jax.lax.fori_loop(0, stride, lambda _, s: step_all(networks, s), state)
 
     return Compiled(
-        start=jax.jit(
-            lambda networks, latent, text, neutral=None: start_all(
-                networks, latent, text, neutral
-            ),
-            out_shardings=sharding,
-        ),
+        start=jax.jit(start_all, out_shardings=sharding),
         step=jax.jit(steps, donate_argnums=1, out_shardings=sharding),
         finish=jax.jit(jax.vmap(finish_one, in_axes=(None, 0))),
         stride=stride,

@@ -125,7 +125,7 @@ def test_programs_that_tell_their_memory_are_those_of_the_run(
     batch = parallel.shard(np.asarray(tiny.w_plus(4)), session.mesh)
     with programs.compilations() as compiled:
         needed = editor.memory(batch)
-    assert {"jit(start)", "jit(steps)", "jit(finish)"} <= set(compiled)
+    assert {"jit(start_all)", "jit(steps)", "jit(finish)"} <= set(compiled)
     assert needed > 2 * batch.nbytes
     np.save(tmp_path / "w_plus.npy", tiny.w_plus(7))
     options: dict[str, Any] = {"batch_size": 2, "images": "none", "grid": 0}
@@ -133,7 +133,7 @@ def test_programs_that_tell_their_memory_are_those_of_the_run(
         batches.run(
             session, editor, tmp_path / "w_plus.npy", outdir=tmp_path / "out", **options
         )
-    assert not {"jit(start)", "jit(steps)", "jit(finish)"} & set(compiled)
+    assert not {"jit(start_all)", "jit(steps)", "jit(finish)"} & set(compiled)
 
 
 def test_several_mappers_edit_every_latent(

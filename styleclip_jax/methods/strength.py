@@ -51,12 +51,11 @@ class SearchConfig:
     """Settings of the search for strengths.
 
     Attributes:
-      reach: fit that an edit has to reach; 1 is that of the best samples, and a little
-        more is asked for, since edits convince CLIP before they convince people.
+      reach: fit that an edit has to reach; 1 is that of the best samples.
       budget: largest change elsewhere; 1 is as much as between two random samples.
     """
 
-    reach: float = 1.1
+    reach: float = 1.0
     budget: float = 0.45
 
     def __post_init__(self) -> None:

@@ -30,7 +30,7 @@ def test_directions_are_as_strong_as_each_latent_needs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Untrained networks change elsewhere more than they come to fit.
-    monkeypatch.setattr(strength, "_CHANGE_WEIGHT", 0.0)
+    monkeypatch.setattr(strength, "_CHOOSING", 0.0)
     (tmp_path / "templates.txt").write_text("a {}\n")
     options = {**DIRECTION, "directions": relevance, "beta": "0.1,0.2", "budget": 9}
     options["templates"] = tmp_path / "templates.txt"

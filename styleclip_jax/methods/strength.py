@@ -16,8 +16,8 @@ as between two random samples. `search` then
   3. makes what is left shorter or longer, in finer steps.
 
 Of all that it has seen it gives that of the largest fit − 0.3 change², where more fit
-than is asked for does not count. A latent that shows the text already stays as it is. It
-takes as many passes of the generator as `passes` says.
+than is asked for does not count. A latent that shows the text already stays as it is.
+It takes as many passes of the generator as `passes` says.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ _COARSE = (2.0, 1.5)
 _FINE = (1.5, 1.25, 1.12)
 # Number of samples that fit a text best, and fit of those that show it as well.
 _NUM_BEST, _FITTING = 4, 0.9
-# Weight of the squared change elsewhere beside the fit, where parts of the step are
+# Weights of the squared change elsewhere beside the fit: where parts of the step are
 # dropped, and where an edit is chosen.
 _DROPPING, _CHOOSING = 1.0, 0.3
 # Share of the mean variance that is added to each, so that small ones do not count

@@ -9,6 +9,7 @@ reduces. An objective is {name: (weight, loss)}. A new loss is one more such fun
   objective = {"clip": (1.0, clip_distance), "bright": (0.1, brightness)}
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -100,9 +101,8 @@ def clip_distance(
     Source: `CLIPLoss` of the official code; the paper's D_CLIP (eq. 1) up to the
     factor exp(logit_scale) / 100, which is about 1.
     """
-    seen = preprocess(networks.clip, edit.image)
-    features = clip.encode_image(networks.clip, seen)
-    cosine = jnp.sum(norms.unit(features) * edit.text, axis=-1)
+    features = image_features(networks.clip, edit.image, preprocess=preprocess)
+    cosine = jnp.sum(features * edit.text, axis=-1)
     logit = clip.logit_scale(networks.clip) * cosine + clip.logit_bias(networks.clip)
     return 1 - logit / 100
 
@@ -132,15 +132,18 @@ def directional_distance(
     return 1 - step_similarity(step, text_step, min_length=SHORT_STEP)
 
 
+def image_features(
+    network: Clip, image: spaces.Image, *, preprocess: Callable[..., jax.Array]
+) -> spaces.Feature:
+    """Unit CLIP features [B, E] of images, seen through `preprocess`."""
+    return norms.unit(clip.encode_image(network, preprocess(network, image)))
+
+
 def clip_step(
     networks: Networks, edit: Edit, *, preprocess: Callable[..., jax.Array]
 ) -> spaces.Feature:
     """Step [B, E] in CLIP's space from the source image to the edited one."""
-
-    def encode(image: spaces.Image) -> spaces.Feature:
-        seen = preprocess(networks.clip, image)
-        return norms.unit(clip.encode_image(networks.clip, seen))
-
+    encode = functools.partial(image_features, networks.clip, preprocess=preprocess)
     return encode(edit.image) - encode(edit.source.image)
 
 

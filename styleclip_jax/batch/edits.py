@@ -350,11 +350,8 @@ def _write_sheet(
     variants = len(editor.settings)
     count = min(count, len(journal.done) // variants)
     lines = list(itertools.islice(journal.lines(), count * variants))
-    found = [line.get(editor.finds) for line in lines]
-    labels = [
-        label(editor, name(lines[i]), found[i : i + variants])
-        for i in range(0, len(lines), variants)
-    ]
+    names = [name(line) for line in lines[::variants]]
+    labels = captions_of(editor, names, [line.get(editor.finds) for line in lines])
     before, after = (
         [
             np.asarray(latents.render(generator, part))
@@ -366,18 +363,25 @@ def _write_sheet(
     return images.save_sheet(journal.outdir / "grid.png", sheet)
 
 
-def label(editor: Editor, name: str, found: Sequence[Any]) -> str:
-    """Caption of a latent on a sheet: its name, and what was found for its edits.
+def captions_of(
+    editor: Editor, names: Sequence[str], found: Sequence[Any]
+) -> Sequence[str]:
+    """Captions of latents on a sheet: their names, and what was found for their edits.
 
     Args:
       editor: editor of the edits.
-      name: name of the latent.
-      found: value of the term `Editor.finds` in each edit of the latent.
+      names: names of the latents.
+      found: value of the term `Editor.finds` in each edit, those of a latent in turn.
     """
     if not editor.finds:
-        return name
-    values = ", ".join("none" if value is None else f"{value:.2g}" for value in found)
-    return f"{name}\n{editor.finds} {values}" if any(found) else f"{name}\nstays"
+        return names
+    captions, variants = [], len(editor.settings)
+    for i, latent in enumerate(names):
+        own = found[i * variants : (i + 1) * variants]
+        values = ", ".join("none" if value is None else f"{value:.2g}" for value in own)
+        caption = f"{editor.finds} {values}" if any(own) else "stays"
+        captions.append(f"{latent}\n{caption}")
+    return captions
 
 
 def draw_sheet(

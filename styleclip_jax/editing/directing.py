@@ -140,6 +140,8 @@ def direct(loaded: Loaded, texts: Prompts | None, config: DirectionConfig) -> Ed
     neutral = text_files.require("neutral", config.neutral)
     given = [_FIRST_ALPHA] if config.searches else config.alpha
     alphas = checks.numbers("alpha", given)
+    # What is found is no setting.
+    named = [{} if config.searches else {"alpha": alpha} for alpha in alphas]
     counts, settings, weights = [], [], []
     # Directions beside the prompts', one for each β; they come first.
     beside: list[list[global_directions.Direction]] = []
@@ -155,9 +157,7 @@ def direct(loaded: Loaded, texts: Prompts | None, config: DirectionConfig) -> Ed
             beside.append([factors[len(beside)] * direction for direction in made])
             continue
         made = [sum(parts, start) for start, *parts in zip(made, *beside, strict=True)]
-        settings.append(
-            [{"alpha": a, "beta": round(b, 6)} for b in betas for a in alphas]
-        )
+        settings.append([x | {"beta": round(b, 6)} for b in betas for x in named])
         weights += [(direction, jnp.float32(a)) for direction in made for a in alphas]
     (model, _), templates = loaded.clip(), loaded.templates()
     inputs = models.fingerprints("clip") | texts.inputs

@@ -32,7 +32,7 @@ class OptimizationSettings(
 
 
 @dataclasses.dataclass(frozen=True)
-class MappingConfig:
+class MappingConfig(searching.Searched):
     """Settings of edits by mappers.
 
     Attributes:
@@ -40,16 +40,10 @@ class MappingConfig:
       strength: Factor of a mapper's step, any number; that of its training if absent;
         or auto, the least that makes its text fit, found for each latent.
       levels: Levels that a mapper may move, of coarse, medium and fine; all if absent.
-      budget: Largest change that the text does not ask for, with a strength that is
-        found; 1 is as much as between two random samples.
     """
 
     mapper: tuple[str, ...] | None = None
-    strength: str | None = None
     levels: tuple[str, ...] | None = None
-    budget: float = dataclasses.field(
-        default=searching.Searched.budget, metadata={"lower_bound": 0}
-    )
 
     @property
     def factor(self) -> float | None:

@@ -184,11 +184,8 @@ class Edit:
         variants = len(self.settings)
         shown = min(len(self.before), _COLUMNS)
         after = self.images.reshape(len(self.before), variants, *self.images.shape[1:])
-        found = self.terms.get(self.editor.finds, self.failed_at).tolist()
-        labels = [
-            edits.label(self.editor, name, found[i * variants : (i + 1) * variants])
-            for i, name in enumerate(self.before.names[:shown])
-        ]
+        found = list(self.terms.get(self.editor.finds, ()))
+        labels = edits.captions_of(self.editor, self.before.names[:shown], found)
         return edits.draw_sheet(
             [np.repeat(x[None], variants, axis=0) for x in self.before.images[:shown]],
             list(after[:shown]),

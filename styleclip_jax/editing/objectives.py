@@ -110,19 +110,13 @@ def _parse(asked: Sequence[str] | None) -> list[tuple[str, float | None]]:
 
 def _find(name: str) -> Term:
     """Term by its name, or by module:NAME."""
+    found = own_modules.find(name, OBJECTIVES, field="objective", what="a function")
     if name in OBJECTIVES:
-        return OBJECTIVES[name]
-    if ":" not in name:
-        raise UserError(
-            f"objective: expected {', '.join(OBJECTIVES)}, or a function of your own "
-            f"as module:NAME, found {name!r}",
-            field="objective",
-        )
-    loss = own_modules.load(name, field="objective")
-    if not callable(loss):
+        return found
+    if not callable(found):
         raise UserError(
             f"objective: expected {name} to be a function of networks and edit, "
-            f"found {type(loss).__name__}",
+            f"found {type(found).__name__}",
             field="objective",
         )
-    return Term(loss, reads_neutral=True)
+    return Term(found, reads_neutral=True)

@@ -3,6 +3,7 @@
 import importlib
 import sys
 import traceback
+from collections.abc import Mapping
 from typing import Any
 
 from styleclip_jax.errors import UserError
@@ -38,6 +39,29 @@ def load(name: str, *, field: str) -> Any:
             f"{field}: expected a name of {module}, found {value!r}", field=field
         )
     return getattr(found, value)
+
+
+def find(name: str, table: Mapping[str, Any], *, field: str, what: str) -> Any:
+    """Value of a table by its name, or of a user's own module.
+
+    Args:
+      name: name in the table, or of a module and of a value in it, see `load`.
+      table: values by name.
+      field: field that the name is given by.
+      what: what a module may have, such as "a function".
+
+    Raises:
+      UserError: there is no such name, or as in `load`.
+    """
+    if name in table:
+        return table[name]
+    if ":" not in name:
+        raise UserError(
+            f"{field}: expected {', '.join(table)}, or {what} of your own as "
+            f"module:NAME, found {name!r}",
+            field=field,
+        )
+    return load(name, field=field)
 
 
 def fingerprint(name: str) -> str:

@@ -89,15 +89,7 @@ def find(name: str) -> Method:
     Raises:
       UserError: there is no such method.
     """
-    if name in METHODS:
-        return METHODS[name]
-    if ":" not in name:
-        raise UserError(
-            f"method: expected {', '.join(METHODS)}, or one of your own as "
-            f"module:NAME, found {name!r}",
-            field="method",
-        )
-    found = own_modules.load(name, field="method")
+    found = own_modules.find(name, METHODS, field="method", what="one")
     if not (isinstance(found, Method) and dataclasses.is_dataclass(found.config)):
         raise UserError(
             f"method: expected {name} to be a registry.Method with a dataclass of its "

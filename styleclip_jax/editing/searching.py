@@ -174,10 +174,6 @@ def search(
         for (text, _), aim in zip(texts, aims, strict=True)
     )
     return editor._replace(
-        settings=[
-            {n: value for n, value in setting.items() if n != "alpha"}
-            for setting in editor.settings
-        ],
         edit=edit,
         probe=lambda batch: find(generator, placed[0], _step(editor.probe(batch))),
         memory=memory,

@@ -252,7 +252,5 @@ def _number(choice: str, count: int, path: files.Path) -> int:
 
 
 def _names(content: dict[str, Any]) -> str:
-    names = [str(name) for name in content]
-    more = len(names) - _MAX_NAMES
-    listed = ", ".join(names[:_MAX_NAMES]) or "an entry"
-    return f"one of {listed} and {more} more" if more > 0 else f"one of {listed}"
+    listed = latent_containers.list_names([str(name) for name in content], _MAX_NAMES)
+    return f"one of {listed or 'an entry'}"

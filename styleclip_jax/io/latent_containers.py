@@ -4,7 +4,7 @@ A container is a list, or a dict by the names of the photos, of latents with sur
 axes of one. The rules say what an ambiguous one is; what they decided is a note.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -94,7 +94,7 @@ class _Unpacking(NamedTuple):
                 found = self.unpack(content[key])
                 rest = [str(other) for other in content if other != key]
                 if rest:
-                    note = f"latents are its {key}; left out: {_list(rest)}"
+                    note = f"latents are its {key}; left out: {list_names(rest)}"
                     found = found._replace(notes=(note, *found.notes))
                 is_z = key.lower() == "z"
                 return found._replace(space="z") if is_z else found
@@ -126,7 +126,7 @@ class _Unpacking(NamedTuple):
             several = " or ".join(map(str, sorted(counts)))
             notes.append(f"each name has {several} latents; the last one counts")
         if left_out:
-            notes.append(f"no latents are in, and left out: {_list(left_out)}")
+            notes.append(f"no latents are in, and left out: {list_names(left_out)}")
         return self._join(parts, names)._replace(notes=tuple(notes))
 
     def _listed(self, content: Iterable[Any]) -> Contents:
@@ -246,7 +246,8 @@ def _lengths(parts: Iterable[Any]) -> tuple[int, ...]:
     return tuple(lengths)
 
 
-def _list(names: list[str]) -> str:
-    more = len(names) - _MAX_SHOWN
-    shown = ", ".join(names[:_MAX_SHOWN])
+def list_names(names: Sequence[str], most: int = _MAX_SHOWN) -> str:
+    """The first names with commas between, and how many more there are."""
+    more = len(names) - most
+    shown = ", ".join(names[:most])
     return f"{shown} and {more} more" if more > 0 else shown

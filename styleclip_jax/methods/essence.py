@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from styleclip_jax import checks, losses, spaces
 from styleclip_jax.methods import optimization, stylemc
 from styleclip_jax.models import clip, clip_input
-from styleclip_jax.ops import norms, products
+from styleclip_jax.ops import products
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,7 @@ def encode(
 ) -> spaces.Feature:
     """Normalised CLIP features [B, E] of images, with the input of the objective."""
     preprocess = optimization.PREPROCESSINGS[config.clip_preprocess]
-    return norms.unit(clip.encode_image(network, preprocess(network, image)))
+    return losses.image_features(network, image, preprocess=preprocess)
 
 
 def consistency_distance(

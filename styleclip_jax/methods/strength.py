@@ -21,6 +21,7 @@ It takes as many passes of the generator as `passes` says.
 """
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -28,7 +29,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from styleclip_jax import checks, latents, losses
-from styleclip_jax.models import clip, clip_input
+from styleclip_jax.models import clip_input
 from styleclip_jax.ops import norms, products
 
 # Factors that strengths are multiplied or divided by, one after the other: before the
@@ -102,15 +103,8 @@ class Found(NamedTuple):
 
 def features(networks: losses.Networks, image: jax.Array) -> jax.Array:
     """Unit CLIP features [B, E] of images, preprocessed as CLIP was trained."""
-    seen = clip_input.preprocess_clip(networks.clip, image)
-    return norms.unit(clip.encode_image(networks.clip, seen))
-
-
-def covariance(samples: jax.Array) -> jax.Array:
-    """Covariance [E, E] of features [N, E], scaled to a mean variance of 1."""
-    centred = samples - jnp.mean(samples, axis=0)
-    found = centred.T @ centred
-    return found * (len(found) / jnp.trace(found))
+    preprocess = clip_input.preprocess_clip
+    return losses.image_features(networks.clip, image, preprocess=preprocess)
 
 
 def aim_at(samples: jax.Array, text: jax.Array) -> Aim:
@@ -120,19 +114,21 @@ def aim_at(samples: jax.Array, text: jax.Array) -> Aim:
       samples: [N, E] unit CLIP features of random samples' images.
       text: [E] unit CLIP feature of the text.
     """
-    similarity = samples @ text
+    product = functools.partial(jnp.matmul, precision=products.EXACT)
+    similarity, size = product(samples, text), len(text)
+    # Scaled to a mean variance of 1.
     centred = samples - jnp.mean(samples, axis=0)
     scale = jnp.sqrt(jnp.mean(jnp.square(centred)))
-    size = len(text)
-    root = jnp.linalg.cholesky(covariance(samples) + _RIDGE * jnp.eye(size))
+    scaled = centred / (scale * jnp.sqrt(len(samples)))
+    root = jnp.linalg.cholesky(product(scaled.T, scaled) + _RIDGE * jnp.eye(size))
     whiten = jnp.linalg.inv(root).T / (scale * jnp.sqrt(2.0 * size))
     # In whitened features the similarity grows along rootᵀ t.
-    along = norms.unit(root.T @ text)
+    along = norms.unit(product(root.T, text))
     return Aim(
         text=text,
         typical=jnp.median(similarity),
         best=jnp.mean(jnp.sort(similarity)[-_NUM_BEST:]),
-        elsewhere=whiten - jnp.outer(whiten @ along, along),
+        elsewhere=whiten - jnp.outer(product(whiten, along), along),
     )
 
 

@@ -13,7 +13,7 @@ from styleclip_jax import computation
 from styleclip_jax.computation import Computation
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, clip_files, direction_files, files, text_files
-from styleclip_jax.methods import global_directions, mapper
+from styleclip_jax.methods import delta, global_directions, mapper
 from styleclip_jax.models import clip, clip_vit, e4e, irse50, stylegan2
 from styleclip_jax.models.clip import Clip, Tokenizer
 from styleclip_jax.models.network import Network
@@ -205,8 +205,9 @@ class Models(Computation):
         self, directory: files.Path, generator: stylegan2.GeneratorConfig
     ) -> Network[mapper.MapperConfig]:
         """Mapper of a directory for the generator, likewise."""
-        found = load_mapper(directory, self.generator_directory, generator)
-        return self.of_other(found)
+        return self.of_other(
+            load_mapper(directory, self.generator_directory, generator)
+        )
 
     def load_clip(self) -> tuple[Clip, Tokenizer]:
         """CLIP and its tokenizer, or several that count as one.
@@ -362,17 +363,56 @@ def load_mapper(
       UserError: no mapper, or one of another generator. One that was converted does
         not say of which it is, so that its shapes alone are checked.
     """
-    network = _load(directory, mapper.KIND, mapper.MapperConfig, mapper)
+    return _load_trained(
+        directory, mapper.MapperConfig, mapper, generator_directory, generator
+    )
+
+
+def load_delta(
+    directory: files.Path, models: Models, generator: stylegan2.GeneratorConfig
+) -> Network[delta.DeltaConfig]:
+    """A delta network from a model directory.
+
+    Args:
+      directory: written by styleclip-train-delta.
+      models: generator and CLIP to use it with.
+      generator: configuration of this generator.
+
+    Raises:
+      UserError: no delta network, or one of another generator or CLIP.
+    """
+    network = _load_trained(
+        directory, delta.DeltaConfig, delta, models.generator_directory, generator
+    )
+    found = clip_identity(models.clip)
+    if checkpoints.source(directory).get("clip") != found:
+        raise UserError(
+            f"{directory}: expected clip to be the one that this network was trained "
+            f"with, found {', '.join(clip_names(models.clip))}",
+            also=["clip"],
+        )
+    return network
+
+
+def _load_trained(
+    directory: files.Path,
+    config_type: type,
+    module: ModuleType,
+    generator_directory: files.Path,
+    generator: stylegan2.GeneratorConfig,
+) -> Network:
+    """A network that was trained with this generator, unless it does not say."""
+    network = _load(directory, module.KIND, config_type, module)
     try:
-        mapper.check_generator(network.config, generator)
+        module.check_generator(network.config, generator)
     except ValueError as error:
         raise UserError(f"{directory}: {error}") from None
-    trained_on = mapper_source(directory).get("generator")
+    trained_on = checkpoints.source(directory).get("generator")
     found = checkpoints.fingerprint(generator_directory)
     if trained_on not in (None, found):
         raise UserError(
-            f"{directory}: expected generator to be the one that this mapper was "
-            f"trained on (SHA-256 {trained_on[:12]}…), found {generator_directory} "
+            f"{directory}: expected generator to be the one that this {module.KIND} "
+            f"was trained on (SHA-256 {trained_on[:12]}…), found {generator_directory} "
             f"({found[:12]}…)",
             also=["generator"],
         )
@@ -416,16 +456,9 @@ def save_mapper(
     )
 
 
-def mapper_source(directory: files.Path) -> Mapping[str, Any]:
-    """Origin of a mapper: prompt, generator and CLIP, as far as it says so."""
-    document = files.read_json(pathlib.Path(directory) / "config.json")
-    source = document.get("source")
-    return source if isinstance(source, dict) else {}
-
-
 def mapper_prompt(directory: files.Path) -> str | None:
     """The prompt that a mapper was trained for, None if it does not say."""
-    return mapper_source(directory).get("prompt")
+    return checkpoints.source(directory).get("prompt")
 
 
 def read_relevance(

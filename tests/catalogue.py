@@ -13,7 +13,13 @@ import jax
 import jax.numpy as jnp
 
 from styleclip_jax import blends, latents, losses, spaces
-from styleclip_jax.methods import latent_directions, mapper, optimization, stylemc
+from styleclip_jax.methods import (
+    delta,
+    latent_directions,
+    mapper,
+    optimization,
+    stylemc,
+)
 from styleclip_jax.models import clip, clip_input, stylegan2
 from tests import tiny
 
@@ -241,6 +247,17 @@ def entries() -> list[Entry]:
                 mapper.edit,
                 tiny.mapper_network(mapper.of_generator(tiny.GENERATOR, space=space)),
                 w_plus if space == "w_plus" else styles,
+            )
+            for space in latents.SPACES
+        ),
+        *(
+            Entry(
+                f"delta_edit_{space}",
+                lambda n, b: delta.edit(n, *b),
+                tiny.delta_network(
+                    delta.of_generator(tiny.GENERATOR, embed_dim=8, space=space)
+                ),
+                (w_plus if space == "w_plus" else styles, text),
             )
             for space in latents.SPACES
         ),

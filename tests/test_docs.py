@@ -58,6 +58,7 @@ ADDED = {
     "styleclip-find-directions": ("generator", "clip"),
     "styleclip-generate": ("generator",),
     "styleclip-measure-directions": ("generator", "clip", "num_statistics"),
+    "styleclip-train-delta": ("generator", "clip", "num_validation"),
     "styleclip-train-mapper": ("generator", "clip", "num_validation"),
 }
 OFFICIAL = {

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from styleclip_jax.io import checkpoints, clip_files
-from styleclip_jax.methods import mapper
+from styleclip_jax.methods import delta, mapper
 from styleclip_jax.models import bpe, clip, e4e, irse50, param_trees, stylegan2
 from styleclip_jax.models.network import Network
 from styleclip_jax.ops import norms
@@ -160,6 +160,17 @@ def mapper_network(config: mapper.MapperConfig) -> Network:
     """A mapper whose biases matter."""
     shapes = mapper.param_shapes(config)
     return Network(_draw(shapes, lambda name, shape, normal: 100 * normal), config)
+
+
+def delta_network(config: delta.DeltaConfig) -> Network:
+    """A delta network whose steps are not zero."""
+
+    def draw(name: str, shape: tuple[int, ...], normal: np.ndarray) -> np.ndarray:
+        if name == "std":
+            return 1 + 0.1 * normal
+        return normal / shape[0] ** 0.5 if name.endswith("kernel") else 0.3 * normal
+
+    return Network(_draw(delta.param_shapes(config), draw), config)
 
 
 def _draw(

@@ -242,7 +242,7 @@ def measure(
     config = DirectionConfig(
         neutral=_text("neutral text", neutral), num_samples=room.num_samples
     )
-    (text,) = directing.text_directions(room.session.loaded, texts, config)
+    (text,) = directing.text_directions(room.session.loaded, texts, config.neutral)
     if room.relevance is not None:
         return global_directions.relevance_for(room.relevance, text)
     how = estimation.configure(room.num_samples)

@@ -5,6 +5,7 @@
   styleclip-edit --method=mapper --mapper=models/purple_hair --strength=0.12
   styleclip-edit --method=direction --prompt="a smiling face" --alpha=-4,4
   styleclip-edit --method=direction --direction="smile.safetensors - 0.5*age.npy"
+  styleclip-edit --method=delta --delta=outputs/delta/best --prompt="a smiling face"
   styleclip-edit --method=stylemc --prompt="a smiling face" --avoid="a beard=0.5"
   styleclip-edit --method=essence --target=face.png
   styleclip-edit --prompt="a smiling face" --objective=directional,my_module:NAME=0.1

@@ -268,14 +268,14 @@ def _along(generator: Network, weights: Any, batch: Any) -> Outcome:
 
 
 def text_directions(
-    loaded: Loaded, texts: Prompts, config: DirectionConfig
+    loaded: Loaded, texts: Prompts, neutral: str | None
 ) -> list[jax.Array]:
     """Text directions: the unit vector [E] from the neutral text to each prompt.
 
     Raises:
       UserError: a text is missing or too long, or CLIP sees no difference.
     """
-    neutral = text_files.require("neutral", config.neutral)
+    neutral = text_files.require("neutral", neutral)
     (model, tokenizer), templates = loaded.clip(), loaded.templates()
     return [
         global_directions.text_direction(model, tokenizer, neutral, prompt, templates)
@@ -291,7 +291,7 @@ def relevances(
     Raises:
       UserError: a text is missing or too long, or the file does not fit.
     """
-    deltas = text_directions(loaded, texts, config)
+    deltas = text_directions(loaded, texts, config.neutral)
     model, _ = loaded.clip()
     if config.directions is not None:
         table, _ = loading.read_relevance(

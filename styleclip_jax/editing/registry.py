@@ -5,7 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from styleclip_jax.batch.editor import Editor
-from styleclip_jax.editing import directing, editors, learning, objectives, own_modules
+from styleclip_jax.editing import (
+    deltas,
+    directing,
+    editors,
+    learning,
+    objectives,
+    own_modules,
+)
 from styleclip_jax.editing.loaded import Loaded
 from styleclip_jax.editing.prompts import Prompts
 from styleclip_jax.errors import UserError
@@ -66,6 +73,12 @@ METHODS: dict[str, Method] = {
         texts=directing.reads_texts,
         surplus=directing.surplus,
         mixes_texts=True,
+    ),
+    "delta": Method(
+        deltas.DeltaSettings,
+        deltas.move,
+        reads=["templates"],
+        surplus=deltas.surplus,
     ),
     "stylemc": Method(
         learning.StyleMCSettings,

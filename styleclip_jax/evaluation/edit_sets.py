@@ -94,7 +94,7 @@ class EditSet(NamedTuple):
         """Hash or name of the CLIP that the method looked through, if recorded."""
         if self.method == "mapper":
             path = _mapper_of(self.setting, self.record)
-            return loading.mapper_source(path).get("clip")
+            return checkpoints.source(path).get("clip")
         return self.record["inputs"].get("clip")
 
     def load(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

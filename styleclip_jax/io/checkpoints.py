@@ -98,6 +98,13 @@ def fingerprint(directory: files.Path) -> str:
     return files.hash_file(pathlib.Path(directory) / "model.safetensors")
 
 
+def source(directory: files.Path) -> Mapping[str, Any]:
+    """Origin of a network, as far as its model directory says so."""
+    document = files.read_json(pathlib.Path(directory) / "config.json")
+    found = document.get("source") if isinstance(document, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
 def check_tensors(
     path: files.Path, tensors: Mapping[str, Any], shapes: param_trees.Shapes
 ) -> None:

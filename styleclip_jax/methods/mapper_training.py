@@ -20,7 +20,8 @@ import optax
 from jax import lax
 
 from styleclip_jax import checks, latents, losses, optimizers
-from styleclip_jax.methods import mapper, optimization
+from styleclip_jax.methods import mapper, optimization, training
+from styleclip_jax.methods.training import State
 
 OPTIMIZERS = {"ranger": optimizers.ranger, "adam": optax.adam}
 
@@ -71,49 +72,27 @@ class Problem(NamedTuple):
     optimizer: optax.GradientTransformation
 
 
-def official(config: mapper.MapperConfig, training: TrainingConfig) -> Problem:
+def official(config: mapper.MapperConfig, settings: TrainingConfig) -> Problem:
     """Official problem: objective and optimizer."""
-    preprocess = optimization.PREPROCESSINGS[training.clip_preprocess]
+    preprocess = optimization.PREPROCESSINGS[settings.clip_preprocess]
     clip_loss = functools.partial(losses.clip_distance, preprocess=preprocess)
     objective: dict[str, tuple[float, losses.Loss]] = {
-        "clip": (training.clip_lambda, clip_loss),
-        "l2": (training.latent_l2_lambda, losses.latent_mean_squares),
+        "clip": (settings.clip_lambda, clip_loss),
+        "l2": (settings.latent_l2_lambda, losses.latent_mean_squares),
     }
-    if training.id_lambda:
-        objective["identity"] = (training.id_lambda, losses.identity_distance)
+    if settings.id_lambda:
+        objective["identity"] = (settings.id_lambda, losses.identity_distance)
     return Problem(
         config=config,
         space=latents.SPACES[config.space],
         objective=objective,
-        optimizer=OPTIMIZERS[training.optimizer](training.learning_rate),
+        optimizer=OPTIMIZERS[settings.optimizer](settings.learning_rate),
     )
-
-
-class State(NamedTuple):
-    """State of a mapper under training.
-
-    Attributes:
-      step: number of steps done.
-      params: parameters of the mapper.
-      optimizer: state of the optimizer.
-      failed_at: first step whose loss or gradient was not finite, -1 for none. From
-        then on the parameters stay as they were.
-    """
-
-    step: jax.Array
-    params: Any
-    optimizer: Any
-    failed_at: jax.Array
 
 
 def start(params: Any, *, problem: Problem) -> State:
     """State before the first step."""
-    return State(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        optimizer=problem.optimizer.init(params),
-        failed_at=jnp.full((), -1, jnp.int32),
-    )
+    return training.start(params, problem.optimizer)
 
 
 def describe(
@@ -182,21 +161,7 @@ def train_step(
     def loss(params: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
         return evaluate(networks, params, source, text, problem=problem)
 
-    gradient, terms = jax.grad(loss, has_aux=True)(state.params)
-    if axis_name is not None:
-        gradient, terms = lax.pmean((gradient, terms), axis_name)
-    failed_at = optimizers.first_failure(
-        state.failed_at, state.step, gradient, terms["total"]
-    )
-    updates, optimizer = problem.optimizer.update(
-        gradient, state.optimizer, state.params
-    )
-    params = jax.tree.map(
-        lambda moved, p: jnp.where(failed_at < 0, moved, p),
-        optax.apply_updates(state.params, updates),
-        state.params,
-    )
-    return State(state.step + 1, params, optimizer, failed_at), terms
+    return training.descend(loss, state, problem.optimizer, axis_name=axis_name)
 
 
 def train_together(

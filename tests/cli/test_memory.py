@@ -15,7 +15,7 @@ from styleclip_jax.editing import inversions
 from styleclip_jax.evaluation import classification
 from styleclip_jax.io import images
 from tests import programs
-from train import global_directions, mapper, mapper_run, relevance_run
+from train import global_directions, mapper, relevance_run, trainer
 
 JaxError = jax.errors.JaxRuntimeError
 XLA = JaxError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 3 bytes.\n…")
@@ -50,7 +50,7 @@ MEASURE = (global_directions, {"output": "{tmp}/d.safetensors", "num_samples": 4
         pytest.param(EDIT, latents, "render", GRAPH, id="rendering", marks=SLOW),
         pytest.param(INVERT, inversions.parallel, "pad", AMD, id="inverting"),
         pytest.param(EVALUATE, classification, "_classify_batch", XLA, id="evaluating"),
-        pytest.param(MAPPER, mapper_run.Trainer, "step", CUDNN, id="training"),
+        pytest.param(MAPPER, trainer.Trainer, "step", CUDNN, id="training"),
         pytest.param(MEASURE, relevance_run, "_measure_group", TPU, id="measuring"),
     ],
 )

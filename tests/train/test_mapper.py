@@ -20,8 +20,8 @@ from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, latent_files
 from styleclip_jax.methods import mapper, mapper_training
 from tests import programs, tiny
+from train import latent_data, trainer, training_files
 from train import mapper as train_mapper
-from train import mapper_files, mapper_run
 
 PROMPTS = ("a cat", "a dog")
 STEPS = 24
@@ -217,21 +217,19 @@ def test_the_number_of_devices_does_not_matter(networks: losses.Networks) -> Non
     training = mapper_training.TrainingConfig(id_lambda=0.0, learning_rate=5.0)
     problem = mapper_training.official(config, training)
     file = latent_files.Latents(np.asarray(tiny.w_plus(12)), "w_plus")
-    data = mapper_run.Data(file, file, 8, batch_size=4, seed=0)
+    data = latent_data.Data(file, file, 8, batch_size=4, seed=0)
     text = tiny.text_features(2)
     curves = []
     for count in (1, 4):
-        trainer = mapper_run.Trainer(
-            networks,
-            text,
-            problem,
+        work = trainer.Trainer(
+            train_mapper.task_of(networks, text, problem),
             data,
             lambda generator, batch, space: batch,
             devices=jax.devices()[:count],
         )
-        state, curve = trainer.start(0), []
-        for _, batch in zip(range(10), trainer.batches(0), strict=False):
-            used, (state, terms) = state, trainer.step(state, batch)
+        state, curve = work.start(0), []
+        for _, batch in zip(range(10), work.batches(0), strict=False):
+            used, (state, terms) = state, work.step(state, batch)
             # The first state is the host's; each further one is used up.
             held = [x for x in jax.tree.leaves(used) if isinstance(x, jax.Array)]
             assert all(leaf.is_deleted() for leaf in held)
@@ -294,7 +292,7 @@ def test_a_batch_fills_the_devices_and_stays_on_others(
 
 def test_few_latents_held_out_count_equally() -> None:
     three = latent_files.Latents(np.arange(3.0), "z")
-    data = mapper_run.Data(None, three, 8, batch_size=4, seed=0)
+    data = latent_data.Data(None, three, 8, batch_size=4, seed=0)
     batches = list(data.validation_batches())
     np.testing.assert_array_equal(np.concatenate(batches), np.tile(np.arange(3), 4))
     assert {len(batch) for batch in batches} == {4}
@@ -359,7 +357,7 @@ def test_a_workdir_of_another_run_is_refused_by_the_difference(
 
 def test_batches_are_a_function_of_the_step() -> None:
     array = np.arange(10, dtype=np.float32)[:, None]
-    data = mapper_run.Data(
+    data = latent_data.Data(
         latent_files.Latents(array, "w"), latent_files.Latents(array, "w"), 5, 3, 7
     )
     steps = [x for _, x in zip(range(9), data.batches(0), strict=False)]
@@ -389,8 +387,9 @@ def test_latents_held_out_are_not_trained_on(tmp_path: pathlib.Path) -> None:
 
     def opened(path: str | None, held_out: str | None, seed: int = 0) -> Any:
         paths = [name and str(tmp_path / name) for name in (path, held_out)]
-        return mapper_run.open_data(
-            *paths, generator, num_validation=4, batch_size=2, seed=seed
+        request = latent_data.DataRequest(*paths)
+        return latent_data.open_data(
+            request, generator, to="s", num_validation=4, batch_size=2, seed=seed
         )
 
     data = opened("all.npy", None)
@@ -406,38 +405,36 @@ def test_latents_held_out_are_not_trained_on(tmp_path: pathlib.Path) -> None:
 
 def test_each_mapper_keeps_its_own_best() -> None:
     params = {"a": np.zeros((2, 3), np.float32)}
-    best = mapper_run.Best(np.float32([np.inf, 1]), np.array([0, 4]), params)
+    best = trainer.Best(np.float32([np.inf, 1]), np.array([0, 4]), params)
     new = {"a": np.ones((2, 3), np.float32)}
-    found, improved = mapper_run.keep_best(best, 8, new, {"total": np.float32([3, 2])})
+    found, improved = trainer.keep_best(best, 8, new, {"total": np.float32([3, 2])})
     assert improved == [0]
     np.testing.assert_array_equal(found.loss, [3, 1])
     np.testing.assert_array_equal(found.step, [8, 4])
     np.testing.assert_array_equal(found.params["a"], [[1] * 3, [0] * 3])
     # A loss that is not a number is never the best.
-    _, improved = mapper_run.keep_best(
-        found, 9, new, {"total": np.float32([np.nan] * 2)}
-    )
+    _, improved = trainer.keep_best(found, 9, new, {"total": np.float32([np.nan] * 2)})
     assert improved == []
 
 
 def test_metrics_of_steps_to_do_again_are_dropped(tmp_path: pathlib.Path) -> None:
-    metrics = mapper_files.Metrics(tmp_path, ["a"], 0)
+    metrics = training_files.Metrics(tmp_path, ["a"], 0)
     for step in (1, 2, 3):
         metrics.write(step, "training", {"total": np.float32([step])})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "spl')
-    mapper_files.Metrics(tmp_path, ["a"], 2)
+    training_files.Metrics(tmp_path, ["a"], 2)
     assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2]
 
 
 def test_names_of_folders_differ() -> None:
-    names = mapper_files.folder_names(["A cat!", "a cat", "???", "Frühling"])
-    assert names == ["a-cat", "a-cat-1", "prompt", "frühling"]
+    names = training_files.folder_names(["A cat!", "a cat", "???", "Frühling", None])
+    assert names == ["a-cat", "a-cat-1", "prompt", "frühling", ""]
 
 
 def test_events_for_tensorboard(tmp_path: pathlib.Path) -> None:
     pytest.importorskip("tensorboard")
-    metrics = mapper_files.Metrics(tmp_path, ["a"], 0)
+    metrics = training_files.Metrics(tmp_path, ["a"], 0)
     metrics.write(1, "training", {"total": np.float32([2])})
     (events,) = (tmp_path / "tensorboard").iterdir()
     assert b"training/total/a" in events.read_bytes()

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from absl import logging
 
-from ..mapper_files import folder_names
+from ..training_files import folder_names
 
 
 class Goal(NamedTuple):

@@ -1,25 +1,40 @@
-"""Files of a training of mappers: mappers, sheets, metrics, checkpoints."""
+"""Files of a training: networks, sheets, metrics, checkpoints."""
 
 import importlib.util
 import json
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from styleclip_jax import loading
 from styleclip_jax.io import files, images
-from styleclip_jax.methods import mapper, mapper_training
+from styleclip_jax.methods.training import State
 from styleclip_jax.progress import Listener
 
-from . import mapper_run
+from .trainer import Best, Trainer, no_best
 
 _NUM_KEPT = 2
+
+
+class Results(NamedTuple):
+    """Networks that a run makes, M of them.
+
+    Attributes:
+      kind: what they are called, such as mapper.
+      prompts: text of each; None where a network is for no prompt.
+      rows: labels of the rows of a sheet.
+      save: (folder, index, parameters, about the training) writes one.
+    """
+
+    kind: str
+    prompts: Sequence[str | None]
+    rows: Sequence[str]
+    save: Callable[[pathlib.Path, int, Any, dict[str, float]], None]
 
 
 class Folder:
@@ -28,9 +43,7 @@ class Folder:
     def __init__(
         self,
         path: pathlib.Path,
-        prompts: Sequence[str],
-        architecture: mapper.MapperConfig,
-        inputs: Mapping[str, str],
+        results: Results,
         batch_size: int,
         listener: Listener,
     ) -> None:
@@ -38,22 +51,20 @@ class Folder:
 
         Args:
           path: folder of the run.
-          prompts: texts, of which each gets a mapper.
-          architecture: of the mappers.
-          inputs: hashes of what the run reads.
+          results: networks that it makes.
           batch_size: latents per step.
           listener: is told where the results are.
         """
         self.primary = jax.process_index() == 0
-        self._path, self._prompts, self._inputs = path, prompts, inputs
-        self._architecture, self._batch_size = architecture, batch_size
-        self._listener, self._names = listener, folder_names(prompts)
+        self.path, self._results = path, results
+        self._batch_size, self._listener = batch_size, listener
+        self._names = folder_names(results.prompts)
         self._metrics: Metrics | None = None
 
     def begin(self, start: int) -> None:
         """Opens the metrics of a run with so many steps done."""
         if self.primary:
-            self._metrics = Metrics(self._path, self._prompts, start)
+            self._metrics = Metrics(self.path, self._results.prompts, start)
             if start:
                 self._listener.tell(f"resumed: {start} steps are done")
 
@@ -62,79 +73,63 @@ class Folder:
         if self._metrics is not None:
             self._metrics.write(step, split, terms)
 
-    def write_mappers(
-        self, name: str, best: mapper_run.Best, which: Sequence[int]
-    ) -> None:
-        """Writes some of the mappers into the folder best or last."""
+    def write_networks(self, name: str, best: Best, which: Sequence[int]) -> None:
+        """Writes some of the networks into the folder best or last."""
         if not self.primary:
             return
         for i in which:
             training: dict[str, float] = {"step": int(best.step[i])}
             if np.isfinite(best.loss[i]):
                 training["validation_loss"] = float(best.loss[i])
-            loading.save_mapper(
-                self._path / name / self._names[i],
-                jax.tree.map(lambda x, i=i: x[i], best.params),
-                self._architecture,
-                prompt=self._prompts[i],
-                generator=self._inputs["generator"],
-                clip=self._inputs["clip"],
-                training=training,
-            )
+            params = jax.tree.map(lambda x, i=i: x[i], best.params)
+            self._results.save(self.path / name / self._names[i], i, params, training)
 
-    def write_sheet(
-        self, step: int, trainer: mapper_run.Trainer, params: Any, count: int
-    ) -> None:
+    def write_sheet(self, step: int, trainer: Trainer, params: Any, count: int) -> None:
         """Writes a sheet of latents held out and their edits."""
         if not self.primary:
             return
         sheet = images.grid(
             trainer.render(params, count),
-            row_labels=["original", *self._prompts],
+            row_labels=list(self._results.rows),
             title=f"step {step}",
         )
-        images.save_sheet(self._path / "sheets" / f"step_{step:06d}.png", sheet)
+        images.save_sheet(self.path / "sheets" / f"step_{step:06d}.png", sheet)
 
-    def describe_failures(
-        self, state: mapper_training.State, checkpoint: str
-    ) -> list[str]:
+    def describe_failures(self, state: State, checkpoint: str) -> list[str]:
         """Lines on the losses that were not finite."""
         return [
-            f"failed: the loss for {prompt!r} was not finite at step "
-            f"{int(step) + 1}; last good checkpoint: {checkpoint}"
-            for prompt, step in zip(self._prompts, state.failed_at, strict=True)
+            f"failed: the loss{'' if prompt is None else f' for {prompt!r}'} was not "
+            f"finite at step {int(step) + 1}; last good checkpoint: {checkpoint}"
+            for prompt, step in zip(self._results.prompts, state.failed_at, strict=True)
             if step >= 0
         ]
 
-    def finish(
-        self,
-        state: mapper_training.State,
-        best: mapper_run.Best,
-        steps: int,
-        seconds: float,
-    ) -> None:
-        """Writes the last mappers and tells where everything is."""
-        last = mapper_run.no_best(jax.device_get(state))
-        self.write_mappers("last", last, range(len(self._prompts)))
+    def finish(self, state: State, best: Best, steps: int, seconds: float) -> None:
+        """Writes the last networks and tells where everything is."""
+        last = no_best(jax.device_get(state))
+        self.write_networks("last", last, range(len(self._names)))
         if not self.primary:
             return
         if steps > 0:
-            made = steps * self._batch_size * len(self._prompts)
+            made = steps * self._batch_size * len(self._names)
             self._listener.tell(
                 f"trained: {steps} steps in {seconds:.1f} s after the first, "
                 f"{steps / seconds:.2f} steps/s, {made / seconds:.1f} images/s"
             )
         for i, name in enumerate(self._names):
             self._listener.tell(
-                f"mapper: {self._path / 'best' / name}, validation loss "
+                f"{self._results.kind}: {self.path / 'best' / name}, validation loss "
                 f"{best.loss[i]:.4f} at step {best.step[i]}"
             )
 
 
-def folder_names(prompts: Sequence[str]) -> list[str]:
-    """Names for the folders of prompts, all different."""
+def folder_names(prompts: Sequence[str | None]) -> list[str]:
+    """Names for the folders of prompts, all different; empty where there is none."""
     names: list[str] = []
     for prompt in prompts:
+        if prompt is None:
+            names.append("")
+            continue
         name = re.sub(r"\W+", "-", prompt.lower()).strip("-")[:60] or "prompt"
         taken = sum(other == name for other in names)
         names.append(f"{name}-{len(names)}" if taken else name)
@@ -184,7 +179,7 @@ class Metrics:
     """Metrics: `metrics.jsonl`, and events for TensorBoard if it is installed."""
 
     def __init__(
-        self, workdir: pathlib.Path, prompts: Sequence[str], start: int
+        self, workdir: pathlib.Path, prompts: Sequence[str | None], start: int
     ) -> None:
         """Opens the metrics, without lines after step `start`, which is done again."""
         self._path, self._prompts = workdir / "metrics.jsonl", prompts
@@ -201,7 +196,7 @@ class Metrics:
             self._events = summary.Writer(str(workdir / "tensorboard"))
 
     def write(self, step: int, split: str, terms: dict[str, np.ndarray]) -> None:
-        """Adds the terms [M] of every mapper.
+        """Adds the terms [M] of every network.
 
         Args:
           step: number of steps done.
@@ -211,11 +206,12 @@ class Metrics:
         with self._path.open("a") as file:
             for index, prompt in enumerate(self._prompts):
                 values = {name: float(value[index]) for name, value in terms.items()}
-                line = {"step": step, "split": split, "prompt": prompt, **values}
+                named = {} if prompt is None else {"prompt": prompt}
+                line = {"step": step, "split": split, **named, **values}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
                 if self._events is not None:
                     for name, value in values.items():
-                        tag = f"{split}/{name}/{prompt}"
+                        tag = "/".join([split, name, *named.values()])
                         self._events.add_scalar(tag, value, step)
         if self._events is not None:
             self._events.flush()

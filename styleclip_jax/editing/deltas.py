@@ -1,0 +1,91 @@
+"""Editors of delta networks, which take any prompt."""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+
+from styleclip_jax import checks, latents, loading, parallel
+from styleclip_jax.batch.editor import Editor, Outcome, finished
+from styleclip_jax.editing import directing, editors, searching
+from styleclip_jax.editing.loaded import Loaded
+from styleclip_jax.editing.prompts import Prompts
+from styleclip_jax.errors import UserError
+from styleclip_jax.io import checkpoints
+from styleclip_jax.methods import delta
+from styleclip_jax.models.network import Network
+
+
+@dataclasses.dataclass(frozen=True)
+class DeltaSettings(searching.Searched):
+    """Settings of edits by a delta network.
+
+    Attributes:
+      delta: Model directory of a delta network, which styleclip-train-delta makes.
+      neutral: Neutral text, which an edit leads away from.
+      strength: Factor of a network's step, any number; 1 if absent; or auto, the least
+        that makes the text fit, found for each latent.
+    """
+
+    delta: str | None = None
+    neutral: str = "a face"
+
+    @property
+    def factor(self) -> float:
+        """Strength as a number; 1 where it is to be found."""
+        if self.strength in (None, searching.AUTO):
+            return 1.0
+        return checks.numbers("strength", [self.strength])[0]
+
+
+def surplus(config: DeltaSettings) -> dict[str, str]:
+    """Flags that are of no use beside these settings, and why."""
+    return searching.surplus(config)
+
+
+def move(loaded: Loaded, texts: Prompts, config: DeltaSettings) -> Editor:
+    """Editor of a delta network, for each prompt.
+
+    Raises:
+      UserError: there is no network, one of other models, or a text is wrong.
+    """
+    if config.delta is None:
+        raise UserError(
+            "method: delta needs delta with a model directory",
+            field="method",
+            also=["delta"],
+        )
+    models, generator = loaded.models, loaded.generator
+    network = models.of_other(
+        loading.load_delta(config.delta, models, generator.config)
+    )
+    directions = directing.text_directions(loaded, texts, config.neutral)
+    factor = jnp.float32(config.factor)
+    weights = [(network, direction, factor) for direction in directions]
+    moving = editors.at_once(
+        _along,
+        generator,
+        parallel.replicate(weights, loaded.mesh),
+        weights[0],
+        method="delta",
+        space=network.config.space,
+        title=texts.title,
+        settings=texts.name_settings([[{}]] * len(texts.texts)),
+        record=dataclasses.asdict(config) | editors.record_prompts(texts),
+        inputs=models.fingerprints("clip")
+        | {"delta": checkpoints.fingerprint(config.delta)}
+        | texts.inputs,
+        about=editors.describe(loaded, texts),
+    )
+    if config.strength != searching.AUTO:
+        return moving
+    aimed = list(zip(texts.texts, editors.encode(loaded, texts), strict=True))
+    return searching.search(loaded, moving, aimed, config.budget)
+
+
+def _along(generator: Network, weights: Any, batch: Any) -> Outcome:
+    """Moves latents by a delta network with its strength."""
+    network, direction, factor = weights
+    latent = delta.edit(network, batch, direction, strength=factor)
+    space = latents.SPACES[network.config.space]
+    return finished(batch, latent, space.synthesize(generator, latent))

@@ -1,0 +1,283 @@
+"""Run of a training: its length and rhythm, its devices, and the loop of its steps."""
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+
+from styleclip_jax import loading, parallel
+from styleclip_jax.batch import run_folder
+from styleclip_jax.errors import UserError
+from styleclip_jax.io import files, latent_files
+from styleclip_jax.loading import Models
+from styleclip_jax.models import stylegan2
+from styleclip_jax.progress import Listener, Pace
+
+from .latent_data import Data, DataRequest
+from .trainer import Trainer, keep_best, no_best
+from .training_files import Checkpoints, Folder
+
+# Fields of `RunConfig` that say how long and how often, not what.
+NEUTRAL_FIELDS = (
+    "train_steps",
+    "log_interval",
+    "image_interval",
+    "save_interval",
+    "sheet_size",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Length and rhythm of a training; the defaults are those of official mappers.
+
+    Attributes:
+      train_steps: number of steps; a larger one goes on with a run.
+      batch_size: latents per step over all devices, rounded up to a multiple of their
+        number.
+      num_validation: latents held out when --validation_latents names none.
+      log_interval: steps between lines of metrics.
+      val_interval: steps between validations; the best network is chosen by them.
+      image_interval: steps between sheets.
+      save_interval: steps between checkpoints.
+      sheet_size: latents on a sheet.
+      seed: of the initial weights, of shuffling and of sampled latents.
+    """
+
+    train_steps: int = 50_000
+    batch_size: int = 2
+    num_validation: int = 64
+    log_interval: int = 50
+    val_interval: int = 2000
+    image_interval: int = 2000
+    save_interval: int = 2000
+    sheet_size: int = 6
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, least = getattr(self, field.name), int(field.name != "seed")
+            if value < least:
+                raise UserError(
+                    f"{field.name} must be at least {least}, found {value}",
+                    field=field.name,
+                )
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """Training that is asked for, whatever is trained.
+
+    Attributes:
+      models: networks.
+      data: latents.
+      run: length and rhythm.
+      workdir: folder of the run.
+      settings: what decides the results, by the names of the flags.
+    """
+
+    models: Models
+    data: DataRequest
+    run: RunConfig
+    workdir: pathlib.Path
+    settings: Mapping[str, Any]
+
+
+Asked = TypeVar("Asked", bound=Request)
+
+
+def begin(
+    request: Request,
+    program: str,
+    inputs: Mapping[str, str],
+    about: Sequence[str],
+    listener: Listener,
+) -> None:
+    """Tells what is trained, and begins or goes on with the folder of the run.
+
+    The first process alone does so.
+
+    Args:
+      request: what is asked for, with the batch that the devices share.
+      program: name of the program in the record.
+      inputs: hashes of what the run reads.
+      about: lines on what is trained.
+      listener: is told them.
+
+    Raises:
+      UserError: the folder is of another run.
+    """
+    if jax.process_index():
+        return
+    for line in about:
+        listener.tell(line)
+    run_folder.begin(
+        request.workdir,
+        program=program,
+        settings={**request.settings, **request.models.record()},
+        inputs=dict(inputs),
+        field="workdir",
+        chosen={"batch_size": request.run.batch_size},
+    )
+
+
+def describe(
+    request: Request, data: Data, generator: stylegan2.GeneratorConfig, to: str
+) -> list[str]:
+    """Lines on networks, latents and devices of a training that edits in a space."""
+    count = "sampled" if data.training is None else len(data.training.array)
+    return [
+        f"generator: {request.models.generator_directory}, "
+        f"{generator.resolution}², {generator.num_rows} rows of W+",
+        f"clip: {', '.join(loading.clip_names(request.models.clip))}",
+        f"latents: {count} in {data.space}, "
+        f"{len(data.validation.array)} held out, edited in {to}",
+        f"devices: {jax.device_count()} in {jax.process_count()} processes",
+        *data.notes,
+    ]
+
+
+def hash_inputs(request: Request, *networks: str) -> dict[str, str]:
+    """Hashes of networks and latents; a CLIP from the hub goes by its name."""
+    inputs = request.models.fingerprints(*networks)
+    for name in ("latents", "validation_latents"):
+        if path := getattr(request.data, name):
+            inputs[name] = latent_files.hash_source(path)
+    return inputs
+
+
+def run(
+    trainer: Trainer, folder: Folder, config: RunConfig, listener: Listener
+) -> list[str]:
+    """Trains from the last checkpoint to the end.
+
+    Args:
+      trainer: compiled work.
+      folder: folder of the run.
+      config: length and rhythm.
+      listener: is told how far it is.
+
+    Returns:
+      A line for each network whose loss was not finite, which ends the run; none when
+      all steps are done.
+
+    Raises:
+      UserError: more steps are done than are asked for.
+    """
+    with Checkpoints(folder.path) as saved:
+        return _run(trainer, folder, config, saved, listener)
+
+
+def _run(
+    trainer: Trainer,
+    folder: Folder,
+    config: RunConfig,
+    saved: Checkpoints,
+    listener: Listener,
+) -> list[str]:
+    state = trainer.start(config.seed)
+    start, (state, best) = saved.restore((state, no_best(state)))
+    if start > config.train_steps:
+        raise UserError(
+            f"train_steps: expected at least the {start} that are done, found "
+            f"{config.train_steps}",
+            field="train_steps",
+        )
+    state = parallel.replicate(state, trainer.mesh)
+    folder.begin(start)
+    intervals = {
+        "log": config.log_interval,
+        "validate": config.val_interval,
+        "image": config.image_interval,
+        "save": config.save_interval,
+    }
+    total = config.train_steps
+    began, reported, pace = time.monotonic(), start, Pace()
+    with listener.bar(total - start, "step") as report:
+        batches = trainer.batches(start)
+        for done, batch in zip(range(start + 1, total + 1), batches, strict=False):
+            state, terms = trainer.step(state, batch)
+            due = {n for n, k in intervals.items() if done % k == 0 or done == total}
+            if pace.wait(terms) or due:
+                report(done - reported)
+                reported = done
+            if done == start + 1:
+                # The first step, for which the pace waits, includes compilation.
+                began = time.monotonic()
+            if due and (np.asarray(state.failed_at) >= 0).any():
+                break
+            if "log" in due:
+                folder.write_terms(done, "training", jax.device_get(terms))
+            if "validate" in due:
+                found = trainer.validate(state.params)
+                folder.write_terms(done, "validation", found)
+                best, improved = keep_best(best, done, state.params, found)
+                folder.write_networks("best", best, improved)
+            if "image" in due:
+                folder.write_sheet(done, trainer, state.params, config.sheet_size)
+            if "save" in due:
+                saved.save(done, (state, best))
+    if (np.asarray(state.failed_at) >= 0).any():
+        return folder.describe_failures(state, saved.last())
+    folder.finish(state, best, total - start - 1, time.monotonic() - began)
+    return []
+
+
+def fill_devices(
+    request: Asked, program: str
+) -> tuple[Asked, Sequence[jax.Device] | None, list[str]]:
+    """A batch that all devices share equally, and notes on it.
+
+    A run that goes on keeps its batch, on fewer devices where it must.
+
+    Args:
+      request: what is asked for.
+      program: name of the program in its record.
+
+    Returns:
+      The request with that batch, the devices to use (None for all), and the notes.
+
+    Raises:
+      UserError: a run cannot go on on the devices of several processes.
+    """
+    count, asked = jax.device_count(), request.run.batch_size
+    size, kept = (
+        parallel.round_up(asked, count),
+        _batch_size_of(request.workdir, program),
+    )
+    run = dataclasses.replace(request.run, batch_size=kept or size)
+    request = dataclasses.replace(request, run=run)
+    if kept in (None, size):
+        note = (
+            f"note: a batch of {asked} is rounded up to {size}, which the {count} "
+            "devices share equally"
+        )
+        return request, None, [] if size == asked else [note]
+    used = max(n for n in range(1, count + 1) if kept % n == 0)
+    note = (
+        f"note: the run goes on with its batch of {kept}, on {used} of {count} devices"
+    )
+    if used == count:
+        return request, None, [note]
+    if jax.process_count() > 1:
+        raise UserError(
+            f"batch_size: {request.workdir} is of a run with {kept} latents per step, "
+            f"expected devices that share them equally, found {count}",
+            field="batch_size",
+        )
+    return request, jax.local_devices()[:used], [note]
+
+
+def _batch_size_of(workdir: pathlib.Path, program: str) -> int | None:
+    """Latents per step of the run in a folder, None if there is none."""
+    path = workdir / files.RECORD
+    if not path.exists():
+        return None
+    record = files.read_json(path)
+    if record.get("program") != program:
+        return None
+    return record.get("batch_size", record["flags"].get("batch_size"))

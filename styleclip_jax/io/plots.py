@@ -1,5 +1,6 @@
 """Curves in a plane, drawn with Pillow."""
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -16,6 +17,12 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 100, 30, 40, 80
 _TEXT, _LINES, _BACKGROUND = (40, 40, 40), (225, 225, 225), (255, 255, 255)
 _FONT, _SMALL = 20, 15
 _RADIUS = 6
+# Sides of a point that its label may stand at: across and down, the best first.
+_SIDES = ((1, -1), (1, 0), (1, 1), (-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1))
+
+# Left, top, right, bottom.
+_Box = tuple[float, float, float, float]
+_Color = tuple[int, ...]
 
 
 class Point(NamedTuple):
@@ -49,12 +56,15 @@ def draw(curves: Sequence[Curve], *, x_label: str, y_label: str) -> Image.Image:
     x_axis = _Axis.around(_values(points, "x"), _LEFT, _WIDTH - _RIGHT)
     y_axis = _Axis.around(_values(points, "y"), _HEIGHT - _BOTTOM, _TOP)
     _draw_axes(image, canvas, x_axis, y_axis, x_label, y_label)
-    for i, curve in enumerate(curves):
-        _draw_curve(canvas, curve, x_axis, y_axis, _COLORS[i % len(_COLORS)])
-    for i, curve in enumerate(curves):
-        y = _TOP + 14 + i * 26
-        _draw_mark(canvas, _LEFT + 18, y, _COLORS[i % len(_COLORS)])
-        canvas.text((_LEFT + 34, y), curve.name, _TEXT, _font(_FONT), anchor="lm")
+    colors = [_COLORS[i % len(_COLORS)] for i in range(len(curves))]
+    taken: list[_Box] = []
+    for curve, color in zip(curves, colors, strict=True):
+        taken += _draw_curve(canvas, curve, x_axis, y_axis, color)
+    _draw_legend(canvas, [curve.name for curve in curves], colors, taken)
+    for curve, color in zip(curves, colors, strict=True):
+        for point in curve.points:
+            place = (x_axis.place(point.x), y_axis.place(point.y))
+            _draw_label(canvas, place, point.label, color, taken)
     return image
 
 
@@ -125,8 +135,9 @@ def _draw_curve(
     curve: Curve,
     x_axis: _Axis,
     y_axis: _Axis,
-    color: tuple[int, ...],
-) -> None:
+    color: _Color,
+) -> list[_Box]:
+    """Draws a curve; boxes that texts should stay out of."""
     places = [(x_axis.place(p.x), y_axis.place(p.y)) for p in curve.points]
     pale = tuple((c + 2 * 255) // 3 for c in color)
     for point, (x, y) in zip(curve.points, places, strict=True):
@@ -137,16 +148,88 @@ def _draw_curve(
             ends = [(x, y_axis.place(end)) for end in point.y_interval]
             canvas.line(ends, pale, 2)
     canvas.line(places, color, 3)
-    for point, (x, y) in zip(curve.points, places, strict=True):
+    for x, y in places:
         _draw_mark(canvas, x, y, color)
-        room = _font(_SMALL).getlength(point.label) + 10 < _WIDTH - _RIGHT - x
-        place, anchor = ((x + 9, y - 4), "ls") if room else ((x - 9, y - 4), "rs")
-        canvas.text(place, point.label, color, _font(_SMALL), anchor=anchor)
+    taken = [_around(x, y, _RADIUS) for x, y in places]
+    for (a, b), (c, d) in itertools.pairwise(places):
+        count = math.ceil(math.dist((a, b), (c, d)) / _RADIUS)
+        for i in range(1, count):
+            share = i / count
+            taken.append(_around(a + share * (c - a), b + share * (d - b), 2))
+    return taken
 
 
-def _draw_mark(
-    canvas: ImageDraw.ImageDraw, x: float, y: float, color: tuple[int, ...]
+def _draw_legend(
+    canvas: ImageDraw.ImageDraw,
+    names: Sequence[str],
+    colors: Sequence[_Color],
+    taken: list[_Box],
 ) -> None:
+    """Draws names of curves in the corner where they cover least."""
+    width = 48 + max(_font(_FONT).getlength(name) for name in names)
+    height = 26 * len(names) + 4
+    corners = [
+        (left, top, left + width, top + height)
+        for top in (_TOP, _HEIGHT - _BOTTOM - height)
+        for left in (_LEFT, _WIDTH - _RIGHT - width)
+    ]
+    box = min(corners, key=lambda box: _covered(box, taken))
+    taken.append(box)
+    for i, (name, color) in enumerate(zip(names, colors, strict=True)):
+        x, y = box[0], box[1] + 14 + i * 26
+        _draw_mark(canvas, x + 18, y, color)
+        canvas.text((x + 34, y), name, _TEXT, _font(_FONT), anchor="lm")
+
+
+def _draw_label(
+    canvas: ImageDraw.ImageDraw,
+    place: tuple[float, float],
+    text: str,
+    color: _Color,
+    taken: list[_Box],
+) -> None:
+    """Writes the label of a point where it covers least, and joins it if it is far."""
+    if not text:
+        return
+    box = min(_boxes_near(*place, text), key=lambda box: _covered(box, taken))
+    left, top, right, bottom = box
+    near = (min(max(place[0], left), right), min(max(place[1], top), bottom))
+    if math.dist(near, place) > 3 * _RADIUS:
+        canvas.line([place, near], color)
+    canvas.text((left, top), text, color, _font(_SMALL), anchor="lt")
+    taken.append(box)
+
+
+def _boxes_near(x: float, y: float, text: str) -> Iterator[_Box]:
+    """Boxes for a text beside a point, the best ones first, inside of the axes."""
+    left, top, right, bottom = _font(_SMALL).getbbox(text, anchor="lt")
+    width, height = right - left, bottom - top
+    for distance in (9, 18, 30, 44, 60, 78):
+        for across, down in _SIDES:
+            a = x + across * (distance + width / 2) - width / 2
+            b = y + down * (distance + height / 2) - height / 2
+            inside = _LEFT < a < _WIDTH - _RIGHT - width
+            if inside and _TOP < b < _HEIGHT - _BOTTOM - height:
+                yield (a, b, a + width, b + height)
+    # There always is one, to the side where there is room.
+    start = x + 9 if x + 9 + width < _WIDTH - _RIGHT else x - 9 - width
+    yield (start, y, start + width, y + height)
+
+
+def _covered(box: _Box, taken: Sequence[_Box]) -> float:
+    """Area of a box that others cover."""
+    left, top, right, bottom = box
+    return sum(
+        max(0.0, min(right, c) - max(left, a)) * max(0.0, min(bottom, d) - max(top, b))
+        for a, b, c, d in taken
+    )
+
+
+def _around(x: float, y: float, radius: float) -> _Box:
+    return (x - radius, y - radius, x + radius, y + radius)
+
+
+def _draw_mark(canvas: ImageDraw.ImageDraw, x: float, y: float, color: _Color) -> None:
     canvas.ellipse([x - _RADIUS, y - _RADIUS, x + _RADIUS, y + _RADIUS], color)
 
 

@@ -23,8 +23,8 @@ class PromptRequest:
 
     Attributes:
       prompt: Text to edit towards.
-      prompts_file: File of prompts, one a line; each latent is edited towards every
-        one of them.
+      prompts_file: File of prompts, one a line, # for comments; each latent is edited
+        towards every one of them.
       also: Further text to edit towards at the same time, TEXT or TEXT=WEIGHT; the
         flag may be repeated.
       avoid: Text to edit away from at the same time, TEXT or TEXT=WEIGHT; the flag may

@@ -1,6 +1,7 @@
 """Texts that people write: cleaned of what nobody sees, one at a time or from a file.
 
-A text file is in UTF-8, or in UTF-16 or UTF-32 with a byte order mark.
+A text file is in UTF-8, or in UTF-16 or UTF-32 with a byte order mark. Lines that begin
+with # are comments; a text that does has a backslash before it.
 """
 
 import codecs
@@ -27,6 +28,8 @@ _MARKS = (
 _JOINERS = {"\u200c", "\u200d", *map(chr, range(0xE0020, 0xE0080))}
 # Letters and symbols that are blank: fillers of Hangul, and the empty Braille cell.
 _BLANK = {"\u115f", "\u1160", "\u3164", "\uffa0", "\u2800"}
+# Beginning of a comment, and of a text that begins like one.
+_COMMENT, _ESCAPED = "#", "\\#"
 # Marks of start and end, which tokenizers read as such.
 _SPECIAL = re.compile(r"<\|(start|end)oftext\|>", re.IGNORECASE)
 
@@ -74,7 +77,9 @@ def split_weight(text: str) -> tuple[str, float | None]:
 def read_lines(
     path: files.Path, what: str, *, tell: Callable[[str], None] = ignore
 ) -> list[str]:
-    """Different texts of a file, one a line and cleaned; empty lines are left out.
+    """Different texts of a file, one a line and cleaned, without empty lines.
+
+    Lines that begin with # are comments; a backslash before the # makes it a text.
 
     Args:
       path: file in UTF-8, or with a byte order mark.
@@ -87,6 +92,9 @@ def read_lines(
     first: dict[str, int] = {}
     for number, line in enumerate(_decode(path, what, tell).splitlines(), 1):
         text = clean(line)
+        if text.startswith(_COMMENT):
+            continue
+        text = text.removeprefix("\\") if text.startswith(_ESCAPED) else text
         if text in first:
             raise UserError(
                 f"{path}: expected different {what}, one a line, found {text!r} twice, "

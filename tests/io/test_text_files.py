@@ -87,3 +87,12 @@ def test_other_files_are_refused(
         text_files.read_lines(path, "texts")
     assert expected in str(error.value)
     assert str(error.value).startswith(f"{path}: ")
+
+
+def test_lines_that_begin_with_a_hash_are_comments(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_text("# hair\na face\n  # later\n\\#metoo\na #1 dad\n# hair\n")
+    assert text_files.read_lines(path, "prompts") == ["a face", "#metoo", "a #1 dad"]
+    path.write_text("# nothing\n")
+    with pytest.raises(UserError, match="expected prompts, one a line, found none"):
+        text_files.read_lines(path, "prompts")

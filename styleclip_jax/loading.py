@@ -25,7 +25,7 @@ DECODER = "generator"
 CLIP_FIELDS = ("clip", "clip_weights", "clip_towers", *computation.CLIP_FIELDS)
 # Fields that name a generator and say how it is computed.
 GENERATOR_FIELDS = ("generator", *computation.GENERATOR_FIELDS)
-# Name of the embedded CLIP among several.
+# Name of embedded models, for people, and of the CLIP among several.
 EMBEDDED = "embedded"
 
 _ASSETS = pathlib.Path(__file__).parent / "assets"
@@ -94,6 +94,11 @@ class Models(Computation):
     def generator_directory(self) -> pathlib.Path:
         """Directory that the generator is read from."""
         return generator_directory(self.generator)
+
+    @property
+    def generator_name(self) -> str:
+        """Name of the generator for people: as it was given, or embedded."""
+        return self.generator or EMBEDDED
 
     @property
     def has_identity(self) -> bool:
@@ -170,7 +175,7 @@ class Models(Computation):
         """Identity of the generator, for files that hold numbers of it."""
         directory = self.generator_directory
         return direction_files.Origin(
-            directory.resolve().name if self.generator else "embedded",
+            directory.resolve().name if self.generator else EMBEDDED,
             checkpoints.fingerprint(directory),
         )
 
@@ -247,6 +252,12 @@ def load_generator(directory: files.Path | None = None) -> Network:
 def generator_directory(directory: files.Path | None = None) -> pathlib.Path:
     """Directory that `load_generator` reads from."""
     return pathlib.Path(directory or _ASSETS / "generator")
+
+
+def directory_name(directory: files.Path) -> str:
+    """Name of a model directory for people: its path, or embedded."""
+    path = pathlib.Path(directory)
+    return EMBEDDED if path.is_relative_to(_ASSETS) else str(path)
 
 
 def load_clip(
@@ -412,8 +423,8 @@ def _load_trained(
     if trained_on not in (None, found):
         raise UserError(
             f"{directory}: expected generator to be the one that this {module.KIND} "
-            f"was trained on (SHA-256 {trained_on[:12]}…), found {generator_directory} "
-            f"({found[:12]}…)",
+            f"was trained on (SHA-256 {trained_on[:12]}…), found "
+            f"{directory_name(generator_directory)} ({found[:12]}…)",
             also=["generator"],
         )
     return network

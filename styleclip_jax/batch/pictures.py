@@ -113,7 +113,7 @@ def carry_out(request: Request, listener: Listener) -> runs.Summary:
     )
     source = arrangement.source
     listener.tell(
-        f"generator: {models.generator_directory}, {config.resolution}², "
+        f"generator: {models.generator_name}, {config.resolution}², "
         f"{config.num_rows} rows of W+"
     )
     for line in source.describe():

@@ -120,7 +120,7 @@ def carry_out(request: Request, listener: Listener) -> Summary:
     outdir, faces, skipped = _open(request, paths, inputs, session)
     resolution = generator.config.resolution
     listener.tell(
-        f"generator: {models.generator_directory}, {resolution}²\n"
+        f"generator: {models.generator_name}, {resolution}²\n"
         f"encoder: {models.encoder or 'none'}\n"
         f"clip: {models.describe_clip(session.clip)}\n"
         f"photos: {len(paths)}, {len(faces)} faces"

@@ -69,7 +69,7 @@ def carry_out(request: EditRequest, listener: Listener) -> runs.Summary | None:
         return None
     source = _open(request, session, editor)
     listener.tell(
-        f"generator: {request.models.generator_directory}, "
+        f"generator: {request.models.generator_name}, "
         f"{generator.config.resolution}², {generator.config.num_rows} rows of W+"
     )
     for line in editor.about:

@@ -195,12 +195,13 @@ def load_generator(edits: EditSet, models: Models) -> Network:
     """
     recorded = edits.record["flags"]["generator"]
     models = dataclasses.replace(models, generator=models.generator or recorded)
-    generator, path = models.load_generator(), models.generator_directory
+    generator = models.load_generator()
     expected = edits.record["inputs"].get("generator")
-    if checkpoints.fingerprint(path) != expected:
+    if checkpoints.fingerprint(models.generator_directory) != expected:
         raise UserError(
-            f"{path}: expected the generator of {edits.directory} (SHA-256 "
-            f"{str(expected)[:12]}…), found another one; generator says where it is",
+            f"{models.generator_name}: expected the generator of {edits.directory} "
+            f"(SHA-256 {str(expected)[:12]}…), found another one; generator says "
+            "where it is",
             also=["generator"],
         )
     latent_files.interpret(

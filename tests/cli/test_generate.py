@@ -119,3 +119,10 @@ def test_runs_from_before_the_settings_go_on(run: Program, tmp_path) -> None:
     code, _, error = run(generate, **asked, dtype="bfloat16")
     assert code == program.EXIT_USER_ERROR
     assert "dtype=None, found bfloat16" in error
+
+
+def test_embedded_models_are_named_so(run: Program) -> None:
+    code, out, _ = run(generate, generator=None, seeds="0", images="none", grid=0)
+    assert code == 0
+    assert out.startswith("generator: embedded, 64², ")
+    assert "assets" not in out

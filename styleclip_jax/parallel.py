@@ -149,6 +149,11 @@ def agree(number: int) -> int:
     return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
 
 
+def total(number: int) -> int:
+    """Sum of a number over all processes; waits until they have come here."""
+    return int(np.sum(multihost_utils.process_allgather(np.int32(number))))
+
+
 def map_devices(
     step: Callable[..., Any],
     num_shared: int,

@@ -103,8 +103,8 @@ class Summary(NamedTuple):
     Attributes:
       journal: journal of the run.
       complete: whether every result is there.
-      made: number of results that this call made.
-      seconds: time that they took.
+      made: number of results that this call made, in all processes.
+      seconds: time that they took, until the last process had made its own.
       size: number of latents per device at a time.
       failures: lines on results that were not finite, or could not be written.
       succeeded: whether the run is complete without such a failure.
@@ -155,12 +155,18 @@ def carry_out(
     done = journal.done.reshape(len(source), -1).all(axis=1).sum()
     if done:
         listener.tell(f"resumed: {done} of {len(source)} latents are done")
-    total = stream.count_open(len(source), size, journal.done)
+    own = stream.count_open(len(source), size, journal.done)
+    total = parallel.total(own)
+    if own < total:
+        listener.tell(
+            f"processes: {jax.process_count()}, of which this one makes {own} of "
+            f"{total} {work.result}s and shows a bar of its own"
+        )
     started = time.monotonic()
-    with listener.bar(total * work.steps, work.unit) as report:
+    with listener.bar(own * work.steps, work.unit) as report:
         failures = stream.run(task, source, journal, size, mesh, report)
-    seconds = time.monotonic() - started
     complete = stream.finish(journal)
+    seconds = time.monotonic() - started
     if failures.writing > _MUCH * max(seconds, _NOTABLE_SECONDS):
         listener.tell(
             f"note: files took {failures.writing:.0f} of {seconds:.0f} s to write; "

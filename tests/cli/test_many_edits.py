@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -80,6 +81,11 @@ def test_four_devices_two_processes_and_a_kill_end_the_same(
             process.kill()
     assert [process.returncode for process in processes] == [0, 0], printed
     assert "latents are done" in printed[0]
+    (line,) = [x for x in printed[0].splitlines() if x.startswith("processes: 2, ")]
+    own, total = map(int, re.findall(r"(\d+) of (\d+) edits", line)[0])
+    assert 0 < own < total < 54
+    assert f"edited: {total} in " in printed[0]
+    assert "edited: " not in printed[1]
     assert programs.hashes(tmp_path / "killed") == expected
 
 

@@ -25,7 +25,7 @@ import numpy as np
 from absl import flags
 
 from styleclip_jax import errors
-from styleclip_jax.cli import program
+from styleclip_jax.cli import help_page, program
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, clip_files, torch_files
 from styleclip_jax.io.pickled.inert import Object
@@ -165,26 +165,27 @@ def _flags() -> flags.FlagValues:
     values = flags.FlagValues()
     # Files may stand before, between and after the flags.
     values.set_gnu_getopt(True)
-    flags.DEFINE_string("output", None, "Folder to write.", flag_values=values)
+    files: dict[str, Any] = {"flag_values": values, "module_name": help_page.FILES}
+    flags.DEFINE_string("output", None, "Folder to write.", **files)
     flags.DEFINE_enum(
         "kind",
         None,
         list(KINDS),
         "Kind of the files; told by their content if absent.",
-        flag_values=values,
+        **files,
     )
     flags.DEFINE_string(
         "part",
         "",
         "Level of the names in a file to convert, such as g or state_dict.student, "
         "where it holds several networks.",
-        flag_values=values,
+        **files,
     )
     flags.DEFINE_bool(
         "inspect",
         False,
         "Whether to say what the files hold and what they lack, and write nothing.",
-        flag_values=values,
+        **files,
     )
     for settings in _SETTINGS:
         program.define(settings, values)

@@ -1,4 +1,4 @@
-"""styleclip-app: edit faces with sliders in the browser.
+r"""styleclip-app: edit faces with sliders in the browser.
 
   styleclip-app
   styleclip-app --generator=models/ffhq --clip=models/clip --encoder=models/e4e \
@@ -19,7 +19,7 @@ import threading
 from absl import flags
 
 from styleclip_jax.app import edits
-from styleclip_jax.cli import program
+from styleclip_jax.cli import help_page, program
 from styleclip_jax.editing.directing import DirectionConfig
 from styleclip_jax.editing.editors import MappingConfig
 from styleclip_jax.errors import UserError
@@ -36,6 +36,7 @@ flags.DEFINE_string(
     _LOOPBACK,
     "Address to listen at; 0.0.0.0 lets other machines in, without a password.",
     flag_values=VALUES,
+    module_name=help_page.PAGE,
 )
 flags.DEFINE_integer(
     "port",
@@ -44,6 +45,7 @@ flags.DEFINE_integer(
     lower_bound=1,
     upper_bound=65535,
     flag_values=VALUES,
+    module_name=help_page.PAGE,
 )
 flags.DEFINE_integer(
     "max_upload_mb",
@@ -51,6 +53,7 @@ flags.DEFINE_integer(
     "Size of the largest photo that is taken, in MB.",
     lower_bound=1,
     flag_values=VALUES,
+    module_name=help_page.PAGE,
 )
 
 

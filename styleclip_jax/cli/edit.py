@@ -1,12 +1,21 @@
-"""styleclip-edit: edit latents by a text prompt.
+r"""styleclip-edit: edit latents by a text prompt.
 
-  styleclip-edit --prompt="a person with purple hair" --seeds=0-15
-  styleclip-edit --prompt="a smiling face" --latents=w_plus.npy --steps=40 --space=s
+With the embedded models, as they stand here:
+
+  styleclip-edit --prompt="a person with grey hair" --seeds=0-7 --steps=80 \
+    --l2_lambda=0.0045
+  styleclip-edit --method=direction --prompt="a smiling face" --alpha=auto
+  styleclip-edit --method=direction --channel=2:4 --alpha=-4,4
+  styleclip-edit --method=stylemc --prompt="a smiling face" --avoid="a beard=0.5"
+
+With files of your own:
+
+  styleclip-edit --prompt="a smiling face" --latents=w_plus.npy --space=s
+  styleclip-edit --prompt="a person with purple hair" --generator=models/ffhq \
+    --clip=models/clip --identity=models/identity --id_lambda=0.005
   styleclip-edit --method=mapper --mapper=models/purple_hair --strength=0.12
-  styleclip-edit --method=direction --prompt="a smiling face" --alpha=-4,4
   styleclip-edit --method=direction --direction="smile.safetensors - 0.5*age.npy"
   styleclip-edit --method=delta --delta=outputs/delta/best --prompt="a smiling face"
-  styleclip-edit --method=stylemc --prompt="a smiling face" --avoid="a beard=0.5"
   styleclip-edit --method=essence --target=face.png
   styleclip-edit --prompt="a smiling face" --objective=directional,my_module:NAME=0.1
   styleclip-edit --method=my_module:NAME --prompt="a smiling face"
@@ -30,7 +39,7 @@ from absl import flags
 
 from styleclip_jax.batch import edits, run_folder, runs
 from styleclip_jax.batch.source import SourceRequest
-from styleclip_jax.cli import processes, profiling, program
+from styleclip_jax.cli import help_page, processes, profiling, program
 from styleclip_jax.editing import prompts, registry, requests
 from styleclip_jax.editing.export import ExportRequest
 from styleclip_jax.editing.prompts import PromptRequest
@@ -54,6 +63,7 @@ def _define_method(values: flags.FlagValues) -> None:
         f"How to edit: {', '.join(registry.METHODS)}; or a registry.Method of your own "
         "module as module:NAME.",
         flag_values=values,
+        module_name=help_page.EDIT,
     )
 
 

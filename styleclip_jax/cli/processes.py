@@ -3,6 +3,7 @@
 from absl import flags
 
 from styleclip_jax import parallel
+from styleclip_jax.cli import help_page
 from styleclip_jax.errors import UserError
 
 # Flags that do not decide the results: they say where a run takes place.
@@ -14,20 +15,30 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "coordinator_address",
         None,
-        "host:port of process 0, for several processes.",
+        "Address of process 0 as host:port, for several processes.",
         flag_values=values,
+        module_name=help_page.DEVICES,
     )
     flags.DEFINE_integer(
-        "num_processes", None, "Number of processes.", flag_values=values
+        "num_processes",
+        None,
+        "Number of processes.",
+        flag_values=values,
+        module_name=help_page.DEVICES,
     )
     flags.DEFINE_integer(
-        "process_id", None, "Which process this is, from 0.", flag_values=values
+        "process_id",
+        None,
+        "Which process this is, from 0.",
+        flag_values=values,
+        module_name=help_page.DEVICES,
     )
     flags.DEFINE_bool(
         "distributed",
         False,
         "Several processes that the cluster knows: a TPU pod, SLURM or Open MPI.",
         flag_values=values,
+        module_name=help_page.DEVICES,
     )
 
 

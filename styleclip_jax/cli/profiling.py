@@ -9,7 +9,7 @@ import jax
 from absl import flags
 
 from styleclip_jax import progress
-from styleclip_jax.cli import program
+from styleclip_jax.cli import help_page, program
 from styleclip_jax.errors import UserError
 from styleclip_jax.progress import Listener, Report
 
@@ -25,6 +25,7 @@ def define(values: flags.FlagValues) -> None:
         None,
         "Folder for a trace of a few steps, those after the first, which compile.",
         flag_values=values,
+        module_name=help_page.DEVICES,
     )
 
 

@@ -2,13 +2,9 @@
 
 import contextlib
 import dataclasses
-import hashlib
-import importlib.metadata
 import inspect
 import math
 import os
-import pathlib
-import platform
 import re
 import sys
 import types
@@ -16,11 +12,10 @@ import typing
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-import jax
 from absl import flags
 
 from styleclip_jax import errors, parallel
-from styleclip_jax.cli import allocator
+from styleclip_jax.cli import allocator, environment, help_page
 from styleclip_jax.errors import UserError
 from styleclip_jax.version import __version__
 
@@ -36,24 +31,10 @@ EXIT_UNREAD = 141
 
 # Names of the flags that all programs have, and of that of all with bars.
 CACHE, DETERMINISTIC, PROFILE = "compilation_cache", "deterministic", "profile"
-# Flag of XLA that leaves kernels of GPUs out whose sums vary, and the choice of kernels
-# by their time, which does too.
-_EQUAL_BITS = "--xla_gpu_deterministic_ops=true"
-# Compile time in seconds from which on a program is cached.
-_MIN_COMPILE_TIME = 0.1
-# Cache of XLA that is kept beside them: which kernels of a GPU were fastest.
-_CHOSEN_KERNELS = "xla_gpu_per_fusion_autotune_cache_dir"
 # What to say when the memory of a device is full.
 _MEMORY = (
     "the memory of a device is full: expected fewer at a time, or smaller networks"
 )
-
-# Settings of JAX that networks are written for, whatever the environment says.
-_SETTINGS = {
-    "jax_enable_x64": False,
-    "jax_numpy_rank_promotion": "allow",
-    "jax_numpy_dtype_promotion": "standard",
-}
 
 # Field, its type and the type of its elements.
 _Field = tuple[dataclasses.Field[Any], type, type]
@@ -92,7 +73,8 @@ def define(
     for found in _fields(config_type, names):
         name = found[0].name
         default = _default(found, defaults.get(name, _MISSING))
-        _define(found, default, helps[name], values)
+        section = help_page.section_of(config_type, name)
+        _define(found, default, helps[name], values, section)
 
 
 def define_shared(
@@ -136,18 +118,23 @@ def define_shared(
                     why = 'its text under "Attributes:" in the docstring'
                 raise UserError(f"{label}: field {name}: expected {why}")
         defaults = {label: _default(found) for label, found in owners.items()}
-        helps = {label: texts[label][name] for label in owners}
-        default = defaults[next(iter(owners))]
-        text = helps[next(iter(owners))]
-        differ = any(x != default for x in defaults.values())
-        if differ:
-            default = None
-            helps = {n: f"{x} (default: {defaults[n]})" for n, x in helps.items()}
-        if len(set(helps.values())) > 1:
-            text = " ".join(f"For {n}: {x}" for n, x in helps.items())
+        default = next(iter(defaults.values()))
+        sayers: dict[str, list[str]] = {}
+        for label in owners:
+            sayers.setdefault(texts[label][name], []).append(label)
+        text = next(iter(sayers))
+        if len(sayers) > 1:
+            text = " ".join(f"For {' and '.join(n)}: {x}" for x, n in sayers.items())
+        if any(x != default for x in defaults.values()):
+            each = [
+                f"{label} {'none' if x is None else help_page.show(x)}"
+                for label, x in defaults.items()
+            ]
+            default, text = None, f"{text} (default: {', '.join(each)})"
         # What only some of them restrict is checked when they are built.
         equal = all(x[0].metadata == first[0].metadata for x in others)
-        _define(first, default, text, values, restricted=equal)
+        section = help_page.EDIT
+        _define(first, default, text, values, section, restricted=equal)
 
 
 def build(
@@ -243,6 +230,7 @@ def run(
             "for none. If absent, JAX_COMPILATION_CACHE_DIR or one in the user's "
             "cache.",
             flag_values=values,
+            module_name=help_page.DEVICES,
         )
         flags.DEFINE_bool(
             DETERMINISTIC,
@@ -250,6 +238,7 @@ def run(
             "Equal bits in each run on GPUs of one kind, which takes slower kernels. "
             "CPUs and TPUs need no flag.",
             flag_values=values,
+            module_name=help_page.DEVICES,
         )
     try:
         if answer(argv, (module and module.__doc__) or "", values):
@@ -258,12 +247,11 @@ def run(
         if surplus:
             raise UserError(f"{surplus[0]}: expected flags alone, found an argument")
         allocator.keep_freed_memory()
-        _steady_threads()
-        for name, value in _SETTINGS.items():
-            jax.config.update(name, value)
+        environment.steady_threads()
+        environment.apply_settings()
         if values[DETERMINISTIC].value:
-            _equal_bits()
-        _keep_compiled(values[CACHE].value)
+            environment.equal_bits()
+        environment.keep_compiled(values[CACHE].value)
         code = main(values)
     except (UserError, flags.Error) as error:
         print(describe(error), file=sys.stderr)
@@ -299,7 +287,7 @@ def answer(argv: Sequence[str], document: str, values: flags.FlagValues) -> bool
       Whether one of them was printed.
     """
     if {"--help", "-h", "-help"} & set(argv):
-        print(f"{document}\n{values.get_help()}")
+        print(help_page.render(document, values))
         return True
     if "--version" in argv:
         name = document.partition(":")[0].removeprefix("python -m ")
@@ -324,74 +312,6 @@ def describe(error: Exception) -> str:
     return errors.printable(f"error: {message}")
 
 
-def _steady_threads() -> None:
-    """Gives XLA two threads or more on a CPU.
-
-    With one thread it computes convolutions in another way. With more, results do not
-    depend on the number of threads, and so not on that of simulated devices.
-    """
-    if hasattr(os, "sched_getaffinity"):
-        count = len(os.sched_getaffinity(0))
-    else:
-        count = os.cpu_count() or 1
-    os.environ.setdefault("NPROC", str(max(2, count)))
-
-
-def _equal_bits() -> None:
-    """Has GPUs compute the same bits in each run; called before their first use."""
-    # XLA ends a process whose flags it does not know. Beside a plugin for GPUs it knows
-    # theirs.
-    plugins = importlib.metadata.entry_points(group="jax_plugins")
-    if not any("cuda" in p.name or "rocm" in p.name for p in plugins):
-        return
-    found = os.environ.get("XLA_FLAGS", "")
-    if _EQUAL_BITS in found.split():
-        return
-    os.environ["XLA_FLAGS"] = f"{found} {_EQUAL_BITS}".strip()
-
-
-def _keep_compiled(folder: str | None) -> None:
-    """Turns the persistent compilation cache on, unless it is on or unwanted."""
-    if folder == "none":
-        jax.config.update("jax_enable_compilation_cache", False)
-    chosen = getattr(jax.config, "jax_compilation_cache_dir", None)
-    if folder == "none" or (folder is None and chosen):
-        return
-    if folder is None:
-        folder = _default_cache()
-        if folder is None:
-            return
-    jax.config.update("jax_compilation_cache_dir", folder)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", _MIN_COMPILE_TIME)
-    # Kernels that were chosen by their time lie beside the programs. It is JAX's
-    # default, said here because a new choice may be of other bits.
-    jax.config.update("jax_persistent_cache_enable_xla_caches", _CHOSEN_KERNELS)
-
-
-def _default_cache() -> str | None:
-    """Folder of compiled programs in the user's cache, None if it cannot be written."""
-    try:
-        cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-        # Programs for one kind of CPU may not run on another that sees the same folder.
-        folder = pathlib.Path(cache) / "styleclip_jax" / _describe_cpu()
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):
-        # There is no home, or one that is read-only.
-        return None
-    return str(folder) if os.access(folder, os.W_OK) else None
-
-
-def _describe_cpu() -> str:
-    """Architecture of the CPU and a hash of its features, which set it apart."""
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = [platform.processor()]
-    features = [x for x in lines if x.startswith(("flags", "Features"))] or lines
-    digest = hashlib.sha256("".join(features[:1]).encode()).hexdigest()
-    return f"{platform.machine()}-{digest[:8]}"
-
-
 def _fields(config_type: type, names: Sequence[str] | None) -> list[_Field]:
     """Fields with their types, and the types of the elements of tuples."""
     hints, found = typing.get_type_hints(config_type), []
@@ -411,13 +331,17 @@ def _define(
     default: Any,
     text: str,
     values: flags.FlagValues,
+    section: str,
     *,
     restricted: bool = True,
 ) -> None:
-    """Defines the flag of a field, with the choices and bounds of its metadata."""
+    """Defines the flag of a field, with the choices and bounds of its metadata.
+
+    absl's module of a flag is its section in the help.
+    """
     field, kind, _ = found
     metadata = field.metadata if restricted else {}
-    options: dict[str, Any] = {"flag_values": values}
+    options: dict[str, Any] = {"flag_values": values, "module_name": section}
     if "choices" in metadata:
         choices = list(metadata["choices"])
         flags.DEFINE_enum(_flag_of(field.name), default, choices, text, **options)

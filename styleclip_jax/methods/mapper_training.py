@@ -31,7 +31,7 @@ class TrainingConfig:
     """Settings of a mapper's training; the defaults are the official script's.
 
     Attributes:
-      optimizer: ranger or adam.
+      optimizer: optimizer, ranger or adam.
       learning_rate: learning rate, constant.
       clip_lambda: weight of the CLIP distance to the prompt.
       id_lambda: weight of the identity distance to the source image; needs an identity

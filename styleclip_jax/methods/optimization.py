@@ -37,8 +37,8 @@ class OptimizationConfig:
 
     Attributes:
       space: latent space to move in, w_plus or s (style space without toRGB).
-      mode: edit stays near the source; free_generation starts at the average latent
-        and follows the text alone.
+      mode: kind of optimization: edit stays near the source; free_generation starts
+        at the average latent and follows the text alone.
       steps: number of steps.
       learning_rate: peak learning rate.
       l2_lambda: weight of the squared distance to the source latent.

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from absl import flags
 
-from styleclip_jax.cli import generate, program
+from styleclip_jax.cli import environment, generate, program
 from tests import golden_data, programs
 
 
@@ -68,7 +68,7 @@ def test_settings_of_jax_in_the_environment_change_nothing(
         "--images=none",
     )
     found = []
-    for name, environment in (
+    for name, variables in (
         ("plain", {}),
         (
             "odd",
@@ -82,7 +82,7 @@ def test_settings_of_jax_in_the_environment_change_nothing(
     ):
         outdir = tmp_path / name
         made = start(
-            "styleclip_jax.cli.edit", *shared, f"--outdir={outdir}", **environment
+            "styleclip_jax.cli.edit", *shared, f"--outdir={outdir}", **variables
         )
         assert made.returncode == 0, made.stderr
         found.append(np.load(outdir / "edited.npz")["styles"])
@@ -135,4 +135,4 @@ def test_no_cache_is_kept_where_none_can_be(
         monkeypatch.setattr(os, "access", lambda path, mode: False)
     if case == "a file":
         (tmp_path / "cache").touch()
-    assert program._default_cache() is None
+    assert environment._default_cache() is None

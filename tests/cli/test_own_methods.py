@@ -153,7 +153,8 @@ def test_help_shows_the_flags_of_a_method_of_ones_own(
 ) -> None:
     argv = ["program", "--method", "own_push:PUSH", "--help"]
     assert programs.run(edit, argv) == 0
-    assert "--amount: Length of a push." in capsys.readouterr().out
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--amount=… Length of a push." in text
 
 
 def test_a_shared_setting_has_the_default_of_its_method(own: pathlib.Path) -> None:
@@ -165,7 +166,8 @@ def test_a_shared_setting_has_the_default_of_its_method(own: pathlib.Path) -> No
     optimization = registry.METHODS["optimization"].config
     assert program.build(push, values).steps == 2
     assert program.build(optimization, values).steps == 300
-    assert "For own_push:PUSH: Number of pushes. (default: 2)" in values["steps"].help
+    assert "For own_push:PUSH: Number of pushes." in values["steps"].help
+    assert "essence 100, own_push:PUSH 2)" in values["steps"].help
     values.unparse_flags()
     values(["program", "--steps=5"])
     assert program.build(push, values).steps == 5

@@ -14,7 +14,7 @@ import pytest
 from absl import flags
 
 from styleclip_jax import progress
-from styleclip_jax.cli import generate, profiling, program
+from styleclip_jax.cli import environment, generate, profiling, program
 from tests import programs
 
 
@@ -107,7 +107,7 @@ def test_equal_bits_are_asked_of_gpus_alone(
 @pytest.mark.slow
 def test_installed_xla_knows_the_flag_of_equal_bits() -> None:
     """XLA ends a process whose flags it does not know."""
-    for flag, code in ((program._EQUAL_BITS, 0), ("--xla_gpu_unknown=true", None)):
+    for flag, code in ((environment._EQUAL_BITS, 0), ("--xla_gpu_unknown=true", None)):
         done = subprocess.run(
             [sys.executable, "-c", "import jax; jax.devices()"],
             env=os.environ | {"XLA_FLAGS": flag},

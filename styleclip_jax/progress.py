@@ -22,6 +22,8 @@ _TICK = 1.0
 _WORTH_SHOWING, _WORTH_A_LINE = 2.0, 5.0
 # Seconds between two bars in a file.
 _FILE_INTERVAL = 10.0
+# Seconds of work from which a forecast is made, and those ahead from which it is told.
+_PROBE, _LONG = 1.0, 10.0
 
 
 class Listener(NamedTuple):
@@ -34,6 +36,70 @@ class Listener(NamedTuple):
 
     tell: Callable[[str], None]
     bar: Callable[[int, str], contextlib.AbstractContextManager[Report]]
+
+    @contextlib.contextmanager
+    def long_bar(self, total: int, unit: str, quicker: str) -> Iterator[Report]:
+        """Bar of work that may be long, with a line on how long it takes here.
+
+        The line is told once a second of the work has shown it, compilation aside, and
+        if there are ten or more ahead.
+
+        Args:
+          total: number of steps.
+          unit: name of a step.
+          quicker: what would be quicker, by names of fields.
+        """
+        forecast = _Forecast(total, unit, quicker, self.tell)
+        with self.bar(total, unit) as report:
+
+            def report_both(count: int) -> None:
+                report(count)
+                forecast.report(count)
+
+            yield report_both
+
+
+class _Forecast:
+    """Line on how long work takes, from its first units.
+
+    The first report is left out: it has compilation in it.
+    """
+
+    def __init__(
+        self, total: int, unit: str, quicker: str, tell: Callable[[str], None]
+    ) -> None:
+        self._left, self._unit, self._quicker, self._tell = total, unit, quicker, tell
+        self._since: float | None = None
+        self._seen, self._is_over = 0, False
+
+    def report(self, count: int) -> None:
+        """Takes a report, and tells the line when it can."""
+        self._left -= count
+        if self._is_over or not count:
+            return
+        now = time.monotonic()
+        if self._since is None:
+            self._since = now
+            return
+        self._seen += count
+        if now - self._since < _PROBE:
+            return
+        self._is_over = True
+        seconds = self._left * (now - self._since) / self._seen
+        if seconds >= _LONG:
+            plural = "" if self._left == 1 else "s"
+            self._tell(
+                f"time: about {describe_time(seconds)} here for {self._left:,} "
+                f"{self._unit}{plural}; quicker: {self._quicker}"
+            )
+
+
+def describe_time(seconds: float) -> str:
+    """Time for people, in its largest unit, such as 40 s, 5 min or 3 h."""
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 @contextlib.contextmanager
@@ -121,7 +187,13 @@ def terminal(*, shown: bool = True) -> Listener:
     Args:
       shown: whether this process is the one that speaks.
     """
-    return Listener(tell=print, bar=_bar) if shown else SILENT
+    return Listener(tell=_tell, bar=_bar) if shown else SILENT
+
+
+def _tell(line: str) -> None:
+    """Prints a line above the bars, and at once where stdout is a pipe or a file."""
+    tqdm.tqdm.write(line, file=sys.stdout)
+    sys.stdout.flush()
 
 
 class Pace:

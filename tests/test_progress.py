@@ -115,3 +115,49 @@ def test_steps_may_still_be_under_way() -> None:
     step = jax.jit(lambda networks, state: state + networks)
     state = progress.take_steps(step, jnp.ones(3), jnp.zeros(3), 7, progress.ignore)
     assert state.tolist() == [7.0] * 3
+
+
+class Watch:
+    """Time that passes as a test says."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def forecast(
+    monkeypatch: pytest.MonkeyPatch, total: int, *reports: tuple[float, int]
+) -> list[str]:
+    """Lines of a bar with these (seconds, count) one after the other."""
+    clock, lines = Watch(), list[str]()
+    monkeypatch.setattr(progress, "time", clock)
+    listener = progress.SILENT._replace(tell=lines.append)
+    with listener.long_bar(total, "image", "fewer num_samples") as report:
+        for seconds, count in reports:
+            clock.now += seconds
+            report(count)
+    return lines
+
+
+def test_long_work_says_how_long_it_takes_and_what_is_quicker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The first report, with compilation in it, says nothing of the rate.
+    found = forecast(monkeypatch, 2003, (90, 1), (0.5, 1), (0.5, 1), (3, 3), (3, 3))
+    assert found == [
+        "time: about 17 min here for 2,000 images; quicker: fewer num_samples"
+    ]
+    # Reports of nothing are not the first one.
+    assert forecast(monkeypatch, 2003, (5, 0), (90, 1), (1, 2))[0].startswith(
+        "time: about 17 min here for 2,000"
+    )
+    assert forecast(monkeypatch, 12, (90, 1), (1, 2)) == []
+    assert forecast(monkeypatch, 1, (90, 1)) == []
+
+
+def test_times_are_in_their_largest_unit() -> None:
+    seconds = (12.4, 89, 90, 5400, 129600)
+    expected = ["12 s", "89 s", "2 min", "2 h", "2 days"]
+    assert [progress.describe_time(x) for x in seconds] == expected

@@ -209,18 +209,16 @@ def _write(
         )
         samples = _draw(networks, config, mesh, label, work, listener)
     started = time.monotonic()
-    total = _num_channels(networks, layers) * config.num_samples
-    with listener.bar(total, "channel·sample") as report:
-        measured = relevance_run.measure(
-            networks,
-            samples,
-            config,
-            layers,
-            mesh=mesh,
-            batch_size=request.config.batch_size,
-            work=work,
-            report=report,
-        )
+    measured = relevance_run.measure(
+        networks,
+        samples,
+        config,
+        layers,
+        mesh=mesh,
+        batch_size=request.config.batch_size,
+        work=work,
+        listener=listener,
+    )
     listener.tell(f"measured in {time.monotonic() - started:.1f} s")
     if jax.process_index() != 0:
         return
@@ -249,7 +247,8 @@ def _draw(
     generator = networks.generator
     kept = work.load("samples")
     if kept is None:
-        with listener.bar(config.num_statistics, "sample") as report:
+        quicker = "fewer num_statistics"
+        with listener.long_bar(config.num_statistics, "sample", quicker) as report:
             samples = estimation.draw_samples(
                 generator, config, mesh, label=label, report=report
             )

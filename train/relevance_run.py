@@ -26,7 +26,7 @@ from styleclip_jax.io import files
 from styleclip_jax.methods import channel_relevance, global_directions
 from styleclip_jax.methods.channel_relevance import RelevanceConfig
 from styleclip_jax.ops import norms
-from styleclip_jax.progress import Report, ignore
+from styleclip_jax.progress import SILENT, Listener, Report
 
 # Channels whose result is kept together. The layers before them are computed once per
 # group and sample, so one pass for the early layers goes with 128 for the later ones.
@@ -103,6 +103,11 @@ class Work:
         with np.load(self._path(name)) as arrays:
             return dict(arrays)
 
+    def count(self, group: Group) -> int:
+        """Samples of an unfinished group that are done."""
+        kept = self.load(_unfinished(group))
+        return int(kept["count"]) if kept else 0
+
     def drop(self, name: str) -> None:
         """Removes the arrays of this name."""
         self._path(name).unlink(missing_ok=True)
@@ -113,6 +118,11 @@ class Work:
 
     def _path(self, name: str) -> pathlib.Path:
         return self.folder / f"{name}.npz"
+
+
+def _unfinished(group: Group) -> str:
+    """Name of what is kept of a group while it is under way."""
+    return f"{group.name}.unfinished"
 
 
 class Mean:
@@ -158,7 +168,7 @@ def measure(
     mesh: jax.sharding.Mesh,
     batch_size: int,
     work: Work,
-    report: Report = ignore,
+    listener: Listener = SILENT,
     save_every: float = _SAVE_EVERY,
 ) -> Measured:
     """Relevance of all channels of some layers.
@@ -171,23 +181,32 @@ def measure(
       mesh: devices to spread the work over.
       batch_size: images at a time.
       work: keeps results on the way; those that it holds are not computed again.
-      report: is called with the number of channels times samples that are done.
+      listener: is told how many images of this process are done, and how long they
+        take.
       save_every: seconds between two copies of the unfinished group.
     """
     make: Callable[..., _Evaluator]
     make = _Exact if config.method == "exact" else _Jacobian
     evaluator = make(networks, samples, config, layers, mesh)
     groups = list(evaluator.groups())
-    for i, group in enumerate(groups):
-        own = i % jax.process_count() == jax.process_index()
-        if own and not work.has(group.name):
+    own = groups[jax.process_index() :: jax.process_count()]
+    todo = [group for group in own if not work.has(group.name)]
+    total = sum(
+        evaluator.num_images(x) * (config.num_samples - work.count(x)) for x in todo
+    )
+    if jax.process_count() > 1:
+        listener.tell(
+            f"processes: {jax.process_count()}, of which this one measures {len(own)} "
+            f"of {len(groups)} groups of channels and shows a bar of its own"
+        )
+    quicker = "fewer num_samples, or some layers alone"
+    with listener.long_bar(total, "image", quicker) as report:
+        for group in todo:
             measured = _measure_group(
                 evaluator, group, samples, config, batch_size, work, report, save_every
             )
             work.save(group.name, measured._asdict())
-            work.drop(f"{group.name}.unfinished")
-        else:
-            report(len(group.channels) * config.num_samples)
+            work.drop(_unfinished(group))
     parallel.agree(True)
     done = []
     for group in groups:
@@ -221,10 +240,9 @@ def _measure_group(
         evaluator.networks.clip.config.embed_dim,
         config.num_samples,
     )
-    unfinished = f"{group.name}.unfinished"
-    mean.state = work.load(unfinished) or mean.state
+    mean.state = work.load(_unfinished(group)) or mean.state
     done, saved = int(mean.state["count"]), time.monotonic()
-    report(done * len(group.channels))
+    each = evaluator.num_images(group)
     size = evaluator.num_samples(batch_size)
     for start in range(done, config.num_samples, size):
         count = min(size, config.num_samples - start)
@@ -236,9 +254,9 @@ def _measure_group(
             mean.state["lower"] = np.mean(np.sum(found * whole, axis=-1), axis=0)
         mean.add(found)
         if time.monotonic() - saved >= save_every:
-            work.save(unfinished, mean.state)
+            work.save(_unfinished(group), mean.state)
             saved = time.monotonic()
-        report(count * len(group.channels))
+        report(count * each)
     return mean.result()
 
 
@@ -267,6 +285,9 @@ class _Evaluator(Protocol):
 
     def groups(self) -> Iterator[Group]:
         """All channels, in the order in which they are measured."""
+
+    def num_images(self, group: Group) -> int:
+        """Images that a group takes for each sample."""
 
     def num_samples(self, batch_size: int) -> int:
         """Samples to evaluate at a time."""
@@ -307,6 +328,10 @@ class _Exact:
                 channels = np.arange(start, min(start + _GROUP, about.channels))
                 name = f"{about.name.replace('/', '-')}-{start:06d}"
                 yield Group(name, layer, channels)
+
+    def num_images(self, group: Group) -> int:
+        """Images of both ends of each channel."""
+        return 2 * len(group.channels)
 
     def num_samples(self, batch_size: int) -> int:
         """Samples at a time."""
@@ -377,6 +402,11 @@ class _Jacobian:
 
     def groups(self) -> Iterator[Group]:
         yield Group("jacobian", None, self._channels)
+
+    def num_images(self, group: Group) -> int:
+        """The sample's own image, with its derivatives by all channels."""
+        del group
+        return 1
 
     def num_samples(self, batch_size: int) -> int:
         """Samples at a time."""

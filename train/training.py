@@ -197,7 +197,7 @@ def _run(
     }
     total = config.train_steps
     began, reported, pace = time.monotonic(), start, Pace()
-    with listener.bar(total - start, "step") as report:
+    with listener.long_bar(total - start, "step", "fewer train_steps") as report:
         batches = trainer.batches(start)
         for done, batch in zip(range(start + 1, total + 1), batches, strict=False):
             state, terms = trainer.step(state, batch)

@@ -78,6 +78,7 @@ class Editor(NamedTuple):
       memory: (latents) → bytes on each device that an edit takes, by the compiler.
       freeze: () → `Frozen`, the edit of the first setting.
       from_average: whether edits start at the average latent, and at no other.
+      quicker: what would be quicker, by names of fields.
       finds: term that is found for each latent and shown with it, such as strength;
         empty for none.
     """
@@ -96,4 +97,5 @@ class Editor(NamedTuple):
     memory: Callable[[Any], int]
     freeze: Callable[[], Frozen]
     from_average: bool = False
+    quicker: str = "batch_size=auto, images=jpg or tar, or several processes"
     finds: str = ""

@@ -229,6 +229,7 @@ def carry_out(
         steps=editor.steps,
         unit=editor.unit,
         result="edit",
+        quicker=editor.quicker,
     )
     done = runs.carry_out(work, generator.config, place.mesh, listener)
     if done.complete and jax.process_index() == 0:

@@ -167,6 +167,7 @@ def carry_out(request: Request, listener: Listener) -> runs.Summary:
         steps=1,
         unit="image",
         result="image",
+        quicker="batch_size=auto, images=jpg or tar, or several processes",
     )
     done = runs.carry_out(work, config, mesh, listener)
     if done.complete and jax.process_index() == 0:

@@ -27,7 +27,7 @@ def apply(loaded: Loaded, faces: Faces, editor: Editor) -> Edit:
     batch = to_styles(loaded, faces) if editor.space == "s" else faces.latent
     variants = len(editor.settings)
     total = len(faces) * variants * editor.steps
-    with loaded.listener.bar(total, editor.unit) as report:
+    with loaded.listener.long_bar(total, editor.unit, editor.quicker) as report:
 
         def compute(setting: int, part: Any, count: int) -> Outcome:
             return editor.edit(part, setting, lambda n: report(count * n))

@@ -303,7 +303,9 @@ def relevances(
     networks = parallel.replicate(losses.Networks(loaded.generator, model), mesh)
     how = estimation.configure(config.num_samples)
     samples = estimation.draw_samples(loaded.generator, how, mesh, label=loaded.label)
-    with loaded.listener.bar(config.num_samples * len(deltas), "sample") as report:
+    total = config.num_samples * len(deltas)
+    quicker = "fewer num_samples, or directions that are measured once"
+    with loaded.listener.long_bar(total, "image", quicker) as report:
         for text in deltas:
             yield estimation.estimate(
                 networks, samples, text, how, mesh=mesh, report=report

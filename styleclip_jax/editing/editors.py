@@ -158,6 +158,7 @@ def optimize(
         memory=memory,
         freeze=lambda: Frozen(apply, (frozen, features[0], neutral)),
         from_average=config.mode == "free_generation",
+        quicker="fewer steps, or a method of one pass: direction, mapper, stylemc",
     )
     if not searching.is_asked(config):
         return optimizing

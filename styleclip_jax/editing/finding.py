@@ -137,7 +137,8 @@ def carry_out(request: Request, listener: Listener) -> list[dict[str, Any]]:
     styles = session.to_styles(faces)
     networks = session.networks()
     rows, entries = [], []
-    with listener.bar(len(directions), "direction") as report:
+    quicker = "fewer num_components, seeds or texts"
+    with listener.long_bar(len(directions), "direction", quicker) as report:
         for number, direction in enumerate(directions):
 
             def both(batch: Any, _: int, along: Direction = direction) -> Any:

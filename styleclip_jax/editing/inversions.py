@@ -14,6 +14,7 @@ import numpy as np
 from styleclip_jax import latents, parallel
 from styleclip_jax.batch import run_folder
 from styleclip_jax.batch.journal import Journal
+from styleclip_jax.editing import inverter
 from styleclip_jax.editing.session import Session
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files, images
@@ -139,7 +140,7 @@ def carry_out(request: Request, listener: Listener) -> Summary:
         listener.tell(
             f"resumed: {len(faces) - len(todo)} of {len(faces)} faces are done"
         )
-    with listener.bar(len(todo) * steps, "step") as report:
+    with listener.long_bar(len(todo) * steps, "step", inverter.QUICKER) as report:
         for rows, size in _batches(todo, asked.batch_size, session.mesh.size):
             started = time.monotonic()
             cut = crop([faces[row] for row in rows])

@@ -81,7 +81,7 @@ def look_around(loaded: Loaded) -> jax.Array:
             for i in range(_NUM_SAMPLES)
         ]
     )
-    with loaded.listener.bar(_NUM_SAMPLES, "sample") as report:
+    with loaded.listener.bar(_NUM_SAMPLES, "image") as report:
 
         def see(batch: jax.Array, count: int) -> jax.Array:
             report(count)

@@ -278,7 +278,8 @@ class Session:
             resolution=self.generator.config.resolution,
             encoded_size=self.encoded_size,
         )
-        with self.listener.bar(len(paths) * steps, "step") as report:
+        total = len(paths) * steps
+        with self.listener.long_bar(total, "step", inverter.QUICKER) as report:
 
             def latents_of(batch: crops.Crops, count: int) -> jax.Array:
                 return invert(batch, lambda steps: report(count * steps)).latent

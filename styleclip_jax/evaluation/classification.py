@@ -73,7 +73,7 @@ def classify(
     network = parallel.replicate(network, mesh)
     size = parallel.round_up(batch_size, mesh.size)
     shares = []
-    with listener.bar(len(paths), "image") as report:
+    with listener.long_bar(len(paths), "image", "a smaller CLIP") as report:
         for start in range(0, len(paths), size):
             part = paths[start : start + size]
             inputs = [_prepare(path, network) for path in part]

@@ -119,7 +119,8 @@ def answer(
     mesh = parallel.make_mesh(jax.local_devices())
     network = judge.load() if any(plan.target for plan in plans) else None
     total, rows = sum(len(plan.edits.rows) for plan in plans), []
-    with listener.bar(total, "edit") as progress:
+    quicker = "fewer edits, or a smaller CLIP"
+    with listener.long_bar(total, "edit", quicker) as progress:
         for plan in plans:
             found = measuring.measure(
                 plan.edits,

@@ -1,5 +1,6 @@
 """The program that measures relevance: results, devices, resuming, refusals."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -7,6 +8,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -19,6 +21,7 @@ from styleclip_jax import losses, parallel
 from styleclip_jax.editing import estimation
 from styleclip_jax.methods import channel_relevance
 from styleclip_jax.methods.channel_relevance import RelevanceConfig
+from styleclip_jax.progress import Listener, Report, ignore
 from tests import programs, tiny
 from tests.programs import Program
 from train import global_directions, relevance_run
@@ -83,6 +86,13 @@ def measure(
         if stop_after is not None and len(reports) > stop_after:
             raise StoppedError
 
+    @contextlib.contextmanager
+    def bar(total: int, unit: str) -> Iterator[Report]:
+        assert unit == "image"
+        yield report
+        # What an interrupted run has done is not counted again.
+        assert sum(reports) == total
+
     return relevance_run.measure(
         networks,
         samples,
@@ -91,7 +101,7 @@ def measure(
         mesh=mesh,
         batch_size=16,
         work=relevance_run.Work(folder, {"seed": config.seed}),
-        report=report,
+        listener=Listener(ignore, bar),
         save_every=0,
     )
 
@@ -115,8 +125,8 @@ def test_four_devices_and_interruptions_change_nothing(
     single = measure(networks, tmp_path / "single", config, devices=1)
     np.testing.assert_allclose(single.rows, whole.rows, atol=2e-5)
 
-    # In the midst of the first group, and where there are two, of the second.
-    for stop_after in (2, 4) if method == "exact" else (1,):
+    # In the midst of the group, with two samples left and with one.
+    for stop_after in (2, 0) if method == "exact" else (1,):
         with pytest.raises(StoppedError):
             measure(networks, tmp_path / "cut", config, stop_after=stop_after)
     resumed = measure(networks, tmp_path / "cut", config)

@@ -24,16 +24,29 @@ if TYPE_CHECKING:
         losses,
         methods,
         models,
+        parallel,
         photos,
         spaces,
     )
     from styleclip_jax.editing.faces import Edit, Faces
     from styleclip_jax.editing.session import Session, load
     from styleclip_jax.errors import UserError
+    from styleclip_jax.loading import (
+        load_clip,
+        load_encoder,
+        load_generator,
+        load_identity,
+        load_mapper,
+    )
     from styleclip_jax.losses import Networks
     from styleclip_jax.methods.global_directions import Direction
     from styleclip_jax.models.network import Network
 
+# Loaders of single networks.
+_LOADERS = (
+    *("load_clip", "load_encoder", "load_generator", "load_identity"),
+    "load_mapper",
+)
 # Modules that the names are in; a module of the same name stands for itself.
 _HOMES = {
     "load": "editing.session",
@@ -44,10 +57,11 @@ _HOMES = {
     "Network": "models.network",
     "Networks": "losses",
     "UserError": "errors",
+    **dict.fromkeys(_LOADERS, "loading"),
 }
 _MODULES = (
-    *("batch", "evaluation", "latents", "losses", "methods", "models", "photos"),
-    "spaces",
+    *("batch", "evaluation", "latents", "losses", "methods", "models"),
+    *("parallel", "photos", "spaces"),
 )
 
 __all__ = [
@@ -63,9 +77,15 @@ __all__ = [
     "evaluation",
     "latents",
     "load",
+    "load_clip",
+    "load_encoder",
+    "load_generator",
+    "load_identity",
+    "load_mapper",
     "losses",
     "methods",
     "models",
+    "parallel",
     "photos",
     "spaces",
 ]

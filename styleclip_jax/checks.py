@@ -1,10 +1,31 @@
-"""Checks of settings: one wording for what several configurations refuse."""
+"""Configurations: their base, and one wording for what several of them refuse."""
 
+import dataclasses
 import math
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, Self
 
 from styleclip_jax.errors import UserError
+
+
+class Config:
+    """Base of configurations, which are frozen dataclasses."""
+
+    def replace(self, **changes: Any) -> Self:
+        """The same with other values of some fields, checked again.
+
+        Raises:
+          UserError: there is no such field, or it refuses the value.
+        """
+        assert dataclasses.is_dataclass(self)
+        names = [field.name for field in dataclasses.fields(self)]
+        for name in changes.keys() - {*names}:
+            raise UserError(
+                f"{name}: expected a field of {type(self).__name__}, one of "
+                f"{', '.join(names)}",
+                field=name,
+            )
+        return dataclasses.replace(self, **changes)
 
 
 def one_of(config: Any, **choices: Collection[str]) -> None:

@@ -18,7 +18,7 @@ CLIP_FIELDS = ("clip_precision", "clip_dtype")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Computation:
+class Computation(checks.Config):
     """Computation of the networks of a work.
 
     Attributes:

@@ -93,7 +93,7 @@ class Models(Computation):
     @property
     def generator_directory(self) -> pathlib.Path:
         """Directory that the generator is read from."""
-        return generator_directory(self.generator)
+        return find_generator(self.generator)
 
     @property
     def generator_name(self) -> str:
@@ -164,7 +164,7 @@ class Models(Computation):
                 found[name] = checkpoints.fingerprint(str(self.encoder))
             else:
                 where = {
-                    "generator": generator_directory,
+                    "generator": find_generator,
                     "identity": identity_directory,
                 }
                 directory = where[name](getattr(self, name))
@@ -245,11 +245,11 @@ def load_generator(directory: files.Path | None = None) -> Network:
     Raises:
       UserError: the directory holds no valid generator.
     """
-    directory = generator_directory(directory)
+    directory = find_generator(directory)
     return _load(directory, "stylegan2", stylegan2.GeneratorConfig, stylegan2)
 
 
-def generator_directory(directory: files.Path | None = None) -> pathlib.Path:
+def find_generator(directory: files.Path | None = None) -> pathlib.Path:
     """Directory that `load_generator` reads from."""
     return pathlib.Path(directory or _ASSETS / "generator")
 
@@ -360,15 +360,15 @@ def load_templates(path: files.Path | None = None) -> list[str]:
 
 def load_mapper(
     directory: files.Path,
-    generator_directory: files.Path,
-    generator: stylegan2.GeneratorConfig,
+    generator_directory: files.Path | None = None,
+    generator: stylegan2.GeneratorConfig | None = None,
 ) -> Network[mapper.MapperConfig]:
     """A mapper for a generator, from a model directory.
 
     Args:
       directory: written by `save_mapper`, or converted from an official checkpoint.
-      generator_directory: of the generator to use it with.
-      generator: its configuration.
+      generator_directory: of the generator to use it with; the embedded one if absent.
+      generator: its configuration; read from there if absent.
 
     Raises:
       UserError: no mapper, or one of another generator. One that was converted does
@@ -409,22 +409,26 @@ def _load_trained(
     directory: files.Path,
     config_type: type,
     module: ModuleType,
-    generator_directory: files.Path,
-    generator: stylegan2.GeneratorConfig,
+    generator_directory: files.Path | None,
+    generator: stylegan2.GeneratorConfig | None,
 ) -> Network:
     """A network that was trained with this generator, unless it does not say."""
     network = _load(directory, module.KIND, config_type, module)
+    where = find_generator(generator_directory)
+    if generator is None:
+        kind, config_type = "stylegan2", stylegan2.GeneratorConfig
+        generator = checkpoints.read_config(where, kind, config_type)
     try:
         module.check_generator(network.config, generator)
     except ValueError as error:
         raise UserError(f"{directory}: {error}") from None
     trained_on = checkpoints.source(directory).get("generator")
-    found = checkpoints.fingerprint(generator_directory)
+    found = checkpoints.fingerprint(where)
     if trained_on not in (None, found):
         raise UserError(
             f"{directory}: expected generator to be the one that this {module.KIND} "
             f"was trained on (SHA-256 {trained_on[:12]}…), found "
-            f"{directory_name(generator_directory)} ({found[:12]}…)",
+            f"{directory_name(where)} ({found[:12]}…)",
             also=["generator"],
         )
     return network

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from styleclip_jax import spaces
+from styleclip_jax.errors import UserError
 from styleclip_jax.models import clip, clip_input, irse50
 from styleclip_jax.models.clip import Clip
 from styleclip_jax.models.irse50 import Identity
@@ -240,10 +241,31 @@ def describe_source(networks: Networks, latent: Any, image: spaces.Image) -> Sou
 def evaluate(
     objective: Objective, networks: Networks, edit: Edit
 ) -> tuple[spaces.PerExample, dict[str, spaces.PerExample]]:
-    """Weighted sum of an objective, [B], and each term before its weight, [B]."""
-    terms = {name: loss(networks, edit) for name, (_, loss) in objective.items()}
+    """Weighted sum of an objective, [B], and each term before its weight, [B].
+
+    All are float32, as images are, whatever the latents' type.
+
+    Raises:
+      UserError: a loss does not return one value per image.
+    """
+    terms = {
+        name: _per_image(name, loss(networks, edit), edit)
+        for name, (_, loss) in objective.items()
+    }
     total = sum(objective[name][0] * term for name, term in terms.items())
     return jnp.asarray(total), terms
+
+
+def _per_image(name: str, term: Any, edit: Edit) -> spaces.PerExample:
+    """Values of a loss, which may be a user's own."""
+    found, expected = jnp.shape(term), (len(edit.image),)
+    if found != expected:
+        raise UserError(
+            f"objective: expected one value per image of the loss {name}, an array of "
+            f"shape {expected}, found shape {found}; a mean leaves out the batch axis",
+            field="objective",
+        )
+    return jnp.asarray(term, jnp.float32)
 
 
 def _add_differences(

@@ -1,6 +1,7 @@
 """Optimizers and learning rates of StyleCLIP, as optax transformations."""
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -65,6 +66,31 @@ def ranger(
         parts.append(optax.add_decayed_weights(weight_decay))
     fast = optax.chain(*parts, optax.scale_by_learning_rate(learning_rate))
     return lookahead(fast, sync_period, slow_step_size)
+
+
+def update(
+    optimizer: optax.GradientTransformation,
+    gradient: Any,
+    state: Any,
+    params: Any,
+    *,
+    value: jax.Array,
+    value_fn: Callable[[Any], jax.Array],
+) -> tuple[Any, Any]:
+    """Updates of an optimizer, and its next state.
+
+    Args:
+      optimizer: any optax transformation. One that searches along its step, such as
+        optax.lbfgs, is given the loss.
+      gradient: gradient of the loss.
+      state: state of the optimizer.
+      params: where the gradient was taken.
+      value: loss there.
+      value_fn: (parameters) → loss.
+    """
+    return optax.with_extra_args_support(optimizer).update(
+        gradient, state, params, value=value, grad=gradient, value_fn=value_fn
+    )
 
 
 def centralize() -> optax.GradientTransformation:

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from styleclip_jax.errors import UserError
 
@@ -61,22 +61,43 @@ def generator_precision(platform: str | None = None) -> str:
 
 
 def over_batch(mesh: Mesh) -> NamedSharding:
-    """Sharding of arrays whose leading axis is the batch."""
-    return NamedSharding(mesh, PartitionSpec(AXIS))
+    """Sharding of arrays whose leading axis is the batch.
+
+    Raises:
+      ValueError: the mesh is not one of `make_mesh`.
+    """
+    return NamedSharding(_checked(mesh), PartitionSpec(AXIS))
+
+
+def _checked(mesh: Mesh) -> Mesh:
+    """The mesh, whose sharding the compiler spreads through a program."""
+    kinds = {str(kind) for kind in mesh.axis_types}
+    if mesh.axis_names != (AXIS,) or kinds != {str(AxisType.Auto)}:
+        raise ValueError(
+            f"mesh: expected one axis {AXIS} of the type Auto, as parallel.make_mesh "
+            f"makes it, found {', '.join(map(str, mesh.axis_names))} of the type "
+            f"{', '.join(sorted(kinds))}"
+        )
+    return mesh
 
 
 def shard(tree: Any, mesh: Mesh) -> Any:
     """Arrays on the mesh, their leading axis spread over its devices.
 
     Raises:
-      ValueError: a leading axis is not a multiple of the number of devices.
+      ValueError: a leading axis is not a multiple of the number of devices, or the mesh
+        is not one of `make_mesh`.
     """
     return jax.device_put(tree, over_batch(mesh))
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Arrays on the mesh, with a copy on each of its devices."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    """Arrays on the mesh, with a copy on each of its devices.
+
+    Raises:
+      ValueError: the mesh is not one of `make_mesh`.
+    """
+    return jax.device_put(tree, NamedSharding(_checked(mesh), PartitionSpec()))
 
 
 def pad(tree: Any, size: int) -> Any:

@@ -5,8 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from styleclip_jax import losses
+from styleclip_jax.errors import UserError
 from tests import tiny
 
 
@@ -55,3 +57,16 @@ def test_steps_have_a_direction_from_a_length_on() -> None:
     steps = jnp.array([[0, 2.0], [1.0, 1.0], [0, 0.05], [0, 0], [0, -1]])
     found = losses.step_similarity(steps, text, min_length=0.1)
     np.testing.assert_allclose(found, [1, 0.5**0.5, 0.5, 0, -1], atol=1e-6)
+
+
+def test_a_loss_that_returns_one_number_is_named() -> None:
+    def brightness(networks: Any, edit: losses.Edit) -> jax.Array:
+        return jnp.mean(edit.image)
+
+    networks: Any = None
+    objective = {"bright": (1.0, brightness)}
+    for count in (1, 2):
+        seen = edit(image=tiny.image(count, 8))
+        with pytest.raises(UserError, match="the loss bright, an array of shape") as e:
+            losses.evaluate(objective, networks, seen)
+        assert "found shape ();" in str(e.value)

@@ -38,7 +38,7 @@ _OF_TEXTS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class DirectionConfig:
+class DirectionConfig(checks.Config):
     """Settings of edits along global directions.
 
     Attributes:

@@ -47,7 +47,7 @@ _NUM_SHOWN, _NUM_NAMES = 3, 3
 
 
 @dataclasses.dataclass(frozen=True)
-class FindConfig:
+class FindConfig(checks.Config):
     """Settings of a search for directions.
 
     Attributes:

@@ -5,7 +5,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from styleclip_jax import losses
+from styleclip_jax import checks, losses
 from styleclip_jax.editing import own_modules
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import text_files
@@ -38,7 +38,7 @@ OBJECTIVES: dict[str, Term] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class ObjectiveConfig:
+class ObjectiveConfig(checks.Config):
     """Settings of further terms of an objective.
 
     Attributes:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from styleclip_jax import latents, losses, parallel
+from styleclip_jax import checks, latents, losses, parallel
 from styleclip_jax.batch.editor import Editor, Frozen, Outcome, finished
 from styleclip_jax.editing import applying
 from styleclip_jax.editing.loaded import Loaded
@@ -31,7 +31,7 @@ AUTO = "auto"
 
 
 @dataclasses.dataclass(frozen=True)
-class Searched:
+class Searched(checks.Config):
     """Settings of a method whose steps have a strength.
 
     Attributes:

@@ -136,7 +136,7 @@ def targets_of(
 
 def _is_embedded(edits: EditSet) -> bool:
     """Whether the edits are of the embedded generator."""
-    embedded = checkpoints.fingerprint(loading.generator_directory())
+    embedded = checkpoints.fingerprint(loading.find_generator())
     return edits.record["inputs"].get("generator") == embedded
 
 

@@ -85,7 +85,7 @@ def load_network(
             f"{directory}: expected a model directory, found {found} "
             "(official weights are converted by styleclip-convert)"
         )
-    config = _read_config(directory / "config.json", kind, config_type)
+    config = read_config(directory, kind, config_type)
     path = directory / "model.safetensors"
     tensors = tensor_files.read(path).tensors
     check_tensors(path, tensors, param_shapes(config))
@@ -130,8 +130,13 @@ def check_tensors(
         raise UserError(f"{path}: {'; '.join(faults[:3])}{more}")
 
 
-def _read_config(path: pathlib.Path, kind: str, config_type: type[Config]) -> Config:
-    """Configuration in a config.json, whose lists are tuples."""
+def read_config(directory: files.Path, kind: str, config_type: type[Config]) -> Config:
+    """Configuration of a model directory, whose lists are tuples.
+
+    Raises:
+      UserError: there is none, or one of another kind.
+    """
+    path = pathlib.Path(directory) / "config.json"
     document = files.read_json(path)
     found = document.get("kind") if isinstance(document, dict) else None
     if found != kind:

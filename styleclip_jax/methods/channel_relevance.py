@@ -30,7 +30,7 @@ ROUNDINGS = ("torch", "tf", "none")
 
 
 @dataclasses.dataclass(frozen=True)
-class RelevanceConfig:
+class RelevanceConfig(checks.Config):
     """Settings of a measurement of relevance; the defaults are the official scripts'.
 
     Attributes:

@@ -27,7 +27,7 @@ from styleclip_jax.ops import norms
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(checks.Config):
     """Settings of a delta network's training.
 
     Attributes:

@@ -26,7 +26,7 @@ from styleclip_jax.ops import norms
 
 
 @dataclasses.dataclass(frozen=True)
-class InversionConfig:
+class InversionConfig(checks.Config):
     """Settings of an inversion.
 
     The defaults were measured on the embedded models; larger ones gain from more steps.

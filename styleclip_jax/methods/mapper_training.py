@@ -27,7 +27,7 @@ OPTIMIZERS = {"ranger": optimizers.ranger, "adam": optax.adam}
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(checks.Config):
     """Settings of a mapper's training; the defaults are the official script's.
 
     Attributes:

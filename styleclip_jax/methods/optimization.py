@@ -32,7 +32,7 @@ PREPROCESSINGS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class OptimizationConfig:
+class OptimizationConfig(checks.Config):
     """Settings of an optimization; the defaults are the official script's.
 
     Attributes:
@@ -251,8 +251,13 @@ def step(networks: losses.Networks, state: State, *, problem: Problem) -> State:
     failed_at = optimizers.first_failure(state.failed_at, state.step, gradient, loss)
     alive = failed_at < 0
 
-    updates, optimizer = problem.optimizer.update(
-        gradient, state.optimizer, state.latent
+    updates, optimizer = optimizers.update(
+        problem.optimizer,
+        gradient,
+        state.optimizer,
+        state.latent,
+        value=loss,
+        value_fn=lambda latent: _loss(latent, networks, state, problem)[0],
     )
     moved = optax.apply_updates(state.latent, only_movable(updates))
     latent = _where(alive, moved, state.latent)

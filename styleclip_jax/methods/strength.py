@@ -49,7 +49,7 @@ _DERIVATIVE = 3
 
 
 @dataclasses.dataclass(frozen=True)
-class SearchConfig:
+class SearchConfig(checks.Config):
     """Settings of the search for strengths.
 
     Attributes:

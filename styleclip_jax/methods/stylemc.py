@@ -28,7 +28,7 @@ _LEAST = 32
 
 
 @dataclasses.dataclass(frozen=True)
-class StyleMCConfig:
+class StyleMCConfig(checks.Config):
     """Settings of a direction that is learned from a few faces.
 
     Attributes:
@@ -206,8 +206,13 @@ def step(
 
     (value, terms), gradient = jax.value_and_grad(loss, has_aux=True)(state.direction)
     failed_at = optimizers.first_failure(state.failed_at, state.step, gradient, value)
-    change, optimizer = problem.optimizer.update(
-        gradient, state.optimizer, state.direction
+    change, optimizer = optimizers.update(
+        problem.optimizer,
+        gradient,
+        state.optimizer,
+        state.direction,
+        value=value,
+        value_fn=lambda direction: loss(direction)[0],
     )
     return State(
         step=state.step + 1,

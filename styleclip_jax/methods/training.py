@@ -62,7 +62,19 @@ def descend(
     failed_at = optimizers.first_failure(
         state.failed_at, state.step, gradient, terms["total"]
     )
-    updates, moments = optimizer.update(gradient, state.optimizer, state.params)
+
+    def value_of(params: Any) -> jax.Array:
+        value = losses(params)[0]
+        return value if axis_name is None else lax.pmean(value, axis_name)
+
+    updates, moments = optimizers.update(
+        optimizer,
+        gradient,
+        state.optimizer,
+        state.params,
+        value=terms["total"],
+        value_fn=value_of,
+    )
     params = jax.tree.map(
         lambda moved, p: jnp.where(failed_at < 0, moved, p),
         optax.apply_updates(state.params, updates),

@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from styleclip_jax import spaces
+from styleclip_jax import checks, spaces
 from styleclip_jax.errors import UserError
 from styleclip_jax.models import bpe, clip_resnet, clip_vit, pieces, siglip
 from styleclip_jax.models.clip_resnet import ResnetClipConfig
@@ -43,7 +43,7 @@ _TOKENIZERS: dict[type, ModuleType] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class JointConfig:
+class JointConfig(checks.Config):
     """Configuration of several CLIPs that count as one, made by `join`.
 
     Attributes:

@@ -16,7 +16,7 @@ UNSTORED = {"stored": False}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Products:
+class Products(checks.Config):
     """Base of configurations: how exactly matrices are multiplied.
 
     Attributes:

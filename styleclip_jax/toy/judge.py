@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from styleclip_jax import checks
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, files
 from styleclip_jax.models import linen, param_trees
@@ -28,7 +29,7 @@ _ASSETS = pathlib.Path(__file__).parent.parent / "assets"
 
 
 @dataclasses.dataclass(frozen=True)
-class JudgeConfig:
+class JudgeConfig(checks.Config):
     """Static architecture of a judge.
 
     Attributes:

@@ -69,9 +69,7 @@ def write_edits(
         "program": "styleclip-edit",
         "flags": defaults | {"generator": generator, "clip": clip_name} | flags,
         "inputs": {
-            "generator": checkpoints.fingerprint(
-                loading.generator_directory(generator)
-            ),
+            "generator": checkpoints.fingerprint(loading.find_generator(generator)),
             "clip": loading.clip_fingerprint(clip_name),
         },
     }

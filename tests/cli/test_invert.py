@@ -279,8 +279,8 @@ def test_the_encoders_own_generator_is_the_default(
 ) -> None:
     (tmp_path / loading.DECODER).mkdir()
     for named, expected in (
-        ({}, loading.generator_directory()),
-        ({"encoder": models["encoder"]}, loading.generator_directory()),
+        ({}, loading.find_generator()),
+        ({"encoder": models["encoder"]}, loading.find_generator()),
         ({"encoder": tmp_path}, tmp_path / loading.DECODER),
         ({"encoder": tmp_path, "generator": "mine"}, pathlib.Path("mine")),
     ):

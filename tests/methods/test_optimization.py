@@ -208,3 +208,34 @@ def test_configurations_are_checked(change: dict[str, Any]) -> None:
     (name,) = change
     with pytest.raises(ValueError, match=f"^{name} must be .*found"):
         official(**change)
+
+
+@pytest.mark.parametrize("space", ["w_plus", "s"])
+def test_optimizers_that_search_along_their_step_get_the_loss(
+    networks: losses.Networks, space: str
+) -> None:
+    config = optimization.OptimizationConfig(space=space, steps=3, l2_lambda=0.01)
+    problem = optimization.official(config)._replace(optimizer=optax.lbfgs())
+    latent: Any = tiny.w_plus(1)
+    if space == "s":
+        latent = stylegan2.to_styles(networks.generator, latent)
+    latent = jax.tree.map(lambda x: x[0], latent)
+    run = jax.jit(functools.partial(optimization.optimize, problem=problem))
+    found = run(networks, latent, tiny.text_features(1)[0])
+    total = np.asarray(found.history["total"])
+    # The search takes no step that does not lower the loss.
+    assert found.failed_at == -1
+    assert found.terms["total"] < total[2] < total[1] < total[0]
+
+
+def test_latents_in_float64_are_optimized(networks: losses.Networks) -> None:
+    problem = optimization.official(optimization.OptimizationConfig(steps=2))
+    text = np.asarray(tiny.text_features(1)[0])
+    single = np.asarray(tiny.w_plus(1)[0])
+    run = jax.jit(functools.partial(optimization.optimize, problem=problem))
+    expected = run(networks, single, text)
+    with jax.enable_x64(True):
+        found = run(networks, jnp.asarray(single, jnp.float64), text)
+        assert found.latent.dtype == jnp.float64
+        assert found.terms["total"].dtype == jnp.float32
+        np.testing.assert_allclose(found.latent, expected.latent, atol=1e-5)

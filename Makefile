@@ -6,7 +6,7 @@ DEMO_OUTDIR ?= outputs/demo
 # official one.
 DEMO_FLAGS ?= --steps=80 --l2_lambda=0.0045 --strength=auto
 
-.PHONY: demo test test-fast test-newest lint format docs clean
+.PHONY: demo test test-fast test-newest lint format docs package clean
 
 demo: .venv/installed
 	.venv/bin/styleclip-edit --prompt="$(DEMO_PROMPT)" --seeds=0-7 $(DEMO_FLAGS) \
@@ -40,6 +40,12 @@ format: .venv-test/installed
 
 docs: mkdocs.yml .venv-docs/installed
 	.venv-docs/bin/mkdocs build --strict --site-dir site
+
+# Both distributions as an index takes them; made anew, since stale ones would be checked too.
+package: .venv-test/installed
+	rm -rf dist build
+	.venv-test/bin/python -m build --outdir dist .
+	.venv-test/bin/python -m twine check --strict dist/*
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

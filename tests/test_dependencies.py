@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import subprocess
 import tomllib
 
 import pytest
@@ -34,3 +35,22 @@ def test_neighbours_are_imported_in_one_process() -> None:
     # pip check knows what packages ask for, not whether they work.
     for name in ("gradio", "huggingface_hub", "sentencepiece", "transformers"):
         importlib.import_module(name)
+
+
+def test_source_distribution_is_a_whole_checkout() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files"],
+        cwd=programs.REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if listed.returncode:
+        pytest.skip("needs a checkout of git")
+    manifest = (programs.REPOSITORY / "MANIFEST.in").read_text()
+    lines = [x.split() for x in manifest.splitlines() if not x.startswith("#")]
+    named = {name for _, *names in lines for name in names}
+    # setuptools adds these by itself.
+    named |= {"LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "styleclip_jax"}
+    found = {line.partition("/")[0] for line in listed.stdout.splitlines()}
+    assert found - named == {".gitignore"}

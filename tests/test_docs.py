@@ -130,8 +130,10 @@ def test_programs_and_flags_of_the_commands_exist(command: str) -> None:
         assert {*arguments} <= {*targets}
     elif name == "pip":
         extras = PROJECT["optional-dependencies"]
-        (extra,) = re.findall(r"\[(.*)\]", arguments[-1])
-        assert {*extra.split(",")} <= extras.keys()
+        # The checkout, with or without extras.
+        found = re.fullmatch(r"\.(?:\[(.*)\])?", arguments[-1])
+        assert found
+        assert {*(found[1] or "all").split(",")} <= {*extras, "all"}
     elif name == "styleclip-convert":
         assert "--output" in arguments
     else:

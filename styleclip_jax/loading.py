@@ -9,10 +9,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from styleclip_jax import computation
+from styleclip_jax import computation, places
 from styleclip_jax.computation import Computation
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import checkpoints, clip_files, direction_files, files, text_files
+from styleclip_jax.io import (
+    checkpoints,
+    clip_files,
+    direction_files,
+    files,
+    hub,
+    text_files,
+)
 from styleclip_jax.methods import delta, global_directions, mapper
 from styleclip_jax.models import clip, clip_vit, e4e, irse50, stylegan2
 from styleclip_jax.models.clip import Clip, Tokenizer
@@ -25,10 +32,6 @@ DECODER = "generator"
 CLIP_FIELDS = ("clip", "clip_weights", "clip_towers", *computation.CLIP_FIELDS)
 # Fields that name a generator and say how it is computed.
 GENERATOR_FIELDS = ("generator", *computation.GENERATOR_FIELDS)
-# Name of embedded models, for people, and of the CLIP among several.
-EMBEDDED = "embedded"
-
-_ASSETS = pathlib.Path(__file__).parent / "assets"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +39,8 @@ class Models(Computation):
     """Models that a work uses, and how they are computed.
 
     Attributes:
-      generator: Model directory of the generator; the embedded one if absent.
+      generator: Generator by model directory or hub name (owner/name, or
+        owner/name@commit); the embedded one if absent.
       clip: CLIP by directory or hub name (openai/clip-vit-base-patch32), or several
         with commas, whose weighted mean counts; the embedded one, which is also named
         embedded, if absent.
@@ -44,9 +48,10 @@ class Models(Computation):
         absent.
       clip_towers: Towers of a CLIP with a vision transformer; transformers for those of
         FlaxCLIPModel, which give the same and need transformers 4.57.
-      identity: Model directory of a face recognition network, for identity losses;
-        the embedded one if absent, for the embedded generator.
-      encoder: Model directory of an e4e or pSp encoder that photos are inverted from.
+      identity: Face recognition network by model directory or hub name, for identity
+        losses; the embedded one if absent, for the embedded generator.
+      encoder: Encoder that photos are inverted from, e4e or pSp, by model directory or
+        hub name.
       class_: Class of the samples, for class-conditional generators.
       templates: File of templates with {} for a direction's texts; the official ones
         if absent.
@@ -93,12 +98,12 @@ class Models(Computation):
     @property
     def generator_directory(self) -> pathlib.Path:
         """Directory that the generator is read from."""
-        return find_generator(self.generator)
+        return places.find("generator", self.generator)
 
     @property
     def generator_name(self) -> str:
         """Name of the generator for people: as it was given, or embedded."""
-        return self.generator or EMBEDDED
+        return self.generator or places.EMBEDDED
 
     @property
     def has_identity(self) -> bool:
@@ -125,7 +130,7 @@ class Models(Computation):
     def with_decoder(self) -> "Models":
         """The same with the encoder's own generator, where no other is named."""
         if self.generator is None and self.encoder is not None:
-            decoder = pathlib.Path(self.encoder) / DECODER
+            decoder = places.find("encoder", self.encoder) / DECODER
             if decoder.is_dir():
                 return dataclasses.replace(self, generator=str(decoder))
         return self
@@ -153,6 +158,8 @@ class Models(Computation):
     def fingerprints(self, *names: str) -> dict[str, str]:
         """SHA-256 of the weights of some models; a CLIP from the hub goes by its name.
 
+        Of other networks from the hub there is the commit as well, as name_commit.
+
         Args:
           names: of generator, clip, identity and encoder.
         """
@@ -160,29 +167,29 @@ class Models(Computation):
         for name in names:
             if name == "clip":
                 found[name] = clip_identity(self.clip)
-            elif name == "encoder":
-                found[name] = checkpoints.fingerprint(str(self.encoder))
-            else:
-                where = {
-                    "generator": find_generator,
-                    "identity": identity_directory,
-                }
-                directory = where[name](getattr(self, name))
-                found[name] = checkpoints.fingerprint(directory)
+                continue
+            directory = places.find(name, getattr(self, name))
+            found[name] = checkpoints.fingerprint(directory)
+            if commit := hub.commit(directory):
+                found[f"{name}_commit"] = commit
         return found
 
     def generator_origin(self) -> direction_files.Origin:
         """Identity of the generator, for files that hold numbers of it."""
         directory = self.generator_directory
-        return direction_files.Origin(
-            directory.resolve().name if self.generator else EMBEDDED,
-            checkpoints.fingerprint(directory),
-        )
+        name = places.name_of(directory)
+        if hub.commit(directory):
+            name = self.generator_name
+        elif name != places.EMBEDDED:
+            name = directory.resolve().name
+        return direction_files.Origin(name, checkpoints.fingerprint(directory))
 
     def clip_origin(self) -> direction_files.Origin:
         """Identity of the CLIP, likewise."""
         # A name on the hub, or the last part of a path.
-        names = ["/".join(name.rsplit("/", 2)[-2:]) for name in clip_names(self.clip)]
+        names = [
+            "/".join(name.rsplit("/", 2)[-2:]) for name in places.clip_names(self.clip)
+        ]
         if len(names) == 1:
             return direction_files.Origin(names[0], clip_fingerprint(self.clip))
         weights = self.clip_weights or (1.0,) * len(names)
@@ -220,7 +227,7 @@ class Models(Computation):
         Raises:
           UserError: no valid CLIP is found, or the weights are not as many.
         """
-        pairs = [load_clip(name) for name in clip_names(self.clip)]
+        pairs = [load_clip(name) for name in places.clip_names(self.clip)]
         networks = [
             self.of_clip(clip_vit.choose_towers(network, self.clip_towers))
             for network, _ in pairs
@@ -234,7 +241,7 @@ class Models(Computation):
         return " and ".join(
             f"{name}, {member.config.image_size}²"
             for name, member in zip(
-                clip_names(self.clip), clip.members(network), strict=True
+                places.clip_names(self.clip), clip.members(network), strict=True
             )
         )
 
@@ -245,19 +252,8 @@ def load_generator(directory: files.Path | None = None) -> Network:
     Raises:
       UserError: the directory holds no valid generator.
     """
-    directory = find_generator(directory)
+    directory = places.find("generator", directory)
     return _load(directory, "stylegan2", stylegan2.GeneratorConfig, stylegan2)
-
-
-def find_generator(directory: files.Path | None = None) -> pathlib.Path:
-    """Directory that `load_generator` reads from."""
-    return pathlib.Path(directory or _ASSETS / "generator")
-
-
-def directory_name(directory: files.Path) -> str:
-    """Name of a model directory for people: its path, or embedded."""
-    path = pathlib.Path(directory)
-    return EMBEDDED if path.is_relative_to(_ASSETS) else str(path)
 
 
 def load_clip(
@@ -268,39 +264,18 @@ def load_clip(
     Raises:
       UserError: no valid CLIP is found there.
     """
-    source = clip_source(name_or_directory)
+    source = places.clip_source(name_or_directory)
     return clip_files.load(source), clip_files.load_tokenizer(source)
-
-
-def clip_source(name_or_directory: files.Path | None = None) -> str | pathlib.Path:
-    """Directory or hub name that `load_clip` reads from."""
-    if not name_or_directory or str(name_or_directory) == EMBEDDED:
-        return _ASSETS / "clip"
-    return str(name_or_directory)
-
-
-def clip_names(names: str | None) -> list[str]:
-    """Names of CLIPs in one text, with commas between them.
-
-    Raises:
-      UserError: a name is empty.
-    """
-    found = [name.strip() for name in (names or EMBEDDED).split(",")]
-    if not all(found):
-        raise UserError(
-            f"clip: expected names with commas between, found {names!r}", field="clip"
-        )
-    return found
 
 
 def clip_identity(names: str | None) -> str:
     """SHA-256 of the weights of CLIPs, with commas; of one from the hub its name."""
-    return ",".join(clip_fingerprint(name) or name for name in clip_names(names))
+    return ",".join(clip_fingerprint(name) or name for name in places.clip_names(names))
 
 
 def clip_fingerprint(name_or_directory: files.Path | None = None) -> str | None:
     """SHA-256 of the weights that `load_clip` reads; None for one from the hub."""
-    return clip_files.fingerprint(clip_source(name_or_directory))
+    return clip_files.fingerprint(places.clip_source(name_or_directory))
 
 
 def load_identity(directory: files.Path | None = None) -> Network:
@@ -309,12 +284,9 @@ def load_identity(directory: files.Path | None = None) -> Network:
     Raises:
       UserError: the directory holds no valid one.
     """
-    return _load(identity_directory(directory), "irse50", irse50.IrseConfig, irse50)
-
-
-def identity_directory(directory: files.Path | None = None) -> pathlib.Path:
-    """Directory that `load_identity` reads from."""
-    return pathlib.Path(directory or _ASSETS / "identity")
+    return _load(
+        places.find("identity", directory), "irse50", irse50.IrseConfig, irse50
+    )
 
 
 def load_encoder(
@@ -329,7 +301,8 @@ def load_encoder(
     Raises:
       UserError: the directory holds no valid one, or one of another generator.
     """
-    encoder = _load(directory, "e4e", e4e.E4eConfig, e4e)
+    found_at = places.find("encoder", directory)
+    encoder = _load(found_at, "e4e", e4e.E4eConfig, e4e)
     expected = [generator.num_rows, generator.w_dim]
     found = [encoder.config.num_rows, encoder.config.w_dim]
     if found != expected:
@@ -347,7 +320,7 @@ def load_templates(path: files.Path | None = None) -> list[str]:
     Raises:
       UserError: no such file, no template in it, or a line without {}.
     """
-    path = pathlib.Path(path or _ASSETS / "templates.txt")
+    path = pathlib.Path(path or places.ASSETS / "templates.txt")
     templates = text_files.read_lines(path, "templates")
     wrong = [line for line in templates if line.count("{}") != 1]
     if wrong:
@@ -399,7 +372,7 @@ def load_delta(
     if checkpoints.source(directory).get("clip") != found:
         raise UserError(
             f"{directory}: expected clip to be the one that this network was trained "
-            f"with, found {', '.join(clip_names(models.clip))}",
+            f"with, found {', '.join(places.clip_names(models.clip))}",
             also=["clip"],
         )
     return network
@@ -414,7 +387,7 @@ def _load_trained(
 ) -> Network:
     """A network that was trained with this generator, unless it does not say."""
     network = _load(directory, module.KIND, config_type, module)
-    where = find_generator(generator_directory)
+    where = places.find("generator", generator_directory)
     if generator is None:
         kind, config_type = "stylegan2", stylegan2.GeneratorConfig
         generator = checkpoints.read_config(where, kind, config_type)
@@ -428,7 +401,7 @@ def _load_trained(
         raise UserError(
             f"{directory}: expected generator to be the one that this {module.KIND} "
             f"was trained on (SHA-256 {trained_on[:12]}…), found "
-            f"{directory_name(where)} ({found[:12]}…)",
+            f"{places.name_of(where)} ({found[:12]}…)",
             also=["generator"],
         )
     return network

@@ -30,6 +30,7 @@ FLOORS = (
     {"methods"},
     {"computation"},
     {"io"},
+    {"places"},
     {"loading"},
     {"photos"},
     {"toy"},

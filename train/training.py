@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-from styleclip_jax import loading, parallel
+from styleclip_jax import parallel, places
 from styleclip_jax.batch import run_folder
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files, latent_files
@@ -133,7 +133,7 @@ def describe(
     return [
         f"generator: {request.models.generator_name}, "
         f"{generator.resolution}², {generator.num_rows} rows of W+",
-        f"clip: {', '.join(loading.clip_names(request.models.clip))}",
+        f"clip: {', '.join(places.clip_names(request.models.clip))}",
         f"latents: {count} in {data.space}, "
         f"{len(data.validation.array)} held out, edited in {to}",
         f"devices: {jax.device_count()} in {jax.process_count()} processes",

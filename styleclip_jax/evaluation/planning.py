@@ -5,7 +5,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from styleclip_jax import loading
+from styleclip_jax import loading, places
 from styleclip_jax.errors import UserError
 from styleclip_jax.evaluation import edit_sets, measuring
 from styleclip_jax.evaluation.edit_sets import EditSet
@@ -136,7 +136,7 @@ def targets_of(
 
 def _is_embedded(edits: EditSet) -> bool:
     """Whether the edits are of the embedded generator."""
-    embedded = checkpoints.fingerprint(loading.find_generator())
+    embedded = checkpoints.fingerprint(places.find("generator"))
     return edits.record["inputs"].get("generator") == embedded
 
 

@@ -19,6 +19,9 @@ from styleclip_jax.models.network import Network
 
 Config = TypeVar("Config")
 
+# Files of a model directory.
+_CONFIG, _WEIGHTS = FILES = ("config.json", "model.safetensors")
+
 
 def save_network(
     directory: files.Path,
@@ -50,10 +53,10 @@ def save_network(
     }
     with files.new_directory(directory, overwrite=overwrite) as temporary:
         files.write_json(
-            temporary / "config.json",
+            temporary / _CONFIG,
             {"kind": kind, "config": runtime.stored(config), "source": source},
         )
-        safetensors.numpy.save_file(tensors, temporary / "model.safetensors")
+        safetensors.numpy.save_file(tensors, temporary / _WEIGHTS)
 
 
 def load_network(
@@ -86,7 +89,7 @@ def load_network(
             "(official weights are converted by styleclip-convert)"
         )
     config = read_config(directory, kind, config_type)
-    path = directory / "model.safetensors"
+    path = directory / _WEIGHTS
     tensors = tensor_files.read(path).tensors
     check_tensors(path, tensors, param_shapes(config))
     params = {name: jnp.asarray(x, jnp.float32) for name, x in tensors.items()}
@@ -95,12 +98,12 @@ def load_network(
 
 def fingerprint(directory: files.Path) -> str:
     """SHA-256 of the weights of a model directory, hexadecimal."""
-    return files.hash_file(pathlib.Path(directory) / "model.safetensors")
+    return files.hash_file(pathlib.Path(directory) / _WEIGHTS)
 
 
 def source(directory: files.Path) -> Mapping[str, Any]:
     """Origin of a network, as far as its model directory says so."""
-    document = files.read_json(pathlib.Path(directory) / "config.json")
+    document = files.read_json(pathlib.Path(directory) / _CONFIG)
     found = document.get("source") if isinstance(document, dict) else None
     return found if isinstance(found, dict) else {}
 
@@ -136,7 +139,7 @@ def read_config(directory: files.Path, kind: str, config_type: type[Config]) -> 
     Raises:
       UserError: there is none, or one of another kind.
     """
-    path = pathlib.Path(directory) / "config.json"
+    path = pathlib.Path(directory) / _CONFIG
     document = files.read_json(path)
     found = document.get("kind") if isinstance(document, dict) else None
     if found != kind:

@@ -1,5 +1,6 @@
 """Files of a model: in a folder, or by the model's name on the Hugging Face hub."""
 
+import functools
 import pathlib
 import re
 from collections.abc import Sequence
@@ -8,6 +9,56 @@ from styleclip_jax.errors import UserError
 from styleclip_jax.io import files
 
 _NAME = re.compile(r"[\w.-]+/[\w.-]+")
+# The same with a branch, tag or commit behind it.
+_REVISED = re.compile(rf"({_NAME.pattern})(?:@([\w.-]+))?")
+# Folder of the local cache whose folders are commits.
+_SNAPSHOTS = "snapshots"
+
+
+def directory(name_or_directory: files.Path, filenames: Sequence[str]) -> pathlib.Path:
+    """Folder with files of a model, which of a name on the hub is in the local cache.
+
+    All files are of one commit. A path stays as it is, whether it is there or not.
+
+    Args:
+      name_or_directory: folder, or name on the hub, with @REVISION for another commit
+        than the newest.
+      filenames: names of the files.
+
+    Raises:
+      UserError: there is no such model, or it lacks a file.
+    """
+    path, name = pathlib.Path(name_or_directory), str(name_or_directory)
+    # A first part that is a folder here tells a mistyped path from a hub name.
+    if path.exists() or path.parent.is_dir() or not _REVISED.fullmatch(name):
+        return path
+    return _download(name, tuple(filenames))
+
+
+@functools.cache
+def _download(revised: str, filenames: tuple[str, ...]) -> pathlib.Path:
+    """Folder of a commit; the hub is asked once, so that a program has one commit."""
+    match = _REVISED.fullmatch(revised)
+    assert match
+    name, revision = match.groups()
+    folder = None
+    for filename in filenames:
+        path = find(name, filename, revision)
+        if path is None:
+            raise UserError(
+                f"{revised}: expected a model directory on the Hugging Face hub, found "
+                f"no {filename} there (official weights are converted by "
+                "styleclip-convert)"
+            )
+        folder = path.parent
+        revision = commit(folder) or revision
+    assert folder is not None
+    return folder
+
+
+def commit(folder: pathlib.Path) -> str | None:
+    """Commit of a folder in the local cache; None for any other folder."""
+    return folder.name if folder.parent.name == _SNAPSHOTS else None
 
 
 def require(name_or_directory: files.Path, filename: str) -> pathlib.Path:
@@ -51,8 +102,15 @@ def first(
     return None
 
 
-def find(name_or_directory: files.Path, filename: str) -> pathlib.Path | None:
+def find(
+    name_or_directory: files.Path, filename: str, revision: str | None = None
+) -> pathlib.Path | None:
     """Path of a file as `require` gives it; None if the model has no such file.
+
+    Args:
+      name_or_directory: folder or name, as of `require`.
+      filename: name of the file in it.
+      revision: branch, tag or commit on the hub; the newest if absent.
 
     Raises:
       UserError: there is no such model, or the hub cannot be reached for a file that is
@@ -73,14 +131,15 @@ def find(name_or_directory: files.Path, filename: str) -> pathlib.Path | None:
     import huggingface_hub
     import huggingface_hub.errors
 
+    which = {} if revision is None else {"revision": revision}
     verbosity = huggingface_hub.logging.get_verbosity()
     # It reports every failed attempt to connect.
     huggingface_hub.logging.set_verbosity_error()
     try:
-        return pathlib.Path(huggingface_hub.hf_hub_download(name, filename))
+        return pathlib.Path(huggingface_hub.hf_hub_download(name, filename, **which))
     except huggingface_hub.errors.LocalEntryNotFoundError:
         # An earlier answer of the hub, kept beside the downloads.
-        known = huggingface_hub.try_to_load_from_cache(name, filename)
+        known = huggingface_hub.try_to_load_from_cache(name, filename, **which)
         if known is huggingface_hub._CACHED_NO_EXIST:
             return None
         raise UserError(
@@ -90,6 +149,10 @@ def find(name_or_directory: files.Path, filename: str) -> pathlib.Path | None:
     except huggingface_hub.errors.RepositoryNotFoundError:
         raise UserError(
             f"{name}: no such directory, and no such model on the Hugging Face hub"
+        ) from None
+    except huggingface_hub.errors.RevisionNotFoundError:
+        raise UserError(
+            f"{name}: no commit, branch or tag {revision} on the Hugging Face hub"
         ) from None
     except huggingface_hub.errors.EntryNotFoundError:
         return None

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from styleclip_jax import latents, loading, spaces
+from styleclip_jax import latents, loading, places, spaces
 from styleclip_jax.cli import evaluate
 from styleclip_jax.errors import UserError
 from styleclip_jax.evaluation import edit_sets, measuring, metrics, planning
@@ -69,7 +69,7 @@ def write_edits(
         "program": "styleclip-edit",
         "flags": defaults | {"generator": generator, "clip": clip_name} | flags,
         "inputs": {
-            "generator": checkpoints.fingerprint(loading.find_generator(generator)),
+            "generator": checkpoints.fingerprint(places.find("generator", generator)),
             "clip": loading.clip_fingerprint(clip_name),
         },
     }

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from convert import __main__ as convert
-from styleclip_jax import loading, losses
+from styleclip_jax import loading, losses, places
 from styleclip_jax.batch import journal
 from styleclip_jax.cli import invert
 from styleclip_jax.editing import inverter
@@ -279,8 +279,8 @@ def test_the_encoders_own_generator_is_the_default(
 ) -> None:
     (tmp_path / loading.DECODER).mkdir()
     for named, expected in (
-        ({}, loading.find_generator()),
-        ({"encoder": models["encoder"]}, loading.find_generator()),
+        ({}, places.find("generator")),
+        ({"encoder": models["encoder"]}, places.find("generator")),
         ({"encoder": tmp_path}, tmp_path / loading.DECODER),
         ({"encoder": tmp_path, "generator": "mine"}, pathlib.Path("mine")),
     ):

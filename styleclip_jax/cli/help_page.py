@@ -16,7 +16,8 @@ _SECTIONS = (
     *(OUTPUT, DEVICES, FURTHER),
 )
 
-# Sections of dataclasses by name; those of all others, such as a method's, are edits.
+# Sections of dataclasses, or their bases, by name; all others, such as a method's, are
+# of edits.
 _OF_CLASS = {
     "Models": MODELS,
     "Settings": MODELS,
@@ -58,7 +59,8 @@ _WIDTH = 88
 
 def section_of(config_type: type, field: str) -> str:
     """Section of the flag of a field."""
-    kind = _OF_CLASS.get(config_type.__name__, EDIT)
+    names = [part.__name__ for part in config_type.__mro__]
+    kind = next((_OF_CLASS[name] for name in names if name in _OF_CLASS), EDIT)
     return _OF_FIELD.get(field, kind)
 
 

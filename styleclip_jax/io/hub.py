@@ -4,6 +4,7 @@ import functools
 import pathlib
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files
@@ -131,7 +132,7 @@ def find(
     import huggingface_hub
     import huggingface_hub.errors
 
-    which = {} if revision is None else {"revision": revision}
+    which: dict[str, Any] = {} if revision is None else {"revision": revision}
     verbosity = huggingface_hub.logging.get_verbosity()
     # It reports every failed attempt to connect.
     huggingface_hub.logging.set_verbosity_error()

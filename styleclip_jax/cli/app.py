@@ -18,7 +18,7 @@ import threading
 
 from absl import flags
 
-from styleclip_jax.app import edits
+from styleclip_jax.app import room as rooms
 from styleclip_jax.cli import help_page, program
 from styleclip_jax.editing.directing import DirectionConfig
 from styleclip_jax.editing.editors import MappingConfig
@@ -57,13 +57,13 @@ flags.DEFINE_integer(
 )
 
 
-def open_room(values: flags.FlagValues) -> edits.Room:
+def open_room(values: flags.FlagValues) -> rooms.Room:
     """Opens the room that the flags ask for.
 
     Raises:
       UserError: a flag is wrong, or its file does not fit.
     """
-    return edits.open_room(
+    return rooms.open_room(
         program.build(Models, values),
         mappers=values.mapper or (),
         directions=values.directions,
@@ -79,7 +79,7 @@ def main(values: flags.FlagValues) -> int:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_RUN_HISTORY"] = "False"
     try:
-        from styleclip_jax.app import page
+        from styleclip_jax.app import handlers, page
     except ModuleNotFoundError as error:
         if error.name != "gradio":
             raise
@@ -95,12 +95,13 @@ def main(values: flags.FlagValues) -> int:
         "preparing …",
         flush=True,
     )
-    edits.warm_up(room)
+    rooms.warm_up(room)
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="styleclip-"))
         # Uploads and pictures of the page are gone when the program ends.
         os.environ["GRADIO_TEMP_DIR"] = folder
-        blocks = page.build(room, folder)
+        do = handlers.Handlers(room, folder)
+        blocks = page.build(do)
         stack.callback(blocks.close, verbose=False)
         try:
             page.launch(
@@ -120,7 +121,10 @@ def main(values: flags.FlagValues) -> int:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: ended.set())
         print(f"ready: http://{host}:{values.port}", flush=True)
+        rehearsal = threading.Thread(target=do.rehearse, args=[ended])
+        rehearsal.start()
         ended.wait()
+        rehearsal.join()
     return 0
 
 

@@ -29,7 +29,7 @@ from styleclip_jax.models.network import Network
 # Strength, or threshold, that is found.
 AUTO = searching.AUTO
 # Strength that a search for α begins with, and the share of the channels that it has.
-_FIRST_ALPHA, _SEARCHED_SHARE = 5.0, 0.4
+FIRST_ALPHA, _SEARCHED_SHARE = 5.0, 0.4
 # Flags of directions that are made of texts.
 _OF_TEXTS = (
     *("prompt", "prompts_file", *loading.CLIP_FIELDS, "neutral", "directions"),
@@ -138,7 +138,7 @@ def direct(loaded: Loaded, texts: Prompts | None, config: DirectionConfig) -> Ed
         return _direct_by_name(loaded, config)
     models = loaded.models
     neutral = text_files.require("neutral", config.neutral)
-    given = [_FIRST_ALPHA] if config.searches else config.alpha
+    given = [FIRST_ALPHA] if config.searches else config.alpha
     alphas = checks.numbers("alpha", given)
     # What is found is no setting.
     named = [{} if config.searches else {"alpha": alpha} for alpha in alphas]
@@ -193,7 +193,7 @@ def direct(loaded: Loaded, texts: Prompts | None, config: DirectionConfig) -> Ed
         editor,
         [(text, feature) for text, feature, group in aimed for _ in group],
         config.budget,
-        units=[_FIRST_ALPHA],
+        units=[FIRST_ALPHA],
     )
 
 

@@ -1,4 +1,4 @@
-"""The app as a process, for tests that look at its page."""
+"""The app with tiny networks: its room, and a process for tests of its page."""
 
 import os
 import signal
@@ -7,7 +7,37 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+import jax
+import numpy as np
 import pytest
+
+from styleclip_jax import loading
+from styleclip_jax.app.room import Room
+from styleclip_jax.editing.session import Session
+from styleclip_jax.methods import global_directions, mapper
+from tests import tiny
+
+LAYOUT = tiny.GENERATOR.style_layout
+MAPPER = mapper.MapperConfig(levels=("coarse",), w_dim=12, num_layers=1)
+
+
+@pytest.fixture(scope="module")
+def room(models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Room:
+    """A room with tiny networks, and random relevance for all texts."""
+    random = np.random.RandomState(0)
+    layers = global_directions.select_layers(LAYOUT, "all")
+    count = int(global_directions.channels_of(LAYOUT, layers).sum())
+    rows = random.randn(count, tiny.CLIP.embed_dim)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    std = random.rand(sum(layer.channels for layer in LAYOUT)) + 0.5
+    templates = tmp_path_factory.mktemp("templates") / "templates.txt"
+    templates.write_text("a {}\nthe {}\n")
+    names = loading.Models(**models, templates=str(templates))
+    return Room(
+        session=Session(names, devices=jax.local_devices()[:1]),
+        mappers={"a cat": tiny.mapper_network(MAPPER)},
+        relevance=global_directions.expand(rows, std, layers, LAYOUT),
+    )
 
 
 @pytest.fixture(scope="module")

@@ -127,18 +127,23 @@ def test_seeds_directions_and_photos_change_the_picture(
     visitor.values["seed"] = 7
     visitor.do("input", "seed")
     assert visitor.values["before"] != first
-    visitor.do("click", "measure")
-    assert "channels" in visitor.values["status"]
+    visitor.do("click", "direct")
+    assert "a smiling face" in visitor.values["status"]
     moved = visitor.values["after"]
-    visitor.values["alpha"] = -3
-    visitor.do("input", "alpha")
+    visitor.values["strength"] = -3
+    visitor.do("input", "strength")
     assert visitor.values["after"] != moved
+    assert visitor.values["auto"] is False
     random = np.random.default_rng(0).integers(0, 255, (40, 30, 3), np.uint8)
     Image.fromarray(random).save(tmp_path / "me.png")
     seen = visitor.values["before"]
     visitor.values["upload"] = visitor.upload(tmp_path / "me.png")
     visitor.do("upload", "upload")
     assert visitor.values["before"] != seen
+    # The note on the photo stays when the face is edited.
+    assert "me.png: " in visitor.values["note"]
+    visitor.do("click", "direct")
+    assert "me.png: " in visitor.values["note"]
 
 
 def test_optimization_ends_with_an_edit_that_is_saved(visitor: Visitor) -> None:
@@ -146,5 +151,4 @@ def test_optimization_ends_with_an_edit_that_is_saved(visitor: Visitor) -> None:
     visitor.do("click", "optimize")
     assert visitor.values["after"] != visitor.values["before"]
     visitor.do("click", "save")
-    names = [x["orig_name"] for x in visitor.values["files"]]
-    assert names == ["edited.png", "edited.npy"]
+    assert visitor.values["files"]["orig_name"] == "edit.zip"

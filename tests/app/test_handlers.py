@@ -1,0 +1,194 @@
+"""Handlers of the page without a browser: what its controls show."""
+
+import itertools
+import pathlib
+import threading
+import types
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("gradio", reason="needs gradio: the extra app")
+
+import gradio as gr
+
+from styleclip_jax.app import handlers, look, optimizing, page
+from styleclip_jax.app.handlers import Handlers
+from styleclip_jax.app.room import Room
+from styleclip_jax.app.views import Trail
+from styleclip_jax.editing.directing import DirectionConfig
+from styleclip_jax.methods.optimization import OptimizationConfig
+
+TRAIL, BEFORE, AFTER, SLIDER, STATUS, HISTORY, UNDO = range(7)
+SKIPPED = gr.skip()
+
+
+@pytest.fixture(scope="module")
+def do(room: Room, tmp_path_factory: pytest.TempPathFactory) -> Handlers:
+    return Handlers(room, str(tmp_path_factory.mktemp("files")))
+
+
+@pytest.fixture
+def start(do: Handlers) -> Trail:
+    return do.draw(None, 3, 0.7)[TRAIL]
+
+
+def direct(do: Handlers, trail: Trail, auto: bool, by: float = 0.0) -> Any:
+    """Outputs of an edit along a direction."""
+    *_, outputs = do.direct(trail, "dog", "cat", auto, by)
+    return outputs
+
+
+def test_page_starts_without_an_edit_and_with_a_start(do: Handlers) -> None:
+    outputs = do.draw(None, 3, 0.7)
+    assert "<img" in outputs[BEFORE]
+    assert "press Edit" in outputs[AFTER]
+    assert not outputs[SLIDER]["interactive"]
+    assert not outputs[UNDO]["interactive"]
+
+
+@pytest.mark.parametrize("seed", [-5, 1.5, 2**32, None])
+def test_bad_seeds_are_answered_beside_the_face(do: Handlers, seed: Any) -> None:
+    *outputs, note = do.draw(None, seed, 0.7)
+    assert outputs == [SKIPPED] * 7
+    assert note.startswith("Seed: expected a whole number")
+    assert do.draw(None, 3, 0.7)[-1] == ""
+
+
+def test_automatic_strength_is_shown_and_the_slider_goes_on_from_it(
+    do: Handlers, start: Trail
+) -> None:
+    outputs = direct(do, start, True)
+    view = outputs[TRAIL].view
+    assert view.step.fit is not None
+    assert outputs[SLIDER]["value"] == pytest.approx(view.strength)
+    assert outputs[SLIDER]["maximum"] >= abs(view.strength)
+    moved = do.move(outputs[TRAIL], 3.0)
+    assert moved[TRAIL].view.strength == 3.0
+    # The same step, and no value that would push the slider under a hand.
+    assert moved[TRAIL].view.step is view.step
+    assert moved[SLIDER] == SKIPPED
+    # Switched on again, it is found again.
+    *_, again = do.search(moved[TRAIL], True)
+    assert again[TRAIL].view.strength == pytest.approx(view.strength)
+    assert len(again[TRAIL].views) == len(moved[TRAIL].views)
+
+
+def test_without_automatic_the_start_is_the_methods_own(
+    do: Handlers, start: Trail
+) -> None:
+    outputs = direct(do, start, False)
+    assert outputs[SLIDER]["value"] == float(DirectionConfig.alpha[0])
+    # Another text keeps the strength of the slider.
+    assert direct(do, outputs[TRAIL], False, 2.0)[SLIDER]["value"] == 2.0
+    # Another method does not, since its strengths are others.
+    *_, mapped = do.map_face(start, "a cat", False, 2.0)
+    assert mapped[SLIDER]["value"] == do.room.mappers["a cat"].config.strength
+
+
+def test_advised_settings_are_those_of_the_models(room: Room) -> None:
+    assert not room.is_embedded
+    config = OptimizationConfig()
+    assert optimizing.advised(room) == (
+        config.steps,
+        config.learning_rate,
+        config.l2_lambda,
+        config.id_lambda,
+    )
+
+
+def test_undo_and_history_bring_earlier_edits_back(do: Handlers, start: Trail) -> None:
+    edited = direct(do, start, False)
+    assert edited[UNDO]["interactive"]
+    undone = do.undo(edited[TRAIL])
+    assert undone[BEFORE] == edited[BEFORE]
+    assert "press Edit" in undone[AFTER]
+    chosen: Any = types.SimpleNamespace(index=1)
+    assert do.go(undone[TRAIL], chosen)[AFTER] == edited[AFTER]
+    assert len(edited[HISTORY]["value"]) == 2
+    # An edit as the start of another one.
+    again = do.go_on(edited[TRAIL])
+    assert (
+        again[BEFORE].partition("<img")[2].split('"')[1]
+        == (edited[AFTER].partition("<img")[2].split('"')[1])
+    )
+
+
+def test_channels_of_a_threshold_switch_to_it(do: Handlers, start: Trail) -> None:
+    trail = direct(do, start, True)[TRAIL]
+    beta = do.count(trail, 5)
+    *outputs, number = do.select(trail, beta)
+    assert number == 5
+    assert "5 channels" in outputs[STATUS]
+    with pytest.raises(gr.Error, match="Channels: expected a whole number"):
+        do.count(trail, 1.5)
+
+
+def test_same_edit_on_other_faces(do: Handlers, start: Trail) -> None:
+    trail = direct(do, start, False)[TRAIL]
+    *_, (gallery, _) = do.several(trail, False)
+    assert len(gallery["value"]) == 8
+    size = do.room.generator.config.resolution
+    pair, name = gallery["value"][3]
+    assert pair.shape == (size, 2 * size, 3)
+    assert name.startswith("seed 3")
+    # The face of seed 3 is the start, so its edit is the one that is shown.
+    shown = do.room.render(trail.view.latent)[0].astype(int)
+    assert np.abs(pair[:, size:] - shown).max() <= 1
+
+
+def test_messages_are_short_and_show_no_template(do: Handlers, start: Trail) -> None:
+    with pytest.raises(gr.Error) as error:
+        list(do.direct(start, "dog", "cat " * 200, True, 0.0))
+    assert len(str(error.value)) < 200
+    assert "the cat" not in str(error.value)
+
+
+def test_texts_of_people_are_no_markup(do: Handlers, start: Trail) -> None:
+    *_, outputs = do.direct(start, "dog", "<b>a *cat*", False, 0.0)
+    assert r"\<b\>a \*cat\*" in outputs[STATUS]
+
+
+def test_download_is_one_zip(do: Handlers, start: Trail) -> None:
+    found = do.save(direct(do, start, False)[TRAIL])
+    assert pathlib.Path(found["value"]).name == "edit.zip"
+
+
+def test_rehearsal_compiles_what_the_first_clicks_need(room: Room) -> None:
+    rehearsed = Handlers(room, "")
+    rehearsed.rehearse(threading.Event())
+    trail = rehearsed.draw(None, handlers.SEED, 0.7)[TRAIL]
+    lines = [
+        outputs[STATUS]
+        for outputs in itertools.chain(
+            rehearsed.direct(trail, "dog", "cat", True, 0.0),
+            rehearsed.optimize(trail, "cat", True, 0.0, 2, 0.1, 0.008, 0),
+        )
+    ]
+    assert not [line for line in lines if "compiling" in line]
+
+
+def test_rehearsal_ends_when_the_program_does(room: Room) -> None:
+    stopped = threading.Event()
+    stopped.set()
+    rehearsed = Handlers(room, "")
+    rehearsed.rehearse(stopped)
+    assert room.heavy.acquire(timeout=30)
+    room.heavy.release()
+
+
+def test_page_has_no_limits_that_paint_fields_red(do: Handlers) -> None:
+    # Gradio paints a number red that is missing or outside of its own limits.
+    for block in page.build(do).blocks.values():
+        if isinstance(block, gr.Number) and not isinstance(block, gr.Slider):
+            assert block.minimum is None
+            assert block.maximum is None
+        if isinstance(block, (gr.Number, gr.Slider, gr.Textbox)):
+            assert block.info, block.label
+
+
+def test_pictures_lie_in_the_page_without_loss_where_they_are_small() -> None:
+    small, large = (np.zeros((x, x, 3), np.uint8) for x in (64, 512))
+    assert "data:image/png" in look.figure("Start", small)
+    assert "data:image/jpeg" in look.figure("Start", large)

@@ -109,8 +109,12 @@ class Handlers:
                 )
 
         work = self._work(do)
-        for line in self._wait(work):
-            yield *_same(line), gr.skip()
+        try:
+            for line in self._wait(work):
+                yield *_same(line.line), gr.skip()
+        except gr.Error:
+            yield *_same(""), gr.skip()
+            raise
         face, found = work.result
         yield *self._present(self._start(trail, face)), f"{face.name}: {found}"
 
@@ -197,13 +201,16 @@ class Handlers:
             return trail.add(view) if is_new else trail.replace(view)
 
         work = self._work(do)
-        for line in self._wait(work):
-            if line.shown is None:
-                yield _same(line)
-            else:
-                found = shown(line.shown, line.shown.unit)
-                outputs = self._present(found)
-                yield *outputs[:4], _note(line.line), *outputs[5:]
+        try:
+            for line in self._wait(work):
+                if line.shown is None:
+                    yield _same(line.line)
+                else:
+                    outputs = self._present(shown(line.shown, line.shown.unit))
+                    yield *outputs[:4], _note(line.line), *outputs[5:]
+        except gr.Error:
+            yield self._present(trail)
+            raise
         step = work.result
         goes_on = before is not None and before.method == step.method
         if step.fit is None and goes_on and is_new and by:
@@ -302,7 +309,8 @@ class Handlers:
             after = self.room.render(steps.moved(made, by))
             pairs = np.concatenate([before, after], axis=2)
             names = [
-                f"{name}, {x:.3g}" for name, x in zip(faces.names, by, strict=True)
+                f"{name}: {x:.3g}" if x else f"{name} stays"
+                for name, x in zip(faces.names, by, strict=True)
             ]
             return list(zip(pairs, names, strict=True))
 
@@ -375,10 +383,10 @@ class Handlers:
         )
 
 
-def _same(progress: Any = None) -> tuple[Any, ...]:
-    """Outputs of `_present` that stay, but for a line on what is being done."""
-    line = gr.skip() if progress is None else _note(progress.line)
-    return (*[gr.skip()] * 4, line, gr.skip(), gr.skip())
+def _same(line: str | None = None) -> tuple[Any, ...]:
+    """Outputs of `_present` that stay, but for a line of status where there is one."""
+    status = gr.skip() if line is None else _note(line)
+    return (*[gr.skip()] * 4, status, gr.skip(), gr.skip())
 
 
 def _note(text: str) -> str:

@@ -48,6 +48,9 @@ figure .hint {
 .thumbs .gallery-item { height: auto !important; }
 .thumbs .empty { min-height: 4em !important; }
 .thumbs .thumbnail-lg { width: 100%; height: auto; aspect-ratio: 1; }
+#others .thumbnail-lg { height: auto; aspect-ratio: 2; }
+#others .grid-container { grid-auto-rows: auto !important; height: auto; }
+#others .gallery-item { height: auto !important; }
 footer { display: none !important; }
 @media (min-width: 769px) {
   #result { position: sticky; top: 0; align-self: flex-start; }

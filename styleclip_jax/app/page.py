@@ -143,6 +143,7 @@ def build(do: Handlers) -> gr.Blocks:
                     PROMPT,
                     label=rooms.PROMPT,
                     info="What the face should become, in English.",
+                    max_lines=3,
                     elem_id="prompt",
                 )
                 gr.Examples([[x] for x in PROMPTS], prompt, label="Examples")
@@ -339,6 +340,7 @@ def _direction() -> _Direction:
             NEUTRAL,
             label=rooms.NEUTRAL,
             info="What the face is now; both texts should differ in one thing.",
+            max_lines=3,
         )
         beta = gr.Slider(
             0,

@@ -111,6 +111,7 @@ class Work(Generic[T]):
     def _run(self) -> None:
         try:
             with self._lock:
+                self._what = "Working"
                 self.result = self._do(self)
         except _StopError:
             pass

@@ -132,15 +132,19 @@ def test_same_edit_on_other_faces(do: Handlers, start: Trail) -> None:
     size = do.room.generator.config.resolution
     pair, name = gallery["value"][3]
     assert pair.shape == (size, 2 * size, 3)
-    assert name.startswith("seed 3")
+    assert name == "seed 3: 4"
     # The face of seed 3 is the start, so its edit is the one that is shown.
     shown = do.room.render(trail.view.latent)[0].astype(int)
     assert np.abs(pair[:, size:] - shown).max() <= 1
 
 
 def test_messages_are_short_and_show_no_template(do: Handlers, start: Trail) -> None:
+    shown = []
     with pytest.raises(gr.Error) as error:
-        list(do.direct(start, "dog", "cat " * 200, True, 0.0))
+        for outputs in do.direct(start, "dog", "cat " * 200, True, 0.0):
+            shown.append(outputs)
+    # No line says any more that something is being done.
+    assert shown[-1][STATUS] == ""
     assert len(str(error.value)) < 200
     assert "the cat" not in str(error.value)
 

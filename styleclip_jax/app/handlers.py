@@ -56,23 +56,18 @@ class Handlers:
         self._is_rehearsing = False
 
     def rehearse(self, stopped: threading.Event) -> None:
-        """Makes the first edits of the page, so that a visitor's compile nothing.
+        """Makes the first edit of the page, so that a visitor's compiles nothing.
 
         Pictures that are not small are left to visitors, since each takes long.
         """
         if not self.room.is_small:
             return
-        trail, auto = self._start(None, rooms.draw(self.room, SEED)), True
-        settings = optimizing.advised(self.room)
+        trail = self._start(None, rooms.draw(self.room, SEED))
         self._is_rehearsing = True
-        for edits in (
-            self.direct(trail, NEUTRAL, PROMPT, auto, 0.0),
-            self.optimize(trail, PROMPT, auto, 0.0, *settings),
-        ):
-            for _ in edits:
-                if stopped.is_set():
-                    edits.close()
-                    return
+        edits = self.direct(trail, NEUTRAL, PROMPT, True, 0.0)
+        for _ in edits:
+            if stopped.is_set():
+                edits.close()
         self._is_rehearsing = False
 
     # Faces

@@ -49,8 +49,13 @@ figure .hint {
 .thumbs .empty { min-height: 4em !important; }
 .thumbs .thumbnail-lg { width: 100%; height: auto; aspect-ratio: 1; }
 #others .thumbnail-lg { height: auto; aspect-ratio: 2; }
-#others .grid-container { grid-auto-rows: auto !important; height: auto; }
+#others .grid-container {
+  grid-auto-rows: auto !important; height: auto; padding-top: 2.2em;
+}
 #others .gallery-item { height: auto !important; }
+#others, #others .gallery-container, #others .grid-wrap {
+  min-height: 0 !important; height: auto; max-height: none;
+}
 footer { display: none !important; }
 @media (min-width: 769px) {
   #result { position: sticky; top: 0; align-self: flex-start; }

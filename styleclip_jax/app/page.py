@@ -266,6 +266,7 @@ def _below(room: Room) -> _Below:
             label="Same edit on other faces",
             visible=False,
             columns=4,
+            allow_preview=False,
             format="png",
             object_fit="contain",
             elem_id="others",

@@ -16,9 +16,8 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from styleclip_jax.app import look, optimizing, steps, views
-from styleclip_jax.app import room as rooms
-from styleclip_jax.app.room import Face, Room
+from styleclip_jax.app import look, optimizing, rooms, steps, views
+from styleclip_jax.app.rooms import Face, Room
 from styleclip_jax.app.steps import Step
 from styleclip_jax.app.views import Trail
 from styleclip_jax.app.waiting import Work

@@ -11,9 +11,8 @@ import numpy as np
 import optax
 
 from styleclip_jax import losses, optimizers
-from styleclip_jax.app import room as rooms
-from styleclip_jax.app import steps
-from styleclip_jax.app.room import Room
+from styleclip_jax.app import rooms, steps
+from styleclip_jax.app.rooms import Room
 from styleclip_jax.app.steps import Step
 from styleclip_jax.editing import editors
 from styleclip_jax.editing.prompts import Prompts

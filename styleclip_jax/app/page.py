@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from styleclip_jax.app import look, optimizing, views
-from styleclip_jax.app import room as rooms
+from styleclip_jax.app import look, optimizing, rooms, views
 from styleclip_jax.app.handlers import NEUTRAL, PROMPT, PROMPTS, SEED, Handlers
-from styleclip_jax.app.room import Room
+from styleclip_jax.app.rooms import Room
 
 _TITLE = "StyleCLIP"
 # Seconds between two looks for old uploads, pictures and files, and their lifetime.
@@ -57,7 +56,7 @@ def launch(page: gr.Blocks, *, host: str, port: int, max_upload_mb: int) -> None
         footer_links=[],
         state_session_capacity=100,
         theme=look.theme(),
-        css=look.CSS,
+        css_paths=look.CSS,
     )
 
 

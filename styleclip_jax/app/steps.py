@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from styleclip_jax import latents, losses, spaces
-from styleclip_jax.app import room as rooms
-from styleclip_jax.app.room import Room
+from styleclip_jax.app import rooms
+from styleclip_jax.app.rooms import Room
 from styleclip_jax.editing import directing, estimation
 from styleclip_jax.editing.directing import DirectionConfig
 from styleclip_jax.editing.prompts import Prompts
@@ -146,8 +146,9 @@ def measure(room: Room, neutral: str, target: str, report: Report) -> TextReleva
         raise UserError(
             f"{rooms.PROMPT} and {rooms.NEUTRAL}: expected two different texts"
         )
-    config = DirectionConfig(neutral=neutral, num_samples=room.num_samples)
-    (text,) = directing.text_directions(room.session.loaded, Prompts((target,)), config)
+    (text,) = directing.text_directions(
+        room.session.loaded, Prompts((target,)), neutral
+    )
     if room.relevance is not None:
         return global_directions.relevance_for(room.relevance, text)
     how = estimation.configure(room.num_samples)

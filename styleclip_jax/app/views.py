@@ -10,9 +10,8 @@ import numpy as np
 from PIL import Image
 
 from styleclip_jax import spaces
-from styleclip_jax.app import room as rooms
-from styleclip_jax.app import steps
-from styleclip_jax.app.room import Face, Room
+from styleclip_jax.app import rooms, steps
+from styleclip_jax.app.rooms import Face, Room
 from styleclip_jax.app.steps import Step
 from styleclip_jax.io import files, images, latent_files
 from styleclip_jax.methods.global_directions import Direction, TextRelevance

@@ -18,7 +18,7 @@ import threading
 
 from absl import flags
 
-from styleclip_jax.app import room as rooms
+from styleclip_jax.app import rooms
 from styleclip_jax.cli import help_page, program
 from styleclip_jax.editing.directing import DirectionConfig
 from styleclip_jax.editing.editors import MappingConfig

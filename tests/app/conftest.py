@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from styleclip_jax import loading
-from styleclip_jax.app.room import Room
+from styleclip_jax.app.rooms import Room
 from styleclip_jax.editing.session import Session
 from styleclip_jax.methods import global_directions, mapper
 from tests import tiny

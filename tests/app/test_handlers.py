@@ -14,7 +14,7 @@ import gradio as gr
 
 from styleclip_jax.app import handlers, look, optimizing, page
 from styleclip_jax.app.handlers import Handlers
-from styleclip_jax.app.room import Room
+from styleclip_jax.app.rooms import Room
 from styleclip_jax.app.views import Trail
 from styleclip_jax.editing.directing import DirectionConfig
 from styleclip_jax.methods.optimization import OptimizationConfig

@@ -15,10 +15,9 @@ import pytest
 from PIL import Image
 
 from styleclip_jax import latents, spaces
-from styleclip_jax.app import optimizing, steps, views
-from styleclip_jax.app import room as rooms
+from styleclip_jax.app import optimizing, rooms, steps, views
 from styleclip_jax.app.optimizing import Settings
-from styleclip_jax.app.room import Face, Room
+from styleclip_jax.app.rooms import Face, Room
 from styleclip_jax.editing import searching
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import direction_files, latent_files

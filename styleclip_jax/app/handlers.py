@@ -322,9 +322,7 @@ class Handlers:
             relevance = self.relevances.find(*step.texts)
             middle = max(1, int(count or 40))
             counts = dict.fromkeys((max(1, middle // 2), middle, 2 * middle))
-            made = views.sheet(
-                self.room, trail.view, relevance, _SHEET_ALPHAS, list(counts)
-            )
+            made = views.sheet(self.room, step, relevance, _SHEET_ALPHAS, list(counts))
         return gr.update(value=made, visible=True)
 
     def save(self, trail: Trail) -> Any:

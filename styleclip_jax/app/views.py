@@ -115,7 +115,7 @@ def sheet(
     Raises:
       UserError: fewer channels were measured.
     """
-    texts, rows = ("", step.text) if step.texts is None else step.texts, []
+    texts, rows = step.texts or ("", step.text), []
     for count in counts:
         beta = steps.beta_for(relevance, count)
         made = steps.direct(room, step.start, texts, relevance, beta)

@@ -124,6 +124,13 @@ def test_channels_of_a_threshold_switch_to_it(do: Handlers, start: Trail) -> Non
         do.count(trail, 1.5)
 
 
+def test_sheet_is_that_of_the_edit(do: Handlers, start: Trail) -> None:
+    made = do.sheet(direct(do, start, False)[TRAIL], 4)["value"]
+    assert made.width > made.height
+    with pytest.raises(gr.Error, match="Press Edit in the tab Direction first"):
+        do.sheet(start, 4)
+
+
 def test_same_edit_on_other_faces(do: Handlers, start: Trail) -> None:
     trail = direct(do, start, False)[TRAIL]
     *_, (gallery, _) = do.several(trail, False)

@@ -8,7 +8,7 @@ DEMO_OUTDIR ?= outputs/demo
 # official one.
 DEMO_FLAGS ?= --steps=80 --l2_lambda=0.0045 --strength=auto
 
-.PHONY: demo test test-fast test-newest lint format docs package clean
+.PHONY: demo test test-fast test-newest fuzz lint format docs package clean
 
 demo: .venv/installed
 	.venv/bin/styleclip-edit --prompt="$(DEMO_PROMPT)" --seeds=$(DEMO_SEEDS) $(DEMO_FLAGS) \
@@ -30,6 +30,11 @@ test-newest:
 	.venv-newest/bin/python -m pytest -rs tests/app tests/convert/test_*clip*.py \
 	  tests/io/test_*clip*.py tests/io/test_siglip*.py tests/models/test_*clip*.py \
 	  tests/models/test_siglip.py tests/models/test_pieces.py tests/test_dependencies.py
+
+# Damaged files of every kind, and bombs; FUZZ_FLAGS=--count=300 for fewer.
+fuzz: .venv-test/installed
+	.venv-test/bin/python -m tests.fuzz_bombs
+	.venv-test/bin/python -m tests.fuzzing $(FUZZ_FLAGS)
 
 lint: .venv-test/installed
 	.venv-test/bin/ruff check .

@@ -9,8 +9,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from styleclip_jax import documents
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import files
 from styleclip_jax.models.clip_resnet import ResnetClipConfig
 from styleclip_jax.models.clip_vit import ClipConfig
 from styleclip_jax.models.preprocessing import OPENAI, Preprocessing
@@ -229,7 +229,7 @@ def read_config(
     Raises:
       UserError: no such file, or it names what we do not build.
     """
-    document = files.read_json(path)
+    document = documents.read_object(path)
     try:
         _check("document", document, {})
         preprocess = document.get("preprocess_cfg") or {}

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from styleclip_jax.errors import UserError
+from styleclip_jax.io import checkpoints
 from styleclip_jax.models import param_trees
 
 _MAX_NAMES = 5
@@ -91,7 +92,8 @@ def rename_tensors(
       file: path to name in errors.
 
     Raises:
-      UserError: a target is filled twice, or a transform does not fit its tensor.
+      UserError: a target is filled twice, or a tensor does not fit its transform or
+        is not finite.
     """
     compiled = [(re.compile(rule.pattern), rule) for rule in rules]
     result = Renamed({}, {}, [])
@@ -111,7 +113,9 @@ def rename_tensors(
                     f"become {target}"
                 )
             result.origins[target] = name
-            result.tensors[target] = _transform(rule, name, tensor, file)
+            found = _transform(rule, name, tensor, file)
+            checkpoints.require_finite(file, name, found)
+            result.tensors[target] = found
     return result
 
 
@@ -287,7 +291,8 @@ def _transform(rule: Rule, name: str, x: np.ndarray, file: str) -> np.ndarray:
         y = rule.transform(x)
     except ValueError as error:
         raise UserError(f"{file}: tensor {name}: {error}") from error
-    return np.ascontiguousarray(y, np.float32).reshape(y.shape)
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(y, np.float32).reshape(y.shape)
 
 
 def _expect_rank(x: np.ndarray, rank: int) -> None:

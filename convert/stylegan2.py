@@ -369,8 +369,8 @@ def _tf_variables(network: Object, file: str) -> dict[str, np.ndarray]:
     """Variables of a TensorFlow network by name."""
     found = {}
     for prefix, state in _tf_networks(network):
-        for variable in state.get("variables") or ():
-            name, value = variable if len(variable) == 2 else (None, None)
+        for variable in _items(state.get("variables")):
+            name, value = variable if len(_items(variable)) == 2 else (None, None)
             # Scalar variables are NumPy scalars.
             if not isinstance(name, str) or not isinstance(
                 value, np.ndarray | np.generic
@@ -380,6 +380,11 @@ def _tf_variables(network: Object, file: str) -> dict[str, np.ndarray]:
                 )
             found[prefix + name] = np.asarray(value)
     return found
+
+
+def _items(value: Any) -> Any:
+    """Items of a list or tuple; none of anything else."""
+    return value if isinstance(value, list | tuple) else ()
 
 
 def _tf_settings(network: Object) -> dict[str, Any]:

@@ -400,7 +400,7 @@ def _load_trained(
     if trained_on not in (None, found):
         raise UserError(
             f"{directory}: expected generator to be the one that this {module.KIND} "
-            f"was trained on (SHA-256 {trained_on[:12]}…), found "
+            f"was trained on (SHA-256 {trained_on!s:.12}…), found "
             f"{places.name_of(where)} ({found[:12]}…)",
             also=["generator"],
         )
@@ -446,7 +446,8 @@ def save_mapper(
 
 def mapper_prompt(directory: files.Path) -> str | None:
     """The prompt that a mapper was trained for, None if it does not say."""
-    return checkpoints.source(directory).get("prompt")
+    prompt = checkpoints.source(directory).get("prompt")
+    return prompt if isinstance(prompt, str) else None
 
 
 def read_relevance(

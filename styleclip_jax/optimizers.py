@@ -8,6 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+# Loss from which an optimization leads nowhere; those of any weights are far below.
+_EXPLODED = 1e8
+
 
 def ramped(
     learning_rate: float,
@@ -217,7 +220,7 @@ def lookahead(
 def first_failure(
     failed_at: jax.Array, step: jax.Array, gradient: Any, loss: jax.Array
 ) -> jax.Array:
-    """First step whose loss or gradient was not finite, -1 for none; [].
+    """First step whose loss exploded or gradient was not finite, -1 for none; [].
 
     Args:
       failed_at: the same for the steps before, [].
@@ -225,5 +228,6 @@ def first_failure(
       gradient: tree of this step's gradients.
       loss: of this step, [].
     """
-    failed = ~jnp.isfinite(optax.tree.norm(gradient) + loss)
+    finite = jnp.isfinite(optax.tree.norm(gradient) + loss)
+    failed = ~(finite & (jnp.abs(loss) < _EXPLODED))
     return jnp.where((failed_at < 0) & failed, step, failed_at)

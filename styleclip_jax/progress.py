@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import tqdm
 
+from styleclip_jax import errors
+
 # Is told how many steps were taken since it was last called.
 Report = Callable[[int], None]
 
@@ -190,9 +192,13 @@ def terminal(*, shown: bool = True) -> Listener:
     return Listener(tell=_tell, bar=_bar) if shown else SILENT
 
 
-def _tell(line: str) -> None:
-    """Prints a line above the bars, and at once where stdout is a pipe or a file."""
-    tqdm.tqdm.write(line, file=sys.stdout)
+def _tell(lines: str) -> None:
+    """Prints lines above the bars, at once where stdout is a pipe or a file.
+
+    Names of a file in them cannot move a terminal's cursor.
+    """
+    plain = "\n".join(map(errors.printable, lines.split("\n")))
+    tqdm.tqdm.write(plain, file=sys.stdout)
     sys.stdout.flush()
 
 

@@ -20,7 +20,7 @@ FRONT_DOOR = "styleclip_jax"
 # packages on top. A module imports from floors below its own, and from its own folder.
 FLOORS = (
     {"errors", "version"},
-    {"checks"},
+    {"checks", "documents"},
     {"progress"},
     {"spaces", "optimizers"},
     {"parallel"},
@@ -42,7 +42,9 @@ FLOORS = (
     {"train", "convert"},
 )
 # Floors that may see less than all below them.
-NARROW = {"io": {"errors", "checks", "progress", "spaces", "ops", "models"}}
+NARROW = {
+    "io": {"errors", "checks", "documents", "progress", "spaces", "ops", "models"}
+}
 # Floors of arithmetic, without files, flags, pictures and bars.
 PURE = {"spaces", "optimizers", "parallel", "ops", "models", "losses", "latents"}
 PURE |= {"blends", "methods"}

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from styleclip_jax import losses, parallel, spaces
+from styleclip_jax import documents, losses, parallel, spaces
 from styleclip_jax.batch import run_folder
 from styleclip_jax.editing.estimation import Samples
 from styleclip_jax.errors import UserError
@@ -78,7 +78,7 @@ class Work:
             files.write_json(path, record)
         # Through JSON, which has no tuples.
         now = json.loads(json.dumps(record))
-        changed = run_folder.difference(files.read_json(path), now)
+        changed = run_folder.difference(documents.read_object(path), now)
         if changed:
             name, change = changed
             raise UserError(

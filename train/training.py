@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-from styleclip_jax import parallel, places
+from styleclip_jax import documents, parallel, places
 from styleclip_jax.batch import run_folder
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files, latent_files
@@ -277,7 +277,7 @@ def _batch_size_of(workdir: pathlib.Path, program: str) -> int | None:
     path = workdir / files.RECORD
     if not path.exists():
         return None
-    record = files.read_json(path)
+    record = documents.read_object(path)
     if record.get("program") != program:
         return None
     return record.get("batch_size", record["flags"].get("batch_size"))

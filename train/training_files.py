@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from styleclip_jax import documents
 from styleclip_jax.io import files, images
 from styleclip_jax.methods.training import State
 from styleclip_jax.progress import Listener
@@ -208,7 +209,7 @@ class Metrics:
                 values = {name: float(value[index]) for name, value in terms.items()}
                 named = {} if prompt is None else {"prompt": prompt}
                 line = {"step": step, "split": split, **named, **values}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                file.write(documents.dump(line, ensure_ascii=False) + "\n")
                 if self._events is not None:
                     for name, value in values.items():
                         tag = "/".join([split, name, *named.values()])

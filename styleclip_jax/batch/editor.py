@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from styleclip_jax import progress
 from styleclip_jax.models.network import Network
+from styleclip_jax.ops import pixels
 
 
 class Outcome(NamedTuple):
@@ -18,7 +19,8 @@ class Outcome(NamedTuple):
       latent: {name: latents}, W+ [B, L, D] or a tuple of styles [B, C], flat before
         they go into files. Edits have "original" and "edited".
       terms: {name: [B]} terms for metrics.jsonl.
-      failed_at: [B] step at which a value was not finite, -1 for none.
+      failed_at: [B] step at which a value was not finite, or an image out of reach of
+        the generator (`pixels.is_drawn`), -1 for none.
       film: latents of the film's frames, with a frame axis after the batch axis. None
         stands for the straight line from the original to the edited latent.
       history: {name: [B, steps]} terms before each step; None where there are none.
@@ -38,7 +40,7 @@ def finished(original: Any, latent: Any, image: jax.Array) -> Outcome:
         lambda a, b: jnp.sum(jnp.square(a - b), axis=range(1, a.ndim)), latent, original
     )
     l2 = jax.tree.reduce(jnp.add, moved)
-    finite = jnp.isfinite(l2) & jnp.all(jnp.isfinite(image), axis=(1, 2, 3))
+    finite = jnp.isfinite(l2) & pixels.is_drawn(image)
     return Outcome(
         image,
         {"original": original, "edited": latent},

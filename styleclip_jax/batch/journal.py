@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from styleclip_jax import spaces
+from styleclip_jax import documents, spaces
 from styleclip_jax.batch import shards
 from styleclip_jax.io import files, latent_files
 from styleclip_jax.models import stylegan2
@@ -206,7 +206,7 @@ def name(line: dict[str, Any]) -> str:
 
 
 def describe_failures(journal: Journal, unit: str) -> list[str]:
-    """Lines on the failures of a finished run: results that were not finite.
+    """Lines on the failures of a finished run: results that mean nothing.
 
     Args:
       journal: journal of the run.
@@ -214,8 +214,8 @@ def describe_failures(journal: Journal, unit: str) -> list[str]:
     """
     failed = [line for line in journal.lines() if "failed_at" in line]
     lines = [
-        f"failed: {unit} {line['index']} of {name(line)}, it was not finite at "
-        f"step {line['failed_at']}"
+        f"failed: {unit} {line['index']} of {name(line)}, it was not finite or out of "
+        f"reach of the generator at step {line['failed_at']}"
         for line in failed[:_NUM_SHOWN]
     ]
     if failed:
@@ -264,7 +264,7 @@ class _Part:
         flat = [latent[name].reshape(len(lines), self._size) for name in self._names]
         content = np.concatenate(flat, axis=1).astype("<f4").tobytes()
         files.append(self._latents, self._record_size * self._count, content)
-        text = "".join(json.dumps(line) + "\n" for line in lines).encode()
+        text = "".join(documents.dump(line) + "\n" for line in lines).encode()
         files.append(self.metrics, self._length, text)
         self._count += len(lines)
         self._length += len(text)

@@ -20,6 +20,7 @@ from styleclip_jax.io import films, images, latent_files
 from styleclip_jax.loading import Models
 from styleclip_jax.models import stylegan2
 from styleclip_jax.models.network import Network
+from styleclip_jax.ops import pixels
 from styleclip_jax.progress import Listener, Report, ignore
 
 PROGRAM = "styleclip-generate"
@@ -130,9 +131,8 @@ def carry_out(request: Request, listener: Listener) -> runs.Summary:
 
     def compute(latent: Any, rows: np.ndarray, variant: int, report: Report) -> Outcome:
         image = render(latent, noise_of(rows))
-        finite = jnp.all(jnp.isfinite(image), axis=(1, 2, 3))
         report(1)
-        failed_at = jnp.where(finite, -1, 0)
+        failed_at = jnp.where(pixels.is_drawn(image), -1, 0)
         return Outcome(image, {name: _pack(latent)}, {}, failed_at)
 
     prepare = functools.partial(source.convert, generator, to=space, label=label)

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import jax
 
+from styleclip_jax import documents
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files
 from styleclip_jax.version import __version__
@@ -51,7 +52,7 @@ def begin(
     record = {"program": program, "flags": flags, "inputs": dict(inputs)}
     path = folder / files.RECORD
     if path.exists():
-        found = files.read_json(path)
+        found = documents.read_object(path)
         for name in unused:
             found.get("flags", {}).pop(name, None)
         _refuse_differences(field, path, found, record)

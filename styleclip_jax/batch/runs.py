@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from styleclip_jax import parallel
+from styleclip_jax import documents, parallel
 from styleclip_jax.batch import run_folder, shards, stream
 from styleclip_jax.batch.journal import Journal, describe_failures
 from styleclip_jax.batch.source import LatentSource
@@ -199,7 +199,7 @@ def _open(
     size, primary = 0, jax.process_index() == 0
     path = pathlib.Path(work.output.outdir) / files.RECORD
     with parallel.first_alone():
-        inputs = work.inputs() if primary else files.read_json(path)["inputs"]
+        inputs = work.inputs() if primary else documents.read_object(path)["inputs"]
         outdir = run_folder.begin(
             work.output.outdir,
             program=work.program,
@@ -220,7 +220,7 @@ def _open(
 
 def _found_batch_size(record: pathlib.Path, find: Callable[[], int]) -> int:
     """Batch size that auto has found, which is kept for a run that is resumed."""
-    document, kind = files.read_json(record), jax.local_devices()[0].device_kind
+    document, kind = documents.read_object(record), jax.local_devices()[0].device_kind
     found = document.setdefault("batch_size", {})
     if kind not in found:
         found[kind] = find()

@@ -10,13 +10,13 @@ are copied in order. So its bytes depend neither on processes nor on interruptio
 
 import contextlib
 import itertools
-import json
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from styleclip_jax import documents
 from styleclip_jax.io import files, tars
 
 # Formats of --images that make shards, and the suffix of the pictures in them.
@@ -132,7 +132,7 @@ class Shards:
     def _entry(self, picture: bytes, line: dict[str, Any]) -> bytes:
         name = f"{line['index']:06d}"
         return tars.member(name + self._suffix, picture) + tars.member(
-            name + ".json", json.dumps(line).encode()
+            name + ".json", documents.dump(line).encode()
         )
 
     def _parts(self, number: int) -> "Iterator[_Part]":

@@ -12,6 +12,9 @@ from styleclip_jax.errors import UserError
 from styleclip_jax.io import latent_files
 from styleclip_jax.models import stylegan2
 
+# Largest number of seeds of a run, which has a number in memory for each.
+_MAX_SEEDS = 10_000_000
+
 
 @dataclasses.dataclass(frozen=True)
 class SourceRequest:
@@ -188,15 +191,22 @@ def parse_seeds(text: str, field: str = "seeds") -> list[int]:
     """
     seeds: list[int] = []
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        match = re.fullmatch(r"\s*(\d{1,20})(?:-(\d{1,20}))?\s*", part)
         if match is None or (match[2] and int(match[2]) < int(match[1])):
             raise UserError(
                 f"{field}: expected numbers such as 0-15 or 1,5,8-11, found {text!r}",
                 field=field,
             )
-        seeds += range(int(match[1]), int(match[2] or match[1]) + 1)
-    if max(seeds) >= 2**32:
-        raise UserError(
-            f"{field}: expected numbers below 2^32, found {max(seeds)}", field=field
-        )
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last >= 2**32:
+            raise UserError(
+                f"{field}: expected numbers below 2^32, found {last}", field=field
+            )
+        if len(seeds) + last - first >= _MAX_SEEDS:
+            raise UserError(
+                f"{field}: expected at most {_MAX_SEEDS:,} seeds, found {text!r}; give "
+                "the others to further runs",
+                field=field,
+            )
+        seeds += range(first, last + 1)
     return seeds

@@ -289,7 +289,8 @@ def relevances(
     """Channel relevance for each prompt, from the file or estimated on the spot.
 
     Raises:
-      UserError: a text is missing or too long, or the file does not fit.
+      UserError: a text is missing or too long, the file does not fit, or what networks
+        find is not finite.
     """
     deltas = text_directions(loaded, texts, config.neutral)
     model, _ = loaded.clip()
@@ -297,7 +298,9 @@ def relevances(
         table, _ = loading.read_relevance(
             config.directions, loaded.models, loaded.generator, model
         )
-        yield from (global_directions.relevance_for(table, text) for text in deltas)
+        for text, prompt in zip(deltas, texts.texts, strict=True):
+            found = global_directions.relevance_for(table, text)
+            yield _finite(found, prompt)
         return
     mesh = loaded.mesh
     networks = parallel.replicate(losses.Networks(loaded.generator, model), mesh)
@@ -306,10 +309,25 @@ def relevances(
     total = config.num_samples * len(deltas)
     quicker = "fewer num_samples, or directions that are measured once"
     with loaded.listener.long_bar(total, "image", quicker) as report:
-        for text in deltas:
-            yield estimation.estimate(
+        for text, prompt in zip(deltas, texts.texts, strict=True):
+            found = estimation.estimate(
                 networks, samples, text, how, mesh=mesh, report=report
             )
+            yield _finite(found, prompt)
+
+
+def _finite(
+    relevance: global_directions.TextRelevance, prompt: str
+) -> global_directions.TextRelevance:
+    """Relevance whose values and deviations are finite."""
+    if not (jnp.isfinite(relevance.value).all() & jnp.isfinite(relevance.std).all()):
+        raise UserError(
+            f"generator and clip: the relevance of channels for {prompt!r} is not "
+            "finite, expected networks that were trained",
+            field="generator",
+            also=["clip"],
+        )
+    return relevance
 
 
 def choose_betas(

@@ -21,6 +21,7 @@ from styleclip_jax.methods import mapper, optimization
 from styleclip_jax.methods.optimization import OptimizationConfig
 from styleclip_jax.models import clip
 from styleclip_jax.models.network import Network
+from styleclip_jax.ops import pixels
 from styleclip_jax.progress import Pace, Report, ignore, take_steps
 
 
@@ -191,11 +192,14 @@ def compile_steps(
 
 
 def _optimized(result: optimization.Result) -> Outcome:
+    """Edits of an optimization; one that ended out of reach failed after all steps."""
+    steps = result.history["total"].shape[-1]
+    failed_at = jnp.where(pixels.is_drawn(result.image), -1, steps)
     return Outcome(
         result.image,
         {"original": result.source.latent, "edited": result.latent},
         result.terms,
-        result.failed_at,
+        jnp.where(result.failed_at < 0, failed_at, result.failed_at),
         result.film,
         result.history,
     )

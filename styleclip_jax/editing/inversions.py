@@ -42,6 +42,8 @@ class PhotoRequest:
       all_faces: Invert all faces of a photo, not the largest alone.
       landmarks: File of 68 landmarks per face by name of the photo (.json, .npz);
         without it a detector finds them.
+      max_pixels: Largest number of pixels of a photo. A larger JPEG is shrunk while it
+        is read, other photos are skipped.
       batch_size: Number of faces at a time.
     """
 
@@ -49,6 +51,9 @@ class PhotoRequest:
     align: bool = True
     all_faces: bool = False
     landmarks: str | None = None
+    max_pixels: int = dataclasses.field(
+        default=images.MAX_PIXELS, metadata={"lower_bound": 1}
+    )
     batch_size: int = dataclasses.field(default=8, metadata={"lower_bound": 1})
 
 
@@ -228,6 +233,7 @@ def _open(
             landmarks_file=request.photos.landmarks,
             all_faces=request.photos.all_faces,
             encoded_size=session.encoded_size,
+            max_pixels=request.photos.max_pixels,
             tell=session.listener.tell,
         )
     outdir = run_folder.begin(
@@ -238,7 +244,7 @@ def _open(
     )
     if found is not None:
         files.write_json(path, found)
-    document = files.read_json(path)
+    document = pasting.read_record(path)
     return outdir, document["faces"], document["skipped"]
 
 
@@ -253,7 +259,8 @@ def _lines(
     lines = []
     for i, row in enumerate(rows):
         failed_at = int(result.failed_at[i])
-        if failed_at < 0 and not np.isfinite(result.latent[i]).all():
+        known = np.isfinite(result.latent[i]).all() and pixels.is_drawn(result.image[i])
+        if failed_at < 0 and not known:
             # The latent is an encoder's, which no step has looked at.
             failed_at = 0
         outcome: dict[str, Any] = {"failed_at": failed_at}

@@ -1,14 +1,14 @@
 """Sets of edits of one prompt and strength, read from folders of styleclip-edit."""
 
 import dataclasses
-import json
+import math
 import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from styleclip_jax import loading, spaces
+from styleclip_jax import documents, loading, spaces
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, files, latent_files
 from styleclip_jax.loading import Models
@@ -16,6 +16,18 @@ from styleclip_jax.models.network import Network
 
 # Settings of an edit that a line of metrics.jsonl may hold.
 _SETTINGS = ("prompt", "mapper", "alpha", "beta")
+# Types of what is read of the flags of a record, and of a line, where they are there.
+_NUMBER = (int, float)
+_FLAGS: dict[str, Any] = {
+    **dict.fromkeys(("prompt", "generator", "clip"), str),
+    **dict.fromkeys(("mapper", "alpha", "beta"), list),
+    **dict.fromkeys(("num_channels", "l2_lambda", "id_lambda"), _NUMBER),
+    "strength": (str, *_NUMBER),
+}
+_LINE: dict[str, Any] = {
+    **dict.fromkeys(("prompt", "mapper"), str),
+    **dict.fromkeys(("alpha", "beta"), _NUMBER),
+}
 
 
 class EditSet(NamedTuple):
@@ -73,7 +85,7 @@ class EditSet(NamedTuple):
         strength = flags.get("strength")
         if self.method == "mapper":
             return "as trained" if strength is None else f"strength {strength}"
-        if "l2_lambda" not in flags:
+        if flags.get("l2_lambda") is None:
             return "as given"
         identity = f", id {flags['id_lambda']:g}" if flags.get("id_lambda") else ""
         found = f", strength {strength}" if strength == "auto" else ""
@@ -85,9 +97,9 @@ class EditSet(NamedTuple):
         flags = self.record["flags"]
         if flags.get("num_channels") is not None:
             return f"{flags['num_channels']} channels"
-        if len(flags["beta"]) == 1:
+        if len(flags.get("beta") or ()) == 1:
             return f"beta {flags['beta'][0]}"
-        return f"beta {self.setting['beta']:.3g}"
+        return f"beta {self.setting.get('beta', math.nan):.3g}"
 
     @property
     def optimized_clip(self) -> str | None:
@@ -111,10 +123,10 @@ def read(directory: files.Path) -> list[EditSet]:
       UserError: this is no finished folder of styleclip-edit, or no edit is finite.
     """
     directory = pathlib.Path(directory)
-    record = files.read_json(directory / files.RECORD)
-    program = record.get("program") if isinstance(record, dict) else None
-    if program != "styleclip-edit":
+    record = documents.read_object(directory / files.RECORD)
+    if record.get("program") != "styleclip-edit":
         raise UserError(f"{directory}: expected a folder of styleclip-edit")
+    _check_record(directory / files.RECORD, record)
     if not (directory / "metrics.jsonl").is_file():
         raise UserError(
             f"{directory}: expected a finished run, found no metrics.jsonl; the "
@@ -126,14 +138,16 @@ def read(directory: files.Path) -> list[EditSet]:
         latent_files.read_array(directory / (name + suffix))
         for name in ("original", "edited")
     )
+    if not original.ndim or not edited.ndim:
+        raise UserError(f"{directory}: expected latents, found single numbers")
     groups: dict[tuple, list[dict[str, Any]]] = {}
-    for line in _read_lines(directory / "metrics.jsonl"):
+    for line in _read_lines(directory / "metrics.jsonl", len(edited)):
         groups.setdefault(tuple(map(line.get, _SETTINGS)), []).append(line)
-    if original.shape != edited.shape or len(edited) != sum(map(len, groups.values())):
+    count = sum(map(len, groups.values()))
+    if original.shape != edited.shape or len(edited) != count:
         raise UserError(
             f"{directory}: expected originals, edits and lines of metrics.jsonl of one "
-            f"number, found {len(original)}, {len(edited)} and "
-            f"{sum(map(len, groups.values()))}"
+            f"number, found {len(original)}, {len(edited)} and {count}"
         )
     return [
         _make_set(directory, record, space, original, edited, lines)
@@ -141,12 +155,43 @@ def read(directory: files.Path) -> list[EditSet]:
     ]
 
 
-def _read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
+def _check_record(path: pathlib.Path, record: dict[str, Any]) -> None:
+    """Refuses a record whose entries are not of the types that are read."""
+    flags, inputs = record.get("flags"), record.get("inputs")
+    if not (
+        isinstance(inputs, dict)
+        and isinstance(flags, dict)
+        and isinstance(flags.get("method"), str)
+        and _has_types(flags, _FLAGS)
+        and (flags["method"] != "mapper" or flags.get("mapper"))
+    ):
+        raise UserError(f"{path}: expected the flags and inputs of styleclip-edit")
+
+
+def _has_types(values: dict[str, Any], types: dict[str, Any]) -> bool:
+    """Whether the values that are there have their types."""
+    return all(
+        values.get(name) is None or isinstance(values[name], kind)
+        for name, kind in types.items()
+    )
+
+
+def _read_lines(path: pathlib.Path, count: int) -> list[dict[str, Any]]:
+    """Lines of metrics.jsonl, each of one of so many edits."""
     try:
         with path.open(encoding="utf-8") as file:
-            return [json.loads(line) for line in file]
-    except (OSError, ValueError) as error:
+            lines = [documents.parse(line, str(path)) for line in file]
+    except (OSError, UnicodeError) as error:
         raise UserError(f"{path}: expected JSON lines ({error})") from None
+    for number, line in enumerate(lines, 1):
+        if not (
+            isinstance(line, dict)
+            and type(line.get("index")) is int
+            and line["index"] in range(count)
+            and _has_types(line, _LINE)
+        ):
+            raise UserError(f"{path}: line {number}: expected one of {count} edits")
+    return lines
 
 
 def _make_set(
@@ -157,11 +202,12 @@ def _make_set(
     edited: np.ndarray,
     lines: Sequence[dict[str, Any]],
 ) -> EditSet:
-    setting = {name: lines[0][name] for name in _SETTINGS if name in lines[0]}
+    known = {name: lines[0].get(name) for name in _SETTINGS}
+    setting = {name: value for name, value in known.items() if value is not None}
     rows = [line["index"] for line in lines if "failed_at" not in line]
     if not rows:
         raise UserError(f"{directory}: expected finite edits, found none")
-    prompt = setting.get("prompt", record["flags"]["prompt"])
+    prompt = setting.get("prompt", record["flags"].get("prompt"))
     if record["flags"]["method"] == "mapper":
         prompt = loading.mapper_prompt(_mapper_of(setting, record))
     failed = len(lines) - len(rows)
@@ -193,7 +239,7 @@ def load_generator(edits: EditSet, models: Models) -> Network:
     Raises:
       UserError: the directory holds no generator, or another one.
     """
-    recorded = edits.record["flags"]["generator"]
+    recorded = edits.record["flags"].get("generator")
     models = dataclasses.replace(models, generator=models.generator or recorded)
     generator = models.load_generator()
     expected = edits.record["inputs"].get("generator")

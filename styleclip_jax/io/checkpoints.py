@@ -4,6 +4,8 @@
 from; the tensors are named by their path in the parameter tree, joined with "/".
 """
 
+import dataclasses
+import math
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -12,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
+from styleclip_jax import documents
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files, tensor_files
 from styleclip_jax.models import param_trees, runtime
@@ -21,6 +24,12 @@ Config = TypeVar("Config")
 
 # Files of a model directory.
 _CONFIG, _WEIGHTS = FILES = ("config.json", "model.safetensors")
+# Errors that building a network raises where its configuration is none.
+INVALID = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+# Largest number of a configuration, such as of tokens, and of layers or the like, which
+# decide how long it takes to build.
+_MAX_NUMBER, _MAX_COUNT = 1 << 20, 128
+_COUNTS = ("layers", "blocks", "rows")
 
 
 def save_network(
@@ -91,9 +100,8 @@ def load_network(
     config = read_config(directory, kind, config_type)
     path = directory / _WEIGHTS
     tensors = tensor_files.read(path).tensors
-    check_tensors(path, tensors, param_shapes(config))
-    params = {name: jnp.asarray(x, jnp.float32) for name, x in tensors.items()}
-    return Network(param_trees.unflatten(params), config)
+    shapes = shapes_of(directory / _CONFIG, config, param_shapes)
+    return Network(as_params(path, tensors, shapes), config)
 
 
 def fingerprint(directory: files.Path) -> str:
@@ -103,9 +111,59 @@ def fingerprint(directory: files.Path) -> str:
 
 def source(directory: files.Path) -> Mapping[str, Any]:
     """Origin of a network, as far as its model directory says so."""
-    document = files.read_json(pathlib.Path(directory) / _CONFIG)
-    found = document.get("source") if isinstance(document, dict) else None
+    document = documents.read_object(pathlib.Path(directory) / _CONFIG)
+    found = document.get("source")
     return found if isinstance(found, dict) else {}
+
+
+def shapes_of(
+    path: pathlib.Path, config: Any, param_shapes: Callable[[Any], param_trees.Shapes]
+) -> param_trees.Shapes:
+    """Shapes of the parameters of a configuration, whose numbers are sensible.
+
+    Args:
+      path: file that it is from, for the message.
+      config: the configuration.
+      param_shapes: shape of every parameter by flat name, given the configuration.
+
+    Raises:
+      UserError: a number is not finite or too large, or no network is of that kind.
+    """
+    try:
+        for name, value in dataclasses.asdict(config).items():
+            _check_numbers(name, value)
+        return param_shapes(config)
+    except INVALID as error:
+        raise UserError(f"{path}: not a valid configuration ({error})") from None
+
+
+def as_params(
+    path: pathlib.Path, tensors: Mapping[str, Any], shapes: param_trees.Shapes
+) -> Any:
+    """Parameter tree of the tensors of a file, float32 on the default device.
+
+    Raises:
+      UserError: they are not those of the architecture, or not finite.
+    """
+    check_tensors(path, tensors, shapes)
+    params = {}
+    for name, tensor in tensors.items():
+        with np.errstate(over="ignore"):
+            array = np.asarray(tensor, np.float32)
+        require_finite(path, name, array)
+        params[name] = jnp.asarray(array)
+    return param_trees.unflatten(params)
+
+
+def require_finite(path: files.Path, name: str, tensor: np.ndarray) -> None:
+    """Refuses weights that are not finite, which would spoil whatever they touch.
+
+    Raises:
+      UserError: names the tensor of the file.
+    """
+    # The extremes are not finite either, and take no array beside the tensor.
+    if tensor.size and not np.isfinite((tensor.min(), tensor.max())).all():
+        raise UserError(f"{path}: tensor {name} has values that are not finite")
 
 
 def check_tensors(
@@ -140,8 +198,8 @@ def read_config(directory: files.Path, kind: str, config_type: type[Config]) -> 
       UserError: there is none, or one of another kind.
     """
     path = pathlib.Path(directory) / _CONFIG
-    document = files.read_json(path)
-    found = document.get("kind") if isinstance(document, dict) else None
+    document = documents.read_object(path)
+    found = document.get("kind")
     if found != kind:
         raise UserError(f"{path}: expected a {kind} network, found {found!r}")
     try:
@@ -150,5 +208,21 @@ def read_config(directory: files.Path, kind: str, config_type: type[Config]) -> 
             for name, value in document["config"].items()
         }
         return config_type(**values)
-    except (KeyError, AttributeError, TypeError, ValueError) as error:
+    except INVALID as error:
         raise UserError(f"{path}: not a valid configuration ({error})") from None
+
+
+def _check_numbers(name: str, value: Any) -> None:
+    """Refuses numbers of a field that no network has."""
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            _check_numbers(str(key), part)
+    elif isinstance(value, list | tuple):
+        if len(value) > _MAX_COUNT:
+            raise ValueError(f"{name}: {len(value)} values")
+        for part in value:
+            _check_numbers(name, part)
+    elif isinstance(value, int | float):
+        most = _MAX_COUNT if name.endswith(_COUNTS) else _MAX_NUMBER
+        if not math.isfinite(value) or abs(value) > most:
+            raise ValueError(f"{name}: expected at most {most}, found {value}")

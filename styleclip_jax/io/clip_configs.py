@@ -11,8 +11,9 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from styleclip_jax import documents
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import files
+from styleclip_jax.io import checkpoints, files
 from styleclip_jax.models import clip, clip_vit, runtime
 from styleclip_jax.models.preprocessing import Preprocessing
 
@@ -35,14 +36,15 @@ def read(config_path: pathlib.Path, preprocessor_path: pathlib.Path | None) -> A
     Raises:
       UserError: no such file, or not of a CLIP that we can build.
     """
-    document = _read_object(config_path)
+    document = documents.read_object(config_path)
     if document.get("model_type") == "siglip2":
         raise UserError(
             f"{config_path}: model_type 'siglip2' is NaFlex, which takes images of any "
             "shape: expected a SigLIP 2 of a fixed size, such as "
             "google/siglip2-base-patch16-224"
         )
-    build = _FAMILIES.get(document.get("model_type"))
+    family = document.get("model_type")
+    build = _FAMILIES.get(family) if isinstance(family, str) else None
     if build is None:
         raise UserError(
             f"{config_path}: expected model_type {', '.join(map(repr, _FAMILIES))}, "
@@ -50,17 +52,17 @@ def read(config_path: pathlib.Path, preprocessor_path: pathlib.Path | None) -> A
         )
     try:
         config = build(document)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except checkpoints.INVALID as error:
         raise UserError(
             f"{config_path}: not a valid CLIP configuration ({error})"
         ) from None
     if preprocessor_path is None:
         return config
-    document = _read_object(preprocessor_path)
+    document = documents.read_object(preprocessor_path)
     try:
         found = _preprocessing(document, config)
         return dataclasses.replace(config, preprocessing=found)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except checkpoints.INVALID as error:
         raise UserError(
             f"{preprocessor_path}: not a preprocessing of a CLIP ({error})"
         ) from None
@@ -71,13 +73,6 @@ def write(config: Any, directory: pathlib.Path) -> None:
     document = _DOCUMENTS[type(config)](config)
     files.write_json(directory / CONFIG, document)
     files.write_json(directory / PREPROCESSOR, _preprocessor(config))
-
-
-def _read_object(path: pathlib.Path) -> Document:
-    document = files.read_json(path)
-    if not isinstance(document, dict):
-        raise UserError(f"{path}: expected a JSON object")
-    return document
 
 
 # Names of transformers' configurations of a tower by our fields.

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.serialization
-import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
+from styleclip_jax import documents
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, clip_configs, files, hub, tensor_files
 from styleclip_jax.models import bpe, clip, param_trees, pieces
@@ -39,21 +39,20 @@ def load(name_or_directory: files.Path) -> clip.Clip:
       UserError: no such model, broken files, or tensors that do not belong to the
         configuration.
     """
-    config_path = hub.find(name_or_directory, clip_configs.CONFIG)
-    if config_path is None and hub.find(name_or_directory, _OPEN_CLIP):
+    found = hub.find(name_or_directory, clip_configs.CONFIG)
+    if found is None and hub.find(name_or_directory, _OPEN_CLIP):
         raise UserError(
             f"{name_or_directory}: {_OPEN_CLIP} says that it is OpenCLIP's; convert it "
             "by `styleclip-convert FOLDER --output OUT`"
         )
+    config_path = hub.require(name_or_directory, clip_configs.CONFIG)
     config = clip_configs.read(
-        hub.require(name_or_directory, clip_configs.CONFIG),
+        config_path,
         hub.find(name_or_directory, clip_configs.PREPROCESSOR),
     )
-    shapes = clip.param_shapes(config)
+    shapes = checkpoints.shapes_of(config_path, config, clip.param_shapes)
     path, tensors = _read_weights(name_or_directory, shapes)
-    checkpoints.check_tensors(path, tensors, shapes)
-    params = {name: jnp.asarray(x, jnp.float32) for name, x in tensors.items()}
-    return clip.Clip(param_trees.unflatten(params), config)
+    return clip.Clip(checkpoints.as_params(path, tensors, shapes), config)
 
 
 def save(network: clip.Clip, directory: files.Path, *, dtype: str = "float32") -> None:
@@ -165,9 +164,7 @@ def _special_tokens(path: pathlib.Path | None) -> dict[str, str]:
     """Tokens that end and pad a text by a tokenizer_config.json, where it says so."""
     if path is None:
         return {}
-    document = files.read_json(path)
-    if not isinstance(document, dict):
-        raise UserError(f"{path}: expected a JSON object")
+    document = documents.read_object(path)
     found = {}
     for key, name in (("end", "eos_token"), ("padding", "pad_token")):
         token = document.get(name)
@@ -211,7 +208,7 @@ def parts_of(index_path: pathlib.Path) -> list[str]:
     Raises:
       UserError: not an index of tensors.
     """
-    index = files.read_json(index_path)
+    index = documents.read(index_path)
     names = index.get("weight_map") if isinstance(index, dict) else None
     if (
         not isinstance(names, dict)
@@ -266,5 +263,5 @@ def _read_msgpack(path: pathlib.Path) -> dict[str, Any]:
         return param_trees.flatten(
             flax.serialization.msgpack_restore(path.read_bytes())
         )
-    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+    except Exception as error:  # Its extensions raise errors of many kinds.
         raise UserError(f"{path}: not a readable msgpack file ({error})") from None

@@ -5,7 +5,6 @@ to, the layout of S, and how they were measured. A file is refused with another
 generator or another CLIP.
 """
 
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import safetensors.numpy
 
-from styleclip_jax import spaces
+from styleclip_jax import documents, spaces
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import files, tensor_files
+from styleclip_jax.io import checkpoints, files, tensor_files
 
 # A single entry, since safetensors writes several in random order.
 _KEY = "styleclip_jax"
@@ -157,8 +156,10 @@ def _write(
     layout: Sequence[spaces.StyleLayer],
 ) -> None:
     channels = {layer.name: layer.channels for layer in layout}
-    document = json.dumps({**record, "layout": channels}, sort_keys=True)
+    document = documents.dump({**record, "layout": channels}, sort_keys=True)
     arrays = {name: np.array(x, np.float32, order="C") for name, x in tensors.items()}
+    for name, array in arrays.items():
+        checkpoints.require_finite(path, name, array)
     with files.new_file(path) as temporary:
         safetensors.numpy.save_file(arrays, temporary, {_KEY: document})
 
@@ -170,10 +171,7 @@ def _read(
     generator: Origin,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     tensors, metadata = tensor_files.read(path)
-    try:
-        record = json.loads(metadata.get(_KEY, "null"))
-    except ValueError as error:
-        raise UserError(f"{path}: not a readable safetensors file ({error})") from None
+    record = documents.parse(metadata.get(_KEY, "null"), str(path))
     found = record.get("kind") if isinstance(record, dict) else None
     if found != kind:
         raise UserError(f"{path}: expected a file of {kind}, found {found!r}")
@@ -215,6 +213,5 @@ def _tensor(
             f"{path}: expected {name} of shape {list(shape)}, found "
             f"{'nothing' if found is None else list(found.shape)}"
         )
-    if not np.isfinite(found).all():
-        raise UserError(f"{path}: {name} has values that are not finite")
+    checkpoints.require_finite(path, name, found)
     return found.astype(np.float32)

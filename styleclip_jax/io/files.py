@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 import os
 import pathlib
 import secrets
@@ -13,6 +12,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
+from styleclip_jax import documents
 from styleclip_jax.errors import UserError
 
 Path = str | os.PathLike[str]
@@ -151,23 +151,9 @@ def new_directory(path: Path, *, overwrite: bool = False) -> Iterator[pathlib.Pa
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON document."""
+    """Writes a JSON document; numbers that are not finite are null."""
     with new_file(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """Reads a JSON document.
-
-    Raises:
-      UserError: no such file, or not JSON.
-    """
-    try:
-        return json.loads(pathlib.Path(path).read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: expected JSON ({error})") from None
+        temporary.write_text(documents.dump(value, indent=2) + "\n")
 
 
 def several(paths: Path | Sequence[Path]) -> list[Path]:

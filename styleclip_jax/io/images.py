@@ -1,19 +1,26 @@
 """Images in files, and captioned sheets of them."""
 
 import bisect
+import contextlib
 import io
 import math
 import pathlib
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, UnidentifiedImageError
+from PIL import Image, ImageDraw
 
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files, fonts
 from styleclip_jax.ops import pixels
 
 FORMATS = ("png", "jpg", "npy", "none")
+# Formats that are read: named, since Pillow would hand other files to outside programs
+# (EPS).
+READ_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
+# Largest number of pixels of an image that is read, each of which takes some 16 bytes.
+MAX_PIXELS = 50_000_000
 
 # Compression of PNGs: five times as fast as Pillow's 6, for some 15 % more bytes.
 PNG_LEVEL = 1
@@ -54,16 +61,43 @@ def write(
 
 
 def read(path: files.Path) -> np.ndarray:
-    """Image [H, W, 3] uint8 of a file of any kind that Pillow reads.
+    """Image [H, W, 3] uint8 of a file in one of `READ_FORMATS`.
 
     Raises:
-      UserError: the file is none.
+      UserError: the file is none, or a very large one.
     """
     try:
-        with Image.open(path) as image:
+        with opened(path, READ_FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise too_large(path, image.size, MAX_PIXELS)
             return np.asarray(image.convert("RGB"))
-    except (OSError, UnidentifiedImageError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # Pillow's readers raise errors of many kinds.
         raise UserError(f"{path}: expected an image ({error})") from None
+
+
+@contextlib.contextmanager
+def opened(path: files.Path, formats: Sequence[str]) -> Iterator[Image.Image]:
+    """Yields an image of which only the header is read, whatever its size.
+
+    Pillow refuses very large ones itself.
+    """
+    with warnings.catch_warnings():
+        # Pillow warns from half the size that it refuses, which cameras reach.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(path, formats=list(formats)) as image:
+            yield image
+
+
+def too_large(path: files.Path, size: tuple[int, int], most: int) -> UserError:
+    """Line on an image of more pixels than are read."""
+    width, height = size
+    return UserError(
+        f"{path}: expected at most {most:,} pixels, found {width}×{height}; scale it "
+        "down, or give more max_pixels",
+        also=["max_pixels"],
+    )
 
 
 def encode(image: np.ndarray, suffix: str, *, png_level: int = PNG_LEVEL) -> bytes:

@@ -17,7 +17,7 @@ import numpy as np
 
 from styleclip_jax import spaces
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import files, latent_containers, torch_files
+from styleclip_jax.io import array_files, files, latent_containers, torch_files
 from styleclip_jax.io.latent_containers import Contents
 from styleclip_jax.models import stylegan2
 
@@ -27,8 +27,6 @@ SPACES = ("z", "w", "w_plus", "s")
 _SUFFIXES = (".npy", ".npz", ".pt", ".pth", ".pkl", ".safetensors")
 # Arrays that stand beside the latents in an archive.
 _BESIDE = {"names", "layers", "channels"}
-# Errors that the readers of archives raise for files that are not theirs.
-_BROKEN = (OSError, ValueError, EOFError, zipfile.BadZipFile)
 
 
 class Latents(NamedTuple):
@@ -208,12 +206,15 @@ def unpack(
         if file.format == "safetensors" and len(content) == 1:
             (content,) = content.values()
     found = latent_containers.unpack(content, name=str(path), rows=rows, space=space)
-    if names and len(names) != len(found.array):
+    count = len(found.array) if found.array.ndim else 1
+    if np.shape(names) not in ((0,), (count,)):
         raise UserError(
-            f"{path}: expected a name for each latent, found {len(names)} names and "
-            f"{len(found.array)} latents"
+            f"{path}: expected a name for each latent, found {np.size(names)} names "
+            f"and {count} latents"
         )
-    return found._replace(names=names, counted=True) if names else found
+    if not len(names):
+        return found
+    return found._replace(names=tuple(map(str, names)), counted=True)
 
 
 def take(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -291,34 +292,9 @@ def _name_in(folder: pathlib.Path, file: pathlib.Path) -> str:
     return str(inner.parent if numbered else inner.with_suffix(""))
 
 
-def _read_npz(path: pathlib.Path) -> tuple[Any, tuple[str, ...]]:
-    """Array of an archive, mapped if possible, or several by name; names of latents."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            main = [name for name in archive.files if name not in _BESIDE]
-            names = tuple(map(str, archive["names"])) if "names" in archive else ()
-            if len(main) != 1:
-                return {name: archive[name] for name in main}, names
-            mapped = _map_member(path, archive.zip.getinfo(f"{main[0]}.npy"))
-            return archive[main[0]] if mapped is None else mapped, names
-    except _BROKEN as error:
-        raise UserError(f"{path}: not a readable .npz ({error})") from None
-
-
-def _map_member(path: pathlib.Path, member: zipfile.ZipInfo) -> np.ndarray | None:
-    """Array of an archive's member, None for one that cannot be mapped."""
-    if member.compress_type != zipfile.ZIP_STORED:
-        return None
-    with path.open("rb") as file:
-        # A member follows its local header, whose last two parts vary in length.
-        file.seek(member.header_offset + 26)
-        lengths = np.frombuffer(file.read(4), "<u2")
-        file.seek(int(lengths.sum()), 1)
-        if np.lib.format.read_magic(file) != (1, 0):
-            return None
-        shape, in_columns, dtype = np.lib.format.read_array_header_1_0(file)
-        if dtype.hasobject:
-            return None
-        return np.memmap(
-            path, dtype, "r", file.tell(), shape, "F" if in_columns else "C"
-        )
+def _read_npz(path: pathlib.Path) -> tuple[Any, Any]:
+    """Array of an archive, or several by name; names of latents."""
+    arrays = array_files.read_npz(path)
+    names = arrays.get("names", ())
+    main = {name: array for name, array in arrays.items() if name not in _BESIDE}
+    return (next(iter(main.values())) if len(main) == 1 else main), names

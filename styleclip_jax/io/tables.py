@@ -1,12 +1,11 @@
 """Tables as Markdown, CSV and JSON."""
 
 import csv
-import json
-import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from styleclip_jax import documents
 from styleclip_jax.io import files
 
 
@@ -46,26 +45,17 @@ def write_csv(
 
 def write_json(path: files.Path, value: Any) -> pathlib.Path:
     """Writes JSON in which numbers that are not finite are null."""
-    files.write_json(path, finite(value))
+    files.write_json(path, value)
     return pathlib.Path(path)
-
-
-def finite(value: Any) -> Any:
-    """Tree with None for numbers that are not finite."""
-    if isinstance(value, Mapping):
-        return {name: finite(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def json_line(value: Any) -> str:
     """Line of a JSON lines file."""
-    return json.dumps(finite(value)) + "\n"
+    return documents.dump(value) + "\n"
 
 
 def _or_empty(value: Any) -> Any:
-    value = finite(value)
+    value = documents.finite(value)
     return "" if value is None else value
 
 

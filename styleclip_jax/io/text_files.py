@@ -16,6 +16,8 @@ from styleclip_jax.errors import UserError
 from styleclip_jax.io import files
 from styleclip_jax.progress import ignore
 
+# Largest size in bytes, and largest number of lines.
+_MAX_BYTES, _MAX_LINES = 64 << 20, 1_000_000
 # Longer marks first: that of UTF-16 begins that of UTF-32.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8", "UTF-8"),
@@ -109,11 +111,17 @@ def read_lines(
 
 def _decode(path: files.Path, what: str, tell: Callable[[str], None]) -> str:
     try:
-        content = pathlib.Path(path).read_bytes()
+        with pathlib.Path(path).open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise UserError(
             f"{path}: expected a text file of {what} ({error.strerror or error})"
         ) from None
+    if len(content) > _MAX_BYTES or content.count(b"\n") > _MAX_LINES:
+        raise UserError(
+            f"{path}: expected a text file of {what} of at most {_MAX_BYTES >> 20} MB "
+            f"and {_MAX_LINES:,} lines, found more"
+        )
     mark, encoding, name = next(
         (x for x in _MARKS if content.startswith(x[0])), (b"", "utf-8", "UTF-8")
     )

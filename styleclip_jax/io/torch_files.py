@@ -18,7 +18,7 @@ import numpy as np
 import safetensors
 
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import foreign
+from styleclip_jax.io import array_files, foreign, tensor_files
 from styleclip_jax.io.pickled import inert, machine, vocabulary
 from styleclip_jax.io.pickled.inert import Object
 
@@ -36,7 +36,8 @@ Format = Literal[
 
 _MAX_NODES = 500_000
 _MAX_DEPTH = 200
-_MAX_NAME = 2000
+# Number of characters of all names.
+_MAX_NAMED = 20_000_000
 
 _SAFETENSORS_DTYPES = {
     "F64": np.float64,
@@ -49,11 +50,6 @@ _SAFETENSORS_DTYPES = {
     "I8": np.int8,
     "U8": np.uint8,
     "BOOL": np.bool_,
-}
-
-_NPY_HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
 }
 
 # Errors that the parsers below raise at damaged files.
@@ -113,6 +109,9 @@ def read(path: str | os.PathLike[str]) -> TorchFile:
         reader, what = _reader_of(head, path)
         format_, content = reader(path)
         _check_structure(content)
+    except UserError:
+        # It is a ValueError as well, and says already what is wrong.
+        raise
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except OSError as error:
@@ -187,7 +186,7 @@ def children(content: Any) -> Iterator[tuple[Any, Any]]:
 
 def _check_structure(content: Any) -> None:
     """Refuses nesting that takes too long to walk: cycles and shared references."""
-    pending, seen = [(content, 0, 0)], 0
+    pending, seen, named = [(content, 0, 0)], 0, 0
     while pending:
         value, depth, length = pending.pop()
         seen += 1
@@ -204,9 +203,14 @@ def _check_structure(content: Any) -> None:
             raise inert.RefusedError(
                 "its objects are nested too deeply, or in a circle"
             )
-        if length > _MAX_NAME and (inner or isinstance(value, np.ndarray)):
+        if length > inert.MAX_NAME and (inner or isinstance(value, np.ndarray)):
             raise inert.RefusedError(
-                f"names of its tensors are longer than {_MAX_NAME} characters"
+                f"names of its tensors are longer than {inert.MAX_NAME} characters"
+            )
+        named += length if isinstance(value, np.ndarray) else 0
+        if named > _MAX_NAMED:
+            raise inert.RefusedError(
+                f"names of its tensors take more than {_MAX_NAMED:,} characters"
             )
         pending += [(child, depth + 1, length + more) for child, more in inner]
 
@@ -246,10 +250,10 @@ def _read_pickle(path: pathlib.Path) -> tuple[Format, Any]:
 
 
 def _read_zip(path: pathlib.Path) -> tuple[Format, Any]:
-    with zipfile.ZipFile(path) as archive:
+    with array_files.open_archive(path) as archive:
         infos = {info.filename: info for info in archive.infolist()}
         if infos and all(name.endswith(".npy") for name in infos):
-            return "npz", _read_npz(archive)
+            return "npz", array_files.read_npz(path)
         roots = [
             name[: -len("/data.pkl")]
             for name in infos
@@ -293,23 +297,11 @@ def _read_archive(
     return machine.Machine(budget, load).run(io.BytesIO(entry("data.pkl")))
 
 
-def _read_npz(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
-    return {
-        name.removesuffix(".npy"): np.lib.format.read_array(
-            io.BytesIO(archive.read(name)), allow_pickle=False
-        )
-        for name in archive.namelist()
-    }
-
-
 def _read_npy(path: pathlib.Path) -> tuple[Format, Any]:
     with path.open("rb") as file:
-        version = np.lib.format.read_magic(file)
-        header = _NPY_HEADERS.get(version)
-        if header is not None and header(file)[2].hasobject:
+        if array_files.read_header(file).dtype.hasobject:
             return "npy", _read_objects(io.BytesIO(file.read()))
-    # Mapped, since reading would first allocate whatever size the header claims.
-    return "npy", np.load(path, mmap_mode="r", allow_pickle=False)
+    return "npy", array_files.read_npy(path)
 
 
 def _read_objects(stream: io.BytesIO) -> Any:
@@ -323,6 +315,7 @@ def _read_objects(stream: io.BytesIO) -> Any:
 
 
 def _read_safetensors(path: pathlib.Path) -> tuple[Format, Any]:
+    tensor_files.check_header(path)
     content = {}
     for name, entry in safetensors.deserialize(path.read_bytes()):
         dtype = _SAFETENSORS_DTYPES.get(entry["dtype"])

@@ -7,6 +7,7 @@ import html
 import itertools
 import json
 import pathlib
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import regex
 import tokenizers
 
+from styleclip_jax import documents
 from styleclip_jax.errors import UserError
 from styleclip_jax.models import token_rows
 
@@ -28,6 +30,7 @@ NUM_MERGES = 48_894
 NUM_TOKENS_BESIDE_MERGES = 2 * 256 + 2
 
 _END_OF_WORD = "</w>"
+_MAX_LINES = 1_000_000
 # Case-insensitive also on lower-cased text: "ſ" is then an "s".
 _WORD = regex.compile(
     r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d"
@@ -114,11 +117,12 @@ def read(vocab_path: pathlib.Path, merges_path: pathlib.Path) -> Tokenizer:
     Raises:
       UserError: broken files, or not a byte-level vocabulary.
     """
-    vocab = _read_json(vocab_path)
+    vocab = documents.read(vocab_path)
     try:
-        lines = merges_path.read_text(encoding="utf-8").strip().split("\n")[1:]
-    except (OSError, ValueError) as error:
+        text = documents.read_bytes(merges_path).decode()
+    except UnicodeDecodeError as error:
         raise UserError(f"{merges_path}: expected text ({error})") from None
+    lines = _split(text, merges_path)[1:]
     merges = [tuple(line.split()) for line in lines]
     if any(len(merge) != 2 for merge in merges):
         raise UserError(f"{merges_path}: expected two symbols a line after the first")
@@ -131,7 +135,7 @@ def read_json(path: pathlib.Path) -> Tokenizer:
     Raises:
       UserError: a broken file, or not a byte-level vocabulary as CLIP has it.
     """
-    document = _read_json(path)
+    document = documents.read(path)
     model = document.get("model") if isinstance(document, dict) else None
     if not isinstance(model, dict) or model.get("type") != "BPE":
         raise UserError(f"{path}: expected a model of type 'BPE'")
@@ -153,13 +157,6 @@ def read_json(path: pathlib.Path) -> Tokenizer:
     ):
         raise UserError(f"{path}: merges: expected pairs of symbols")
     return _build(model.get("vocab"), merges, path, path)
-
-
-def _read_json(path: pathlib.Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: expected JSON ({error})") from None
 
 
 def _build(
@@ -202,9 +199,10 @@ def write(
     """
     try:
         with gzip.open(bpe_gz, "rt", encoding="utf-8") as file:
-            merges = file.read().strip().split("\n")[1 : num_merges + 1]
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+            text = file.read(documents.MAX_BYTES)
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise UserError(f"{bpe_gz}: not a gzip file of merges ({error})") from None
+    merges = _split(text, bpe_gz)[1 : num_merges + 1]
     pairs = [merge.split() for merge in merges]
     if len(pairs) != num_merges or any(len(pair) != 2 for pair in pairs):
         raise UserError(
@@ -219,6 +217,14 @@ def write(
     (directory / "merges.txt").write_text(
         "\n".join(["#version: 0.2", *merges]) + "\n", encoding="utf-8"
     )
+
+
+def _split(text: str, path: str | pathlib.Path) -> list[str]:
+    """Lines of a list of merges, of any system."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").strip()
+    if lines.count("\n") > _MAX_LINES:
+        raise UserError(f"{path}: expected at most {_MAX_LINES:,} lines, found more")
+    return lines.split("\n")
 
 
 @functools.cache

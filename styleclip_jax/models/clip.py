@@ -244,10 +244,17 @@ def encode_prompts(
     """Normalised features [B, embed_dim] of prompts.
 
     Raises:
-      UserError: a prompt is too long.
+      UserError: a prompt is too long, or features are not finite.
     """
     tokens = jax.tree.map(jnp.asarray, tokenize(network, tokenizer, prompts))
-    return norms.unit(jax.jit(encode_text)(network, tokens))
+    features = norms.unit(jax.jit(encode_text)(network, tokens))
+    if not jnp.isfinite(features).all():
+        raise UserError(
+            "clip: its features of texts are not finite, or zero: expected a network "
+            "that was trained",
+            field="clip",
+        )
+    return features
 
 
 def tokenize(

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tokenizers
 
+from styleclip_jax import documents
 from styleclip_jax.errors import UserError
 from styleclip_jax.models import token_rows
 
@@ -96,10 +97,11 @@ def read_sentencepiece(
             f"{path}: reading it needs sentencepiece: pip install "
             "'styleclip-jax[siglip]'"
         ) from None
+    content = documents.read_bytes(path)
     try:
         model = sentencepiece.SentencePieceProcessor()
-        model.LoadFromSerializedProto(path.read_bytes())
-    except (OSError, RuntimeError) as error:
+        model.LoadFromSerializedProto(content)
+    except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: not a sentencepiece model ({reason})") from None
     if model.normalize("a") != "▁a":
@@ -128,8 +130,9 @@ def read_json(
     Raises:
       UserError: the file is broken or of another kind.
     """
+    content = documents.read_bytes(path)
     try:
-        model = tokenizers.Tokenizer.from_file(str(path))
+        model = tokenizers.Tokenizer.from_buffer(content)
     except Exception as error:  # The package raises no narrower class.
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: not a readable tokenizer ({reason})") from None

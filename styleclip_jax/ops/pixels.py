@@ -1,6 +1,6 @@
 """Pixels: images of 8 bits out of float ones in [-1, 1], and back."""
 
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import jax
 import numpy as np
@@ -8,6 +8,10 @@ import numpy as np
 # Array of NumPy or of JAX, as the argument is.
 Array = TypeVar("Array", np.ndarray, jax.Array)
 Rounding = Literal["nearest", "torch", "tf"]
+
+# Largest pixel that a generator may draw; those of edits that are strong beyond reason
+# are some 20.
+_REACH = 100
 
 
 def to_uint8(image: Array, *, rounding: Rounding = "nearest") -> Array:
@@ -42,6 +46,22 @@ def to_uint8(image: Array, *, rounding: Rounding = "nearest") -> Array:
         x = xp.rint(x)
     # Unlike `clip`, these two take the number of a pair with one that is none.
     return xp.fmin(xp.fmax(x, 0), 255).astype(np.uint8)
+
+
+def is_drawn(image: Array) -> Array:
+    """Whether each image is finite and in reach of a generator, bool without the axes.
+
+    Latents far outside of what a generator knows make images whose pixels grow with
+    them; what is measured of these says nothing.
+
+    Args:
+      image: [..., H, W, 3] float, in [-1, 1] but for what generators overshoot.
+
+    Returns:
+      [...] bool: all pixels are in [-100, 100].
+    """
+    found: Any = abs(image) <= _REACH
+    return found.all(axis=(-3, -2, -1))
 
 
 def to_float(image: Array) -> Array:

@@ -9,15 +9,15 @@ the 68 points of the iBUG scheme, as dlib finds them.
 import functools
 import importlib.util
 import pathlib
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from styleclip_jax import documents
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import files
+from styleclip_jax.io import array_files, files
 
 _NUM_LANDMARKS = 68
 _EYES = slice(36, 42), slice(42, 48)
@@ -204,7 +204,10 @@ def read_landmarks(path: files.Path) -> dict[str, list[np.ndarray]]:
       UserError: the file cannot be read or holds something else.
     """
     path = pathlib.Path(path)
-    document = _read_npz(path) if path.suffix == ".npz" else files.read_json(path)
+    read: Callable[[files.Path], Any] = documents.read
+    if path.suffix == ".npz":
+        read = array_files.read_npz
+    document = read(path)
     if not isinstance(document, dict):
         raise UserError(
             f"{path}: expected landmarks by file name, found {type(document).__name__}"
@@ -369,20 +372,10 @@ def _unwarp(
     return np.stack(channels, -1)
 
 
-def _read_npz(path: pathlib.Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return dict(archive)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not a readable .npz ({error})") from None
-
-
 def _faces(path: pathlib.Path, name: str, value: Any) -> list[np.ndarray]:
     try:
         points = np.asarray(value, np.float64)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         raise UserError(
             f"{path}: {name}: expected 68 points [x, y], found something else"
         ) from None

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from styleclip_jax.errors import UserError
+from styleclip_jax.io import images
 from styleclip_jax.ops import pixels
 from styleclip_jax.photos import align, photo_files
 from styleclip_jax.progress import ignore
@@ -37,6 +38,7 @@ def find(
     landmarks_file: str | None,
     all_faces: bool,
     encoded_size: Size | None = None,
+    max_pixels: int = images.MAX_PIXELS,
     tell: Callable[[str], None] = ignore,
 ) -> dict[str, list[Any]]:
     """Finds the faces of photos, and the photos that have none.
@@ -48,11 +50,13 @@ def find(
       all_faces: whether to take all faces of a photo, not the largest alone.
       encoded_size: input size of the encoder; one that is not square, of cars, takes
         whole photos of any shape.
+      max_pixels: largest number of pixels of a photo; a larger JPEG is shrunk.
       tell: is given a line for each photo that cannot be used.
 
     Returns:
       "faces", each with its "file" and as "quad" the corners of its square, and
-      "skipped", a line for each photo that cannot be used.
+      "skipped", a line for each photo that cannot be used. Faces have "max_pixels" too
+      if it is not the default, since a shrunk photo has a shrunk square.
 
     Raises:
       UserError: no photo has a face, there is no detector, or the landmarks cannot be
@@ -81,19 +85,26 @@ def find(
         align.detect(np.zeros((16, 16, 3), np.uint8))
     faces: list[dict[str, Any]] = []
     skipped = []
+    shrunk = {} if max_pixels == images.MAX_PIXELS else {"max_pixels": max_pixels}
     for path in paths:
         try:
-            photo = photo_files.read(path)
+            photo = photo_files.read(path, max_pixels)
             if is_aligned:
                 quads = [_whole(photo, encoded_size)]
             else:
-                quads = quads_of(path, photo, landmarks, all_faces=all_faces)
+                quads = quads_of(
+                    path,
+                    photo,
+                    landmarks,
+                    all_faces=all_faces,
+                    reduction=photo_files.reduction(path, max_pixels),
+                )
         except UserError as error:
             skipped.append(f"{path}: {str(error).removeprefix(f'{path}: ')}")
             tell(f"skipped: {skipped[-1]}")
             continue
         absolute = str(path.resolve())
-        faces += [{"file": absolute, "quad": quad.tolist()} for quad in quads]
+        faces += [{"file": absolute, "quad": x.tolist()} | shrunk for x in quads]
     if not faces:
         raise UserError(
             f"photos: expected faces, found none in {len(paths)} photos",
@@ -140,6 +151,7 @@ def quads_of(
     landmarks: dict[str, list[np.ndarray]] | None,
     *,
     all_faces: bool,
+    reduction: int = 1,
 ) -> list[np.ndarray]:
     """Squares [4, 2] of the faces of a photo.
 
@@ -148,6 +160,7 @@ def quads_of(
       photo: [H, W, 3] uint8.
       landmarks: landmarks of each face by name of the photo; None to detect faces.
       all_faces: whether to take all faces, not the largest alone.
+      reduction: factor that the photo was shrunk by, and the landmarks were not.
 
     Raises:
       UserError: there is no face, or one does not lie in the photo.
@@ -156,6 +169,9 @@ def quads_of(
         found, where = align.detect(photo), "in the photo"
     else:
         found, where = landmarks.get(path.name, []), "in the landmarks"
+        if reduction > 1:
+            # Whole numbers are at the centres of pixels.
+            found = [(face + 0.5) / reduction - 0.5 for face in found]
     if not found:
         raise UserError(f"expected a face, found none {where}")
     quads = [align.quad(x) for x in (found if all_faces else [align.largest(found)])]
@@ -194,9 +210,18 @@ def crop(
     crops = []
     for face in faces:
         quad = None if is_aligned else np.array(face["quad"])
-        photo = photo_files.read(face["file"])
+        photo = read(face)
         crops.append(cut(photo, quad, resolution=resolution, encoded_size=encoded_size))
     return jax.tree.map(lambda *one: np.stack(one), *crops)
+
+
+def read(face: dict[str, Any]) -> np.ndarray:
+    """Photo [H, W, 3] uint8 of a face, in the size in which it was found.
+
+    Raises:
+      UserError: the photo cannot be read.
+    """
+    return photo_files.read(face["file"], face.get("max_pixels", images.MAX_PIXELS))
 
 
 def cut(

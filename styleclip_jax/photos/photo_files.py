@@ -1,22 +1,24 @@
 """Photo files: any common image file read as upright 8-bit RGB."""
 
+import contextlib
 import importlib.util
 import pathlib
 import re
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, features
 
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import files
+from styleclip_jax.io import files, images
 
-# Formats are named, since Pillow would hand other files to outside programs (EPS).
-_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 _NAMES = "JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP, GIF or PPM"
 _MIN_SIDE = 16
+# Rows at a time of what is computed in larger types.
+_BAND = 256
+# What a JPEG can be shrunk by while it is decoded.
+_REDUCTIONS = (2, 4, 8)
 
 # First bytes of pictures, and why some are not read; AVIF and HEIC may be.
 _CAMERA = "a raw photo of a camera; export it as JPEG or TIFF"
@@ -95,16 +97,18 @@ def find(paths: Sequence[files.Path]) -> Found:
     return Found(list(dict.fromkeys(photos)), left_out)
 
 
-def read(path: files.Path) -> np.ndarray:
+def read(path: files.Path, max_pixels: int = images.MAX_PIXELS) -> np.ndarray:
     """Reads a photo, upright as its EXIF orientation says.
 
     Grey values are repeated, 16-bit values are scaled to 8, and transparent pixels are
     laid over white. The first frame of an animation counts. Colour profiles are
-    ignored, as the official alignment does.
+    ignored, as the official alignment does. A larger JPEG is shrunk while it is
+    decoded, unless it is progressive, which takes memory for all of it.
 
     Args:
       path: file in JPEG, PNG, WebP, TIFF, BMP, GIF or PPM; in AVIF where Pillow has
         it, and in HEIC with pillow-heif.
+      max_pixels: largest number of pixels.
 
     Returns:
       [H, W, 3] uint8.
@@ -113,27 +117,64 @@ def read(path: files.Path) -> np.ndarray:
       UserError: the file is missing, unreadable, truncated, too small or too large.
     """
     path = pathlib.Path(path)
+    with _opened(path) as image:
+        reduction = _reduction(path, image, max_pixels)
+        if reduction > 1:
+            width, height = image.size
+            image.draft("RGB", (width // reduction, height // reduction))
+        return _decode(image)
+
+
+def reduction(path: files.Path, max_pixels: int = images.MAX_PIXELS) -> int:
+    """Factor that `read` shrinks a photo by: 1 for all but very large ones.
+
+    Raises:
+      UserError: as `read`, as far as the head of the file tells.
+    """
+    path = pathlib.Path(path)
+    with _opened(path) as image:
+        return _reduction(path, image, max_pixels)
+
+
+@contextlib.contextmanager
+def _opened(path: pathlib.Path) -> Iterator[Image.Image]:
+    """Yields a photo whose header alone is read; what goes wrong with it is a line."""
     if not path.is_file():
         found = "a folder" if path.is_dir() else "no such file"
         raise UserError(f"{path}: expected a photo, found {found}")
     kind = _kind(path)
-    formats = [*_FORMATS, *_more_formats()]
+    formats = [*images.READ_FORMATS, *_more_formats()]
     if kind not in (None, _NO_PICTURE) and _PLUGINS.get(kind) not in formats:
         raise UserError(f"{path}: expected {_NAMES}, found {_MISSING.get(kind, kind)}")
     try:
-        with warnings.catch_warnings():
-            # Pillow warns from half the size that it refuses, which cameras reach.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return _read(path, formats)
+        with images.opened(path, formats) as image:
+            yield image
     except Image.DecompressionBombError as error:
         raise UserError(f"{path}: too large a photo, scale it down ({error})") from None
     except UserError:
-        # It is a ValueError as well, and says already what is wrong.
+        # It says already what is wrong.
         raise
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except Exception as error:  # Pillow's readers raise errors of many kinds.
         raise UserError(
             f"{path}: not a readable photo, expected {_NAMES} ({_line(error)})"
         ) from None
+
+
+def _reduction(path: pathlib.Path, image: Image.Image, max_pixels: int) -> int:
+    """Factor that keeps a photo within the limit; see `reduction`."""
+    if min(image.size) < _MIN_SIDE:
+        raise UserError(
+            f"{path}: expected a photo of at least {_MIN_SIDE}×{_MIN_SIDE} pixels, "
+            f"found {image.width}×{image.height}"
+        )
+    width, height = image.size
+    if width * height <= max_pixels:
+        return 1
+    if image.format == "JPEG" and not image.info.get("progressive"):
+        for factor in _REDUCTIONS:
+            if -(-width // factor) * -(-height // factor) <= max_pixels:
+                return factor
+    raise images.too_large(path, image.size, max_pixels)
 
 
 def _rejoin(parts: list[str]) -> list[pathlib.Path]:
@@ -200,28 +241,28 @@ def _more_formats() -> list[str]:
     return found
 
 
-def _read(path: pathlib.Path, formats: list[str]) -> np.ndarray:
-    with Image.open(path, formats=formats) as image:
-        if min(image.size) < _MIN_SIDE:
-            raise UserError(
-                f"{path}: expected a photo of at least {_MIN_SIDE}×{_MIN_SIDE} pixels, "
-                f"found {image.width}×{image.height}"
-            )
-        image.load()
-        # The tag is read after loading: Pillow turns TIFF itself, and then drops it.
-        turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
-        rgb = _to_rgb(image)
+def _decode(image: Image.Image) -> np.ndarray:
+    """Pixels of a photo, [H, W, 3] uint8, upright."""
+    image.load()
+    # The tag is read after loading: Pillow turns TIFF itself, and then drops it.
+    turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    rgb = _to_rgb(image)
     return np.array(rgb if turn is None else rgb.transpose(turn))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F" or image.mode.startswith("I"):
         return Image.fromarray(_to_8_bits(np.asarray(image))).convert("RGB")
-    if image.has_transparency_data:
-        over = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, over).convert("RGB")
-    return image.convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    # In bands, since each step makes a copy with four channels.
+    found = Image.new("RGB", image.size)
+    for top in range(0, image.height, _BAND):
+        box = (0, top, image.width, min(top + _BAND, image.height))
+        over = image.crop(box).convert("RGBA")
+        white = Image.new("RGBA", over.size, "white")
+        found.paste(Image.alpha_composite(white, over).convert("RGB"), box)
+    return found
 
 
 def _to_8_bits(gray: np.ndarray) -> np.ndarray:
@@ -229,7 +270,11 @@ def _to_8_bits(gray: np.ndarray) -> np.ndarray:
     low, high = gray.min(), gray.max()
     if gray.dtype.kind == "f" or low < 0 or high > 65535:
         raise ValueError(f"grey values from {low} to {high} instead of 8 or 16 bits")
-    return np.rint(gray / 257).astype(np.uint8)
+    found = np.empty(gray.shape, np.uint8)
+    for top in range(0, len(gray), _BAND):
+        band = slice(top, top + _BAND)
+        found[band] = np.rint(gray[band] / 257)
+    return found
 
 
 def _line(error: Exception) -> str:

@@ -9,7 +9,7 @@ import safetensors.numpy
 
 from styleclip_jax import spaces
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import direction_files
+from styleclip_jax.io import direction_files, tensor_files
 from styleclip_jax.methods import global_directions
 from tests import tiny
 
@@ -86,7 +86,12 @@ def test_broken_files_are_refused(tmp_path: pathlib.Path) -> None:
     broken.write_bytes(path.read_bytes()[:-7])
     plain = tmp_path / "plain.safetensors"
     safetensors.numpy.save_file({"x": np.zeros(1, np.float32)}, plain)
-    bad = relevance_file(tmp_path / "nan.safetensors", std=np.full(CHANNELS, np.nan))
+    bad = tmp_path / "nan.safetensors"
+    with pytest.raises(UserError, match="std has values that are not finite"):
+        relevance_file(bad, std=np.full(CHANNELS, np.nan))
+    tensors, metadata = tensor_files.read(path)
+    tensors["std"][0] = np.nan
+    safetensors.numpy.save_file(tensors, bad, metadata)
     direction = tmp_path / "direction.safetensors"
     direction_files.write_direction(
         direction, np.zeros(CHANNELS), layout=LAYOUT, generator=OURS, about={}

@@ -1,5 +1,7 @@
 """Crops of photos become inputs of networks."""
 
+import pathlib
+
 import numpy as np
 from PIL import Image
 
@@ -17,3 +19,26 @@ def test_photos_are_resized_as_officially() -> None:
     np.testing.assert_allclose(
         image[0, :, ::8, ::8], CASE["pil_preprocessed"], atol=1e-6
     )
+
+
+def test_landmarks_fit_photos_that_were_shrunk(tmp_path: pathlib.Path) -> None:
+    photo = golden_data.ROOT / "photo" / "face.jpg"
+    path = tmp_path / photo.name
+    Image.open(photo).save(path, quality=95)
+    width, height = Image.open(path).size
+    landmarks = str(photo.with_name("landmarks.json"))
+    options = {"is_aligned": False, "landmarks_file": landmarks, "all_faces": False}
+    (whole,) = crops.find([path], **options)["faces"]
+    assert whole.keys() == {"file", "quad"}
+    limit = -(-width // 2) * -(-height // 2)
+    (shrunk,) = crops.find([path], **options, max_pixels=limit)["faces"]
+    assert shrunk["max_pixels"] == limit
+    expected = (np.array(whole["quad"]) + 0.5) / 2 - 0.5
+    np.testing.assert_allclose(shrunk["quad"], expected)
+    assert crops.read(shrunk).shape[:2] == (-(-height // 2), -(-width // 2))
+    a, b = (
+        crops.crop([x], resolution=32, encoded_size=None, is_aligned=False).target
+        for x in (whole, shrunk)
+    )
+    # The same face, of fewer pixels.
+    assert np.abs(a - b).mean() < 0.05

@@ -332,3 +332,41 @@ def test_a_photo_that_is_too_small_is_said_to_be_so(tmp_path: pathlib.Path) -> N
     with pytest.raises(UserError, match=line) as caught:
         photo_files.read(tmp_path / "small.png")
     assert "not a readable photo" not in str(caught.value)
+
+
+def tall() -> np.ndarray:
+    """A picture of more rows than are computed at a time."""
+    return np.random.default_rng(0).integers(0, 256, (600, 20, 4), np.uint8)
+
+
+def test_photos_are_computed_in_bands_of_rows(tmp_path: pathlib.Path) -> None:
+    path = save(tmp_path / "a.png", Image.fromarray(tall()))
+    white = Image.new("RGBA", (20, 600), "white")
+    whole = Image.alpha_composite(white, Image.fromarray(tall())).convert("RGB")
+    np.testing.assert_array_equal(photo_files.read(path), np.asarray(whole))
+    gray = tall()[..., 0].astype(np.uint16) * 256 + tall()[..., 1]
+    path = save(tmp_path / "b.png", Image.fromarray(gray))
+    expected = np.rint(gray / 257).astype(np.uint8)
+    np.testing.assert_array_equal(photo_files.read(path)[..., 0], expected)
+
+
+def test_large_photos_are_shrunk_or_refused(tmp_path: pathlib.Path) -> None:
+    image = Image.fromarray(picture()).resize((96, 64))
+    pixels = 96 * 64
+    path = save(tmp_path / "a.jpg", image)
+    whole = photo_files.read(path)
+    np.testing.assert_array_equal(photo_files.read(path, pixels), whole)
+    assert photo_files.reduction(path, pixels) == 1
+    for factor in (2, 4, 8):
+        limit = pixels // factor**2
+        assert photo_files.reduction(path, limit) == factor
+        found = photo_files.read(path, limit)
+        assert found.shape == (64 // factor, 96 // factor, 3)
+    shrunk = np.asarray(image.reduce(2), int)
+    assert np.abs(photo_files.read(path, pixels // 4) - shrunk).mean() < 10
+    for path in (
+        save(tmp_path / "b.jpg", image, progressive=True),
+        save(tmp_path / "c.png", image),
+    ):
+        with pytest.raises(UserError, match="at most 6,143 pixels, found 96×64"):
+            photo_files.read(path, pixels - 1)

@@ -1,6 +1,7 @@
 """Inert values that a pickle is rebuilt of: what it names, and what bounds them."""
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -47,17 +48,45 @@ class Global:
     dtype: Any = None
 
 
+# Largest number of characters of a name, and of parts of a key.
+MAX_NAME, _MAX_PARTS = 2000, 16
+# Opcodes of the pickles of a file; what they make takes some hundred bytes at most.
+_MAX_OPCODES = 2_000_000
+
+
 class Budget:
-    """Bounds copies and allocations by the size of the file."""
+    """Bounds copies, allocations and tensors by the size of the file, and its opcodes.
+
+    All pickles of a file share one.
+    """
 
     def __init__(self, file_size: int) -> None:
-        self._left = 4 * file_size + (1 << 16)
+        self._bytes = 4 * file_size + (1 << 16)
+        # Tensors may share a storage, as tied weights do, and repeat it, as W does in
+        # all rows of W+; once copied, they take what they claim together.
+        self._viewed = 20 * file_size + (1 << 24)
+        self._opcodes = _MAX_OPCODES
 
     def spend(self, size: int) -> None:
-        """Counts bytes or elements, before they are allocated."""
-        self._left -= size
-        if size < 0 or self._left < 0:
+        """Counts bytes, characters or elements, before they are allocated."""
+        self._bytes -= size
+        if size < 0 or self._bytes < 0:
             raise ValueError("it claims more data than it holds")
+
+    def view(self, size: int) -> None:
+        """Counts the bytes of a tensor, which are those of a storage."""
+        self._viewed -= size
+        if self._viewed < 0:
+            raise RefusedError(
+                "its tensors claim far more data than it holds, as the same bytes are "
+                "in several, or many times in one"
+            )
+
+    def step(self, cost: int) -> None:
+        """Counts an opcode, the more the larger what it makes is."""
+        self._opcodes -= cost
+        if self._opcodes < 0:
+            raise RefusedError(f"its pickle takes more than {_MAX_OPCODES:,} steps")
 
 
 @dataclasses.dataclass(eq=False)
@@ -80,7 +109,11 @@ class Dtype:
 
 
 def flat_key(value: Any) -> Any:
-    """A key of a dict or set: flat, since hashing nested tuples takes forever."""
+    """A key of a dict or set: flat, since hashing nested tuples takes forever.
+
+    Integers are below what they are hashed modulo, since many keys of one hash take
+    forever as well. What becomes a text for a name is short.
+    """
     if isinstance(value, np.ndarray):
         # Optimizers keep their state by tensor, each of which is a key of its own.
         return Object("tensor")
@@ -92,6 +125,16 @@ def flat_key(value: Any) -> Any:
         )
         if not is_flat:
             raise ValueError(f"a key of type {type(value).__name__}")
+    if isinstance(value, tuple) and len(value) > _MAX_PARTS:
+        raise RefusedError(f"it has a key of {len(value):,} parts")
+    for part in value if isinstance(value, tuple) else (value,):
+        is_text = isinstance(part, bytes) or (
+            isinstance(part, str) and part is not value
+        )
+        if is_text and len(part) > MAX_NAME:
+            raise RefusedError(f"it has a key of {len(part):,} characters")
+        if isinstance(part, int) and abs(part) >= sys.hash_info.modulus:
+            raise ValueError("a key that is an integer of absurd size")
     return value
 
 

@@ -57,6 +57,7 @@ class Machine:
     def run(self, stream: io.BytesIO) -> Any:
         """The object that the pickle at the stream's position builds."""
         for opcode, arg, self._place in pickletools.genops(stream):
+            self.budget.step(_COSTS.get(opcode.name, 1))
             if opcode.name == "STOP":
                 break
             if opcode.name in _OPERATIONS:
@@ -186,7 +187,12 @@ class Machine:
     def _find(self, module: Any, name: Any) -> Global:
         if not isinstance(module, str) or not isinstance(name, str):
             raise TypeError("a name that is not text")
+        if len(module) + len(name) > inert.MAX_NAME:
+            raise RefusedError(
+                f"it names something in {len(module) + len(name):,} characters"
+            )
         full = f"{module}.{name}"
+        self.budget.spend(len(full))
         self.used.add(full)
         found = vocabulary.find(full)
         if found is None:
@@ -237,6 +243,7 @@ class Machine:
         if self.unfilled.pop(id(array), None) is None:
             raise ValueError("a state for an array that has one")
         if isinstance(data, str):
+            self.budget.spend(len(data))
             data = data.encode("latin-1")
         resolved = dtype.resolve()
         if isinstance(data, list) and self.objects and resolved.hasobject:
@@ -316,6 +323,10 @@ def read_legacy(stream: io.BytesIO, budget: Budget, inner: bool = False) -> Any:
     return content
 
 
+# Opcodes that make what takes more than a list does.
+_COSTS = dict.fromkeys(
+    ("EMPTY_SET", "FROZENSET", "REDUCE", "NEWOBJ", "NEWOBJ_EX", "INST", "OBJ"), 4
+)
 _OPERATIONS: dict[str, Callable[[Machine, Any], None]] = {
     **dict.fromkeys(("PROTO", "FRAME"), lambda machine, arg: None),
     **dict.fromkeys(

@@ -19,8 +19,6 @@ REPORT = (
     "report the name and the program that wrote the file, or save its weights alone"
 )
 
-_MAX_EXPANDED = 1 << 26
-
 
 # Substitutes for the names in checkpoints; each takes the machine and the arguments.
 
@@ -36,8 +34,7 @@ def _rebuild_tensor(
     if not isinstance(storage, Storage) or len(size) != len(stride):
         raise ValueError("a tensor without storage, or with a stride too few")
     itemsize = storage.dtype.itemsize
-    if count > max(storage.data.size // itemsize, _MAX_EXPANDED):
-        raise ValueError("a tensor far larger than its storage")
+    machine.budget.view(count * itemsize)
     if count == 0:
         return np.zeros(size, storage.dtype)
     return np.ndarray(
@@ -97,7 +94,8 @@ def _array_from_buffer(
     return array
 
 
-def _scalar(_: Any, dtype: Dtype, data: Any) -> Any:
+def _scalar(machine: Any, dtype: Dtype, data: Any) -> Any:
+    machine.budget.spend(len(data))
     raw = data.encode("latin-1") if isinstance(data, str) else data
     return np.frombuffer(raw, dtype.resolve(), count=1)[0]
 
@@ -106,7 +104,7 @@ def _dtype(machine: Any, code: str, *_: Any) -> Dtype:
     if code == "O8" and machine.objects:
         return Dtype(code)
     if not re.fullmatch(r"[biufc]\d{1,2}", code):
-        raise RefusedError(f"it holds a NumPy array of type {code!r}")
+        raise RefusedError(f"it holds a NumPy array of type {code[:80]!r}")
     return Dtype(code)
 
 

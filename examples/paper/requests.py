@@ -63,7 +63,7 @@ class Content:
     directions: str | None = None
     steps: int = dataclasses.field(default=80, metadata={"lower_bound": 1})
     learning_rate: float = dataclasses.field(default=0.1, metadata={"lower_bound": 0})
-    alpha: float = 5.0
+    alpha: float = 4.0
 
     def __post_init__(self) -> None:
         if not self.prompts or not all(map(text_files.clean, self.prompts)):

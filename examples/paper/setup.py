@@ -25,7 +25,7 @@ from styleclip_jax.evaluation import measuring, metrics
 from styleclip_jax.methods import global_directions
 from styleclip_jax.models import clip
 
-_DEFAULT_SEEDS = "20,10,3,4"
+_DEFAULT_SEEDS = "25,48,3,4"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

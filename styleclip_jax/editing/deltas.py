@@ -75,7 +75,10 @@ def move(loaded: Loaded, texts: Prompts, config: DeltaSettings) -> Editor:
         inputs=models.fingerprints("clip")
         | {"delta": checkpoints.fingerprint(config.delta)}
         | texts.inputs,
-        about=editors.describe(loaded, texts),
+        about=[
+            *editors.describe(loaded, texts),
+            f"delta network: {config.delta}, away from {config.neutral!r}",
+        ],
     )
     if config.strength != searching.AUTO:
         return moving

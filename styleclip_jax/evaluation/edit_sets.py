@@ -86,7 +86,7 @@ class EditSet(NamedTuple):
         if self.method == "mapper":
             return "as trained" if strength is None else f"strength {strength}"
         if flags.get("l2_lambda") is None:
-            return "as given"
+            return "as given" if strength is None else f"strength {strength}"
         identity = f", id {flags['id_lambda']:g}" if flags.get("id_lambda") else ""
         found = f", strength {strength}" if strength == "auto" else ""
         return f"l2 {flags['l2_lambda']:g}{identity}{found}"

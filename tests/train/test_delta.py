@@ -13,6 +13,7 @@ import pytest
 
 from styleclip_jax import losses
 from styleclip_jax.cli import edit
+from styleclip_jax.evaluation import edit_sets
 from styleclip_jax.io import latent_files
 from styleclip_jax.methods import delta, delta_training
 from tests import programs, tiny
@@ -100,6 +101,11 @@ def test_a_network_is_trained_resumed_and_edits(
     assert (steps[:, 0] != steps[:, 1]).any()
     texts = [json.loads(x)["prompt"] for x in (tmp_path / "edits/metrics.jsonl").open()]
     assert texts == ["cat", "bird"] * 3
+    sets = edit_sets.read(tmp_path / "edits")
+    assert [(x.prompt, x.strength) for x in sets] == [
+        ("cat", "strength 2"),
+        ("bird", "strength 2"),
+    ]
     other = editing | {"outdir": tmp_path / "other", "clip": "embedded"}
     code, _, err = run(capsys, edit, other)
     assert (code, err.count("\n")) == (2, 1)

@@ -15,7 +15,6 @@ folder of transformers or OpenCLIP counts as a file. Nothing in a file is execut
 import dataclasses
 import functools
 import pathlib
-import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -25,9 +24,9 @@ import numpy as np
 from absl import flags
 
 from styleclip_jax import errors
-from styleclip_jax.cli import help_page, program
+from styleclip_jax.cli import help_page, program, signals
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import checkpoints, clip_files, torch_files
+from styleclip_jax.io import checkpoints, clip_files, files, torch_files
 from styleclip_jax.io.pickled.inert import Object
 from styleclip_jax.io.torch_files import TorchFile
 from styleclip_jax.models import param_trees, runtime
@@ -165,33 +164,34 @@ def _flags() -> flags.FlagValues:
     values = flags.FlagValues()
     # Files may stand before, between and after the flags.
     values.set_gnu_getopt(True)
-    files: dict[str, Any] = {"flag_values": values, "module_name": help_page.FILES}
-    flags.DEFINE_string("output", None, "Folder to write.", **files)
+    options: dict[str, Any] = {"flag_values": values, "module_name": help_page.FILES}
+    flags.DEFINE_string("output", None, "Folder to write.", **options)
     flags.DEFINE_enum(
         "kind",
         None,
         list(KINDS),
         "Kind of the files; told by their content if absent.",
-        **files,
+        **options,
     )
     flags.DEFINE_string(
         "part",
         "",
         "Level of the names in a file to convert, such as g or state_dict.student, "
         "where it holds several networks.",
-        **files,
+        **options,
     )
     flags.DEFINE_bool(
         "inspect",
         False,
         "Whether to say what the files hold and what they lack, and write nothing.",
-        **files,
+        **options,
     )
     for settings in _SETTINGS:
         program.define(settings, values)
     return values
 
 
+@signals.end_in_a_line()
 @program.end_if_unread()
 def main(argv: Sequence[str]) -> int:
     """Runs the program.
@@ -354,17 +354,38 @@ def _tell(line: str) -> None:
 
 
 def _write(file: TorchFile, conversion: Conversion, directory: pathlib.Path) -> None:
+    """Writes a model directory with its parts, whole or not at all, and says so."""
+    with files.new_directory(directory) as temporary:
+        whole = temporary / "whole"
+        try:
+            sizes = _fill(file, conversion, whole)
+        except UserError as error:
+            # People know the folder by the name that it is to have.
+            raise UserError(str(error).replace(str(whole), str(directory))) from error
+        for path in list(whole.iterdir()):
+            path.rename(temporary / path.name)
+        whole.rmdir()
+    for name, size in sizes.items():
+        path = directory / name
+        print(f"{path}: {size:,} numbers written, read back and compared")
+
+
+def _fill(
+    file: TorchFile, conversion: Conversion, directory: pathlib.Path
+) -> dict[str, int]:
+    """Writes a conversion and its parts, and compares them as they are read back.
+
+    Returns:
+      Count of the numbers of each, by the path of its folder inside `directory`.
+    """
     kind = KINDS[conversion.kind]
     kind.write(conversion, file, directory)
-    try:
-        _verify(conversion, *kind.read(conversion, directory), directory)
-        size = sum(tensor.size for tensor in conversion.tensors.values())
-        print(f"{directory}: {size:,} numbers written, read back and compared")
-        for name, part in conversion.parts.items():
-            _write(file, part, directory / name)
-    except UserError:
-        shutil.rmtree(directory)
-        raise
+    _verify(conversion, *kind.read(conversion, directory), directory)
+    sizes = {"": sum(tensor.size for tensor in conversion.tensors.values())}
+    for name, part in conversion.parts.items():
+        inside = _fill(file, part, directory / name)
+        sizes |= {f"{name}/{path}".rstrip("/"): size for path, size in inside.items()}
+    return sizes
 
 
 def _verify(

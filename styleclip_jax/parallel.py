@@ -156,6 +156,8 @@ def connect(
       num_processes: number of processes.
       process_id: index of this one, from 0.
     """
+    # The service would take SIGTERM from the program, which ends by it.
+    jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(coordinator_address, num_processes, process_id)
 
 

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from absl import flags
 
 from styleclip_jax import latents, losses
+from styleclip_jax.batch import run_folder
 from styleclip_jax.cli import processes, profiling, program
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints
@@ -147,6 +148,11 @@ def train(request: DeltaRequest, listener: Listener) -> list[str]:
     Raises:
       UserError: something does not fit, or the folder is of another run.
     """
+    with run_folder.only_run(request.workdir, listener.tell, field="workdir"):
+        return _train(request, listener)
+
+
+def _train(request: DeltaRequest, listener: Listener) -> list[str]:
     request, devices, notes = training.fill_devices(request, _PROGRAM)
     models, config = request.models, request.run
     if config.batch_size < 2:

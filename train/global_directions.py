@@ -99,6 +99,11 @@ class Request:
         """File to write."""
         return pathlib.Path(self.config.output or "")
 
+    @property
+    def partial(self) -> pathlib.Path:
+        """Folder of results on the way to it."""
+        return self.output.with_name(f"{self.output.name}.partial")
+
 
 class Comparison(NamedTuple):
     """Relevance of another file, and texts to compare at.
@@ -171,7 +176,10 @@ def measure(request: Request, listener: Listener) -> None:
         texts = _text_directions(request, clip, tokenizer)
         comparison = Comparison(relevance, texts)
     if not parallel.agree(request.output.exists()):
-        _write(request, networks, label, layers, listener)
+        with run_folder.only_run(request.partial, listener.tell, field="output"):
+            # Another run may have written it meanwhile.
+            if not parallel.agree(request.output.exists()):
+                _write(request, networks, label, layers, listener)
     if jax.process_index() != 0:
         return
     found, about = loading.read_relevance(request.output, models, generator, clip)
@@ -204,7 +212,7 @@ def _write(
     origins = {"generator": models.generator_origin(), "clip": models.clip_origin()}
     with parallel.first_alone():
         work = relevance_run.Work(
-            output.with_name(f"{output.name}.partial"),
+            request.partial,
             {"settings": request.settings} | origins,
         )
         samples = _draw(networks, config, mesh, label, work, listener)

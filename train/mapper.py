@@ -23,6 +23,7 @@ import numpy as np
 from absl import flags
 
 from styleclip_jax import latents, loading, losses
+from styleclip_jax.batch import run_folder
 from styleclip_jax.cli import processes, profiling, program
 from styleclip_jax.editing import prompts
 from styleclip_jax.editing.prompts import PromptRequest, Prompts
@@ -167,6 +168,11 @@ def train(request: MapperRequest, listener: Listener) -> list[str]:
     Raises:
       UserError: something does not fit, or the folder is of another run.
     """
+    with run_folder.only_run(request.workdir, listener.tell, field="workdir"):
+        return _train(request, listener)
+
+
+def _train(request: MapperRequest, listener: Listener) -> list[str]:
     request, devices, notes = training.fill_devices(request, _PROGRAM)
     models, config = request.models, request.run
     generator = models.load_generator()

@@ -2,15 +2,17 @@
 
 import dataclasses
 import pathlib
+import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
-from styleclip_jax import documents, parallel, places
+from styleclip_jax import parallel, places
 from styleclip_jax.batch import run_folder
+from styleclip_jax.cli import signals
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files, latent_files
 from styleclip_jax.loading import Models
@@ -20,6 +22,9 @@ from styleclip_jax.progress import Listener, Pace
 from .latent_data import Data, DataRequest
 from .trainer import Trainer, keep_best, no_best
 from .training_files import Checkpoints, Folder
+
+# Steps after which processes ask each other whether to end.
+_AGREE_EVERY = 10
 
 # Fields of `RunConfig` that say how long and how often, not what.
 NEUTRAL_FIELDS = (
@@ -122,7 +127,9 @@ def begin(
         inputs=dict(inputs),
         field="workdir",
         chosen={"batch_size": request.run.batch_size},
+        tell=listener.tell,
     )
+    files.remove_unfinished(request.workdir)
 
 
 def describe(
@@ -167,9 +174,10 @@ def run(
 
     Raises:
       UserError: more steps are done than are asked for.
+      Interrupted: a signal came; the steps that are done are in a checkpoint.
     """
-    with Checkpoints(folder.path) as saved:
-        return _run(trainer, folder, config, saved, listener)
+    with signals.postponed() as came, Checkpoints(folder.path) as saved:
+        return _run(trainer, folder, config, saved, listener, came)
 
 
 def _run(
@@ -178,6 +186,7 @@ def _run(
     config: RunConfig,
     saved: Checkpoints,
     listener: Listener,
+    came: Callable[[], int],
 ) -> list[str]:
     state = trainer.start(config.seed)
     start, (state, best) = saved.restore((state, no_best(state)))
@@ -202,6 +211,9 @@ def _run(
         for done, batch in zip(range(start + 1, total + 1), batches, strict=False):
             state, terms = trainer.step(state, batch)
             due = {n for n, k in intervals.items() if done % k == 0 or done == total}
+            ends = _agree_to_end(came(), done)
+            if ends:
+                due.add("save")
             if pace.wait(terms) or due:
                 report(done - reported)
                 reported = done
@@ -221,10 +233,24 @@ def _run(
                 folder.write_sheet(done, trainer, state.params, config.sheet_size)
             if "save" in due:
                 saved.save(done, (state, best))
+            if ends and done < total:
+                listener.tell(f"ended: {done} steps are done, kept in {saved.last()}")
+                # The signal may have come to another process.
+                raise signals.Interrupted(came() or signal.SIGTERM)
     if (np.asarray(state.failed_at) >= 0).any():
         return folder.describe_failures(state, saved.last())
     folder.finish(state, best, total - start - 1, time.monotonic() - began)
     return []
+
+
+def _agree_to_end(came: int, done: int) -> bool:
+    """Whether a signal that came to any process ends the run after this step.
+
+    Several processes ask each other every few steps, as that takes time.
+    """
+    if jax.process_count() == 1:
+        return came > 0
+    return done % _AGREE_EVERY == 0 and parallel.total(came) > 0
 
 
 def fill_devices(
@@ -277,7 +303,7 @@ def _batch_size_of(workdir: pathlib.Path, program: str) -> int | None:
     path = workdir / files.RECORD
     if not path.exists():
         return None
-    record = documents.read_object(path)
+    record = run_folder.read(path, "workdir")
     if record.get("program") != program:
         return None
     return record.get("batch_size", record["flags"].get("batch_size"))

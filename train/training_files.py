@@ -1,10 +1,13 @@
 """Files of a training: networks, sheets, metrics, checkpoints."""
 
+import contextlib
 import importlib.util
 import json
+import logging
+import os
 import pathlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -13,6 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from styleclip_jax import documents
+from styleclip_jax.errors import UserError
 from styleclip_jax.io import files, images
 from styleclip_jax.methods.training import State
 from styleclip_jax.progress import Listener
@@ -156,15 +160,34 @@ class Checkpoints:
     def save(self, step: int, state: Any) -> None:
         """Writes a state in the background."""
         host = jax.device_get(state)
-        self._manager.save(step, args=ocp.args.StandardSave(host))
+        with self._writing():
+            self._manager.save(step, args=ocp.args.StandardSave(host))
 
     def last(self) -> str:
         """Path of the last checkpoint, or "none"."""
-        self._manager.wait_until_finished()
+        with self._writing():
+            self._manager.wait_until_finished()
         step = self._manager.latest_step()
         return "none" if step is None else str(self._directory / str(step))
 
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Context in which errors of writing a checkpoint are one line."""
+        with files.writable(self._directory):
+            try:
+                yield
+            except ValueError as error:
+                # TensorStore has one kind of error, whose text says what the disk did.
+                code = re.search(r"os_error_code='(\d+)'", str(error))
+                if code is None:
+                    raise
+                raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
+
     def __enter__(self) -> Self:
+        # Orbax logs tracebacks of errors that it raises too.
+        logger = logging.getLogger("absl")
+        self._level = logger.level
+        logger.setLevel(logging.CRITICAL)
         return self
 
     def __exit__(
@@ -173,7 +196,13 @@ class Checkpoints:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._manager.close()
+        try:
+            # What goes wrong after an error is no news.
+            ignored = (UserError,) if error else ()
+            with contextlib.suppress(*ignored), self._writing():
+                self._manager.close()
+        finally:
+            logging.getLogger("absl").setLevel(self._level)
 
 
 class Metrics:
@@ -204,7 +233,7 @@ class Metrics:
           split: "training", of the last step, or "validation".
           terms: losses by name.
         """
-        with self._path.open("a") as file:
+        with files.writable(self._path), self._path.open("a") as file:
             for index, prompt in enumerate(self._prompts):
                 values = {name: float(value[index]) for name, value in terms.items()}
                 named = {} if prompt is None else {"prompt": prompt}

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from styleclip_jax import checks, latents, loading
-from styleclip_jax.batch import runs, stream
+from styleclip_jax.batch import run_folder, runs, stream
 from styleclip_jax.batch.editor import Editor, Outcome
 from styleclip_jax.batch.journal import Journal, name
 from styleclip_jax.batch.source import LatentSource, SourceRequest
@@ -231,18 +231,19 @@ def carry_out(
         result="edit",
         quicker=editor.quicker,
     )
-    done = runs.carry_out(work, generator.config, place.mesh, listener)
-    if done.complete and jax.process_index() == 0:
-        if done.made:
-            listener.tell(
-                f"edited: {done.made} in {done.seconds:.1f} s, "
-                f"{done.made / done.seconds:.1f} per second, {done.size} per device "
-                "at a time"
-            )
-        if output.grid:
-            path = _write_sheet(done.journal, generator, editor, output.grid)
-            listener.tell(f"sheet: {path}")
-        listener.tell(f"latents: {done.journal.paths['edited']}")
+    with run_folder.only_run(output.outdir, listener.tell):
+        done = runs.carry_out(work, generator.config, place.mesh, listener)
+        if done.complete and jax.process_index() == 0:
+            if done.made:
+                listener.tell(
+                    f"edited: {done.made} in {done.seconds:.1f} s, "
+                    f"{done.made / done.seconds:.1f} per second, {done.size} per "
+                    "device at a time"
+                )
+            if output.grid:
+                path = _write_sheet(done.journal, generator, editor, output.grid)
+                listener.tell(f"sheet: {path}")
+            listener.tell(f"latents: {done.journal.paths['edited']}")
     return done
 
 

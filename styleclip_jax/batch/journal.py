@@ -1,9 +1,9 @@
 """Journal of a run: results on disk as they are made, put in order at the end."""
 
 import contextlib
-import itertools
-import json
+import os
 import pathlib
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -25,7 +25,9 @@ class Journal:
 
     Each process adds to a part of its own: the latents of an edit to `.latents.partP`,
     and a line of the same number to `metrics.partP.jsonl`. The line says that
-    everything of the edit is there. When all is done, the parts become NAME.npy (.npz
+    everything of the edit is there; a checksum beside the latents covers both. What is
+    damaged is made again, with what comes after it in its part, and so are edits whose
+    image file is missing or empty. When all is done, the parts become NAME.npy (.npz
     in S) and metrics.jsonl, in order. So the number of processes does not matter, nor
     how many there were before an interruption. Pictures of shards are on disk before
     their lines; other files of an edit are its maker's.
@@ -54,6 +56,7 @@ class Journal:
 
         Attributes:
           done: [N] bool, edits that are done, before the run was opened or since.
+          notes: lines on what is made again since it was damaged.
 
         Raises:
           UserError: the folder cannot be written.
@@ -67,6 +70,7 @@ class Journal:
         self.paths = {n: outdir / (n + suffix) for n in names}
         self.metrics = outdir / "metrics.jsonl"
         self.done = np.ones(count, bool)
+        self.notes: list[str] = []
         self._shards = None
         if kind := shards.FORMATS.get(images):
             self._shards = shards.Shards(outdir, count, kind, process)
@@ -74,10 +78,12 @@ class Journal:
         self.finished = self.metrics.exists()
         if not self.finished:
             self._part = _Part(outdir, process, names, int(np.prod(one)))
-            self._part.open()
+            self._part.open(count)
             self.done = self._find_done(self._locate())
             if self._shards:
                 self._shards.open(self.done)
+            elif images != "none":
+                self._drop_pictureless(images)
 
     def append(
         self,
@@ -142,12 +148,7 @@ class Journal:
         """Removes the parts, and the unfinished files of processes that were killed."""
         for part in self._parts():
             part.remove()
-        for folder in (
-            self.outdir,
-            *filter(pathlib.Path.is_dir, self.outdir.iterdir()),
-        ):
-            for path in folder.glob(".*-*"):
-                path.unlink()
+        files.remove_unfinished(self.outdir)
 
     def read(self, name: str, count: int) -> Any:
         """First latents of this name, S as a tuple; once the run is finished."""
@@ -160,7 +161,7 @@ class Journal:
     def lines(self) -> Iterator[dict[str, Any]]:
         """Lines of all edits in order; once the run is finished."""
         with self.metrics.open() as file:
-            yield from map(json.loads, file)
+            yield from (documents.parse(line, str(self.metrics)) for line in file)
 
     def _locate(self) -> "_Where":
         """Locates the edits in the parts of all processes."""
@@ -168,8 +169,14 @@ class Journal:
         part = np.full(count, -1, np.int32)
         record, offset = np.zeros((2, count), np.int64)
         for i, one in enumerate(parts):
-            for number, (start, index) in enumerate(one.scan()):
+            entries = one.scan(count)
+            for number, (start, index) in enumerate(entries):
                 part[index], record[index], offset[index] = i, number, start
+            if one.is_damaged:
+                self.notes.append(
+                    f"note: {one.metrics} is damaged from line {len(entries) + 1} on; "
+                    "what stands there is made again"
+                )
         return _Where(parts, part, record, offset)
 
     def _find_done(self, where: "_Where") -> np.ndarray:
@@ -177,12 +184,31 @@ class Journal:
         done = where.part >= 0
         return done & self._shards.held() if self._shards else done
 
+    def _drop_pictureless(self, suffix: str) -> None:
+        """Counts edits as not done whose image file is missing or empty."""
+        folder, there = self.outdir / "images", set()
+        if folder.is_dir():
+            with os.scandir(folder) as entries:
+                there = {x.name for x in entries if x.is_file() and x.stat().st_size}
+        lost = [
+            index
+            for index in np.flatnonzero(self.done).tolist()
+            if f"{index:06d}.{suffix}" not in there
+        ]
+        if lost:
+            self.done[lost] = False
+            self.notes.append(
+                f"note: {folder} lacks {len(lost)} images of results that were done; "
+                "they are made again"
+            )
+
     def _parts(self) -> "list[_Part]":
         """Parts of all processes, earlier ones included."""
         names, size = tuple(self.paths), int(np.prod(self._shape[1:]))
         found = sorted(self.outdir.glob("metrics.part*.jsonl"))
-        numbers = [int(path.stem.removeprefix("metrics.part")) for path in found]
-        return [_Part(self.outdir, number, names, size) for number in numbers]
+        numbers = [path.stem.removeprefix("metrics.part") for path in found]
+        parts = [int(number) for number in numbers if number.isdecimal()]
+        return [_Part(self.outdir, number, names, size) for number in parts]
 
     def _chunks(self, where: "_Where", name: str) -> Iterator[np.ndarray]:
         """Latents in order, a chunk at a time."""
@@ -250,54 +276,91 @@ class _Part:
         self._names, self._size = names, size
         # Numbers of edits, and of bytes of their lines.
         self._count, self._length = 0, 0
+        self.is_damaged = False
+        self._record = np.dtype([("latent", "<f4", (len(names), size)), ("sum", "<u4")])
 
-    def open(self) -> None:
-        """Opens the part after its last whole edit, or makes its files."""
-        for path in (self._latents, self.metrics):
-            path.touch()
-        self._length = sum(len(line) for line in self._whole_lines())
-        self._count = sum(1 for _ in self._whole_lines())
+    def open(self, count: int) -> None:
+        """Opens the part after its last whole edit, or makes its files.
+
+        Args:
+          count: number of edits of the run.
+        """
+        self.metrics.touch()
+        self._count = len(self.scan(count))
 
     def append(
         self, lines: Sequence[dict[str, Any]], latent: dict[str, np.ndarray]
     ) -> None:
-        flat = [latent[name].reshape(len(lines), self._size) for name in self._names]
-        content = np.concatenate(flat, axis=1).astype("<f4").tobytes()
-        files.append(self._latents, self._record_size * self._count, content)
-        text = "".join(documents.dump(line) + "\n" for line in lines).encode()
+        texts = [documents.dump(line).encode() + b"\n" for line in lines]
+        records = np.zeros(len(lines), self._record)
+        for i, name in enumerate(self._names):
+            records["latent"][:, i] = latent[name].reshape(len(lines), self._size)
+        sums = [_sum_of(x.tobytes(), t) for x, t in zip(records, texts, strict=True)]
+        records["sum"] = sums
+        offset = self._record.itemsize * self._count
+        files.append(self._latents, offset, records.tobytes())
+        text = b"".join(texts)
         files.append(self.metrics, self._length, text)
         self._count += len(lines)
         self._length += len(text)
 
-    def scan(self) -> Iterator[tuple[int, int]]:
-        """Byte at which each whole line starts, and the index of its edit."""
-        start = 0
-        for line in self._whole_lines():
-            yield start, json.loads(line)["index"]
-            start += len(line)
+    def scan(self, count: int) -> list[tuple[int, int]]:
+        """Finds the entries before the first one that is damaged or not whole.
+
+        Args:
+          count: number of edits of the run.
+
+        Returns:
+          Byte at which the line of each starts, and the index of its edit.
+        """
+        found: list[tuple[int, int]] = []
+        self._length = 0
+        # A part of another process may have lost its latents.
+        self._latents.touch()
+        with self.metrics.open("rb") as lines, self._latents.open("rb") as records:
+            for line in lines:
+                index = _index_of(line, records.read(self._record.itemsize), count)
+                if index is None:
+                    # A line without an end was being written.
+                    self.is_damaged = line.endswith(b"\n")
+                    break
+                found.append((self._length, index))
+                self._length += len(line)
+        return found
 
     def read(self, name: str, rows: np.ndarray) -> np.ndarray:
         """Latents of some rows, flat."""
-        count = self._latents.stat().st_size // self._record_size
-        shape = (count, len(self._names), self._size)
-        stored = np.memmap(self._latents, "<f4", "r", shape=shape)
-        return latent_files.take(stored[:, self._names.index(name)], rows)
+        count = self._latents.stat().st_size // self._record.itemsize
+        stored = np.memmap(self._latents, self._record, "r", shape=(count,))
+        return latent_files.take(stored["latent"][:, self._names.index(name)], rows)
 
     def remove(self) -> None:
         for path in (self._latents, self.metrics):
             path.unlink(missing_ok=True)
 
-    @property
-    def _record_size(self) -> int:
-        """Number of bytes of the latents of an edit."""
-        return 4 * self._size * len(self._names)
 
-    def _whole_lines(self) -> Iterator[bytes]:
-        """Lines that are whole and have their latents."""
-        count = self._latents.stat().st_size // self._record_size
-        with self.metrics.open("rb") as file:
-            lines = (line for line in file if line.endswith(b"\n"))
-            yield from itertools.islice(lines, count)
+def _sum_of(record: bytes, line: bytes) -> int:
+    """Checksum of an edit: of its latents, without their own checksum, and its line."""
+    return zlib.crc32(line, zlib.crc32(record[:-4]))
+
+
+def _index_of(line: bytes, record: bytes, count: int) -> int | None:
+    """Index of the edit of an entry; None where the entry is damaged.
+
+    Args:
+      line: its line.
+      record: its latents and checksum.
+      count: number of edits of the run.
+    """
+    if len(record) < 4 or _sum_of(record, line) != int.from_bytes(
+        record[-4:], "little"
+    ):
+        return None
+    try:
+        index = documents.parse(line, "")["index"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return index if type(index) is int and 0 <= index < count else None
 
 
 def _in_order(where: _Where) -> Iterator[bytes]:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from styleclip_jax import latents, parallel
-from styleclip_jax.batch import runs, stream
+from styleclip_jax.batch import run_folder, runs, stream
 from styleclip_jax.batch.arrangements import Arrangement, ArrangementRequest, Film
 from styleclip_jax.batch.editor import Outcome
 from styleclip_jax.batch.source import SourceRequest
@@ -169,28 +169,29 @@ def carry_out(request: Request, listener: Listener) -> runs.Summary:
         result="image",
         quicker="batch_size=auto, images=jpg or tar, or several processes",
     )
-    done = runs.carry_out(work, config, mesh, listener)
-    if done.complete and jax.process_index() == 0:
-        listener.tell(f"latents: {done.journal.paths[name]}")
-        outdir = done.journal.outdir
+    with run_folder.only_run(output.outdir, listener.tell):
+        done = runs.carry_out(work, config, mesh, listener)
+        if done.complete and jax.process_index() == 0:
+            listener.tell(f"latents: {done.journal.paths[name]}")
+            outdir = done.journal.outdir
 
-        def draw(rows: np.ndarray) -> np.ndarray:
-            latent = prepare(parallel.shard(source.load(rows), mesh))
-            return np.asarray(stream.to_uint8(render(latent, noise_of(rows))))
+            def draw(rows: np.ndarray) -> np.ndarray:
+                latent = prepare(parallel.shard(source.load(rows), mesh))
+                return np.asarray(stream.to_uint8(render(latent, noise_of(rows))))
 
-        show = functools.partial(_show, outdir, draw, done.size * mesh.size)
-        if output.grid:
-            if arrangement.cells:
-                sheet = _arrange(arrangement, output.grid, show)
-            else:
-                shown = min(output.grid, len(source))
-                found = render(done.journal.read(name, shown), keys[:shown])
-                sheet = images.grid(_rows(np.asarray(found)))
-            path = images.save_sheet(outdir / "grid.png", sheet)
-            listener.tell(f"sheet: {path}")
-        if arrangement.film:
-            path = _write_film(outdir, arrangement.film, show)
-            listener.tell(f"film: {path}")
+            show = functools.partial(_show, outdir, draw, done.size * mesh.size)
+            if output.grid:
+                if arrangement.cells:
+                    sheet = _arrange(arrangement, output.grid, show)
+                else:
+                    shown = min(output.grid, len(source))
+                    found = render(done.journal.read(name, shown), keys[:shown])
+                    sheet = images.grid(_rows(np.asarray(found)))
+                path = images.save_sheet(outdir / "grid.png", sheet)
+                listener.tell(f"sheet: {path}")
+            if arrangement.film:
+                path = _write_film(outdir, arrangement.film, show)
+                listener.tell(f"film: {path}")
     return done
 
 

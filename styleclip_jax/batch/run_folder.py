@@ -1,22 +1,45 @@
-"""Folder of a run: a record of the run, which is compared when the run is resumed."""
+"""Folder of a run: one run at a time, whose record is compared when it is resumed."""
 
+import contextlib
 import importlib.metadata
 import pathlib
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import jax
 
-from styleclip_jax import documents
+from styleclip_jax import documents, parallel
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import files
+from styleclip_jax.io import files, locks
+from styleclip_jax.progress import ignore
 from styleclip_jax.version import __version__
 
 _PACKAGES = ("jax", "flax", "optax", "transformers", "numpy")
 
 # Value of a setting that has no bearing on a run, and stands in older records of it.
 UNUSED: Final = object()
+
+
+@contextlib.contextmanager
+def only_run(
+    folder: files.Path, tell: Callable[[str], None], *, field: str = "outdir"
+) -> Iterator[None]:
+    """Context in which no other run writes to the folder; its processes share it.
+
+    Args:
+      folder: folder of the run.
+      tell: takes a note if the file system has no locks.
+      field: name of the setting that names the folder.
+
+    Raises:
+      UserError: another run has it, or it cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        with parallel.first_alone():
+            if jax.process_index() == 0:
+                stack.enter_context(locks.only_writer(folder, field, tell))
+        yield
 
 
 def begin(
@@ -27,6 +50,7 @@ def begin(
     inputs: Mapping[str, str],
     field: str = "outdir",
     chosen: Mapping[str, Any] | None = None,
+    tell: Callable[[str], None] = ignore,
 ) -> pathlib.Path:
     """Opens the folder of a run: writes run.json, or checks the one that is there.
 
@@ -38,6 +62,7 @@ def begin(
       inputs: hash (or name) of each input.
       field: name of the setting that names the folder.
       chosen: further entries of a new record, which a run that goes on reads.
+      tell: takes a note if the run began under other versions.
 
     Returns:
       The folder.
@@ -52,26 +77,68 @@ def begin(
     record = {"program": program, "flags": flags, "inputs": dict(inputs)}
     path = folder / files.RECORD
     if path.exists():
-        found = documents.read_object(path)
+        found = read(path, field)
         for name in unused:
-            found.get("flags", {}).pop(name, None)
+            found["flags"].pop(name, None)
         _refuse_differences(field, path, found, record)
+        _tell_other_versions(found, tell)
         return folder
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (
+        not folder.is_dir() or any(x.name != locks.NAME for x in folder.iterdir())
+    ):
         raise UserError(
             f"{field}: expected a new or empty folder, or that of a run, found "
             f"{folder} with other contents",
             field=field,
         )
-    versions = {name: _version(name) for name in _PACKAGES} | {
-        "styleclip_jax": __version__,
-        "python": platform.python_version(),
-    }
+    versions = _versions() | {"python": platform.python_version()}
     device = jax.devices()[0]
     devices = f"{jax.device_count()} × {device.device_kind}"
     about = {"versions": versions, "devices": devices, **(chosen or {})}
     files.write_json(path, record | about)
     return folder
+
+
+def read(path: pathlib.Path, field: str) -> dict[str, Any]:
+    """Reads the record of a run.
+
+    Args:
+      path: file of the record.
+      field: name of the setting that names the folder.
+
+    Raises:
+      UserError: it is something else.
+    """
+    found = documents.read_object(path)
+    if not all(isinstance(found.get(part), dict) for part in ("flags", "inputs")):
+        raise UserError(
+            f"{field}: expected the record of a run in {path}, found something else",
+            field=field,
+        )
+    return found
+
+
+def _versions() -> dict[str, str | None]:
+    """Versions of the packages that results depend on."""
+    found = {name: _version(name) for name in _PACKAGES}
+    return found | {"styleclip_jax": __version__}
+
+
+def _tell_other_versions(found: dict[str, Any], tell: Callable[[str], None]) -> None:
+    """Tells which packages of a run that goes on have another version now."""
+    now, before = _versions(), found.get("versions")
+    if not isinstance(before, dict):
+        return
+    changed = [
+        f"{name} {before[name]}, now {now[name]}"
+        for name in ("styleclip_jax", "jax")
+        if name in before and before[name] != now[name]
+    ]
+    if changed:
+        tell(
+            f"note: the run began with {' and '.join(changed)}; what is made from here "
+            "on may differ in the last digits"
+        )
 
 
 def _version(package: str) -> str | None:

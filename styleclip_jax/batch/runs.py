@@ -154,6 +154,9 @@ def carry_out(
         jax.process_index(),
         task.image_format,
     )
+    if jax.process_index() == 0:
+        for note in journal.notes:
+            listener.tell(note)
     done = journal.done.reshape(len(source), -1).all(axis=1).sum()
     if done:
         listener.tell(f"resumed: {done} of {len(source)} latents are done")
@@ -199,12 +202,13 @@ def _open(
     size, primary = 0, jax.process_index() == 0
     path = pathlib.Path(work.output.outdir) / files.RECORD
     with parallel.first_alone():
-        inputs = work.inputs() if primary else documents.read_object(path)["inputs"]
+        inputs = work.inputs() if primary else run_folder.read(path, "outdir")["inputs"]
         outdir = run_folder.begin(
             work.output.outdir,
             program=work.program,
             settings=work.settings,
             inputs=inputs,
+            tell=listener.tell,
         )
         if primary:
             stream.forget_ended(outdir)

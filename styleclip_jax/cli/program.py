@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from absl import flags
 
 from styleclip_jax import errors, parallel
-from styleclip_jax.cli import allocator, environment, help_page
+from styleclip_jax.cli import allocator, environment, help_page, signals
 from styleclip_jax.errors import UserError
 from styleclip_jax.version import __version__
 
@@ -196,6 +196,7 @@ def end_if_unread() -> Iterator[None]:
         sys.exit(EXIT_UNREAD)
 
 
+@signals.end_in_a_line()
 @end_if_unread()
 def run(
     main: Callable[[flags.FlagValues], int | None],
@@ -206,7 +207,8 @@ def run(
 ) -> None:
     """Parses flags and runs a program.
 
-    The exit code is 0, or what `main` returns, or 2 after one line on what is wrong.
+    The exit code is 0, or what `main` returns, or 2 after one line on what is wrong, or
+    130 after Ctrl-C, 143 after SIGTERM.
 
     Args:
       main: main function of the program. The docstring of its module is the help, and
@@ -269,9 +271,6 @@ def run(
             raise
         print(f"error: {reason}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
     sys.exit(code or 0)
 
 

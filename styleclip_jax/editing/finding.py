@@ -107,6 +107,11 @@ def carry_out(request: Request, listener: Listener) -> list[dict[str, Any]]:
     Raises:
       UserError: something asked for does not fit, or the folder is of another run.
     """
+    with run_folder.only_run(request.config.outdir, listener.tell):
+        return _carry_out(request, listener)
+
+
+def _carry_out(request: Request, listener: Listener) -> list[dict[str, Any]]:
     config, models = request.config, request.models
     session = Session(models, listener=listener)
     generator = session.generator

@@ -117,6 +117,11 @@ def carry_out(request: Request, listener: Listener) -> Summary:
       UserError: no photo has a face, a network is missing, or the folder is of another
         run.
     """
+    with run_folder.only_run(request.output.outdir, listener.tell):
+        return _carry_out(request, listener)
+
+
+def _carry_out(request: Request, listener: Listener) -> Summary:
     asked, output = request.photos, request.output
     paths, left_out = photo_files.find(asked.photos)
     session = Session(request.models.with_decoder(), listener=listener)
@@ -139,7 +144,16 @@ def carry_out(request: Request, listener: Listener) -> Summary:
         encoded_size=session.encoded_size,
         is_aligned=not asked.align,
     )
-    journal = Journal(outdir, len(faces), "w_plus", generator.config, ["w_plus"])
+    journal = Journal(
+        outdir,
+        len(faces),
+        "w_plus",
+        generator.config,
+        ["w_plus"],
+        images=output.images,
+    )
+    for note in journal.notes:
+        listener.tell(note)
     todo = np.flatnonzero(~journal.done).tolist()
     if len(todo) < len(faces):
         listener.tell(
@@ -241,6 +255,7 @@ def _open(
         program=PROGRAM,
         settings={**request.settings, **request.models.record()},
         inputs=inputs,
+        tell=session.listener.tell,
     )
     if found is not None:
         files.write_json(path, found)

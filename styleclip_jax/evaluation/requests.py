@@ -112,6 +112,17 @@ def carry_out(
     Raises:
       UserError: something asked for is wrong or does not fit.
     """
+    with run_folder.only_run(request.outdir, listener.tell):
+        return _carry_out(request, models, source, settings, listener)
+
+
+def _carry_out(
+    request: EvaluationRequest,
+    models: Models,
+    source: SourceRequest,
+    settings: Mapping[str, Any],
+    listener: Listener,
+) -> list[list[pathlib.Path]]:
     tell = listener.tell
     labels: tuple[str, ...] = ()
     others: tuple[tuple[str, str], ...] = ()

@@ -1,9 +1,11 @@
 """Files and folders that appear whole or not at all, and what they hold."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import pathlib
+import re
 import secrets
 import shutil
 import stat
@@ -12,13 +14,23 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
+import safetensors
+
 from styleclip_jax import documents
 from styleclip_jax.errors import UserError
+
+if sys.platform != "win32":
+    import fcntl
 
 Path = str | os.PathLike[str]
 
 # Flags and inputs of a run, in its folder.
 RECORD = "run.json"
+
+# Errors with which a file system says that it does not know an operation.
+_UNKNOWN = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
+# What follows the name of a file or folder in that of a temporary one.
+_RANDOM = "-[0-9a-f]{8}"
 
 
 @contextlib.contextmanager
@@ -37,9 +49,9 @@ def new_file(path: Path, *, make_folder: bool = True) -> Iterator[pathlib.Path]:
         os.close(handle)
         yield temporary
         # Some writers replace it by what only the owner can read.
-        os.chmod(temporary, mode)
+        _set_mode(temporary, mode)
         with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+            _sync(file.fileno())
 
 
 def write_bytes(path: Path, content: bytes, *, make_folder: bool = True) -> None:
@@ -58,7 +70,7 @@ def write_bytes(path: Path, content: bytes, *, make_folder: bool = True) -> None
         open(handle, "wb", buffering=0) as file,
     ):
         file.write(content)
-        os.fsync(handle)
+        _sync(handle)
 
 
 def append(path: Path, offset: int, content: bytes) -> None:
@@ -67,12 +79,12 @@ def append(path: Path, offset: int, content: bytes) -> None:
     Raises:
       UserError: the file is gone, or cannot be written.
     """
-    with _writable(pathlib.Path(path)), open(path, "r+b") as file:
+    with writable(pathlib.Path(path)), open(path, "r+b") as file:
         file.truncate(offset)
         file.seek(offset)
         file.write(content)
         file.flush()
-        os.fsync(file.fileno())
+        _sync(file.fileno())
 
 
 def move(source: Path, path: Path) -> None:
@@ -81,7 +93,7 @@ def move(source: Path, path: Path) -> None:
     Raises:
       UserError: the folder is gone, or cannot be written.
     """
-    with _writable(pathlib.Path(path)):
+    with writable(pathlib.Path(path)):
         os.replace(source, path)
 
 
@@ -92,7 +104,7 @@ def scratch() -> Iterator[IO[bytes]]:
     Raises:
       UserError: there is no space for it.
     """
-    with _writable(pathlib.Path(tempfile.gettempdir())):
+    with writable(pathlib.Path(tempfile.gettempdir())):
         if sys.platform == "linux":
             with open(os.memfd_create("scratch"), "r+b", buffering=0) as file:
                 yield file
@@ -101,23 +113,66 @@ def scratch() -> Iterator[IO[bytes]]:
                 yield file
 
 
-def sync_folder(path: Path) -> None:
-    """Makes the names in a folder durable.
+def sync_folder(path: Path) -> bool:
+    """Makes the names in a folder durable; False where the file system cannot.
 
     Raises:
       UserError: the folder is gone, or cannot be written.
     """
-    with _writable(pathlib.Path(path)):
+    with writable(pathlib.Path(path)):
         handle = os.open(path, os.O_RDONLY)
         try:
-            os.fsync(handle)
+            return _sync(handle)
         finally:
             os.close(handle)
+
+
+def try_lock(handle: int) -> bool | None:
+    """Locks an open file or folder until it is closed, if no other has locked it.
+
+    Returns:
+      Whether it is locked now; None where the file system has no locks.
+    """
+    if sys.platform == "win32":
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        # Folders are not open for writing, which some network file systems ask for.
+        if error.errno in {*_UNKNOWN, errno.ENOLCK, errno.EBADF}:
+            return None
+        raise
+    return True
+
+
+def is_at(handle: int, path: Path) -> bool:
+    """Whether an open file or folder still has this name."""
+    try:
+        return os.path.samestat(os.fstat(handle), os.lstat(path))
+    except FileNotFoundError:
+        return False
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes the temporary files of killed writers in a folder and those inside it.
+
+    Nothing else is removed, and no link is followed. Nobody may write there meanwhile.
+    """
+    top, name = pathlib.Path(folder), re.compile(rf"\..+{_RANDOM}(\.\w+)?")
+    inside = [x for x in top.iterdir() if x.is_dir() and not x.is_symlink()]
+    for place in (top, *inside):
+        for path in place.iterdir():
+            if name.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+                path.unlink()
 
 
 @contextlib.contextmanager
 def new_directory(path: Path, *, overwrite: bool = False) -> Iterator[pathlib.Path]:
     """Yields a temporary folder beside `path`; renames it there on success.
+
+    Those that killed processes have left for the same path are removed.
 
     Raises:
       UserError: `path` is a file, or a folder with something in it and not to be
@@ -128,26 +183,46 @@ def new_directory(path: Path, *, overwrite: bool = False) -> Iterator[pathlib.Pa
         raise UserError(f"{path}: expected a folder to write, found a file")
     if path.is_dir() and any(path.iterdir()) and not overwrite:
         raise UserError(f"{path}: the folder already exists and is not empty")
-    with _writable(path):
-        made = [p for p in (path.parent, *path.parent.parents) if not p.exists()]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        name = tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent)
-    temporary = pathlib.Path(name)
+    with writable(path):
+        made = make_folder(path.parent)
+        # A folder that may not be listed may be written to all the same.
+        with contextlib.suppress(PermissionError):
+            _remove_abandoned(path)
+        temporary, handle = _make_locked(path)
     try:
-        with _writable(path):
+        with writable(path):
             yield temporary
-            # mkdtemp and some writers make what only the owner can read.
-            os.chmod(temporary, 0o777 & ~_umask())
+            # Some writers make what only the owner can read.
             for file in temporary.iterdir():
-                os.chmod(file, 0o666 & ~_umask())
-            if path.is_dir():
+                if file.is_file():
+                    _set_mode(file, 0o666 & ~_umask())
+            if overwrite and path.is_dir():
                 shutil.rmtree(path)
+            elif path.is_dir():
+                # One that got contents meanwhile stays.
+                path.rmdir()
             temporary.replace(path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
-        for parent in made:
-            parent.rmdir()
+        remove_empty(made)
         raise
+    finally:
+        _close(handle)
+
+
+def make_folder(path: Path) -> list[pathlib.Path]:
+    """Makes a folder and those above it; returns the ones that were not there."""
+    path = pathlib.Path(path)
+    made = [p for p in (path, *path.parents) if not p.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    return made
+
+
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Removes folders that `make_folder` made, as far as they are empty."""
+    with contextlib.suppress(OSError):
+        for path in folders:
+            pathlib.Path(path).rmdir()
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -188,7 +263,7 @@ def _replacing(
     On success it takes the place of `path`; otherwise it is removed.
     """
     temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
-    with _writable(path):
+    with writable(path):
         if make_folder:
             path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
@@ -201,11 +276,80 @@ def _replacing(
 
 
 @contextlib.contextmanager
-def _writable(path: pathlib.Path) -> Iterator[None]:
+def writable(path: pathlib.Path) -> Iterator[None]:
+    """Context of writing to a path, in which errors of the system are one line.
+
+    Raises:
+      UserError: the system refused to write.
+    """
     try:
         yield
     except OSError as error:
         raise UserError(f"{path}: cannot write ({error.strerror or error})") from error
+    except safetensors.SafetensorError as error:
+        code = re.search(r"(?:os error|code:) (\d+)", str(error))
+        reason = os.strerror(int(code[1])) if code else error
+        raise UserError(f"{path}: cannot write ({reason})") from error
+
+
+def _sync(handle: int) -> bool:
+    """Makes a file or folder durable; False where the file system cannot."""
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno in _UNKNOWN:
+            return False
+        raise
+    return True
+
+
+def _set_mode(path: Path, mode: int) -> None:
+    """Sets the permissions, where the file system has them."""
+    try:
+        os.chmod(path, mode)
+    except OSError as error:
+        if error.errno not in {*_UNKNOWN, errno.EPERM}:
+            raise
+
+
+def _make_locked(path: pathlib.Path) -> tuple[pathlib.Path, int | None]:
+    """Makes a temporary folder beside `path`; its lock says that its maker lives."""
+    while True:
+        temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+        temporary.mkdir()
+        handle = _open_folder(temporary)
+        # Another process may have taken it for abandoned before it was locked.
+        if handle is None or (
+            try_lock(handle) is not False and is_at(handle, temporary)
+        ):
+            return temporary, handle
+        _close(handle)
+
+
+def _remove_abandoned(path: pathlib.Path) -> None:
+    """Removes the temporary folders beside `path` whose makers are dead."""
+    name = re.compile(rf"\.{re.escape(path.name)}{_RANDOM}")
+    with os.scandir(path.parent) as entries:
+        found = [x for x in entries if name.fullmatch(x.name)]
+    for entry in found:
+        if entry.is_dir(follow_symlinks=False):
+            handle = _open_folder(entry.path)
+            if handle is not None and try_lock(handle):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            _close(handle)
+
+
+def _open_folder(path: Path) -> int | None:
+    """Handle of a folder; None where the system has none, or it is gone."""
+    try:
+        return os.open(path, os.O_RDONLY)
+    except (FileNotFoundError, PermissionError):
+        return None
+
+
+def _close(handle: int | None) -> None:
+    if handle is not None:
+        os.close(handle)
 
 
 def _umask() -> int:

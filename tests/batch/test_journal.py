@@ -118,3 +118,68 @@ def test_broken_latent_is_reported_and_the_rest_is_done(tmp_path: pathlib.Path) 
     opened = Journal(tmp_path / "out", 2 * fakes.COUNT, "w_plus", tiny.GENERATOR)
     assert [x["row"] for x in opened.lines() if "failed_at" in x] == [5, 5]
     assert "edit 10 of row 5" in journal.describe_failures(opened, "edit")[0]
+
+
+DAMAGES = {
+    "beyond": lambda text, _: text.replace(b'"index": 2,', b'"index": 9999,'),
+    "negative": lambda text, _: text.replace(b'"index": 2,', b'"index": -1,'),
+    "other edit": lambda text, _: text.replace(b'"index": 2,', b'"index": 5,'),
+    "not text": lambda text, _: text.replace(b'"index": 2,', b'"ind\xff\x00x": 2,'),
+    "no object": lambda text, _: b"[]\n" + text,
+    "zeros": lambda text, _: text[:200] + bytes(300) + text[500:],
+    "lost line": lambda text, lines: b"".join([lines[0], *lines[2:]]),
+    "twice": lambda text, lines: b"".join([lines[0], *lines]),
+    "empty line": lambda text, _: b"\n" + text,
+    "cut": lambda text, _: text[:-30],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_of_the_journal_is_told_and_made_again(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    fakes.stream_into(tmp_path / "whole")
+    kill_at(60, tmp_path / "out", monkeypatch)
+    path = tmp_path / "out" / "metrics.part0.jsonl"
+    text = path.read_bytes()
+    assert b'"index": 2,' in text
+    path.write_bytes(DAMAGES[damage](text, text.splitlines(keepends=True)))
+    journal = fakes.open_journal(tmp_path / "out")
+    told = [x for x in journal.notes if x.startswith(f"note: {path} is damaged from")]
+    assert len(told) == (damage != "cut")
+    complete, failures = fakes.stream_into(tmp_path / "out", devices=2)
+    assert complete
+    assert not failures.count
+    assert programs.hashes(tmp_path / "out") == programs.hashes(tmp_path / "whole")
+
+
+def test_latents_that_changed_are_made_again(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fakes.stream_into(tmp_path / "whole")
+    kill_at(60, tmp_path / "out", monkeypatch)
+    path = tmp_path / "out" / ".latents.part0"
+    content = bytearray(path.read_bytes())
+    content[5] ^= 1
+    path.write_bytes(content)
+    assert not fakes.open_journal(tmp_path / "out").done.any()
+    path.unlink()
+    assert not fakes.open_journal(tmp_path / "out").done.any()
+    assert fakes.stream_into(tmp_path / "out")[0]
+    assert programs.hashes(tmp_path / "out") == programs.hashes(tmp_path / "whole")
+
+
+def test_images_that_are_missing_or_empty_are_made_again(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fakes.stream_into(tmp_path / "whole")
+    kill_at(60, tmp_path / "out", monkeypatch)
+    before = fakes.open_journal(tmp_path / "out").done
+    assert before[[1, 3]].all()
+    (tmp_path / "out" / "images" / "000001.jpg").unlink()
+    (tmp_path / "out" / "images" / "000003.jpg").write_bytes(b"")
+    journal = fakes.open_journal(tmp_path / "out")
+    assert np.flatnonzero(before & ~journal.done).tolist() == [1, 3]
+    assert "lacks 2 images" in journal.notes[-1]
+    assert fakes.stream_into(tmp_path / "out")[0]
+    assert programs.hashes(tmp_path / "out") == programs.hashes(tmp_path / "whole")

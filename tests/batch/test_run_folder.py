@@ -6,6 +6,7 @@ import pathlib
 import pytest
 
 from styleclip_jax.batch import run_folder
+from tests import programs
 
 
 def test_a_package_that_is_not_there_has_no_version(
@@ -16,3 +17,32 @@ def test_a_package_that_is_not_there_has_no_version(
     versions = json.loads((folder / "run.json").read_text())["versions"]
     assert versions["jax"]
     assert versions["no-such-package"] is None
+
+
+def begin(folder: pathlib.Path, told: list[str]) -> None:
+    settings = {"steps": 3}
+    run_folder.begin(
+        folder, program="p", settings=settings, inputs={}, tell=told.append
+    )
+
+
+def test_other_versions_are_told(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    for _ in range(2):
+        begin(tmp_path, told)
+    assert not told
+    monkeypatch.setattr(run_folder, "__version__", "99.1")
+    begin(tmp_path, told)
+    (note,) = told
+    assert note.startswith("note: the run began with styleclip_jax ")
+    assert ", now 99.1; " in note
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "3", '{"flags": []}', "\xff", ""])
+def test_damaged_record_is_refused_in_a_line(
+    tmp_path: pathlib.Path, content: str
+) -> None:
+    (tmp_path / "run.json").write_bytes(content.encode("latin-1"))
+    assert "run.json" in programs.refusal(begin, tmp_path, [])

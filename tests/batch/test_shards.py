@@ -106,7 +106,10 @@ def test_run_killed_at_any_moment_ends_as_an_undisturbed_one(
             with pytest.raises(fakes.Killed):
                 fakes.stream_into(folder, work=TASK)
         # A signal would leave half of a picture, and files under temporary names.
-        for part in [*folder.glob("images/.*.part0"), folder / "images/.000002-ab.tar"]:
+        for part in [
+            *folder.glob("images/.*.part0"),
+            folder / "images/.000002-0123abcd.tar",
+        ]:
             if not (folder / "metrics.jsonl").exists():
                 with part.open("ab") as file:
                     file.write(b"000003.png\0half of a header")

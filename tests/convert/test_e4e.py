@@ -79,6 +79,27 @@ def test_nothing_is_left_where_the_generator_cannot_be_written(
     assert not list(tmp_path.iterdir())
 
 
+def test_model_appears_with_its_parts_by_one_rename(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there: list[bool] = []
+    kind = __main__.KINDS["stylegan2"]
+
+    def write(*arguments: Any) -> None:
+        there.append((tmp_path / "e4e").exists())
+        kind.write(*arguments)
+
+    monkeypatch.setitem(__main__.KINDS, "stylegan2", kind._replace(write=write))
+    assert __main__.main(["convert", str(PATH), f"--output={tmp_path / 'e4e'}"]) == 0
+    assert there == [False]
+    assert sorted(x.name for x in (tmp_path / "e4e").iterdir()) == [
+        "config.json",
+        "generator",
+        "model.safetensors",
+    ]
+    assert [x.name for x in tmp_path.iterdir()] == ["e4e"]
+
+
 @pytest.mark.parametrize("shape", [(32,), (8, 32)])
 def test_one_average_of_all_rows_is_the_generators_too(shape: tuple[int, ...]) -> None:
     file = read()

@@ -1,6 +1,12 @@
-"""Writing of files: appending, and who may read what is new."""
+"""Writing of files: whole or not at all, on whatever disk, and who may read them."""
 
+import contextlib
+import errno
+import os
 import pathlib
+import resource
+import shutil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +14,7 @@ import safetensors.numpy
 
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files
+from tests import programs
 
 
 def test_append_makes_no_file_and_cuts_off_what_follows(tmp_path: pathlib.Path) -> None:
@@ -26,3 +33,105 @@ def test_new_file_is_readable_by_whom_others_are(tmp_path: pathlib.Path) -> None
         safetensors.numpy.save_file({"x": np.zeros(1)}, temporary)
     ordinary.write_bytes(b"")
     assert path.stat().st_mode == ordinary.stat().st_mode
+
+
+def fail_with(code: int) -> Any:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    return fail
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOSYS, errno.ENOTSUP])
+def test_disk_that_cannot_sync_or_set_modes_is_written_to(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    monkeypatch.setattr(os, "fsync", fail_with(code))
+    monkeypatch.setattr(os, "chmod", fail_with(errno.EPERM))
+    files.write_json(tmp_path / "new.json", 1)
+    files.write_bytes(tmp_path / "bytes", b"0")
+    files.append(tmp_path / "bytes", 1, b"1")
+    with files.new_directory(tmp_path / "folder") as temporary:
+        (temporary / "x").touch()
+    assert not files.sync_folder(tmp_path)
+    names = ["bytes", "folder", "new.json"]
+    assert sorted(x.name for x in tmp_path.iterdir()) == names
+
+
+def test_disk_that_fails_to_sync_counts(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", fail_with(errno.EIO))
+    with pytest.raises(UserError, match="cannot write"):
+        files.write_bytes(tmp_path / "bytes", b"0")
+    assert not any(tmp_path.iterdir())
+
+
+def test_safetensors_that_find_no_space_are_a_line(tmp_path: pathlib.Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with (
+            pytest.raises(UserError) as caught,
+            files.new_directory(tmp_path / "m") as m,
+        ):
+            safetensors.numpy.save_file({"x": np.zeros(999)}, m / "x")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    reason = os.strerror(errno.EFBIG)
+    assert str(caught.value) == f"{tmp_path / 'm'}: cannot write ({reason})"
+    assert not any(tmp_path.iterdir())
+
+
+def test_only_temporary_files_are_removed(tmp_path: pathlib.Path) -> None:
+    inside, outside = tmp_path / "out" / "images", tmp_path / "elsewhere"
+    for folder in (inside, outside, tmp_path / "out" / ".a-01234567"):
+        folder.mkdir(parents=True)
+    (tmp_path / "out" / "link").symlink_to(outside)
+    kept = [tmp_path / "out" / x for x in (".my-notes", ".git-keep", "x-01234567.png")]
+    kept += [outside / ".x-01234567.png", inside / "000000.png"]
+    removed = [tmp_path / "out" / ".run-89abcdef.json", inside / ".000001-01234567.png"]
+    removed += [inside / ".plain-01234567"]
+    for path in (*kept, *removed):
+        path.touch()
+    (inside / ".x-fedcba98.png").symlink_to(kept[0])
+    files.remove_unfinished(tmp_path / "out")
+    assert all(path.exists() for path in kept)
+    assert not any(path.exists() for path in removed)
+    assert (inside / ".x-fedcba98.png").is_symlink()
+    assert (tmp_path / "out" / ".a-01234567").is_dir()
+
+
+def test_folders_of_dead_makers_alone_are_removed(tmp_path: pathlib.Path) -> None:
+    for name in (".m-01234567", ".m-notes", ".other-01234567"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x").touch()
+    (tmp_path / ".m-89abcdef").symlink_to(tmp_path / ".other-01234567")
+    with files.new_directory(tmp_path / "m") as alive:
+        assert not (tmp_path / ".m-01234567").exists()
+        with contextlib.suppress(ValueError), files.new_directory(tmp_path / "m"):
+            assert alive.is_dir()
+            raise ValueError("stopped")
+        (alive / "y").touch()
+    assert [x.name for x in (tmp_path / "m").iterdir()] == ["y"]
+    found = sorted(x.name for x in tmp_path.iterdir())
+    assert found == [".m-89abcdef", ".m-notes", ".other-01234567", "m"]
+    assert (tmp_path / ".other-01234567" / "x").exists()
+
+
+def test_folder_that_was_filled_meanwhile_stays(tmp_path: pathlib.Path) -> None:
+    def fill() -> None:
+        with files.new_directory(tmp_path / "m"):
+            (tmp_path / "m").mkdir()
+            (tmp_path / "m" / "theirs").touch()
+
+    assert "cannot write" in programs.refusal(fill)
+    assert [x.name for x in tmp_path.rglob("*")] == ["m", "theirs"]
+
+
+def test_folder_that_vanishes_is_a_line(tmp_path: pathlib.Path) -> None:
+    with (
+        pytest.raises(UserError, match="cannot write"),
+        files.new_directory(tmp_path / "a" / "m") as temporary,
+    ):
+        shutil.rmtree(temporary)

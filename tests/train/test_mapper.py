@@ -161,8 +161,13 @@ def test_a_mapper_for_another_generator_is_refused(
 
 
 @pytest.mark.slow
-def test_killed_in_the_middle_a_run_goes_on_to_the_same_result(
-    models: dict[str, str], finished: pathlib.Path, tmp_path: pathlib.Path, capsys: Any
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_ended_in_the_middle_a_run_goes_on_to_the_same_result(
+    models: dict[str, str],
+    finished: pathlib.Path,
+    tmp_path: pathlib.Path,
+    capsys: Any,
+    number: int,
 ) -> None:
     options = models | {"workdir": tmp_path}
     process = launch(options, devices=4)
@@ -171,11 +176,17 @@ def test_killed_in_the_middle_a_run_goes_on_to_the_same_result(
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    process.send_signal(number)
+    out, _ = process.communicate()
     done = max(line["step"] for line in read_whole_lines(tmp_path))
     assert 8 <= done < STEPS
+    if number == signal.SIGKILL:
+        assert process.returncode == -signal.SIGKILL
+    else:
+        assert process.returncode == 143
+        path = tmp_path / "checkpoints" / str(done)
+        assert f"ended: {done} steps are done, kept in {path}\n" in out
+        assert out.endswith("terminated\n")
 
     code, out, err = run(capsys, options)
     assert code == 0, err

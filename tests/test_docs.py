@@ -181,7 +181,8 @@ def shorten(name: str, arguments: list[str], networks: dict[str, str]) -> list[s
     if short.keys() & {"direction", "channel"}:
         # They take the place of texts.
         del short["clip"]
-    if name == "styleclip-edit" and short.get("method") not in ("mapper", "direction"):
+    at_once = ("mapper", "direction", "delta")
+    if name == "styleclip-edit" and short.get("method") not in at_once:
         # Without it there would be the official 300, or 60 to learn a direction.
         short["steps"] = SHORT["steps"]
     return [f"--{flag}={x}" if x else f"--{flag}" for flag, x in short.items()]

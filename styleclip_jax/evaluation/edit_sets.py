@@ -126,12 +126,12 @@ def read(directory: files.Path) -> list[EditSet]:
     record = documents.read_object(directory / files.RECORD)
     if record.get("program") != "styleclip-edit":
         raise UserError(f"{directory}: expected a folder of styleclip-edit")
-    _check_record(directory / files.RECORD, record)
     if not (directory / "metrics.jsonl").is_file():
         raise UserError(
             f"{directory}: expected a finished run, found no metrics.jsonl; the "
             "command that started it goes on with it"
         )
+    _check_record(directory / files.RECORD, record)
     space = "s" if (directory / "edited.npz").exists() else "w_plus"
     suffix = ".npz" if space == "s" else ".npy"
     original, edited = (

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import styleclip_jax.app
 from styleclip_jax.cli import app, program
 from styleclip_jax.errors import UserError
 from styleclip_jax.models import bpe
@@ -38,7 +39,10 @@ def test_a_taken_port_is_said_at_once() -> None:
 def test_missing_gradio_names_the_extra(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.delitem(sys.modules, "styleclip_jax.app.page", raising=False)
+    programs.forget(app.VALUES)
+    for name in ("page", "handlers"):
+        monkeypatch.delitem(sys.modules, f"styleclip_jax.app.{name}", raising=False)
+        monkeypatch.delattr(styleclip_jax.app, name, raising=False)
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(SystemExit) as stop:
         program.run(app.main, app.VALUES, ["styleclip-app"])

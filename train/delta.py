@@ -12,9 +12,7 @@ run.json. Several processes: the same command in each, with --coordinator_addres
 """
 
 import dataclasses
-import functools
 import pathlib
-import sys
 from typing import Any
 
 import jax
@@ -22,7 +20,6 @@ import jax.numpy as jnp
 from absl import flags
 
 from styleclip_jax import latents, losses
-from styleclip_jax.batch import run_folder
 from styleclip_jax.cli import processes, profiling, program
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints
@@ -32,7 +29,7 @@ from styleclip_jax.methods.delta_training import TrainingConfig
 from styleclip_jax.ops import norms
 from styleclip_jax.progress import Listener
 
-from . import latent_data, training
+from . import training
 from .latent_data import DataRequest
 from .trainer import Task, Trainer
 from .training import NEUTRAL_FIELDS, Request, RunConfig
@@ -49,15 +46,6 @@ class DeltaRunConfig(RunConfig):
     """Length and rhythm of the training of a delta network.
 
     Attributes:
-      train_steps: number of steps; a larger one goes on with a run.
-      batch_size: latents per step over all devices, rounded up to a multiple of their
-        number.
-      num_validation: latents held out when --validation_latents names none.
-      log_interval: steps between lines of metrics.
-      val_interval: steps between validations; the best network is chosen by them.
-      image_interval: steps between sheets.
-      save_interval: steps between checkpoints.
-      sheet_size: latents on a sheet.
       seed: of the initial weights, of pairs, noise, shuffling and sampled latents.
     """
 
@@ -126,12 +114,7 @@ def main(values: flags.FlagValues) -> int:
         architecture=program.build(Architecture, values),
         training=program.build(TrainingConfig, values),
     )
-    processes.connect(values)
-    primary = jax.process_index() == 0
-    failures = train(request, profiling.listener(values, shown=primary))
-    for line in failures if primary else ():
-        print(line, file=sys.stderr)
-    return program.EXIT_FAILED_ITEMS if failures else 0
+    return training.carry_out(values, request, train)
 
 
 def train(request: DeltaRequest, listener: Listener) -> list[str]:
@@ -148,11 +131,6 @@ def train(request: DeltaRequest, listener: Listener) -> list[str]:
     Raises:
       UserError: something does not fit, or the folder is of another run.
     """
-    with run_folder.only_run(request.workdir, listener.tell, field="workdir"):
-        return _train(request, listener)
-
-
-def _train(request: DeltaRequest, listener: Listener) -> list[str]:
     request, devices, notes = training.fill_devices(request, _PROGRAM)
     models, config = request.models, request.run
     if config.batch_size < 2:
@@ -169,14 +147,7 @@ def _train(request: DeltaRequest, listener: Listener) -> list[str]:
         **dataclasses.asdict(request.architecture),
     )
     problem = delta_training.official(architecture, request.training, config.seed)
-    data = latent_data.open_data(
-        request.data,
-        generator.config,
-        to=architecture.space,
-        num_validation=config.num_validation,
-        batch_size=config.batch_size,
-        seed=config.seed,
-    )
+    data, convert = training.open_data(request, generator.config, architecture.space)
     inputs = training.hash_inputs(request, "generator", "clip")
     about = [
         *training.describe(request, data, generator.config, architecture.space),
@@ -203,12 +174,6 @@ def _train(request: DeltaRequest, listener: Listener) -> list[str]:
     rows = ["original", "other", "towards it"]
     results = Results("delta network", [None], rows, save)
     folder = Folder(request.workdir, results, config.batch_size, listener)
-    convert = functools.partial(
-        latent_data.convert,
-        truncation_psi=request.data.truncation_psi,
-        to=architecture.space,
-        label=models.one_hot_label(generator.config),
-    )
     networks = losses.Networks(generator, clip_network)
     samples = convert(
         generator, jnp.asarray(data.samples(_NUM_SAMPLES)), space=data.space

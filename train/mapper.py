@@ -13,9 +13,7 @@ was not finite.
 """
 
 import dataclasses
-import functools
 import pathlib
-import sys
 from typing import Any
 
 import jax
@@ -23,7 +21,6 @@ import numpy as np
 from absl import flags
 
 from styleclip_jax import latents, loading, losses
-from styleclip_jax.batch import run_folder
 from styleclip_jax.cli import processes, profiling, program
 from styleclip_jax.editing import prompts
 from styleclip_jax.editing.prompts import PromptRequest, Prompts
@@ -115,13 +112,7 @@ profiling.define(VALUES)
 
 def main(values: flags.FlagValues) -> int:
     """Trains from the last checkpoint on."""
-    request = _parse(values)
-    processes.connect(values)
-    primary = jax.process_index() == 0
-    failures = train(request, profiling.listener(values, shown=primary))
-    for line in failures if primary else ():
-        print(line, file=sys.stderr)
-    return program.EXIT_FAILED_ITEMS if failures else 0
+    return training.carry_out(values, _parse(values), train)
 
 
 def _parse(values: flags.FlagValues) -> MapperRequest:
@@ -168,11 +159,6 @@ def train(request: MapperRequest, listener: Listener) -> list[str]:
     Raises:
       UserError: something does not fit, or the folder is of another run.
     """
-    with run_folder.only_run(request.workdir, listener.tell, field="workdir"):
-        return _train(request, listener)
-
-
-def _train(request: MapperRequest, listener: Listener) -> list[str]:
     request, devices, notes = training.fill_devices(request, _PROGRAM)
     models, config = request.models, request.run
     generator = models.load_generator()
@@ -184,17 +170,9 @@ def _train(request: MapperRequest, listener: Listener) -> list[str]:
         names.append("identity")
     architecture = request.architecture.configure(generator.config)
     problem = mapper_training.official(architecture, request.training)
-    data = latent_data.open_data(
-        request.data,
-        generator.config,
-        to=architecture.space,
-        num_validation=config.num_validation,
-        batch_size=config.batch_size,
-        seed=config.seed,
-    )
+    data, convert = training.open_data(request, generator.config, architecture.space)
     texts = request.prompts.texts
     text = clip.encode_prompts(clip_network, tokenizer, texts)
-    label = models.one_hot_label(generator.config)
     inputs = training.hash_inputs(request, *names) | request.prompts.inputs
     about = _describe(request, problem, data, generator.config)
     training.begin(request, _PROGRAM, inputs, about + notes, listener)
@@ -214,12 +192,6 @@ def _train(request: MapperRequest, listener: Listener) -> list[str]:
 
     results = Results("mapper", texts, ["original", *texts], save)
     folder = Folder(request.workdir, results, config.batch_size, listener)
-    convert = functools.partial(
-        latent_data.convert,
-        truncation_psi=request.data.truncation_psi,
-        to=architecture.space,
-        label=label,
-    )
     networks = losses.Networks(generator, clip_network, identity)
     trainer = Trainer(task_of(networks, text, problem), data, convert, devices)
     return training.run(trainer, folder, config, listener)

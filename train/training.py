@@ -1,24 +1,29 @@
 """Run of a training: its length and rhythm, its devices, and the loop of its steps."""
 
 import dataclasses
+import functools
 import pathlib
 import signal
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from absl import flags
 
 from styleclip_jax import parallel, places
 from styleclip_jax.batch import run_folder
-from styleclip_jax.cli import signals
+from styleclip_jax.cli import processes, profiling, signals
+from styleclip_jax.cli.program import EXIT_FAILED_ITEMS
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files, latent_files
 from styleclip_jax.loading import Models
 from styleclip_jax.models import stylegan2
 from styleclip_jax.progress import Listener, Pace
 
+from . import latent_data
 from .latent_data import Data, DataRequest
 from .trainer import Trainer, keep_best, no_best
 from .training_files import Checkpoints, Folder
@@ -93,6 +98,67 @@ class Request:
 
 
 Asked = TypeVar("Asked", bound=Request)
+
+
+def carry_out(
+    values: flags.FlagValues,
+    request: Asked,
+    train: Callable[[Asked, Listener], list[str]],
+) -> int:
+    """Carries a training out as the only run in its folder.
+
+    Args:
+      values: flags of processes and profiles.
+      request: what is asked for.
+      train: (request, listener) → a line for each network whose loss was not finite.
+
+    Returns:
+      Exit code of the program.
+
+    Raises:
+      UserError: another run has the folder, or whatever the training refuses.
+    """
+    processes.connect(values)
+    primary = jax.process_index() == 0
+    listener = profiling.listener(values, shown=primary)
+    with run_folder.only_run(request.workdir, listener.tell, field="workdir"):
+        failures = train(request, listener)
+    for line in failures if primary else ():
+        print(line, file=sys.stderr)
+    return EXIT_FAILED_ITEMS if failures else 0
+
+
+def open_data(
+    request: Request, generator: stylegan2.GeneratorConfig, to: str
+) -> tuple[Data, Callable[..., Any]]:
+    """Latents of a training, and the way into the space that they are edited in.
+
+    Args:
+      request: what is asked for.
+      generator: configuration of the generator.
+      to: space that the latents are edited in.
+
+    Returns:
+      The latents, and (generator, batch, space=) → latents in that space.
+
+    Raises:
+      UserError: latents or the class do not fit.
+    """
+    data = latent_data.open_data(
+        request.data,
+        generator,
+        to=to,
+        num_validation=request.run.num_validation,
+        batch_size=request.run.batch_size,
+        seed=request.run.seed,
+    )
+    convert = functools.partial(
+        latent_data.convert,
+        truncation_psi=request.data.truncation_psi,
+        to=to,
+        label=request.models.one_hot_label(generator),
+    )
+    return data, convert
 
 
 def begin(

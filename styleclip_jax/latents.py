@@ -26,6 +26,12 @@ def pack(latent: Any) -> jax.Array:
     return spaces.flatten_styles(latent) if isinstance(latent, tuple) else latent
 
 
+def flatten(latent: Any) -> jax.Array:
+    """Latents, or steps of them, [B, L, D] or a tuple of [B, C], as vectors [B, F]."""
+    packed = pack(latent)
+    return packed.reshape(len(packed), -1)
+
+
 @functools.partial(jax.jit, static_argnames=("space", "cutoff", "to"))
 def convert(
     generator: stylegan2.Generator,

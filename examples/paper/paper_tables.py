@@ -20,7 +20,7 @@ from examples.paper.setup import (
     text_relevance,
     threshold,
 )
-from styleclip_jax import loading
+from styleclip_jax import latents, loading
 from styleclip_jax.batch.editor import Editor
 from styleclip_jax.editing import directing
 from styleclip_jax.editing.prompts import Prompts
@@ -98,7 +98,7 @@ def table2(setup: Setup) -> str:
     for text, editor in setup.mappers.items():
         edit = setup.session.edit(setup.faces, editor)
         step = jax.tree.map(np.subtract, edit.after.latent, edit.before.latent)
-        found = mapper.similarity(mapper.flatten(step)[None])
+        found = mapper.similarity(latents.flatten(step)[None])
         rows.append([text, f"{found.mean[0]:.3f}", f"{found.std[0]:.3f}"])
     return (
         "# Similarity of mapper steps\n\nCosine between a mapper's steps at two of "

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from styleclip_jax import checks, latents, loading, parallel
+from styleclip_jax import latents, loading, parallel
 from styleclip_jax.batch.editor import Editor, Outcome, finished
 from styleclip_jax.editing import directing, editors, searching
 from styleclip_jax.editing.loaded import Loaded
@@ -30,18 +30,6 @@ class DeltaSettings(searching.Searched):
     delta: str | None = None
     neutral: str = "a face"
 
-    @property
-    def factor(self) -> float:
-        """Strength as a number; 1 where it is to be found."""
-        if self.strength in (None, searching.AUTO):
-            return 1.0
-        return checks.numbers("strength", [self.strength])[0]
-
-
-def surplus(config: DeltaSettings) -> dict[str, str]:
-    """Flags that are of no use beside these settings, and why."""
-    return searching.surplus(config)
-
 
 def move(loaded: Loaded, texts: Prompts, config: DeltaSettings) -> Editor:
     """Editor of a delta network, for each prompt.
@@ -60,13 +48,15 @@ def move(loaded: Loaded, texts: Prompts, config: DeltaSettings) -> Editor:
         loading.load_delta(config.delta, models, generator.config)
     )
     directions = directing.text_directions(loaded, texts, config.neutral)
-    factor = jnp.float32(config.factor)
-    weights = [(network, direction, factor) for direction in directions]
+    factor = jnp.float32(1 if config.factor is None else config.factor)
+    # One copy of the network on each device, for all prompts.
+    placed = parallel.replicate((network, factor), loaded.mesh)
+    towards = parallel.replicate(directions, loaded.mesh)
     moving = editors.at_once(
         _along,
         generator,
-        parallel.replicate(weights, loaded.mesh),
-        weights[0],
+        [(*placed, direction) for direction in towards],
+        (network, factor, directions[0]),
         method="delta",
         space=network.config.space,
         title=texts.title,
@@ -88,7 +78,7 @@ def move(loaded: Loaded, texts: Prompts, config: DeltaSettings) -> Editor:
 
 def _along(generator: Network, weights: Any, batch: Any) -> Outcome:
     """Moves latents by a delta network with its strength."""
-    network, direction, factor = weights
+    network, factor, direction = weights
     latent = delta.edit(network, batch, direction, strength=factor)
     space = latents.SPACES[network.config.space]
     return finished(batch, latent, space.synthesize(generator, latent))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from styleclip_jax import checks, latents, loading, losses, parallel
+from styleclip_jax import latents, loading, losses, parallel
 from styleclip_jax.batch import editor
 from styleclip_jax.batch.editor import Editor, Frozen, Outcome
 from styleclip_jax.editing import objectives, prompts, searching
@@ -45,13 +45,6 @@ class MappingConfig(searching.Searched):
 
     mapper: tuple[str, ...] | None = None
     levels: tuple[str, ...] | None = None
-
-    @property
-    def factor(self) -> float | None:
-        """Strength as a number; None for those of the mappers."""
-        if self.strength in (None, searching.AUTO):
-            return None
-        return checks.numbers("strength", [self.strength])[0]
 
 
 def optimize(

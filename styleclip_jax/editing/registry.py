@@ -12,6 +12,7 @@ from styleclip_jax.editing import (
     learning,
     objectives,
     own_modules,
+    searching,
 )
 from styleclip_jax.editing.loaded import Loaded
 from styleclip_jax.editing.prompts import Prompts
@@ -78,7 +79,7 @@ METHODS: dict[str, Method] = {
         deltas.DeltaSettings,
         deltas.move,
         reads=["templates"],
-        surplus=deltas.surplus,
+        surplus=searching.surplus,
     ),
     "stylemc": Method(
         learning.StyleMCSettings,

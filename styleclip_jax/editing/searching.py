@@ -46,6 +46,13 @@ class Searched(checks.Config):
         default=SearchConfig.budget, metadata={"lower_bound": 0}
     )
 
+    @property
+    def factor(self) -> float | None:
+        """Strength as a number; None where there is none, or it is to be found."""
+        if self.strength in (None, AUTO):
+            return None
+        return checks.numbers("strength", [self.strength])[0]
+
 
 def is_asked(config: Searched) -> bool:
     """Whether the strength is to be found.
@@ -135,11 +142,10 @@ def search(
     aims = [
         strength.aim_at(samples, norms.unit_by_rsqrt(feature)) for _, feature in texts
     ]
-    own = [
-        (seeing, aim, unit)
-        for aim, unit in zip(aims, np.broadcast_to(units, len(aims)), strict=True)
-    ]
-    placed = parallel.replicate(own, loaded.mesh)
+    pairs = list(zip(aims, np.broadcast_to(units, len(aims)), strict=True))
+    # One copy of CLIP on each device, for all texts.
+    shared, rest = parallel.replicate((seeing, pairs), loaded.mesh)
+    placed = [(shared, *pair) for pair in rest]
     find = _searching(editor.space, config)
     generator = loaded.generator
 
@@ -166,7 +172,7 @@ def search(
             # One by one, since the number of latents is open, and CLIP reads it.
             return jax.vmap(find_one)(_step(inner.apply(generator, given, batch)))
 
-        return Frozen(apply, (inner.weights, own[0]))
+        return Frozen(apply, (inner.weights, (seeing, *pairs[0])))
 
     lines = dict.fromkeys(
         f"strength auto: random samples have similarity {aim.typical:.2f} to {text!r}, "

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from styleclip_jax import loading
+from styleclip_jax import latents, loading
 from styleclip_jax.batch.source import LatentSource, SourceRequest
 from styleclip_jax.errors import UserError
 from styleclip_jax.loading import Models
@@ -66,7 +66,7 @@ def prepare(
     )
 
 
-_step = jax.jit(lambda network, latent: mapper.flatten(mapper.apply(network, latent)))
+_step = jax.jit(lambda network, latent: latents.flatten(mapper.apply(network, latent)))
 _similarity = jax.jit(mapper.similarity)
 
 

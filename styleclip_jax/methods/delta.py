@@ -135,7 +135,7 @@ def with_statistics(params: Any, latent: Any) -> Any:
       params: parameters of `init`.
       latent: [N, L, D] W+, or a tuple of [N, C] styles, of random samples.
     """
-    flat = flatten(latent)
+    flat = latents.flatten(latent)
     std = jnp.maximum(jnp.std(flat, axis=0), _LEAST_STD)
     return {**params, "mean": jnp.mean(flat, axis=0), "std": std}
 
@@ -151,7 +151,7 @@ def step(network: Delta, flat: jax.Array, direction: jax.Array) -> jax.Array:
 
     Args:
       network: the network.
-      flat: [B, F] latents, as `flatten` makes them.
+      flat: [B, F] latents, as `latents.flatten` makes them.
       direction: [B, E] unit differences Δ of CLIP features.
 
     Returns:
@@ -182,7 +182,7 @@ def edit(
     Raises:
       ValueError: the latent does not fit the network.
     """
-    config, flat = network.config, flatten(latent)
+    config, flat = network.config, latents.flatten(latent)
     if flat.shape[-1] != config.size or isinstance(latent, tuple) != config.in_s:
         raise ValueError(
             f"latent: expected {config.size} numbers each in {config.space}, found "
@@ -193,12 +193,6 @@ def edit(
     if not config.in_s:
         return edited.reshape(latent.shape)
     return spaces.unflatten_styles(edited, config.style_layout)
-
-
-def flatten(latent: Any) -> jax.Array:
-    """Latents of [B, L, D] or a tuple of [B, C] as vectors [B, F]."""
-    packed = latents.pack(latent)
-    return packed.reshape(len(packed), -1)
 
 
 class _Delta(linen.Module):

@@ -109,7 +109,7 @@ def describe(
     """Samples of a batch of latents, of which each device has a share."""
     image = problem.space.synthesize(networks.generator, latent)
     features = strength.features(networks, jnp.clip(image, -1, 1))
-    flat = delta.flatten(latent)
+    flat = latents.flatten(latent)
     own = jnp.arange(len(flat))
     if axis_name is not None:
         own += len(flat) * lax.axis_index(axis_name)

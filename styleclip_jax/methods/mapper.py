@@ -243,8 +243,8 @@ def similarity(delta: jax.Array) -> Similarity:
     """Cosine similarities of steps.
 
     Args:
-      delta: [M, N, F], the step of each mapper at each of N ≥ 2 latents (`flatten` of
-        `apply`).
+      delta: [M, N, F], the step of each mapper at each of N ≥ 2 latents, as
+        `latents.flatten` makes it of `apply`.
 
     Source: the paper's Table 2.
     """
@@ -252,12 +252,6 @@ def similarity(delta: jax.Array) -> Similarity:
     pairs = norms.pair_cosines(unit)
     between = jnp.einsum("anf,bnf->abn", unit, unit, precision=products.EXACT)
     return Similarity(pairs.mean(-1), pairs.std(-1), between.mean(-1))
-
-
-def flatten(delta: Any) -> jax.Array:
-    """Steps of [B, L, D] or a tuple of [B, C] as vectors [B, F]."""
-    packed = latents.pack(delta)
-    return packed.reshape(len(packed), -1)
 
 
 def _keep_levels(delta: Any, levels: Sequence[str], config: MapperConfig) -> Any:

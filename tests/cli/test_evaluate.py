@@ -357,7 +357,7 @@ def test_mapper_similarity_is_table_2(
     found = json.loads((tmp_path / "out" / "mapper_similarity.json").read_text())
     steps = jnp.stack(
         [
-            mapper.flatten(mapper.apply(Network(x.params, config), w_plus))
+            latents.flatten(mapper.apply(Network(x.params, config), w_plus))
             for x in networks
         ]
     )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from styleclip_jax import spaces
+from styleclip_jax import latents, spaces
 from styleclip_jax.methods import mapper
 from styleclip_jax.models.network import Network
 from tests import golden_networks, tiny
@@ -140,9 +140,9 @@ def test_similarity_of_steps() -> None:
 def test_flat_steps() -> None:
     delta = styles(3)
     expected = jnp.concatenate(delta, axis=1)
-    np.testing.assert_array_equal(mapper.flatten(delta), expected)
+    np.testing.assert_array_equal(latents.flatten(delta), expected)
     w_plus = tiny.w_plus(3)
-    np.testing.assert_array_equal(mapper.flatten(w_plus), w_plus.reshape(3, -1))
+    np.testing.assert_array_equal(latents.flatten(w_plus), w_plus.reshape(3, -1))
 
 
 @pytest.mark.parametrize(

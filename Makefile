@@ -8,7 +8,13 @@ DEMO_OUTDIR ?= outputs/demo
 # official one.
 DEMO_FLAGS ?= --steps=80 --l2_lambda=0.0045 --strength=auto
 
-.PHONY: demo test test-fast test-newest fuzz lint format docs package clean
+# Versions and hashes that environments install. `make CONSTRAINTS= demo` takes the newest in the
+# ranges of pyproject.toml.
+CONSTRAINTS ?= constraints.txt
+# Nothing for `make UPGRADE= constraints`, which keeps the versions that still fit.
+UPGRADE ?= --upgrade
+
+.PHONY: demo test test-fast test-newest fuzz lint format docs package constraints clean
 
 demo: .venv/installed
 	.venv/bin/styleclip-edit --prompt="$(DEMO_PROMPT)" --seeds=$(DEMO_SEEDS) $(DEMO_FLAGS) \
@@ -49,29 +55,36 @@ docs: mkdocs.yml .venv-docs/installed
 	.venv-docs/bin/mkdocs build --strict --site-dir site
 
 # Both distributions as an index takes them; made anew, since stale ones would be checked too.
-package: .venv-test/installed
+package: .venv-package/installed
 	rm -rf dist build
-	.venv-test/bin/python -m build --outdir dist .
-	.venv-test/bin/python -m twine check --strict dist/*
+	.venv-package/bin/python -m build --no-isolation --outdir dist .
+	.venv-package/bin/python -m twine check --strict dist/*
 
-.venv/installed: pyproject.toml
-	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --editable .
-	touch $@
+# For every platform and Python at once. A release has a week to be found out before it is taken.
+constraints: .venv-constraints/installed
+	.venv-constraints/bin/uv pip compile --quiet --universal --python-version=3.11 \
+	  --generate-hashes --only-binary=:all: --emit-build-options --no-strip-extras \
+	  --no-emit-index-url --custom-compile-command='make constraints' \
+	  --exclude-newer='1 week' $(UPGRADE) --extra=dev --extra=docs --extra=package \
+	  --extra=constraints --output-file=constraints.txt pyproject.toml
 
-.venv-test/installed: pyproject.toml
-	$(PYTHON) -m venv .venv-test
-	.venv-test/bin/python -m pip install --quiet --editable '.[dev]'
-	touch $@
+.venv/installed: WANTED = dependencies build-system
+.venv-test/installed: WANTED = dependencies build-system dev
+# Docstrings are read, and nothing of the package is imported.
+.venv-docs/installed: WANTED = docs
+.venv-package/installed: WANTED = package
+.venv-constraints/installed: WANTED = constraints
 
-# The extra alone: docstrings are read, and nothing of the package is imported.
-.venv-docs/installed: pyproject.toml
-	$(PYTHON) -m venv .venv-docs
-	.venv-docs/bin/python -c 'import tomllib; \
-	  project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
-	  print(*project["optional-dependencies"]["docs"], sep="\n")' > .venv-docs/extra.txt
-	.venv-docs/bin/python -m pip install --quiet --requirement .venv-docs/extra.txt
+# pip compiles on one core. The project itself has no hash, and follows its dependencies.
+%/installed: pyproject.toml requirements.py $(CONSTRAINTS)
+	$(PYTHON) -m venv $(@D)
+	$(PYTHON) requirements.py $(CONSTRAINTS:%=--constraints=%) $(WANTED) > $(@D)/requirements.txt
+	$(@D)/bin/python -m pip install --quiet --no-compile \
+	  --requirement $(@D)/requirements.txt
+	-$(@D)/bin/python -m compileall -q -j 0 $(@D)/lib
+	$(if $(filter dependencies,$(WANTED)),$(@D)/bin/python -m pip install --quiet \
+	  --no-deps --no-build-isolation --editable .)
 	touch $@
 
 clean:
-	rm -rf .venv .venv-test .venv-newest .venv-docs build dist site *.egg-info outputs
+	rm -rf .venv .venv-test .venv-newest .venv-docs .venv-package .venv-constraints build dist site *.egg-info outputs

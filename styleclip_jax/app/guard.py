@@ -28,7 +28,7 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _PORTS = {"http": 80, "https": 443}
-_AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[^\s\[\]:/?#@\\,;]+)(?::([0-9]{1,5}))?")
+_AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?")
 # Bytes of a request beside its file.
 _ENVELOPE = 2**20
 # Letters of what a visitor sent that are shown.

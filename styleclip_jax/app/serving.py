@@ -20,7 +20,7 @@ from styleclip_jax.app.storage import Storage
 # Visitors whose edits are kept.
 _MAX_VISITORS = 100
 # Seconds until a server that ends is left behind.
-_PATIENCE = 3
+_PATIENCE = 1
 
 
 @contextlib.contextmanager
@@ -51,9 +51,13 @@ def serve(
     # Gradio's own code causes these warnings at every event.
     warnings.filterwarnings("ignore", module=r"gradio\.routes")
     page.state_session_capacity = _MAX_VISITORS
+    # Else gradio takes any file of this machine for an upload.
+    page.has_launched = True
     application = gr.mount_gradio_app(
         fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
-        page.queue(default_concurrency_limit=1, max_size=limits.max_queue),
+        page.queue(
+            default_concurrency_limit=1, max_size=limits.max_queue, api_open=False
+        ),
         "/",
         auth=None if passwords is None else list(passwords.items()),
         root_path=os.environ.get("GRADIO_ROOT_PATH"),
@@ -74,7 +78,7 @@ def serve(
         has_room=storage.has_room,
         advice=advice,
     )
-    server = uvicorn.Server(uvicorn.Config(guard, log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(guard, log_level="warning", ws="none"))
     bound.listen()
     thread = threading.Thread(
         target=server.run, kwargs={"sockets": [bound]}, daemon=True

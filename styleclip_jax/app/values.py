@@ -1,5 +1,6 @@
 """Values of the page's controls, which programs other than the page may send too."""
 
+import pathlib
 import sys
 from typing import Any
 
@@ -70,7 +71,7 @@ def check(component: Any, value: Any) -> None:
             expected = "a text"
         elif value and len(value) > _LONGEST_TEXT:
             expected = f"a text of {_LONGEST_TEXT} letters at most"
-    elif isinstance(component, gr.UploadButton) and not _is_upload(value):
+    elif isinstance(component, gr.UploadButton) and not _is_upload(component, value):
         expected = "an uploaded file"
     if expected is not None:
         name = component.label or component.value
@@ -99,13 +100,17 @@ def _is_number(value: Any) -> bool:
     return is_real and abs(value) <= sys.float_info.max
 
 
-def _is_upload(value: Any) -> bool:
-    """Whether it is a file of this machine; gradio would fetch an address."""
-    path = value.get("path") if isinstance(value, dict) else None
-    return isinstance(path, str) and "://" not in path
+def _is_upload(component: gr.UploadButton, value: Any) -> bool:
+    """Whether it is a file that a visitor has uploaded, and that is still there."""
+    try:
+        found = gr.FileData.model_validate(value, context={"validate_meta": True})
+        path = pathlib.Path(found.path).resolve()
+    except (OSError, ValueError):
+        return False
+    folder = pathlib.Path(component.GRADIO_CACHE).resolve()
+    return path.is_relative_to(folder) and path.is_file()
 
 
 def _show(value: Any) -> str:
-    text = repr(value) if not isinstance(value, int) else f"{value:.15g}"
-    short = text[:_LONGEST_SHOWN]
-    return short if short == text else f"{short} …"
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]} …"

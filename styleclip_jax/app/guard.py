@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any, NamedTuple
 
 from styleclip_jax import errors
+from styleclip_jax.app import storage
 from styleclip_jax.errors import UserError
 
 # Types of an ASGI application.
@@ -272,9 +273,7 @@ class Guard:
         if scope["path"].rstrip("/").endswith("/upload") and not self._has_room(
             int(length)
         ):
-            return _Refusal(
-                507, "The disk of this page is full. Try again in some minutes."
-            )
+            return _Refusal(507, f"{storage.FULL}.")
         return None
 
     async def _refuse(self, scope: Scope, send: Send, refusal: _Refusal) -> None:

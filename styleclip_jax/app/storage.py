@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from styleclip_jax.errors import UserError
 
+# What a visitor is told.
+FULL = "The disk of this page is full: try again in some minutes"
 # Seconds that files are kept, and those while room for others is short.
 KEPT, KEPT_IF_FULL = 3600, 300
 # Bytes of the disk that are left to other programs.
@@ -65,7 +67,7 @@ class Storage:
           UserError: they do not.
         """
         if not self.has_room(size):
-            raise UserError("The disk of this page is full: try again in some minutes")
+            raise UserError(FULL)
 
     def _fits(self, size: int) -> bool:
         used = sum(file.size for file in self._files())

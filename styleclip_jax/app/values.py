@@ -1,5 +1,6 @@
 """Values of the page's controls, which programs other than the page may send too."""
 
+import errno
 import pathlib
 import sys
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from styleclip_jax import errors
+from styleclip_jax.app import storage
 from styleclip_jax.errors import UserError
 
 # Letters of a text, far more than CLIP reads, and of a value in a message.
@@ -19,7 +21,7 @@ class Page(gr.Blocks):
     """Blocks that answer a wrong value with one line, and log one line."""
 
     async def process_api(
-        self, block_fn: Any, inputs: Any, state: Any = None, **others: Any
+        self, block_fn: Any, inputs: Any, state: Any = None, *args: Any, **others: Any
     ) -> Any:
         """Outputs of an event.
 
@@ -35,7 +37,14 @@ class Page(gr.Blocks):
             for component, value in zip(event.inputs, inputs, strict=True):
                 known = state is not None and component._id in state
                 check(state[component._id] if known else component, value)
-            return await super().process_api(block_fn, inputs, state, **others)
+            try:
+                return await super().process_api(
+                    block_fn, inputs, state, *args, **others
+                )
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                raise UserError(storage.FULL) from None
         except (UserError, gr.Error) as error:
             text = error.message if isinstance(error, gr.Error) else str(error)
             line = errors.printable(" ".join(str(text).split()))
@@ -63,7 +72,7 @@ def check(component: Any, value: Any) -> None:
         if not isinstance(value, bool):
             expected = "true or false"
     elif isinstance(component, gr.Dropdown):
-        choices = [x for _, x in component.choices]
+        choices = [str(x) for _, x in component.choices]
         if not isinstance(value, str) or value not in choices:
             expected = f"one of {', '.join(choices)}"
     elif isinstance(component, gr.Textbox):

@@ -21,6 +21,7 @@ from tests import tiny
 LAYOUT = tiny.GENERATOR.style_layout
 # The program. A shell's background jobs ignore Ctrl-C, and so would those they start.
 _MAIN = """
+import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from styleclip_jax.cli import app
 app.entry()

@@ -1,6 +1,7 @@
 """Values of controls: those that the page itself cannot send get one line."""
 
 import asyncio
+import errno
 import math
 import os
 import pathlib
@@ -106,3 +107,13 @@ def test_a_page_answers_and_logs_one_line(capsys: pytest.CaptureFixture[str]) ->
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 4
     assert all(line.startswith("refused: ") for line in lines)
+
+
+def test_a_full_disk_is_said_to_the_visitor() -> None:
+    def work() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with values.Page() as page:
+        gr.Button().click(work)
+    with pytest.raises(gr.Error, match="disk of this page is full"):
+        asyncio.run(page.process_api(0, []))

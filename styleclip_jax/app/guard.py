@@ -36,16 +36,16 @@ _ENVELOPE = 2**20
 _LONGEST = 100
 
 
+def bracketed(host: str) -> str:
+    """Host as an address of the web has it: with brackets around one of IPv6."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
 class _Authority(NamedTuple):
     """Name or address of a server, and its port; None for the scheme's own."""
 
     name: str
     port: int | None
-
-    @property
-    def address(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-        """Address, if it is none of the names."""
-        return _address(self.name)
 
     def is_at(self, other: "_Authority", scheme: str) -> bool:
         """Whether it is another one, where a port that is absent is the scheme's."""
@@ -70,13 +70,8 @@ class Hosts:
     allowed_hosts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for entry in self.allowed_hosts:
-            if _parse(entry.removeprefix(".")) is None:
-                raise UserError(
-                    "allowed_hosts: expected names such as example.org or "
-                    f"example.org:8080, found {entry!r}",
-                    field="allowed_hosts",
-                )
+        # Each is read, and refused if it is no name.
+        list(self._added())
 
     def has(self, host: str) -> bool:
         """Whether the header Host has a name of the page."""
@@ -85,12 +80,15 @@ class Hosts:
             return False
         if _is_loopback(found.name) or self._is_added(found):
             return True
-        listens = _parse(_bracketed(self.host))
-        if listens is not None and found.name == listens.name:
+        own = _parse(bracketed(self.host))
+        if own is not None and own.name == found.name:
             return True
-        if _is_loopback(_bracketed(self.host)):
+        if own is not None and _is_loopback(own.name):
             return False
-        return found.address is not None or found.name == socket.gethostname().lower()
+        return (
+            _address(found.name) is not None
+            or found.name == socket.gethostname().lower()
+        )
 
     def trusts(self, origin: str, host: str) -> bool:
         """Whether the header Origin is the page's own site, or that of an added name.
@@ -108,26 +106,34 @@ class Hosts:
     @property
     def sources(self) -> str:
         """Sites that may frame the page, as Content-Security-Policy has them."""
-        return " ".join(["'self'", *self._sources()])
+        found = ["'self'"]
+        for is_below, (name, port) in self._added():
+            names = (name, f"*.{name}") if is_below else (name,)
+            port_text = "*" if port is None else port
+            found += [f"{s}://{x}:{port_text}" for s in _PORTS for x in names]
+        return " ".join(found)
 
     def _is_added(self, found: _Authority) -> bool:
+        return any(
+            added.port in (None, found.port)
+            and (
+                found.name == added.name
+                or (is_below and found.name.endswith(f".{added.name}"))
+            )
+            for is_below, added in self._added()
+        )
+
+    def _added(self) -> Iterator[tuple[bool, _Authority]]:
+        """Added names, and whether each stands for those that end so too."""
         for entry in self.allowed_hosts:
             added = _parse(entry.removeprefix("."))
-            assert added is not None
-            is_below = entry.startswith(".") and found.name.endswith(f".{added.name}")
-            if added.port in (None, found.port) and (
-                is_below or added.name == found.name
-            ):
-                return True
-        return False
-
-    def _sources(self) -> Iterator[str]:
-        for entry in self.allowed_hosts:
-            name = f"*{entry}" if entry.startswith(".") else entry
-            ported = _parse(entry.removeprefix("."))
-            port = ":*" if ported is not None and ported.port is None else ""
-            names = [name, entry[1:]] if entry.startswith(".") else [name]
-            yield from (f"{s}://{x}{port}" for s in _PORTS for x in names)
+            if added is None:
+                raise UserError(
+                    "allowed_hosts: expected names such as example.org or "
+                    f"example.org:8080, found {entry!r}",
+                    field="allowed_hosts",
+                )
+            yield entry.startswith("."), added
 
 
 @dataclasses.dataclass(frozen=True)
@@ -326,11 +332,6 @@ def _is_loopback(name: str) -> bool:
     """Whether a name leads to this machine in every browser."""
     address = _address(name)
     return name == "localhost" if address is None else address.is_loopback
-
-
-def _bracketed(host: str) -> str:
-    """Host as an authority has it: with brackets around an address of IPv6."""
-    return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
 def _shown(text: str, longest: int = _LONGEST) -> str:

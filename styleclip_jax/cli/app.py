@@ -20,7 +20,7 @@ from collections.abc import Iterator
 
 from absl import flags
 
-from styleclip_jax.app import accounts, rooms
+from styleclip_jax.app import accounts, guard, rooms
 from styleclip_jax.app.guard import Hosts, Limits
 from styleclip_jax.app.storage import Storage
 from styleclip_jax.cli import help_page, program, signals
@@ -181,7 +181,7 @@ def _bind(host: str, port: int) -> socket.socket:
 
 def _refused(host: str, port: int, error: OSError) -> UserError:
     return UserError(
-        f"--port: cannot listen at {_bracketed(host)}:{port} ({error.strerror})"
+        f"--port: cannot listen at {guard.bracketed(host)}:{port} ({error.strerror})"
     )
 
 
@@ -198,11 +198,7 @@ def _note_exposure(values: flags.FlagValues) -> None:
 
 def _shown(host: str) -> str:
     """Host to open the page by on this machine."""
-    return _LOOPBACK if host in _EVERYWHERE else _bracketed(host)
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+    return _LOOPBACK if host in _EVERYWHERE else guard.bracketed(host)
 
 
 def entry() -> None:

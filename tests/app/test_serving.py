@@ -54,11 +54,11 @@ class Visitor:
         for x in found:
             self._run(x)
 
-    def wait_for_nobody(self, event: str, name: str) -> int:
-        """Joins the queue without waiting for the edit; the status of the answer."""
+    def ask(self, event: str, name: str, path: str = "queue/join") -> int:
+        """Asks for an event without waiting for it; the status of the answer."""
         (found,) = (x for x in self._events if [event, name] in self._targets(x))
         try:
-            self._post("queue/join", json.dumps(self._request(found)).encode())
+            self._post(path, json.dumps(self._request(found)).encode())
         except urllib.error.HTTPError as error:
             return error.code
         return 200
@@ -223,11 +223,11 @@ def test_wrong_values_are_a_line_for_the_caller_and_one_in_the_log(
 
 def test_ctrl_c_ends_a_full_queue_in_a_line(visitor: Visitor, app: App) -> None:
     visitor.values["Steps"] = 500
-    codes = [
-        visitor.wait_for_nobody("click", "optimize") for _ in range(NUM_WAITING + 3)
-    ]
+    codes = [visitor.ask("click", "optimize") for _ in range(NUM_WAITING + 3)]
     assert codes[0] == 200
     assert codes[-1] == 503
+    # Nor does a request go past the queue.
+    assert visitor.ask("click", "optimize", "run/predict") == 404
     began = time.monotonic()
     app.process.send_signal(signal.SIGINT)
     assert app.process.wait(10) == 130

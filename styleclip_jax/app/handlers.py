@@ -3,7 +3,6 @@
 A visitor's faces and edits are a `Trail`, which goes in and out as a value.
 """
 
-import contextlib
 import pathlib
 import secrets
 import tempfile
@@ -16,9 +15,10 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from styleclip_jax.app import look, optimizing, rooms, steps, views
+from styleclip_jax.app import look, optimizing, rooms, steps, values, views
 from styleclip_jax.app.rooms import Face, Room
 from styleclip_jax.app.steps import Step
+from styleclip_jax.app.storage import Storage
 from styleclip_jax.app.views import Trail
 from styleclip_jax.app.waiting import Work
 from styleclip_jax.errors import UserError
@@ -40,16 +40,15 @@ _MEASURING, _SEARCHING = "Measuring what each channel changes", "Finding the str
 _LOOKING, _OPTIMIZING = "Looking at random faces", "Optimizing"
 _INVERTING, _OTHERS = "Looking for the photo's latent", "Editing other faces"
 _SHEET_ALPHAS = (-4, -2, 0, 2, 4)
-# Letters of a message at most.
-_LONGEST = 200
+# Bytes of a download at most, of the largest pictures.
+_DOWNLOAD_BYTES = 40 * 2**20
 
 
 class Handlers:
     """Handlers of the page's controls, for all visitors."""
 
-    def __init__(self, room: Room, folder: str) -> None:
-        self.room = room
-        self.folder = pathlib.Path(folder)
+    def __init__(self, room: Room, storage: Storage) -> None:
+        self.room, self.storage = room, storage
         self.relevances = steps.Relevances(room)
         self._compiled: set[str] = set()
         self._is_rehearsing = False
@@ -61,7 +60,7 @@ class Handlers:
         """
         if not self.room.is_small:
             return
-        trail = self._start(None, rooms.draw(self.room, SEED))
+        trail = self._start(Trail((), -1), rooms.draw(self.room, SEED))
         self._is_rehearsing = True
         edits = self.direct(trail, NEUTRAL, PROMPT, True, 0.0)
         for _ in edits:
@@ -71,7 +70,7 @@ class Handlers:
 
     # Faces
 
-    def draw(self, trail: Trail | None, seed: float | None, psi: float) -> Any:
+    def draw(self, trail: Trail, seed: float | None, psi: float) -> Any:
         """View of the face of a seed, or a note on what is wrong with the seed."""
         if seed is None:
             return *_same(), f"{rooms.SEED}: expected a whole number"
@@ -81,9 +80,9 @@ class Handlers:
             return *_same(), str(error)
         return *self._present(self._start(trail, face)), ""
 
-    def choose(self, event: gr.SelectData) -> int:
+    def choose(self, event: gr.EventData) -> int:
         """Seed of the face that was chosen from the gallery."""
-        return rooms.SEEDS[event.index]
+        return rooms.SEEDS[values.index_of(event, len(rooms.SEEDS))]
 
     def roll(self) -> int:
         """Seed by chance."""
@@ -93,7 +92,7 @@ class Handlers:
         """Faces to choose from."""
         return rooms.thumbnails(self.room)
 
-    def upload(self, trail: Trail | None, path: str, find_face: bool) -> Any:
+    def upload(self, trail: Trail, path: str, find_face: bool) -> Any:
         """View of a photo's face, and a note on how it was found."""
 
         def do(work: Work[tuple[Face, str]]) -> tuple[Face, str]:
@@ -104,16 +103,16 @@ class Handlers:
 
         work = self._work(do)
         try:
-            for line in self._wait(work):
+            for line in work:
                 yield *_same(line.line), gr.skip()
-        except gr.Error:
+        except UserError:
             yield *_same(""), gr.skip()
             raise
         face, found = work.result
         yield *self._present(self._start(trail, face)), f"{face.name}: {found}"
 
-    def _start(self, trail: Trail | None, face: Face) -> Trail:
-        return (trail or Trail((), -1)).add(views.see(self.room, face))
+    def _start(self, trail: Trail, face: Face) -> Trail:
+        return trail.add(views.see(self.room, face))
 
     # Edits
 
@@ -196,13 +195,13 @@ class Handlers:
 
         work = self._work(do)
         try:
-            for line in self._wait(work):
+            for line in work:
                 if line.shown is None:
                     yield _same(line.line)
                 else:
                     outputs = self._present(shown(line.shown, line.shown.unit))
                     yield *outputs[:4], _note(line.line), *outputs[5:]
-        except gr.Error:
+        except UserError:
             yield self._present(trail)
             raise
         step = work.result
@@ -212,8 +211,7 @@ class Handlers:
         else:
             strength = float(step.strength[0])
         seconds = time.monotonic() - began
-        with _told():
-            yield self._present(shown(step, strength), f" ({seconds:.1f} s)")
+        yield self._present(shown(step, strength), f" ({seconds:.1f} s)")
 
     def _searched(self, step: Step, work: Work[Any]) -> Step:
         """Step with the strength that makes its text fit, where it names one."""
@@ -231,8 +229,7 @@ class Handlers:
         """View at another strength."""
         if trail.view.step is None:
             return _same()
-        with _told():
-            view = views.see(self.room, trail.view.start, trail.view.step, by)
+        view = views.see(self.room, trail.view.start, trail.view.step, by)
         found = trail.replace(view)
         outputs = list(self._present(found))
         outputs[3] = gr.skip()
@@ -248,20 +245,18 @@ class Handlers:
             self.room, trail.view.start.latent, step.texts, relevance, beta
         )
         by = trail.view.strength or made.unit
-        with _told():
-            view = views.see(self.room, trail.view.start, made, by)
+        view = views.see(self.room, trail.view.start, made, by)
         shown = self._present(trail.replace(view))
         return *shown, steps.count_kept(relevance, beta)
 
     def count(self, trail: Trail, number: float | None) -> Any:
         """Threshold that keeps so many channels."""
         step = trail.view.step
-        with _told():
-            if step is None or step.texts is None:
-                raise UserError("Press Edit before you choose channels")
-            if number is None:
-                raise UserError(f"{rooms.CHANNELS}: expected a whole number")
-            return steps.beta_for(self.relevances.find(*step.texts), number)
+        if step is None or step.texts is None:
+            raise UserError("Press Edit before you choose channels")
+        if number is None:
+            raise UserError(f"{rooms.CHANNELS}: expected a whole number")
+        return steps.beta_for(self.relevances.find(*step.texts), number)
 
     def go_on(self, trail: Trail) -> Any:
         """View that starts from the edit."""
@@ -275,9 +270,9 @@ class Handlers:
         """View before the one that is shown."""
         return self._present(trail.go(trail.at - 1))
 
-    def go(self, trail: Trail, event: gr.SelectData) -> Any:
+    def go(self, trail: Trail, event: gr.EventData) -> Any:
         """View that was chosen from the history."""
-        return self._present(trail.go(event.index))
+        return self._present(trail.go(values.index_of(event, len(trail.views))))
 
     # Beside the edit
 
@@ -286,7 +281,7 @@ class Handlers:
         view = trail.view
         step = view.step
         if step is None:
-            raise gr.Error("Press Edit first", print_exception=False)
+            raise UserError("Press Edit first")
 
         def do(work: Work[list[tuple[np.ndarray, str]]]) -> Any:
             faces = self.room.session.sample(
@@ -309,27 +304,26 @@ class Handlers:
             return list(zip(pairs, names, strict=True))
 
         work = self._work(do)
-        for line in self._wait(work):
+        for line in work:
             yield gr.skip(), _note(line.line)
         yield gr.update(value=work.result, visible=True), view.about
 
     def sheet(self, trail: Trail, count: float | None) -> Any:
         """Sheet of strengths by numbers of channels."""
         step = trail.view.step
-        with _told():
-            if step is None or step.texts is None:
-                raise UserError("Press Edit in the tab Direction first")
-            relevance = self.relevances.find(*step.texts)
-            middle = max(1, int(count or 40))
-            counts = dict.fromkeys((max(1, middle // 2), middle, 2 * middle))
-            made = views.sheet(self.room, step, relevance, _SHEET_ALPHAS, list(counts))
+        if step is None or step.texts is None:
+            raise UserError("Press Edit in the tab Direction first")
+        relevance = self.relevances.find(*step.texts)
+        middle = max(1, int(count or 40))
+        counts = dict.fromkeys((max(1, middle // 2), middle, 2 * middle))
+        made = views.sheet(self.room, step, relevance, _SHEET_ALPHAS, list(counts))
         return gr.update(value=made, visible=True)
 
     def save(self, trail: Trail) -> Any:
         """All files of the view as one zip, which is shown as a link."""
-        folder = pathlib.Path(tempfile.mkdtemp(dir=self.folder))
-        with _told():
-            path = views.save(self.room, trail.view, folder)
+        self.storage.check(_DOWNLOAD_BYTES)
+        folder = pathlib.Path(tempfile.mkdtemp(dir=self.storage.folder))
+        path = views.save(self.room, trail.view, folder)
         return gr.update(value=str(path), visible=True)
 
     # Parts
@@ -339,10 +333,6 @@ class Handlers:
             before = "Preparing, once after each start"
             return Work(do, self.room.heavy, self._compiled, before=before)
         return Work(do, self.room.heavy, self._compiled)
-
-    def _wait(self, work: Work[Any]) -> Iterator[Any]:
-        with _told():
-            yield from work
 
     def _present(self, trail: Trail, after: str = "") -> tuple[Any, ...]:
         """Values of all that shows a view."""
@@ -384,15 +374,3 @@ def _same(line: str | None = None) -> tuple[Any, ...]:
 def _note(text: str) -> str:
     """Text for the line of status, in which people's own words are no markup."""
     return "".join(f"\\{x}" if x in r"\`*_[]<>#~$|" else x for x in text)
-
-
-@contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """Shows a UserError on the page."""
-    try:
-        yield
-    except UserError as error:
-        text = str(error)
-        if len(text) > _LONGEST:
-            text = f"{text[:_LONGEST]} …"
-        raise gr.Error(text, print_exception=False) from None

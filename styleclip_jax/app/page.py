@@ -4,18 +4,17 @@ Nothing is computed here. `gr.State` holds what belongs to a visitor, networks a
 the room, and the handlers lead from one to the other.
 """
 
-import warnings
 from typing import Any, NamedTuple
 
 import gradio as gr
 
-from styleclip_jax.app import look, optimizing, rooms, views
+from styleclip_jax.app import optimizing, rooms, views
 from styleclip_jax.app.handlers import NEUTRAL, PROMPT, PROMPTS, SEED, Handlers
 from styleclip_jax.app.rooms import Room
+from styleclip_jax.app.values import Page
+from styleclip_jax.app.views import Trail
 
 _TITLE = "StyleCLIP"
-# Seconds between two looks for old uploads, pictures and files, and their lifetime.
-_KEEP = (3600, 86400)
 
 # Arguments of quick events: they do not wait for others.
 _LIVE: dict[str, Any] = {
@@ -32,32 +31,6 @@ _HEAVY: dict[str, Any] = {
     "concurrency_limit": 1,
     "api_visibility": "private",
 }
-
-
-def launch(page: gr.Blocks, *, host: str, port: int, max_upload_mb: int) -> None:
-    """Serves a page in the background.
-
-    Raises:
-      OSError: the address is taken or not of this machine.
-    """
-    # Gradio's own code causes these warnings at every event.
-    warnings.filterwarnings("ignore", module=r"gradio\.routes")
-    page.queue(default_concurrency_limit=1).launch(
-        server_name=host,
-        server_port=port,
-        max_file_size=f"{max_upload_mb}mb",
-        share=False,
-        quiet=True,
-        prevent_thread_lock=True,
-        ssr_mode=False,
-        enable_monitoring=False,
-        mcp_server=False,
-        pwa=False,
-        footer_links=[],
-        state_session_capacity=100,
-        theme=look.theme(),
-        css_paths=look.CSS,
-    )
 
 
 class _Faces(NamedTuple):
@@ -123,10 +96,8 @@ class _Mapper(NamedTuple):
 def build(do: Handlers) -> gr.Blocks:
     """Builds the page of handlers."""
     room = do.room
-    with gr.Blocks(
-        title=_TITLE, analytics_enabled=False, delete_cache=_KEEP, fill_width=True
-    ) as page:
-        trail = gr.State()
+    with Page(title=_TITLE, analytics_enabled=False, fill_width=True) as page:
+        trail = gr.State(Trail((), -1))
         gr.Markdown(
             f"# {_TITLE}\nChoose a face, say what it should become, and press Edit.",
             elem_id="heading",

@@ -20,7 +20,7 @@ from styleclip_jax import latents, loading, spaces
 from styleclip_jax.editing import estimation, inverter, searching
 from styleclip_jax.editing.session import Session
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import direction_files, text_files
+from styleclip_jax.io import direction_files, images, text_files
 from styleclip_jax.methods import global_directions, strength
 from styleclip_jax.methods.inversion import InversionConfig
 from styleclip_jax.models import clip
@@ -73,6 +73,7 @@ class Room:
       relevance: relevance of all channels for all texts; None to estimate it for each
         pair of texts.
       num_samples: number of samples of that estimate.
+      max_pixels: largest number of pixels of a photo.
       heavy: lock of heavy work, which is done for one visitor at a time.
     """
 
@@ -81,6 +82,7 @@ class Room:
     untold: frozenset[str] = frozenset()
     relevance: global_directions.Relevance | None = None
     num_samples: int = 16
+    max_pixels: int = images.MAX_PIXELS
     heavy: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
     @property
@@ -192,6 +194,7 @@ def open_room(
     mappers: Sequence[str] = (),
     directions: str | None = None,
     num_samples: int = 16,
+    max_pixels: int = images.MAX_PIXELS,
 ) -> Room:
     """Opens a room: loads all networks and files that are named.
 
@@ -200,6 +203,7 @@ def open_room(
       mappers: model directories of mappers.
       directions: file of channel relevance, None to estimate it.
       num_samples: number of samples of the estimate.
+      max_pixels: largest number of pixels of a photo.
 
     Raises:
       UserError: a network or file does not fit.
@@ -218,7 +222,7 @@ def open_room(
         relevance, _ = loading.read_relevance(
             directions, models, session.generator, session.clip
         )
-    room = Room(session, named, frozenset(untold), relevance, num_samples)
+    room = Room(session, named, frozenset(untold), relevance, num_samples, max_pixels)
     # Networks are loaded now, so that errors come before the page is there.
     for name in ("generator", "label", "clip", "identity", "encoder", "templates"):
         getattr(session, name)
@@ -267,7 +271,7 @@ def invert_photo(
     """
     name, session = pathlib.Path(path).name, room.session
     try:
-        photo = photo_files.read(path)
+        photo = photo_files.read(path, room.max_pixels)
     except UserError as error:
         # The folder of an upload concerns nobody.
         raise UserError(str(error).replace(str(path), name)) from None

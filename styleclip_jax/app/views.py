@@ -13,6 +13,7 @@ from styleclip_jax import spaces
 from styleclip_jax.app import rooms, steps
 from styleclip_jax.app.rooms import Face, Room
 from styleclip_jax.app.steps import Step
+from styleclip_jax.errors import UserError
 from styleclip_jax.io import files, images, latent_files
 from styleclip_jax.methods.global_directions import Direction, TextRelevance
 
@@ -76,7 +77,7 @@ class Trail(NamedTuple):
 
     Attributes:
       views: views, oldest first.
-      at: number of the one that is shown.
+      at: number of the one that is shown; -1 where there is none.
     """
 
     views: tuple[View, ...]
@@ -84,7 +85,13 @@ class Trail(NamedTuple):
 
     @property
     def view(self) -> View:
-        """View that is shown."""
+        """View that is shown.
+
+        Raises:
+          UserError: there is none, as after the program was started again.
+        """
+        if not self.views:
+            raise UserError("This page is too old: reload it")
         return self.views[self.at]
 
     def add(self, view: View) -> "Trail":

@@ -11,30 +11,40 @@ alone unless --host says otherwise. Ctrl-C ends the program.
 
 import contextlib
 import os
-import signal
 import socket
+import sys
 import tempfile
 import threading
+import time
+from collections.abc import Iterator
 
 from absl import flags
 
-from styleclip_jax.app import rooms
-from styleclip_jax.cli import help_page, program
+from styleclip_jax.app import accounts, guard, rooms
+from styleclip_jax.app.guard import Hosts, Limits
+from styleclip_jax.app.storage import Storage
+from styleclip_jax.cli import help_page, program, signals
 from styleclip_jax.editing.directing import DirectionConfig
 from styleclip_jax.editing.editors import MappingConfig
+from styleclip_jax.editing.inversions import PhotoRequest
 from styleclip_jax.errors import UserError
 from styleclip_jax.loading import Models
 
 _LOOPBACK = "127.0.0.1"
+_EVERYWHERE = ("", "0.0.0.0", "::", "[::]")
+# Seconds between two looks for signals, and for files that are old.
+_TICK, _TIDY = 0.2, 60
+_ADVICE = "start styleclip-app with --allowed_hosts=NAME"
 
 VALUES = flags.FlagValues()
 program.define(Models, VALUES)
 program.define(MappingConfig, VALUES, ("mapper",))
 program.define(DirectionConfig, VALUES, ("directions", "num_samples"))
+program.define(PhotoRequest, VALUES, ("max_pixels",))
 flags.DEFINE_string(
     "host",
     _LOOPBACK,
-    "Address to listen at; 0.0.0.0 lets other machines in, without a password.",
+    "Address to listen at; 0.0.0.0 lets other machines in. See --auth.",
     flag_values=VALUES,
     module_name=help_page.PAGE,
 )
@@ -47,14 +57,15 @@ flags.DEFINE_integer(
     flag_values=VALUES,
     module_name=help_page.PAGE,
 )
-flags.DEFINE_integer(
-    "max_upload_mb",
-    20,
-    "Size of the largest photo that is taken, in MB.",
-    lower_bound=1,
+flags.DEFINE_string(
+    "auth",
+    None,
+    'File with lines "name:password"; the page asks for one of them. None if absent.',
     flag_values=VALUES,
     module_name=help_page.PAGE,
 )
+program.define(Hosts, VALUES, ("allowed_hosts",))
+program.define(Limits, VALUES)
 
 
 def open_room(values: flags.FlagValues) -> rooms.Room:
@@ -68,83 +79,138 @@ def open_room(values: flags.FlagValues) -> rooms.Room:
         mappers=values.mapper or (),
         directions=values.directions,
         num_samples=values.num_samples,
+        max_pixels=values.max_pixels,
     )
 
 
 def main(values: flags.FlagValues) -> int:
-    """Serves the page until it is interrupted or terminated."""
-    _check_address(values.host, values.port)
-    # Set before gradio is imported, so that it reports nothing to anybody, and (since
-    # 6.24) keeps no history of the edits.
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ["GRADIO_RUN_HISTORY"] = "False"
-    try:
-        from styleclip_jax.app import handlers, page
-    except ModuleNotFoundError as error:
-        if error.name != "gradio":
-            raise
-        raise UserError(
-            "styleclip-app needs gradio: pip install 'styleclip-jax[app]'"
-        ) from None
-    room = open_room(values)
-    config = room.session.generator.config
-    print(
-        f"generator: {room.origin.name}, {config.resolution}²\n"
-        f"clip: {values.clip or 'embedded'}\n"
-        f"mappers: {', '.join(room.mappers) or 'none'}\n"
-        "preparing …",
-        flush=True,
-    )
-    rooms.warm_up(room)
+    """Serves the page until a signal ends it."""
+    hosts = Hosts(values.host, tuple(values.allowed_hosts))
+    limits = program.build(Limits, values)
+    passwords = None if values.auth is None else accounts.read(values.auth)
     with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="styleclip-"))
-        # Uploads and pictures of the page are gone when the program ends.
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        do = handlers.Handlers(room, folder)
-        blocks = page.build(do)
-        stack.callback(blocks.close, verbose=False)
+        # The address is taken before long work, and opened after it.
+        bound = stack.enter_context(_bind(values.host, values.port))
+        # Set before gradio is imported, so that it reports nothing to anybody, and
+        # (since 6.24) keeps no history of the edits.
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        os.environ["GRADIO_RUN_HISTORY"] = "False"
         try:
-            page.launch(
-                blocks,
-                host=values.host,
-                port=values.port,
-                max_upload_mb=values.max_upload_mb,
-            )
-        except OSError as error:
+            from styleclip_jax.app import handlers, page, serving
+        except ModuleNotFoundError as error:
+            if error.name != "gradio":
+                raise
             raise UserError(
-                f"--port: cannot listen at {values.host}:{values.port} ({error})"
+                "styleclip-app needs gradio: pip install 'styleclip-jax[app]'"
             ) from None
-        host = _LOOPBACK if values.host == "0.0.0.0" else values.host
-        # KeyboardInterrupt is lost where it is raised in a callback of the garbage
-        # collector.
-        ended = threading.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: ended.set())
-        print(f"ready: http://{host}:{values.port}", flush=True)
-        rehearsal = threading.Thread(target=do.rehearse, args=[ended])
-        rehearsal.start()
-        ended.wait()
-        rehearsal.join()
+        room = open_room(values)
+        config = room.session.generator.config
+        print(
+            f"generator: {room.origin.name}, {config.resolution}²\n"
+            f"clip: {values.clip or 'embedded'}\n"
+            f"mappers: {', '.join(room.mappers) or 'none'}\n"
+            "preparing …",
+            flush=True,
+        )
+        rooms.warm_up(room)
+        # Uploads and pictures of the page are gone when the program ends. Those of
+        # requests that are still running may come while the folder goes.
+        folder = stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="styleclip-", ignore_cleanup_errors=True)
+        )
+        # Gradio puts its files into the one, and what is being uploaded into the other.
+        os.environ["GRADIO_TEMP_DIR"] = tempfile.tempdir = folder
+        storage = Storage(folder, limits.max_disk)
+        do = handlers.Handlers(room, storage)
+        try:
+            server = serving.serve(
+                page.build(do),
+                bound,
+                hosts,
+                storage,
+                limits,
+                advice=_ADVICE,
+                passwords=passwords,
+            )
+            stack.enter_context(server)
+        except OSError as error:
+            raise _refused(values.host, values.port, error) from None
+        _note_exposure(values)
+        ended = stack.enter_context(_ended())
+        came = stack.enter_context(signals.postponed())
+        print(f"ready: http://{_shown(values.host)}:{values.port}", flush=True)
+        threading.Thread(target=do.rehearse, args=[ended], daemon=True).start()
+        tidied = time.monotonic()
+        while not came():
+            time.sleep(_TICK)
+            if time.monotonic() - tidied > _TIDY:
+                storage.tidy()
+                tidied = time.monotonic()
     return 0
 
 
-def _check_address(host: str, port: int) -> None:
-    """Checks before long work that the page can listen there; a UserError if not."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+@contextlib.contextmanager
+def _ended() -> Iterator[threading.Event]:
+    """Yields an event that is set at the end of the context."""
+    event = threading.Event()
     try:
-        with socket.socket(family) as probe:
-            # Servers set this too; else a program just ended would still have the port.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
+        yield event
+    finally:
+        event.set()
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """Socket at an address, which is taken but not yet open; a UserError if not."""
+    name = host.removeprefix("[").removesuffix("]")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            name or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        bound = socket.socket(family, kind, protocol)
+        try:
+            # Without it a program that has just ended would still have the port.
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+        except OSError:
+            bound.close()
+            raise
     except OSError as error:
-        raise UserError(
-            f"--port: cannot listen at {host}:{port} ({error.strerror})"
-        ) from None
+        raise _refused(host, port, error) from None
+    return bound
+
+
+def _refused(host: str, port: int, error: OSError) -> UserError:
+    return UserError(
+        f"--port: cannot listen at {guard.bracketed(host)}:{port} ({error.strerror})"
+    )
+
+
+def _note_exposure(values: flags.FlagValues) -> None:
+    """Tells of passwords that others can read, and of a page without any."""
+    if values.auth is not None and accounts.is_exposed(values.auth):
+        note = f"others of this machine can read {values.auth}: chmod 600 it"
+    elif values.auth is None and values.host in _EVERYWHERE:
+        note = "everybody who reaches this machine can use the page; see --auth"
+    else:
+        return
+    print(f"note: {note}", file=sys.stderr)
+
+
+def _shown(host: str) -> str:
+    """Host to open the page by on this machine."""
+    return _LOOPBACK if host in _EVERYWHERE else guard.bracketed(host)
 
 
 def entry() -> None:
     """Console script of styleclip-app."""
-    program.run(main, VALUES)
+    try:
+        program.run(main, VALUES)
+    except SystemExit as end:
+        # Edits may be in a compilation, which nothing interrupts and the interpreter
+        # would wait for, or crash in.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(end.code if isinstance(end.code, int) else 1)
 
 
 if __name__ == "__main__":

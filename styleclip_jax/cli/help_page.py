@@ -37,6 +37,8 @@ _OF_CLASS = {
     "MeasureConfig": OUTPUT,
     "PhotoOutput": OUTPUT,
     "PictureRequest": OUTPUT,
+    "Hosts": PAGE,
+    "Limits": PAGE,
 }
 # Sections of fields that mean the same in every dataclass.
 _OF_FIELD = {

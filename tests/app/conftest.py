@@ -1,11 +1,12 @@
 """The app with tiny networks: its room, and a process for tests of its page."""
 
 import os
-import signal
+import pathlib
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -18,6 +19,15 @@ from styleclip_jax.methods import global_directions, mapper
 from tests import tiny
 
 LAYOUT = tiny.GENERATOR.style_layout
+# The program. A shell's background jobs ignore Ctrl-C, and so would those they start.
+_MAIN = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from styleclip_jax.cli import app
+app.entry()
+"""
+# Edits that may wait in the app.
+NUM_WAITING = 2
 MAPPER = mapper.MapperConfig(levels=("coarse",), w_dim=12, num_layers=1)
 
 
@@ -40,25 +50,40 @@ def room(models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Ro
     )
 
 
+class App(NamedTuple):
+    """The app as a process.
+
+    Attributes:
+      process: the process.
+      address: where it is.
+      log: file of its standard error.
+    """
+
+    process: subprocess.Popen[str]
+    address: str
+    log: pathlib.Path
+
+
 @pytest.fixture(scope="module")
-def address(
+def app(
     models: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
-    """Where the app with tiny networks is."""
+) -> Iterator[App]:
+    """The app with tiny networks, which a test may end."""
     folder = tmp_path_factory.mktemp("app")
     (folder / "templates.txt").write_text("a {}\nthe {}\n")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     flags = {**models, "templates": folder / "templates.txt", "port": port}
+    flags |= {"max_queue": NUM_WAITING, "max_upload_mb": 1}
     with (folder / "log.txt").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "styleclip_jax.cli.app"]
+            [sys.executable, "-c", _MAIN]
             + [f"--{name}={value}" for name, value in flags.items()],
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            env=os.environ | {"PYTHONUNBUFFERED": "1", "TMPDIR": str(folder)},
         )
         assert process.stdout is not None
         lines = []
@@ -68,7 +93,16 @@ def address(
                 break
         else:
             pytest.fail("".join(lines) + (folder / "log.txt").read_text())
-        yield line.removeprefix("ready: ").strip()
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
+        address = line.removeprefix("ready: ").strip()
+        yield App(process, address, folder / "log.txt")
+        if process.poll() is None:
+            process.terminate()
+            assert process.wait(10) == 143
     assert "Traceback" not in (folder / "log.txt").read_text()
+    assert not list(folder.glob("styleclip-*"))
+
+
+@pytest.fixture(scope="module")
+def address(app: App) -> str:
+    """Where the app with tiny networks is."""
+    return app.address

@@ -2,7 +2,6 @@
 
 import pathlib
 import threading
-import types
 from typing import Any
 
 import numpy as np
@@ -15,22 +14,25 @@ import gradio as gr
 from styleclip_jax.app import handlers, look, optimizing, page, waiting
 from styleclip_jax.app.handlers import Handlers
 from styleclip_jax.app.rooms import Room
+from styleclip_jax.app.storage import Storage
 from styleclip_jax.app.views import Trail
 from styleclip_jax.editing.directing import DirectionConfig
+from styleclip_jax.errors import UserError
 from styleclip_jax.methods.optimization import OptimizationConfig
 
 TRAIL, BEFORE, AFTER, SLIDER, STATUS, HISTORY, UNDO = range(7)
 SKIPPED = gr.skip()
+NOTHING = Trail((), -1)
 
 
 @pytest.fixture(scope="module")
 def do(room: Room, tmp_path_factory: pytest.TempPathFactory) -> Handlers:
-    return Handlers(room, str(tmp_path_factory.mktemp("files")))
+    return Handlers(room, Storage(tmp_path_factory.mktemp("files"), 2**30))
 
 
 @pytest.fixture
 def start(do: Handlers) -> Trail:
-    return do.draw(None, 3, 0.7)[TRAIL]
+    return do.draw(NOTHING, 3, 0.7)[TRAIL]
 
 
 def direct(do: Handlers, trail: Trail, auto: bool, by: float = 0.0) -> Any:
@@ -40,7 +42,7 @@ def direct(do: Handlers, trail: Trail, auto: bool, by: float = 0.0) -> Any:
 
 
 def test_page_starts_without_an_edit_and_with_a_start(do: Handlers) -> None:
-    outputs = do.draw(None, 3, 0.7)
+    outputs = do.draw(NOTHING, 3, 0.7)
     assert "<img" in outputs[BEFORE]
     assert "press Edit" in outputs[AFTER]
     assert not outputs[SLIDER]["interactive"]
@@ -49,10 +51,10 @@ def test_page_starts_without_an_edit_and_with_a_start(do: Handlers) -> None:
 
 @pytest.mark.parametrize("seed", [-5, 1.5, 2**32, None])
 def test_bad_seeds_are_answered_beside_the_face(do: Handlers, seed: Any) -> None:
-    *outputs, note = do.draw(None, seed, 0.7)
+    *outputs, note = do.draw(NOTHING, seed, 0.7)
     assert outputs == [SKIPPED] * 7
     assert note.startswith("Seed: expected a whole number")
-    assert do.draw(None, 3, 0.7)[-1] == ""
+    assert do.draw(NOTHING, 3, 0.7)[-1] == ""
 
 
 def test_automatic_strength_is_shown_and_the_slider_goes_on_from_it(
@@ -103,7 +105,7 @@ def test_undo_and_history_bring_earlier_edits_back(do: Handlers, start: Trail) -
     undone = do.undo(edited[TRAIL])
     assert undone[BEFORE] == edited[BEFORE]
     assert "press Edit" in undone[AFTER]
-    chosen: Any = types.SimpleNamespace(index=1)
+    chosen = gr.EventData(None, {"index": 1})
     assert do.go(undone[TRAIL], chosen)[AFTER] == edited[AFTER]
     assert len(edited[HISTORY]["value"]) == 2
     # An edit as the start of another one.
@@ -120,14 +122,14 @@ def test_channels_of_a_threshold_switch_to_it(do: Handlers, start: Trail) -> Non
     *outputs, number = do.select(trail, beta)
     assert number == 5
     assert "5 channels" in outputs[STATUS]
-    with pytest.raises(gr.Error, match="Channels: expected a whole number"):
+    with pytest.raises(UserError, match="Channels: expected a whole number"):
         do.count(trail, 1.5)
 
 
 def test_sheet_is_that_of_the_edit(do: Handlers, start: Trail) -> None:
     made = do.sheet(direct(do, start, False)[TRAIL], 4)["value"]
     assert made.width > made.height
-    with pytest.raises(gr.Error, match="Press Edit in the tab Direction first"):
+    with pytest.raises(UserError, match="Press Edit in the tab Direction first"):
         do.sheet(start, 4)
 
 
@@ -146,7 +148,7 @@ def test_same_edit_on_other_faces(do: Handlers, start: Trail) -> None:
 
 def test_messages_are_short_and_show_no_template(do: Handlers, start: Trail) -> None:
     edits, shown = do.direct(start, "dog", "cat " * 200, True, 0.0), []
-    with pytest.raises(gr.Error) as error:
+    with pytest.raises(UserError) as error:
         shown.extend(edits)
     # No line says any more that something is being done.
     assert shown[-1][STATUS] == ""
@@ -169,15 +171,15 @@ def test_rehearsal_compiles_what_the_first_click_needs(
 ) -> None:
     # Looked at this often, no stage is missed.
     monkeypatch.setattr(waiting, "_TICK", 0.0005)
-    rehearsed = Handlers(room, "")
+    rehearsed = Handlers(room, Storage("", 0))
 
     def edit() -> str:
-        trail = rehearsed.draw(None, handlers.SEED, 0.7)[TRAIL]
+        trail = rehearsed.draw(NOTHING, handlers.SEED, 0.7)[TRAIL]
         edits = rehearsed.direct(trail, "dog", "cat", True, 0.0)
         return " ".join(str(outputs[STATUS]) for outputs in edits)
 
     assert "compiling once" in edit()
-    rehearsed = Handlers(room, "")
+    rehearsed = Handlers(room, Storage("", 0))
     rehearsed.rehearse(threading.Event())
     found = edit()
     assert "Finding the strength" in found
@@ -187,7 +189,7 @@ def test_rehearsal_compiles_what_the_first_click_needs(
 def test_rehearsal_ends_when_the_program_does(room: Room) -> None:
     stopped = threading.Event()
     stopped.set()
-    rehearsed = Handlers(room, "")
+    rehearsed = Handlers(room, Storage("", 0))
     rehearsed.rehearse(stopped)
     assert room.heavy.acquire(timeout=30)
     room.heavy.release()

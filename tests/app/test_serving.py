@@ -2,6 +2,9 @@
 
 import json
 import pathlib
+import signal
+import time
+import urllib.error
 import urllib.request
 import uuid
 from typing import Any
@@ -9,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+
+from tests.app.conftest import NUM_WAITING, App
 
 pytest.importorskip("gradio", reason="needs gradio: the extra app")
 
@@ -25,7 +30,7 @@ class Visitor:
     """
 
     def __init__(self, address: str) -> None:
-        self._api = f"{address}/gradio_api"
+        self._api, self._origin = f"{address}/gradio_api", address
         self._session = uuid.uuid4().hex
         config = json.load(urllib.request.urlopen(f"{address}/config", timeout=9))
         self._events = config["dependencies"]
@@ -42,12 +47,21 @@ class Visitor:
         found = [
             x
             for x in self._events
-            for target, kind in x["targets"]
-            if kind == event and name in (None, self._names.get(target))
+            for kind, target in self._targets(x)
+            if kind == event and name in (None, target)
         ]
         assert found, f"{name}: no {event}"
         for x in found:
             self._run(x)
+
+    def ask(self, event: str, name: str, path: str = "queue/join") -> int:
+        """Asks for an event without waiting for it; the status of the answer."""
+        (found,) = (x for x in self._events if [event, name] in self._targets(x))
+        try:
+            self._post(path, json.dumps(self._request(found)).encode())
+        except urllib.error.HTTPError as error:
+            return error.code
+        return 200
 
     def upload(self, path: pathlib.Path) -> dict[str, Any]:
         """Uploads a file; the value of a component that has it."""
@@ -62,12 +76,19 @@ class Visitor:
         meta = {"_type": "gradio.FileData"}
         return {"path": found, "orig_name": path.name, "meta": meta}
 
-    def _run(self, event: dict[str, Any]) -> None:
-        request = {
+    def _targets(self, event: dict[str, Any]) -> list[list[Any]]:
+        """What happens to which components."""
+        return [[kind, self._names.get(x)] for x, kind in event["targets"]]
+
+    def _request(self, event: dict[str, Any]) -> dict[str, Any]:
+        return {
             "data": [self.values[self._names[x]] for x in event["inputs"]],
             "fn_index": event["id"],
             "session_hash": self._session,
         }
+
+    def _run(self, event: dict[str, Any]) -> None:
+        request = self._request(event)
         if event["queue"]:
             self._post("queue/join", json.dumps(request).encode())
             output = self._wait()
@@ -85,7 +106,10 @@ class Visitor:
 
     def _post(self, path: str, body: bytes, kind: str = "application/json") -> Any:
         request = urllib.request.Request(
-            f"{self._api}/{path}", body, {"Content-Type": kind}
+            f"{self._api}/{path}",
+            body,
+            # As the page's own script, which is answered.
+            {"Content-Type": kind, "Origin": self._origin},
         )
         return json.load(urllib.request.urlopen(request, timeout=_PATIENCE))
 
@@ -152,3 +176,60 @@ def test_optimization_ends_with_an_edit_that_is_saved(visitor: Visitor) -> None:
     assert visitor.values["after"] != visitor.values["before"]
     visitor.do("click", "save")
     assert visitor.values["files"]["orig_name"] == "edit.zip"
+
+
+def test_other_sites_get_nothing(address: str) -> None:
+    foreign = {"Host": "evil.example"}, {"Origin": "http://evil.example"}
+    for headers, status in zip(foreign, (421, 403), strict=True):
+        for path, body in (("/config", None), ("/gradio_api/upload", b"x")):
+            request = urllib.request.Request(address + path, body, headers)
+            with pytest.raises(urllib.error.HTTPError) as error:
+                urllib.request.urlopen(request, timeout=9)
+            assert error.value.code == status
+            assert "Access-Control-Allow-Origin" not in error.value.headers
+            assert "--allowed_hosts" in error.value.read().decode()
+    page = urllib.request.urlopen(address, timeout=9)
+    assert page.headers["Content-Security-Policy"] == "frame-ancestors 'self'"
+
+
+def test_wrong_values_are_a_line_for_the_caller_and_one_in_the_log(
+    visitor: Visitor, app: App, tmp_path: pathlib.Path
+) -> None:
+    before = len(app.log.read_text().splitlines())
+    visitor.values["Steps"] = "many"
+    with pytest.raises(AssertionError, match="Steps: expected a number from 10 to 500"):
+        visitor.do("click", "optimize")
+    # A file of the machine is no upload.
+    meta = {"_type": "gradio.FileData"}
+    visitor.values["upload"] = {"path": __file__, "meta": meta}
+    with pytest.raises(AssertionError, match="Upload a photo: expected an uploaded"):
+        visitor.do("upload", "upload")
+    (tmp_path / "large.png").write_bytes(bytes(3 * 2**20))
+    with pytest.raises(urllib.error.HTTPError, match="413"):
+        visitor.upload(tmp_path / "large.png")
+    # An event that is none.
+    request = urllib.request.Request(
+        f"{app.address}/gradio_api/queue/join",
+        b'{"data": [], "fn_index": 999, "session_hash": "a"}',
+        {"Content-Type": "application/json"},
+    )
+    with pytest.raises(urllib.error.HTTPError, match="500"):
+        urllib.request.urlopen(request, timeout=9)
+    lines = app.log.read_text().splitlines()[before:]
+    assert [line.partition(":")[0] for line in lines] == [
+        *("refused", "refused", "POST /gradio_api/queue/join")
+    ]
+
+
+def test_ctrl_c_ends_a_full_queue_in_a_line(visitor: Visitor, app: App) -> None:
+    visitor.values["Steps"] = 500
+    codes = [visitor.ask("click", "optimize") for _ in range(NUM_WAITING + 3)]
+    assert codes[0] == 200
+    assert codes[-1] == 503
+    # Nor does a request go past the queue.
+    assert visitor.ask("click", "optimize", "run/predict") == 404
+    began = time.monotonic()
+    app.process.send_signal(signal.SIGINT)
+    assert app.process.wait(10) == 130
+    assert time.monotonic() - began < 5
+    assert app.log.read_text().splitlines()[-1] == "interrupted"

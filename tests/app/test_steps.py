@@ -238,6 +238,17 @@ def test_where_an_upload_is_kept_is_not_told(
     assert str(tmp_path) not in str(error.value)
 
 
+def test_photos_have_a_largest_number_of_pixels(
+    room: Room, tmp_path: pathlib.Path
+) -> None:
+    Image.new("RGB", (40, 30)).save(tmp_path / "me.png")
+    small = dataclasses.replace(room, max_pixels=1199)
+    with pytest.raises(UserError, match="at most 1,199 pixels, found 40×30"):
+        rooms.invert_photo(
+            small, str(tmp_path / "me.png"), find_face=False, report=print
+        )
+
+
 def test_files_of_the_zip_can_be_read_again(
     room: Room, face: Face, relevance: TextRelevance, tmp_path: pathlib.Path
 ) -> None:

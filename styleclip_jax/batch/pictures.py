@@ -26,6 +26,13 @@ from styleclip_jax.progress import Listener, Report, ignore
 PROGRAM = "styleclip-generate"
 
 _pack = jax.jit(latents.pack)
+_take = jax.jit(lambda keys, rows: keys[rows])
+
+
+@jax.jit
+def _fail(image: jax.Array) -> jax.Array:
+    """-1 for each image, and 0 for those out of reach."""
+    return jnp.where(pixels.is_drawn(image), -1, 0)
 
 
 @functools.partial(jax.jit, static_argnames=("noise",))
@@ -127,13 +134,12 @@ def carry_out(request: Request, listener: Listener) -> runs.Summary:
     render = functools.partial(_render, generator, noise=picture.noise)
 
     def noise_of(rows: np.ndarray) -> jax.Array:
-        return parallel.shard(keys[rows % num_keys], mesh)
+        return parallel.shard(_take(keys, rows % num_keys), mesh)
 
     def compute(latent: Any, rows: np.ndarray, variant: int, report: Report) -> Outcome:
         image = render(latent, noise_of(rows))
         report(1)
-        failed_at = jnp.where(pixels.is_drawn(image), -1, 0)
-        return Outcome(image, {name: _pack(latent)}, {}, failed_at)
+        return Outcome(image, {name: _pack(latent)}, {}, _fail(image))
 
     prepare = functools.partial(source.convert, generator, to=space, label=label)
     task = stream.Task(
@@ -185,8 +191,8 @@ def carry_out(request: Request, listener: Listener) -> runs.Summary:
                     sheet = _arrange(arrangement, output.grid, show)
                 else:
                     shown = min(output.grid, len(source))
-                    found = render(done.journal.read(name, shown), keys[:shown])
-                    sheet = images.grid(_rows(np.asarray(found)))
+                    found = np.stack([*show(np.arange(shown))])
+                    sheet = images.grid(_rows(found))
                 path = images.save_sheet(outdir / "grid.png", sheet)
                 listener.tell(f"sheet: {path}")
             if arrangement.film:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from styleclip_jax import checks, latents, loading, losses, parallel
 from styleclip_jax.batch.editor import Editor, Outcome, finished
@@ -320,7 +321,8 @@ def _finite(
     relevance: global_directions.TextRelevance, prompt: str
 ) -> global_directions.TextRelevance:
     """Relevance whose values and deviations are finite."""
-    if not (jnp.isfinite(relevance.value).all() & jnp.isfinite(relevance.std).all()):
+    found = (relevance.value, relevance.std)
+    if not all(np.isfinite(np.asarray(x)).all() for x in found):
         raise UserError(
             f"generator and clip: the relevance of channels for {prompt!r} is not "
             "finite, expected networks that were trained",

@@ -187,15 +187,21 @@ def compile_steps(
 def _optimized(result: optimization.Result) -> Outcome:
     """Edits of an optimization; one that ended out of reach failed after all steps."""
     steps = result.history["total"].shape[-1]
-    failed_at = jnp.where(pixels.is_drawn(result.image), -1, steps)
     return Outcome(
         result.image,
         {"original": result.source.latent, "edited": result.latent},
         result.terms,
-        jnp.where(result.failed_at < 0, failed_at, result.failed_at),
+        _fail(result.image, result.failed_at, steps),
         result.film,
         result.history,
     )
+
+
+@jax.jit
+def _fail(image: jax.Array, failed_at: jax.Array, steps: int) -> jax.Array:
+    """Step at which each edit has failed, the last for images out of reach."""
+    at_last = jnp.where(pixels.is_drawn(image), -1, steps)
+    return jnp.where(failed_at < 0, at_last, failed_at)
 
 
 def surplus_of_optimization(config: OptimizationSettings) -> dict[str, str]:

@@ -81,7 +81,7 @@ def draw_samples(
         report(count)
     samples = np.concatenate(first)[: config.num_samples]
     return Samples(
-        spaces.unflatten_styles(jnp.asarray(samples), layout),
+        jax.device_put(spaces.unflatten_styles(samples, layout)),
         np.asarray(statistics.mean),
         np.asarray(statistics.std),
     )

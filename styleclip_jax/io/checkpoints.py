@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import safetensors.numpy
 
@@ -149,9 +149,10 @@ def as_params(
     params = {}
     for name, tensor in tensors.items():
         with np.errstate(over="ignore"):
-            array = np.asarray(tensor, np.float32)
+            array = np.array(tensor, np.float32)
         require_finite(path, name, array)
-        params[name] = jnp.asarray(array)
+        # Unlike `jnp.asarray`, without a program for each shape.
+        params[name] = jax.device_put(array)
     return param_trees.unflatten(params)
 
 

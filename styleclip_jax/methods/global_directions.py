@@ -252,13 +252,13 @@ def estimate_relevance(
     """
     layout = networks.generator.config.style_layout
     probes = min(num_probes, len(text) - 1)
-    basis = channel_relevance.probe_basis(text, key, probes)
+    basis = _probe_basis(text, key, probes)
     count, found = len(samples[0]), jnp.zeros((len(std), 1 + probes))
     for start in range(0, count, batch_size):
         # The last batch is filled up with samples that do not count.
         rows = np.arange(start, start + batch_size)
-        batch = place(tuple(style[rows % count] for style in samples))
-        weight = jnp.asarray(rows < count, jnp.float32)
+        batch = place(_take(samples, rows % count))
+        weight = np.asarray(rows < count, np.float32)
         found += _sum_of_rows(networks, batch, weight, basis)
         report(min(batch_size, count - start))
     value = norms.unit_by_rsqrt(found)[:, 0] * channels_of(layout, layers)
@@ -279,7 +279,8 @@ def automatic_beta(text: TextRelevance, *, more_than: int = 20) -> float:
 
     Source: the official GUI, after a new target text.
     """
-    enough = [b for b in _BETAS if count_kept(text, float(b)) > more_than]
+    count = jax.jit(count_kept)
+    enough = [b for b in _BETAS if count(text, float(b)) > more_than]
     return float(max(enough, default=_BETAS[0]))
 
 
@@ -307,7 +308,7 @@ def check_beta(text: TextRelevance, beta: float) -> None:
     """
     if not 0 <= beta <= 1:
         raise UserError(f"beta: β must be from 0 to 1, found {beta:g}", field="beta")
-    largest = float(jnp.max(jnp.abs(text.value)))
+    largest = float(np.max(np.abs(np.asarray(text.value))))
     if largest < beta or largest == 0:
         raise UserError(
             f"beta: β = {beta:g} keeps 0 channels; the largest relevance for this pair "
@@ -414,6 +415,11 @@ def agreement(
     same = chosen[0] & chosen[1] & (np.sign(values[0]) == np.sign(values[1]))
     correlation = np.corrcoef(ranks[0], ranks[1])[0, 1]
     return Agreement(float(correlation), float(same.sum() / num_channels))
+
+
+_probe_basis = jax.jit(channel_relevance.probe_basis, static_argnums=2)
+# Rows of each array, by one program.
+_take = jax.jit(lambda arrays, rows: jax.tree.map(lambda x: x[rows], arrays))
 
 
 @jax.jit

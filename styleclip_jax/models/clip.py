@@ -19,6 +19,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from styleclip_jax import checks, spaces
 from styleclip_jax.errors import UserError
@@ -248,7 +249,7 @@ def encode_prompts(
     """
     tokens = jax.tree.map(jnp.asarray, tokenize(network, tokenizer, prompts))
     features = norms.unit(jax.jit(encode_text)(network, tokens))
-    if not jnp.isfinite(features).all():
+    if not np.isfinite(np.asarray(features)).all():
         raise UserError(
             "clip: its features of texts are not finite, or zero: expected a network "
             "that was trained",

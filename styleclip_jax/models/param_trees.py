@@ -43,7 +43,7 @@ def shapes_of(
       init: (PRNG key, configuration) → nested parameters.
       config: the configuration, the same for all keys.
     """
-    tree = jax.eval_shape(lambda key: init(key, config), jax.random.key(0))
+    tree = jax.eval_shape(lambda: init(jax.random.key(0), config))
     return {name: leaf.shape for name, leaf in flatten(tree).items()}
 
 

@@ -484,10 +484,10 @@ class _Generator(linen.Module):
     def synthesize(self, *inputs: Any) -> Activations:
         return self.synthesis(*inputs)
 
-    def __call__(self) -> Activations:
+    def __call__(self) -> spaces.Styles:
         """Touches every parameter; used for initialisation alone."""
         config = self.config
         label = jnp.zeros((1, config.c_dim)) if config.c_dim else None
         w = self.map_latents(jnp.zeros((1, config.z_dim)), label)
-        styles = self.to_styles(spaces.broadcast_w(w, config.num_rows))
-        return self.synthesize(styles, None, "const", None, 0, len(styles))
+        # A layer that makes its style has made its other parameters, too.
+        return self.to_styles(spaces.broadcast_w(w, config.num_rows))

@@ -3,6 +3,9 @@
 import functools
 import pathlib
 import re
+import socket
+import urllib.parse
+import urllib.request
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +15,8 @@ from styleclip_jax.io import files
 _NAME = re.compile(r"[\w.-]+/[\w.-]+")
 # The same with a branch, tag or commit behind it.
 _REVISED = re.compile(rf"({_NAME.pattern})(?:@([\w.-]+))?")
+# Seconds for the hub to take a connection.
+_PATIENCE = 5
 # Folder of the local cache whose folders are commits.
 _SNAPSHOTS = "snapshots"
 
@@ -55,6 +60,26 @@ def _download(revised: str, filenames: tuple[str, ...]) -> pathlib.Path:
         revision = commit(folder) or revision
     assert folder is not None
     return folder
+
+
+def _is_there() -> bool:
+    """Whether the hub takes connections; behind a proxy it is supposed to.
+
+    Where it does not, its own client tries for half a minute, for each file.
+    """
+    import huggingface_hub
+
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return False
+    url = urllib.parse.urlsplit(huggingface_hub.constants.ENDPOINT)
+    if not url.hostname or urllib.request.getproxies():
+        return True
+    port = url.port or {"http": 80}.get(url.scheme, 443)
+    try:
+        socket.create_connection((url.hostname, port), timeout=_PATIENCE).close()
+    except OSError:
+        return False
+    return True
 
 
 def commit(folder: pathlib.Path) -> str | None:
@@ -137,7 +162,11 @@ def find(
     # It reports every failed attempt to connect.
     huggingface_hub.logging.set_verbosity_error()
     try:
-        return pathlib.Path(huggingface_hub.hf_hub_download(name, filename, **which))
+        return pathlib.Path(
+            huggingface_hub.hf_hub_download(
+                name, filename, local_files_only=not _is_there(), **which
+            )
+        )
     except huggingface_hub.errors.LocalEntryNotFoundError:
         # An earlier answer of the hub, kept beside the downloads.
         known = huggingface_hub.try_to_load_from_cache(name, filename, **which)

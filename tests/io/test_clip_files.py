@@ -77,7 +77,7 @@ def test_msgpack_weights_load(directory):
 
 
 def test_names_on_the_hub_are_downloaded(small_directory, monkeypatch):
-    def download(name, filename):
+    def download(name, filename, local_files_only):
         assert name == "someone/small-clip"
         if not (small_directory / filename).exists():
             raise entry_not_found(filename)
@@ -101,7 +101,8 @@ def test_hub_name_with_weights_of_pytorch_works_offline(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
 
-    def download(name, filename):
+    def download(name, filename, local_files_only):
+        assert local_files_only
         return download_cached(name, filename, cache_dir=tmp_path)
 
     download_cached = huggingface_hub.hf_hub_download
@@ -145,7 +146,7 @@ def entry_not_found(filename):
     ],
 )
 def test_trouble_with_the_hub_is_one_line(monkeypatch, error, message):
-    def download(name, filename):
+    def download(name, filename, local_files_only):
         raise error
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
@@ -237,7 +238,7 @@ def test_load_refuses(directory, damage, message):
 
 
 def test_load_refuses_what_is_no_directory(directory, monkeypatch):
-    def download(name, filename):
+    def download(name, filename, local_files_only):
         raise AssertionError("a path was taken for a name on the hub")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)

@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib.util
-import json
 import logging
 import os
 import pathlib
@@ -19,7 +18,7 @@ from styleclip_jax import documents
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files, images
 from styleclip_jax.methods.training import State
-from styleclip_jax.progress import Listener
+from styleclip_jax.progress import Listener, ignore
 
 from .trainer import Best, Trainer, no_best
 
@@ -69,7 +68,8 @@ class Folder:
     def begin(self, start: int) -> None:
         """Opens the metrics of a run with so many steps done."""
         if self.primary:
-            self._metrics = Metrics(self.path, self._results.prompts, start)
+            tell = self._listener.tell
+            self._metrics = Metrics(self.path, self._results.prompts, start, tell)
             if start:
                 self._listener.tell(f"resumed: {start} steps are done")
 
@@ -146,7 +146,10 @@ class Checkpoints:
 
     def __init__(self, workdir: pathlib.Path) -> None:
         self._directory = (workdir / "checkpoints").absolute()
-        options = ocp.CheckpointManagerOptions(max_to_keep=_NUM_KEPT)
+        # What killed runs were writing is removed.
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=_NUM_KEPT, cleanup_tmp_directories=True
+        )
         self._manager = ocp.CheckpointManager(self._directory, options=options)
 
     def restore(self, template: Any) -> tuple[int, Any]:
@@ -209,16 +212,37 @@ class Metrics:
     """Metrics: `metrics.jsonl`, and events for TensorBoard if it is installed."""
 
     def __init__(
-        self, workdir: pathlib.Path, prompts: Sequence[str | None], start: int
+        self,
+        workdir: pathlib.Path,
+        prompts: Sequence[str | None],
+        start: int,
+        tell: Callable[[str], None] = ignore,
     ) -> None:
-        """Opens the metrics, without lines after step `start`, which is done again."""
+        """Opens the metrics, without lines after step `start`, which is done again.
+
+        Args:
+          workdir: folder of the run.
+          prompts: text of each network; None where it is for no prompt.
+          start: number of steps done.
+          tell: takes a note if lines are damaged, which are left out.
+        """
         self._path, self._prompts = workdir / "metrics.jsonl", prompts
+        lines = []
         if self._path.exists():
-            # The last line has no end if it was being written.
-            whole = self._path.read_text().rpartition("\n")[0].splitlines()
-            kept = [line for line in whole if json.loads(line)["step"] <= start]
-            with files.new_file(self._path) as temporary:
-                temporary.write_text("".join(f"{line}\n" for line in kept))
+            with self._path.open("rb") as file:
+                lines = file.readlines()
+        # The last line has no end if it was being written.
+        whole = [line for line in lines if line.endswith(b"\n")]
+        steps = [_step_of(line) for line in whole]
+        if lost := steps.count(None):
+            tell(
+                f"note: {self._path} is damaged: {lost} of {len(whole)} lines are left "
+                "out; the networks do not depend on them"
+            )
+        pairs = zip(steps, whole, strict=True)
+        kept = b"".join(x for step, x in pairs if step is not None and step <= start)
+        self._length = len(kept)
+        files.write_bytes(self._path, kept)
         self._events = None
         if importlib.util.find_spec("tensorboard") is not None:
             from tensorboard import summary
@@ -233,15 +257,27 @@ class Metrics:
           split: "training", of the last step, or "validation".
           terms: losses by name.
         """
-        with files.writable(self._path), self._path.open("a") as file:
-            for index, prompt in enumerate(self._prompts):
-                values = {name: float(value[index]) for name, value in terms.items()}
-                named = {} if prompt is None else {"prompt": prompt}
-                line = {"step": step, "split": split, **named, **values}
-                file.write(documents.dump(line, ensure_ascii=False) + "\n")
-                if self._events is not None:
-                    for name, value in values.items():
-                        tag = "/".join([split, name, *named.values()])
-                        self._events.add_scalar(tag, value, step)
+        text = ""
+        for index, prompt in enumerate(self._prompts):
+            values = {name: float(value[index]) for name, value in terms.items()}
+            named = {} if prompt is None else {"prompt": prompt}
+            line = {"step": step, "split": split, **named, **values}
+            text += documents.dump(line, ensure_ascii=False) + "\n"
+            if self._events is not None:
+                for name, value in values.items():
+                    tag = "/".join([split, name, *named.values()])
+                    self._events.add_scalar(tag, value, step)
+        content = text.encode()
+        files.append(self._path, self._length, content)
+        self._length += len(content)
         if self._events is not None:
             self._events.flush()
+
+
+def _step_of(line: bytes) -> int | None:
+    """Step of a line of metrics; None where it is none."""
+    try:
+        step = documents.parse(line, "")["step"]
+    except (UserError, KeyError, TypeError):
+        return None
+    return step if type(step) is int else None

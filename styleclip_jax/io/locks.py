@@ -73,28 +73,18 @@ def _acquire(path: pathlib.Path, field: str, tell: Callable[[str], None]) -> int
                 with files.writable(path):
                     os.ftruncate(handle, 0)
                     os.pwrite(handle, _describe_self(), 0)
-                _note_lacks(path.parent, locked is not None, tell)
+                if locked is None:
+                    tell(
+                        f"note: the file system of {path.parent} has no locks; no "
+                        "other run may write there meanwhile"
+                    )
+                for note in files.describe_lacks(path):
+                    tell(note)
                 return handle
         except BaseException:
             os.close(handle)
             raise
         os.close(handle)
-
-
-def _note_lacks(
-    folder: pathlib.Path, has_locks: bool, tell: Callable[[str], None]
-) -> None:
-    """Tells what the file system of a folder lacks."""
-    if not has_locks:
-        tell(
-            f"note: the file system of {folder} has no locks; no other run may write "
-            "there meanwhile"
-        )
-    if not files.sync_folder(folder):
-        tell(
-            f"note: the file system of {folder} cannot sync folders; a kill loses "
-            "nothing there, a power cut may"
-        )
 
 
 def _describe_self() -> bytes:

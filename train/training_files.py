@@ -6,6 +6,7 @@ import logging
 import os
 import pathlib
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -191,6 +192,7 @@ class Checkpoints:
         logger = logging.getLogger("absl")
         self._level = logger.level
         logger.setLevel(logging.CRITICAL)
+        self._hook, sys.unraisablehook = sys.unraisablehook, self._pass_over_late
         return self
 
     def __exit__(
@@ -205,7 +207,16 @@ class Checkpoints:
             with contextlib.suppress(*ignored), self._writing():
                 self._manager.close()
         finally:
+            sys.unraisablehook = self._hook
             logging.getLogger("absl").setLevel(self._level)
+
+    def _pass_over_late(self, found: Any) -> None:
+        """Passes over arrays that end after the first error of a checkpoint.
+
+        It has ended the event loop that TensorStore tells of them, and is raised.
+        """
+        if str(found.exc_value) != "Event loop is closed":
+            self._hook(found)
 
 
 class Metrics:

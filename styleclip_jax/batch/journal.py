@@ -78,18 +78,24 @@ class Journal:
         self._images, self._shards = images, None
         if kind := shards.FORMATS.get(images):
             self._shards = shards.Shards(outdir, count, kind, process)
-            if process == 0:
-                self.notes += self._shards.repair()
         self._part = _Part(outdir, process, names, int(np.prod(one)))
         # The file of metrics gets its name after all others.
         self.finished = self.metrics.exists()
+        with files.writable(outdir):
+            self._open(process)
+
+    def _open(self, process: int) -> None:
+        """Finds what is done, after repairs by process 0."""
+        if self._shards and process == 0:
+            self.notes += self._shards.repair()
         if self.finished and process == 0:
             self._reopen_if_damaged()
-        if not self.finished:
-            self._part.open(count)
-            self.done = self._have_pictures(self._locate().part >= 0)
-            if self._shards:
-                self._shards.open(self.done)
+        if self.finished:
+            return
+        self._part.open(len(self.done))
+        self.done = self._have_pictures(self._locate().part >= 0)
+        if self._shards:
+            self._shards.open(self.done)
 
     def append(
         self,
@@ -128,7 +134,14 @@ class Journal:
 
         Returns:
           Whether every edit is done.
+
+        Raises:
+          UserError: the folder is full, or gone.
         """
+        with files.writable(self.outdir):
+            return self._finish()
+
+    def _finish(self) -> bool:
         if self._shards and self.finished:
             self._shards.finish()
         if self.finished:
@@ -237,8 +250,8 @@ class Journal:
         self._part.open(count)
         rows = np.flatnonzero(kept)
         with self.metrics.open("rb") as file:
-            for chunk in np.split(rows, range(_CHUNK, len(rows), _CHUNK)):
-                lines = []
+            for first in range(0, len(rows), _CHUNK):
+                chunk, lines = rows[first : first + _CHUNK], []
                 for row in chunk:
                     file.seek(start[row])
                     lines.append(documents.parse(file.readline(), str(self.metrics)))

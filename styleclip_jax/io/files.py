@@ -251,9 +251,13 @@ def new_directory(path: Path, *, overwrite: bool = False) -> Iterator[pathlib.Pa
             temporary.replace(path)
             for folder in (path, *made):
                 _sync_at(folder.parent)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         remove_empty(made)
+        if isinstance(error, UserError):
+            # People know the folder by the name that it is to have.
+            told = str(error).replace(str(temporary), str(path))
+            raise UserError(told, field=error.field, also=error.also) from error
         raise
     finally:
         _close(handle)

@@ -47,10 +47,12 @@ def only_writer(
         try:
             yield
         finally:
-            # The folder may be gone; a file that stays is locked by no one.
-            with contextlib.suppress(OSError):
-                path.unlink()
-            os.close(handle)
+            try:
+                # The folder may be gone; a file that stays is locked by no one.
+                with contextlib.suppress(OSError):
+                    path.unlink()
+            finally:
+                os.close(handle)
     finally:
         files.remove_empty(made)
 

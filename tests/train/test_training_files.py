@@ -7,6 +7,7 @@ import pathlib
 import resource
 
 import numpy as np
+import pytest
 
 from tests import programs
 from train import training_files
@@ -35,3 +36,31 @@ def test_checkpoint_that_finds_no_space_is_a_line(tmp_path: pathlib.Path) -> Non
         step, found = saved.restore({"x": np.zeros(99_999)})
     assert step == 1
     np.testing.assert_array_equal(found["x"], state["x"])
+
+
+LINES = [b'{"step": %d, "split": "training", "total": 1.0}\n' % i for i in range(1, 7)]
+
+
+@pytest.mark.parametrize(
+    ("content", "kept", "lost"),
+    [
+        (b"".join(LINES), [1, 2, 3, 4], 0),
+        (b"".join(LINES)[:-9], [1, 2, 3, 4], 0),
+        (LINES[0] + bytes(50) + b"\n" + LINES[2], [1, 3], 1),
+        (LINES[0] + b"[]\n{}\n\n" + LINES[3], [1, 4], 3),
+        (b'{"step": "1"}\n{"st\xff": 2}\n' + LINES[1], [2], 2),
+        (b"", [], 0),
+    ],
+)
+def test_damaged_metrics_are_told_and_left_out(
+    tmp_path: pathlib.Path, content: bytes, kept: list[int], lost: int
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(content)
+    told: list[str] = []
+    metrics = training_files.Metrics(tmp_path, [None], 4, told.append)
+    assert len(told) == bool(lost)
+    if lost:
+        assert f"note: {path} is damaged: {lost} of " in told[0]
+    metrics.write(5, "training", {"total": np.float32([1])})
+    assert path.read_bytes() == b"".join(LINES[i - 1] for i in [*kept, 5])

@@ -8,7 +8,7 @@ DEMO_OUTDIR ?= outputs/demo
 # official one.
 DEMO_FLAGS ?= --steps=80 --l2_lambda=0.0045 --strength=auto
 
-.PHONY: demo test test-fast test-newest fuzz lint format docs package clean
+.PHONY: demo test test-fast test-newest fuzz kills lint format docs package clean
 
 demo: .venv/installed
 	.venv/bin/styleclip-edit --prompt="$(DEMO_PROMPT)" --seeds=$(DEMO_SEEDS) $(DEMO_FLAGS) \
@@ -35,6 +35,10 @@ test-newest:
 fuzz: .venv-test/installed
 	.venv-test/bin/python -m tests.fuzz_bombs
 	.venv-test/bin/python -m tests.fuzzing $(FUZZ_FLAGS)
+
+# Every program killed at random moments and started again; KILL_FLAGS=--count=10 for fewer.
+kills: .venv-test/installed
+	.venv-test/bin/python -m tests.kills $(KILL_FLAGS)
 
 lint: .venv-test/installed
 	.venv-test/bin/ruff check .

@@ -1,5 +1,6 @@
 """Programs whose every call to the disk may be their last; `make kills` kills more."""
 
+import importlib
 import pathlib
 import random
 
@@ -24,8 +25,6 @@ def inputs(models: dict[str, str], tmp_path: pathlib.Path) -> pathlib.Path:
 
 def start(name: str, inputs: pathlib.Path, folder: pathlib.Path) -> int:
     """Exit code of a program in this process."""
-    import importlib
-
     asked = kills.PROGRAMS[name]
     argv = [name, *(flag.format(inputs, folder) for flag in asked.flags)]
     folder.mkdir(exist_ok=True)

@@ -193,6 +193,10 @@ class Checkpoints:
         self._level = logger.level
         logger.setLevel(logging.CRITICAL)
         self._hook, sys.unraisablehook = sys.unraisablehook, self._pass_over_late
+        self._unsynced = contextlib.ExitStack()
+        with files.writable(self._directory):
+            if not files.sync_folder(self._directory.parent):
+                self._unsynced.enter_context(_without_sync())
         return self
 
     def __exit__(
@@ -207,6 +211,7 @@ class Checkpoints:
             with contextlib.suppress(*ignored), self._writing():
                 self._manager.close()
         finally:
+            self._unsynced.close()
             sys.unraisablehook = self._hook
             logging.getLogger("absl").setLevel(self._level)
 
@@ -217,6 +222,26 @@ class Checkpoints:
         """
         if str(found.exc_value) != "Event loop is closed":
             self._hook(found)
+
+
+@contextlib.contextmanager
+def _without_sync() -> Iterator[None]:
+    """Context in which checkpoints are not synced, for file systems that cannot.
+
+    TensorStore would fail there. Orbax has no setting for it, so what it gives to
+    TensorStore is changed meanwhile; of an Orbax that gives something else the error of
+    the file system is told.
+    """
+    module = sys.modules.get("orbax.checkpoint._src.serialization.tensorstore_utils")
+    names = ("_BASE_TS_CONTEXT", "_DEFAULT_OCDBT_TS_CONTEXT")
+    found = [getattr(module, name) for name in names if hasattr(module, name)]
+    for context in found:
+        context["file_io_sync"] = False
+    try:
+        yield
+    finally:
+        for context in found:
+            del context["file_io_sync"]
 
 
 class Metrics:

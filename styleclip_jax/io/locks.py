@@ -32,7 +32,8 @@ def only_writer(
       tell: takes a note if the file system has no locks.
 
     Raises:
-      UserError: another one has it, or the folder cannot be written.
+      UserError: another one has it, or the folder cannot be written, or another one
+        with its name is there in the end.
     """
     folder = pathlib.Path(folder)
     if folder.exists() and not folder.is_dir():
@@ -46,6 +47,12 @@ def only_writer(
         handle = _acquire(path, field, tell)
         try:
             yield
+            if folder.exists() and not files.is_at(handle, path):
+                raise UserError(
+                    f"{field}: {folder} was removed and made anew while this run wrote "
+                    "to it; start again",
+                    field=field,
+                )
         finally:
             try:
                 # The folder may be gone; a file that stays is locked by no one.

@@ -8,7 +8,9 @@ import resource
 
 import numpy as np
 import pytest
+from orbax.checkpoint._src.serialization import tensorstore_utils
 
+from styleclip_jax.io import files
 from tests import programs
 from train import training_files
 
@@ -38,6 +40,21 @@ def test_checkpoint_that_finds_no_space_is_a_line(tmp_path: pathlib.Path) -> Non
     np.testing.assert_array_equal(found["x"], state["x"])
 
 
+def test_checkpoints_are_not_synced_where_the_file_system_cannot(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_synced() -> bool:
+        return "file_io_sync" not in tensorstore_utils.get_ts_context().spec.to_json()
+
+    state = {"x": np.arange(9.0)}
+    for supported in (True, False):
+        monkeypatch.setattr(files, "sync_folder", lambda _, x=supported: x)
+        with training_files.Checkpoints(tmp_path) as saved:
+            assert is_synced() == supported
+            saved.save(1 + supported, state)
+        assert is_synced()
+
+
 LINES = [b'{"step": %d, "split": "training", "total": 1.0}\n' % i for i in range(1, 7)]
 
 
@@ -51,6 +68,7 @@ LINES = [b'{"step": %d, "split": "training", "total": 1.0}\n' % i for i in range
         (b'{"step": "1"}\n{"st\xff": 2}\n' + LINES[1], [2], 2),
         (b"", [], 0),
     ],
+    ids=["whole", "cut", "zeros", "no metrics", "not text", "empty"],
 )
 def test_damaged_metrics_are_told_and_left_out(
     tmp_path: pathlib.Path, content: bytes, kept: list[int], lost: int

@@ -1,6 +1,7 @@
 """Files of a training: networks, sheets, metrics, checkpoints."""
 
 import contextlib
+import errno
 import importlib.util
 import logging
 import os
@@ -154,12 +155,27 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(self._directory, options=options)
 
     def restore(self, template: Any) -> tuple[int, Any]:
-        """Steps done and the last state, or 0 and the template if there is none."""
+        """Steps done and the last state, or 0 and the template if there is none.
+
+        Raises:
+          UserError: the last checkpoint is damaged.
+        """
+        with self._writing():
+            # A kill may have come before those that are not kept were removed.
+            for step in sorted(self._manager.all_steps())[:-_NUM_KEPT]:
+                self._manager.delete(step)
         step = self._manager.latest_step()
         if step is None:
             return 0, template
         arguments = ocp.args.StandardRestore(jax.device_get(template))
-        return step, self._manager.restore(step, args=arguments)
+        try:
+            return step, self._manager.restore(step, args=arguments)
+        except Exception as error:  # Orbax and TensorStore raise errors of many kinds.
+            raise UserError(
+                f"{self._directory / str(step)}: not a readable checkpoint "
+                f"({type(error).__name__}: {str(error)[:100]}); remove this folder to "
+                "go on from the one before"
+            ) from error
 
     def save(self, step: int, state: Any) -> None:
         """Writes a state in the background."""
@@ -182,10 +198,12 @@ class Checkpoints:
                 yield
             except ValueError as error:
                 # TensorStore has one kind of error, whose text says what the disk did.
-                code = re.search(r"os_error_code='(\d+)'", str(error))
-                if code is None:
+                found = re.search(r"os_error_code='(\d+)'", str(error))
+                is_gone = str(error).startswith(("NOT_FOUND", "Save failed"))
+                if found is None and not is_gone:
                     raise
-                raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
+                code = errno.ENOENT if found is None else int(found[1])
+                raise OSError(code, os.strerror(code)) from error
 
     def __enter__(self) -> Self:
         # Orbax logs tracebacks of errors that it raises too.

@@ -5,6 +5,8 @@ import logging
 import os
 import pathlib
 import resource
+import shutil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,6 +55,60 @@ def test_checkpoints_are_not_synced_where_the_file_system_cannot(
             assert is_synced() == supported
             saved.save(1 + supported, state)
         assert is_synced()
+
+
+def test_damaged_checkpoint_is_a_line_and_the_one_before_goes_on(
+    tmp_path: pathlib.Path,
+) -> None:
+    state, template = {"x": np.arange(9.0)}, {"x": np.zeros(9)}
+    with training_files.Checkpoints(tmp_path) as saved:
+        for step in (1, 2):
+            saved.save(step, state)
+    folder = tmp_path / "checkpoints"
+    # A kill may leave one more than are kept.
+    shutil.copytree(folder / "1", folder / "0")
+    for path in (folder / "2").rglob("*"):
+        if path.is_file():
+            os.truncate(path, 3)
+
+    def restore() -> tuple[int, Any]:
+        with training_files.Checkpoints(tmp_path) as saved:
+            return saved.restore(template)
+
+    message = programs.refusal(restore)
+    assert message.startswith(f"{folder / '2'}: not a readable checkpoint (")
+    assert sorted(x.name for x in folder.iterdir()) == ["1", "2"]
+    shutil.rmtree(folder / "2")
+    assert restore()[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ('NOT_FOUND: Error writing "0/0" in OCDBT database', errno.ENOENT),
+        ("Save failed: 8/40 params are missing .zarray", errno.ENOENT),
+        ("RESOURCE_EXHAUSTED: [os_error_code='28']", errno.ENOSPC),
+        ("Cannot pack: expected a tree", None),
+    ],
+)
+def test_errors_of_tensorstore_are_those_of_the_disk(
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    code: int | None,
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise ValueError(text)
+
+    with training_files.Checkpoints(tmp_path) as saved:
+        monkeypatch.setattr(saved._manager, "save", fail)
+        if code is None:
+            with pytest.raises(ValueError, match=text):
+                saved.save(1, {})
+        else:
+            message = programs.refusal(saved.save, 1, {})
+            reason = os.strerror(code)
+            assert message == f"{tmp_path / 'checkpoints'}: cannot write ({reason})"
 
 
 LINES = [b'{"step": %d, "split": "training", "total": 1.0}\n' % i for i in range(1, 7)]

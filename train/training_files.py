@@ -25,6 +25,8 @@ from styleclip_jax.progress import Listener, ignore
 from .trainer import Best, Trainer, no_best
 
 _NUM_KEPT = 2
+# First words of errors of Orbax and TensorStore where files were removed meanwhile.
+_GONE = ("NOT_FOUND", "Save failed", "Checkpoint directory does not exist")
 
 
 class Results(NamedTuple):
@@ -199,8 +201,8 @@ class Checkpoints:
             except ValueError as error:
                 # TensorStore has one kind of error, whose text says what the disk did.
                 found = re.search(r"os_error_code='(\d+)'", str(error))
-                is_gone = str(error).startswith(("NOT_FOUND", "Save failed"))
-                if found is None and not is_gone:
+                is_gone = not self._directory.is_dir()
+                if found is None and not (is_gone or str(error).startswith(_GONE)):
                     raise
                 code = errno.ENOENT if found is None else int(found[1])
                 raise OSError(code, os.strerror(code)) from error

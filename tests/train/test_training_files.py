@@ -87,6 +87,7 @@ def test_damaged_checkpoint_is_a_line_and_the_one_before_goes_on(
     [
         ('NOT_FOUND: Error writing "0/0" in OCDBT database', errno.ENOENT),
         ("Save failed: 8/40 params are missing .zarray", errno.ENOENT),
+        ("Checkpoint directory does not exist: x", errno.ENOENT),
         ("RESOURCE_EXHAUSTED: [os_error_code='28']", errno.ENOSPC),
         ("Cannot pack: expected a tree", None),
     ],

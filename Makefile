@@ -14,7 +14,7 @@ CONSTRAINTS ?= constraints.txt
 # Nothing for `make UPGRADE= constraints`, which keeps the versions that still fit.
 UPGRADE ?= --upgrade
 
-.PHONY: demo test test-fast test-newest fuzz lint format docs package constraints clean
+.PHONY: demo test test-fast test-newest fuzz kills lint format docs package constraints clean
 
 demo: .venv/installed
 	.venv/bin/styleclip-edit --prompt="$(DEMO_PROMPT)" --seeds=$(DEMO_SEEDS) $(DEMO_FLAGS) \
@@ -41,6 +41,10 @@ test-newest:
 fuzz: .venv-test/installed
 	.venv-test/bin/python -m tests.fuzz_bombs
 	.venv-test/bin/python -m tests.fuzzing $(FUZZ_FLAGS)
+
+# Every program killed at random moments and started again; KILL_FLAGS=--count=10 for fewer.
+kills: .venv-test/installed
+	.venv-test/bin/python -m tests.kills $(KILL_FLAGS)
 
 lint: .venv-test/installed
 	.venv-test/bin/ruff check .

@@ -222,6 +222,8 @@ def main(argv: Sequence[str]) -> int:
         jobs = [_convert(path, kind, part, given) for path in paths]
         for (file, conversion), directory in zip(jobs, directories, strict=True):
             _write(file, conversion, directory)
+        for note in files.describe_lacks(directories[0]):
+            _tell(note)
     except (UserError, flags.Error) as error:
         print(program.describe(error), file=sys.stderr)
         return program.EXIT_USER_ERROR

@@ -175,11 +175,13 @@ def measure(request: Request, listener: Listener) -> None:
         )
         texts = _text_directions(request, clip, tokenizer)
         comparison = Comparison(relevance, texts)
-    if not parallel.agree(request.output.exists()):
+    if not parallel.agree(request.output.exists() and not request.partial.exists()):
         with run_folder.only_run(request.partial, listener.tell, field="output"):
-            # Another run may have written it meanwhile.
+            # Another run may have written it meanwhile, or a killed one before its end.
             if not parallel.agree(request.output.exists()):
                 _write(request, networks, label, layers, listener)
+            elif jax.process_index() == 0:
+                _open_work(request, listener).remove()
     if jax.process_index() != 0:
         return
     found, about = loading.read_relevance(request.output, models, generator, clip)
@@ -207,14 +209,10 @@ def _write(
     listener: Listener,
 ) -> None:
     """Measures what an interrupted run has left to do, and writes the file."""
-    models, config, output = request.models, request.relevance, request.output
+    config, output = request.relevance, request.output
     mesh = parallel.make_mesh(jax.local_devices())
-    origins = {"generator": models.generator_origin(), "clip": models.clip_origin()}
     with parallel.first_alone():
-        work = relevance_run.Work(
-            request.partial,
-            {"settings": request.settings} | origins,
-        )
+        work = _open_work(request, listener)
         samples = _draw(networks, config, mesh, label, work, listener)
     started = time.monotonic()
     measured = relevance_run.measure(
@@ -238,9 +236,20 @@ def _write(
             measured.rows, samples.mean, samples.std, layers, about
         ),
         layout=networks.generator.config.style_layout,
-        **origins,
+        **_origins(request),
     )
     work.remove()
+
+
+def _open_work(request: Request, listener: Listener) -> relevance_run.Work:
+    """Results on the way of the same run, if it was interrupted."""
+    record = {"settings": request.settings} | _origins(request)
+    return relevance_run.Work(request.partial, record, listener.tell)
+
+
+def _origins(request: Request) -> dict[str, direction_files.Origin]:
+    models = request.models
+    return {"generator": models.generator_origin(), "clip": models.clip_origin()}
 
 
 def _draw(
@@ -253,7 +262,10 @@ def _draw(
 ) -> estimation.Samples:
     """Samples and statistics, kept for a run that goes on."""
     generator = networks.generator
-    kept = work.load("samples")
+    layout = generator.config.style_layout
+    channels = sum(layer.channels for layer in layout)
+    shapes = dict.fromkeys(("mean", "std"), (channels,))
+    kept = work.load("samples", {"styles": (config.num_samples, channels), **shapes})
     if kept is None:
         quicker = "fewer num_statistics"
         with listener.long_bar(config.num_statistics, "sample", quicker) as report:
@@ -263,7 +275,6 @@ def _draw(
         flat = np.asarray(spaces.flatten_styles(samples.styles))
         kept = {"styles": flat, "mean": samples.mean, "std": samples.std}
         work.save("samples", kept)
-    layout = generator.config.style_layout
     styles = spaces.unflatten_styles(jnp.asarray(kept["styles"]), layout)
     return estimation.Samples(styles, kept["mean"], kept["std"])
 

@@ -12,7 +12,7 @@ import json
 import pathlib
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -22,11 +22,11 @@ from styleclip_jax import documents, losses, parallel, spaces
 from styleclip_jax.batch import run_folder
 from styleclip_jax.editing.estimation import Samples
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import files
+from styleclip_jax.io import array_files, files
 from styleclip_jax.methods import channel_relevance, global_directions
 from styleclip_jax.methods.channel_relevance import RelevanceConfig
 from styleclip_jax.ops import norms
-from styleclip_jax.progress import SILENT, Listener, Report
+from styleclip_jax.progress import SILENT, Listener, Report, ignore
 
 # Channels whose result is kept together. The layers before them are computed once per
 # group and sample, so one pass for the early layers goes with 128 for the later ones.
@@ -63,22 +63,39 @@ class Measured(NamedTuple):
     lower: np.ndarray
 
 
+# Shapes of arrays by name, None where any may come.
+Shapes = Mapping[str, tuple[int, ...] | None]
+
+
 class Work:
     """Results on the way to the output, one file each, in a folder beside it."""
 
-    def __init__(self, folder: pathlib.Path, record: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        record: dict[str, Any],
+        tell: Callable[[str], None] = ignore,
+    ) -> None:
         """Opens the folder, new or left by an interrupted run of the same settings.
+
+        Args:
+          folder: folder of the results.
+          record: what decides them.
+          tell: takes notes on damaged results, and on other versions.
 
         Raises:
           UserError: the folder is of another run, or cannot be written.
         """
-        self.folder = folder
+        self.folder, self._tell = folder, tell
         path = folder / files.RECORD
         if not path.exists():
-            files.write_json(path, record)
+            files.write_json(path, record | {"versions": run_folder.versions()})
+        found = documents.read_object(path)
         # Through JSON, which has no tuples.
         now = json.loads(json.dumps(record))
-        changed = run_folder.difference(documents.read_object(path), now)
+        changed = run_folder.difference(
+            {name: x for name, x in found.items() if name != "versions"}, now
+        )
         if changed:
             name, change = changed
             raise UserError(
@@ -86,27 +103,38 @@ class Work:
                 "on with it, or remove it",
                 also=[name],
             )
+        run_folder.tell_other_versions(found, tell)
 
     def save(self, name: str, arrays: dict[str, np.ndarray]) -> None:
         """Writes arrays under a name."""
         with files.new_file(self._path(name)) as temporary:
             np.savez(temporary, **arrays)  # type: ignore[arg-type]
 
-    def has(self, name: str) -> bool:
-        """Whether there are arrays of this name."""
-        return self._path(name).exists()
+    def load(self, name: str, shapes: Shapes) -> dict[str, np.ndarray] | None:
+        """Arrays of this name, None if there are none, or damaged ones, which is told.
 
-    def load(self, name: str) -> dict[str, np.ndarray] | None:
-        """Arrays of this name, None if there are none."""
-        if not self.has(name):
+        Args:
+          name: name of the arrays.
+          shapes: shape of each by its own name, None for any.
+        """
+        path = self._path(name)
+        if not path.exists():
             return None
-        with np.load(self._path(name)) as arrays:
-            return dict(arrays)
-
-    def count(self, group: Group) -> int:
-        """Samples of an unfinished group that are done."""
-        kept = self.load(_unfinished(group))
-        return int(kept["count"]) if kept else 0
+        try:
+            found = array_files.read_npz(path)
+            different = [
+                x
+                for x in shapes
+                if x not in found or shapes[x] not in (None, found[x].shape)
+            ]
+            if different:
+                raise UserError(f"{path}: {different[0]} is missing or of other shape")
+        except UserError as error:
+            self._tell(f"note: {error}; it is measured again")
+            self.drop(name)
+            return None
+        # Copies, since those are of the file.
+        return {x: np.array(found[x]) for x in shapes}
 
     def drop(self, name: str) -> None:
         """Removes the arrays of this name."""
@@ -114,7 +142,8 @@ class Work:
 
     def remove(self) -> None:
         """Removes the folder."""
-        shutil.rmtree(self.folder)
+        with files.writable(self.folder):
+            shutil.rmtree(self.folder)
 
     def _path(self, name: str) -> pathlib.Path:
         return self.folder / f"{name}.npz"
@@ -146,6 +175,22 @@ class Mean:
             if state["count"] in self.marks:
                 index = self.marks.index(int(state["count"]))
                 state["earlier"][index] = state["total"]
+
+    @property
+    def num_done(self) -> int:
+        """Number of samples that it is the mean of."""
+        return int(self.state["count"])
+
+    @property
+    def shapes(self) -> Shapes:
+        """Shapes of what is kept of it."""
+        return {name: x.shape for name, x in self.state.items()} | {"lower": None}
+
+    @property
+    def result_shapes(self) -> Shapes:
+        """Shapes of its result."""
+        total, earlier = self.state["total"].shape, self.state["earlier"].shape
+        return {"rows": total, "convergence": earlier[:2], "lower": None}
 
     def result(self) -> Measured:
         """Relevance, and how fast the mean came to it."""
@@ -190,9 +235,21 @@ def measure(
     evaluator = make(networks, samples, config, layers, mesh)
     groups = list(evaluator.groups())
     own = groups[jax.process_index() :: jax.process_count()]
-    todo = [group for group in own if not work.has(group.name)]
+    embed_dim = networks.clip.config.embed_dim
+
+    def begin(group: Group) -> Mean:
+        mean = Mean(len(group.channels), embed_dim, config.num_samples)
+        mean.state = work.load(_unfinished(group), mean.shapes) or mean.state
+        return mean
+
+    def result(group: Group) -> Measured | None:
+        shapes = Mean(len(group.channels), embed_dim, config.num_samples).result_shapes
+        kept = work.load(group.name, shapes)
+        return None if kept is None else Measured(**kept)
+
+    todo = [group for group in own if result(group) is None]
     total = sum(
-        evaluator.num_images(x) * (config.num_samples - work.count(x)) for x in todo
+        evaluator.num_images(x) * (config.num_samples - begin(x).num_done) for x in todo
     )
     if jax.process_count() > 1:
         listener.tell(
@@ -203,20 +260,28 @@ def measure(
     with listener.long_bar(total, "image", quicker) as report:
         for group in todo:
             measured = _measure_group(
-                evaluator, group, samples, config, batch_size, work, report, save_every
+                evaluator,
+                group,
+                samples,
+                config,
+                batch_size,
+                begin(group),
+                work,
+                report,
+                save_every,
             )
             work.save(group.name, measured._asdict())
             work.drop(_unfinished(group))
     parallel.agree(True)
     done = []
     for group in groups:
-        kept = work.load(group.name)
+        kept = result(group)
         if kept is None:
             raise UserError(
                 f"{work.folder}: expected the results of all processes, found none of "
                 f"{group.name}; they need one folder"
             )
-        done.append(Measured(**kept))
+        done.append(kept)
     # No process removes the folder before all have read it.
     parallel.agree(True)
     rows, cosines, lower = zip(*done, strict=True)
@@ -231,20 +296,15 @@ def _measure_group(
     samples: Samples,
     config: RelevanceConfig,
     batch_size: int,
+    mean: Mean,
     work: Work,
     report: Report,
     save_every: float,
 ) -> Measured:
-    mean = Mean(
-        len(group.channels),
-        evaluator.networks.clip.config.embed_dim,
-        config.num_samples,
-    )
-    mean.state = work.load(_unfinished(group)) or mean.state
-    done, saved = int(mean.state["count"]), time.monotonic()
+    saved = time.monotonic()
     each = evaluator.num_images(group)
     size = evaluator.num_samples(batch_size)
-    for start in range(done, config.num_samples, size):
+    for start in range(mean.num_done, config.num_samples, size):
         count = min(size, config.num_samples - start)
         batch = tuple(np.asarray(x[start : start + count]) for x in samples.styles)
         batch = parallel.pad(batch, size)

@@ -1,12 +1,13 @@
 """Files of a training: networks, sheets, metrics, checkpoints."""
 
 import contextlib
+import errno
 import importlib.util
-import json
 import logging
 import os
 import pathlib
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -19,11 +20,13 @@ from styleclip_jax import documents
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files, images
 from styleclip_jax.methods.training import State
-from styleclip_jax.progress import Listener
+from styleclip_jax.progress import Listener, ignore
 
 from .trainer import Best, Trainer, no_best
 
 _NUM_KEPT = 2
+# First words of errors of Orbax and TensorStore where files were removed meanwhile.
+_GONE = ("NOT_FOUND", "Save failed", "Checkpoint directory does not exist")
 
 
 class Results(NamedTuple):
@@ -69,7 +72,8 @@ class Folder:
     def begin(self, start: int) -> None:
         """Opens the metrics of a run with so many steps done."""
         if self.primary:
-            self._metrics = Metrics(self.path, self._results.prompts, start)
+            tell = self._listener.tell
+            self._metrics = Metrics(self.path, self._results.prompts, start, tell)
             if start:
                 self._listener.tell(f"resumed: {start} steps are done")
 
@@ -146,16 +150,34 @@ class Checkpoints:
 
     def __init__(self, workdir: pathlib.Path) -> None:
         self._directory = (workdir / "checkpoints").absolute()
-        options = ocp.CheckpointManagerOptions(max_to_keep=_NUM_KEPT)
+        # What killed runs were writing is removed.
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=_NUM_KEPT, cleanup_tmp_directories=True
+        )
         self._manager = ocp.CheckpointManager(self._directory, options=options)
 
     def restore(self, template: Any) -> tuple[int, Any]:
-        """Steps done and the last state, or 0 and the template if there is none."""
+        """Steps done and the last state, or 0 and the template if there is none.
+
+        Raises:
+          UserError: the last checkpoint is damaged.
+        """
+        with self._writing():
+            # A kill may have come before those that are not kept were removed.
+            for step in sorted(self._manager.all_steps())[:-_NUM_KEPT]:
+                self._manager.delete(step)
         step = self._manager.latest_step()
         if step is None:
             return 0, template
         arguments = ocp.args.StandardRestore(jax.device_get(template))
-        return step, self._manager.restore(step, args=arguments)
+        try:
+            return step, self._manager.restore(step, args=arguments)
+        except Exception as error:  # Orbax and TensorStore raise errors of many kinds.
+            raise UserError(
+                f"{self._directory / str(step)}: not a readable checkpoint "
+                f"({type(error).__name__}: {str(error)[:100]}); remove this folder to "
+                "go on from the one before"
+            ) from error
 
     def save(self, step: int, state: Any) -> None:
         """Writes a state in the background."""
@@ -178,16 +200,23 @@ class Checkpoints:
                 yield
             except ValueError as error:
                 # TensorStore has one kind of error, whose text says what the disk did.
-                code = re.search(r"os_error_code='(\d+)'", str(error))
-                if code is None:
+                found = re.search(r"os_error_code='(\d+)'", str(error))
+                is_gone = not self._directory.is_dir()
+                if found is None and not (is_gone or str(error).startswith(_GONE)):
                     raise
-                raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
+                code = errno.ENOENT if found is None else int(found[1])
+                raise OSError(code, os.strerror(code)) from error
 
     def __enter__(self) -> Self:
         # Orbax logs tracebacks of errors that it raises too.
         logger = logging.getLogger("absl")
         self._level = logger.level
         logger.setLevel(logging.CRITICAL)
+        self._hook, sys.unraisablehook = sys.unraisablehook, self._pass_over_late
+        self._unsynced = contextlib.ExitStack()
+        with files.writable(self._directory):
+            if not files.sync_folder(self._directory.parent):
+                self._unsynced.enter_context(_without_sync())
         return self
 
     def __exit__(
@@ -202,23 +231,74 @@ class Checkpoints:
             with contextlib.suppress(*ignored), self._writing():
                 self._manager.close()
         finally:
+            self._unsynced.close()
+            sys.unraisablehook = self._hook
             logging.getLogger("absl").setLevel(self._level)
+
+    def _pass_over_late(self, found: Any) -> None:
+        """Passes over arrays that end after the first error of a checkpoint.
+
+        It has ended the event loop that TensorStore tells of them, and is raised.
+        """
+        if str(found.exc_value) != "Event loop is closed":
+            self._hook(found)
+
+
+@contextlib.contextmanager
+def _without_sync() -> Iterator[None]:
+    """Context in which checkpoints are not synced, for file systems that cannot.
+
+    TensorStore would fail there. Orbax has no setting for it, so what it gives to
+    TensorStore is changed meanwhile; of an Orbax that gives something else the error of
+    the file system is told.
+    """
+    module = sys.modules.get("orbax.checkpoint._src.serialization.tensorstore_utils")
+    names = ("_BASE_TS_CONTEXT", "_DEFAULT_OCDBT_TS_CONTEXT")
+    found = [getattr(module, name) for name in names if hasattr(module, name)]
+    for context in found:
+        context["file_io_sync"] = False
+    try:
+        yield
+    finally:
+        for context in found:
+            del context["file_io_sync"]
 
 
 class Metrics:
     """Metrics: `metrics.jsonl`, and events for TensorBoard if it is installed."""
 
     def __init__(
-        self, workdir: pathlib.Path, prompts: Sequence[str | None], start: int
+        self,
+        workdir: pathlib.Path,
+        prompts: Sequence[str | None],
+        start: int,
+        tell: Callable[[str], None] = ignore,
     ) -> None:
-        """Opens the metrics, without lines after step `start`, which is done again."""
+        """Opens the metrics, without lines after step `start`, which is done again.
+
+        Args:
+          workdir: folder of the run.
+          prompts: text of each network; None where it is for no prompt.
+          start: number of steps done.
+          tell: takes a note if lines are damaged, which are left out.
+        """
         self._path, self._prompts = workdir / "metrics.jsonl", prompts
+        lines = []
         if self._path.exists():
-            # The last line has no end if it was being written.
-            whole = self._path.read_text().rpartition("\n")[0].splitlines()
-            kept = [line for line in whole if json.loads(line)["step"] <= start]
-            with files.new_file(self._path) as temporary:
-                temporary.write_text("".join(f"{line}\n" for line in kept))
+            with self._path.open("rb") as file:
+                lines = file.readlines()
+        # The last line has no end if it was being written.
+        whole = [line for line in lines if line.endswith(b"\n")]
+        steps = [_step_of(line) for line in whole]
+        if lost := steps.count(None):
+            tell(
+                f"note: {self._path} is damaged: {lost} of {len(whole)} lines are left "
+                "out; the networks do not depend on them"
+            )
+        pairs = zip(steps, whole, strict=True)
+        kept = b"".join(x for step, x in pairs if step is not None and step <= start)
+        self._length = len(kept)
+        files.write_bytes(self._path, kept)
         self._events = None
         if importlib.util.find_spec("tensorboard") is not None:
             from tensorboard import summary
@@ -233,15 +313,27 @@ class Metrics:
           split: "training", of the last step, or "validation".
           terms: losses by name.
         """
-        with files.writable(self._path), self._path.open("a") as file:
-            for index, prompt in enumerate(self._prompts):
-                values = {name: float(value[index]) for name, value in terms.items()}
-                named = {} if prompt is None else {"prompt": prompt}
-                line = {"step": step, "split": split, **named, **values}
-                file.write(documents.dump(line, ensure_ascii=False) + "\n")
-                if self._events is not None:
-                    for name, value in values.items():
-                        tag = "/".join([split, name, *named.values()])
-                        self._events.add_scalar(tag, value, step)
+        text = ""
+        for index, prompt in enumerate(self._prompts):
+            values = {name: float(value[index]) for name, value in terms.items()}
+            named = {} if prompt is None else {"prompt": prompt}
+            line = {"step": step, "split": split, **named, **values}
+            text += documents.dump(line, ensure_ascii=False) + "\n"
+            if self._events is not None:
+                for name, value in values.items():
+                    tag = "/".join([split, name, *named.values()])
+                    self._events.add_scalar(tag, value, step)
+        content = text.encode()
+        files.append(self._path, self._length, content)
+        self._length += len(content)
         if self._events is not None:
             self._events.flush()
+
+
+def _step_of(line: bytes) -> int | None:
+    """Step of a line of metrics; None where it is none."""
+    try:
+        step = documents.parse(line, "")["step"]
+    except (UserError, KeyError, TypeError):
+        return None
+    return step if type(step) is int else None

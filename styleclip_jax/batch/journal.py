@@ -11,6 +11,7 @@ import numpy as np
 
 from styleclip_jax import documents, spaces
 from styleclip_jax.batch import shards
+from styleclip_jax.errors import UserError
 from styleclip_jax.io import files, latent_files
 from styleclip_jax.models import stylegan2
 
@@ -30,7 +31,8 @@ class Journal:
     image file is missing or empty. When all is done, the parts become NAME.npy (.npz
     in S) and metrics.jsonl, in order. So the number of processes does not matter, nor
     how many there were before an interruption. Pictures of shards are on disk before
-    their lines; other files of an edit are its maker's.
+    their lines; other files of an edit are its maker's. A finished run that has lost
+    something becomes an unfinished one, with what is whole in a part.
     """
 
     def __init__(
@@ -44,6 +46,8 @@ class Journal:
         images: str = "none",
     ) -> None:
         """Opens the journal in `outdir`, which may have some or all of the results.
+
+        Process 0 is the first to open it, as it repairs what is damaged.
 
         Args:
           outdir: folder of the run.
@@ -71,19 +75,27 @@ class Journal:
         self.metrics = outdir / "metrics.jsonl"
         self.done = np.ones(count, bool)
         self.notes: list[str] = []
-        self._shards = None
+        self._images, self._shards = images, None
         if kind := shards.FORMATS.get(images):
             self._shards = shards.Shards(outdir, count, kind, process)
+        self._part = _Part(outdir, process, names, int(np.prod(one)))
         # The file of metrics gets its name after all others.
         self.finished = self.metrics.exists()
-        if not self.finished:
-            self._part = _Part(outdir, process, names, int(np.prod(one)))
-            self._part.open(count)
-            self.done = self._find_done(self._locate())
-            if self._shards:
-                self._shards.open(self.done)
-            elif images != "none":
-                self._drop_pictureless(images)
+        with files.writable(outdir):
+            self._open(process)
+
+    def _open(self, process: int) -> None:
+        """Finds what is done, after repairs by process 0."""
+        if self._shards and process == 0:
+            self.notes += self._shards.repair()
+        if self.finished and process == 0:
+            self._reopen_if_damaged()
+        if self.finished:
+            return
+        self._part.open(len(self.done))
+        self.done = self._have_pictures(self._locate().part >= 0)
+        if self._shards:
+            self._shards.open(self.done)
 
     def append(
         self,
@@ -122,12 +134,23 @@ class Journal:
 
         Returns:
           Whether every edit is done.
+
+        Raises:
+          UserError: the folder is full, or gone.
         """
+        with files.writable(self.outdir):
+            return self._finish()
+
+    def _finish(self) -> bool:
+        if self._shards and self.finished:
+            self._shards.finish()
         if self.finished:
             self._clean()
             return True
         where = self._locate()
-        self.done = self._find_done(where)
+        self.done = where.part >= 0
+        if self._shards:
+            self.done &= self._shards.held()
         if not self.done.all():
             return False
         if self._shards:
@@ -179,28 +202,99 @@ class Journal:
                 )
         return _Where(parts, part, record, offset)
 
-    def _find_done(self, where: "_Where") -> np.ndarray:
-        """Edits, [N] bool, that have a line and, if shards hold it, their picture."""
-        done = where.part >= 0
-        return done & self._shards.held() if self._shards else done
+    def _have_pictures(self, done: np.ndarray) -> np.ndarray:
+        """Edits of those done, [N] bool, whose picture is there; tells of the others.
 
-    def _drop_pictureless(self, suffix: str) -> None:
-        """Counts edits as not done whose image file is missing or empty."""
-        folder, there = self.outdir / "images", set()
-        if folder.is_dir():
-            with os.scandir(folder) as entries:
-                there = {x.name for x in entries if x.is_file() and x.stat().st_size}
-        lost = [
-            index
-            for index in np.flatnonzero(self.done).tolist()
-            if f"{index:06d}.{suffix}" not in there
-        ]
-        if lost:
-            self.done[lost] = False
+        Files may be missing or empty, and shards damaged.
+        """
+        folder, found = self.outdir / "images", np.ones(len(done), bool)
+        if self._shards:
+            found = self._shards.held()
+        elif self._images != "none":
+            there = set()
+            if folder.is_dir():
+                with os.scandir(folder) as entries:
+                    there = {
+                        x.name for x in entries if x.is_file() and x.stat().st_size
+                    }
+            names = (f"{index:06d}.{self._images}" for index in range(len(done)))
+            found = np.array([name in there for name in names], bool)
+        if lost := int((done & ~found).sum()):
             self.notes.append(
-                f"note: {folder} lacks {len(lost)} images of results that were done; "
-                "they are made again"
+                f"note: {folder} lacks {lost} images of results that were done; they "
+                "are made again"
             )
+        return done & found
+
+    def _reopen_if_damaged(self) -> None:
+        """Makes an unfinished run of a finished one that has lost something."""
+        count = len(self.done)
+        start, in_order = self._read_finished()
+        whole = start >= 0
+        if not (whole.all() and in_order):
+            self.notes.append(
+                f"note: {self.metrics} is damaged: {whole.sum()} of {count} lines are "
+                "whole; the others are made again"
+            )
+        latent = {}
+        try:
+            latent = {name: self._read_latents(name) for name in self.paths}
+        except UserError as error:
+            self.notes.append(f"note: {error}; all results are made again")
+            whole[:] = False
+        kept = self._have_pictures(whole)
+        if kept.all() and in_order:
+            return
+        for part in self._parts():
+            part.remove()
+        self._part.open(count)
+        rows = np.flatnonzero(kept)
+        with self.metrics.open("rb") as file:
+            for first in range(0, len(rows), _CHUNK):
+                chunk, lines = rows[first : first + _CHUNK], []
+                for row in chunk:
+                    file.seek(start[row])
+                    lines.append(documents.parse(file.readline(), str(self.metrics)))
+                self._part.append(
+                    lines, {n: latent_files.take(x, chunk) for n, x in latent.items()}
+                )
+        self.metrics.unlink()
+        files.sync_folder(self.outdir)
+        self.finished = False
+
+    def _read_latents(self, name: str) -> np.ndarray:
+        """Latents of a finished run.
+
+        Raises:
+          UserError: the file is not the run's.
+        """
+        path = self.paths[name]
+        array = latent_files.read_array(path)
+        if array.shape != self._shape or array.dtype != np.float32:
+            raise UserError(
+                f"{path}: expected float32 of shape {list(self._shape)}, found "
+                f"{array.dtype} of {list(array.shape)}"
+            )
+        return array
+
+    def _read_finished(self) -> tuple[np.ndarray, bool]:
+        """Byte at which the line of each edit starts, [N], -1 where none is whole.
+
+        Also whether there is nothing else, and they are in order.
+        """
+        count, length, in_order = len(self.done), 0, True
+        start, seen = np.full(count, -1, np.int64), np.zeros(count, np.int32)
+        with self.metrics.open("rb") as file:
+            for number, line in enumerate(file):
+                index = _parse_index(line, count) if line.endswith(b"\n") else None
+                if index is not None:
+                    start[index] = length
+                    seen[index] += 1
+                in_order &= index == number
+                length += len(line)
+        # Of two lines of one edit, one is another's.
+        start[seen > 1] = -1
+        return start, in_order
 
     def _parts(self) -> "list[_Part]":
         """Parts of all processes, earlier ones included."""
@@ -228,7 +322,7 @@ def name(line: dict[str, Any]) -> str:
     """Name of the latent that a line of metrics.jsonl is about, for people."""
     if "name" in line:
         return str(line["name"])
-    return f"seed {line['seed']}" if "seed" in line else f"row {line['row']}"
+    return f"seed {line['seed']}" if "seed" in line else f"row {line.get('row', '?')}"
 
 
 def describe_failures(journal: Journal, unit: str) -> list[str]:
@@ -356,6 +450,11 @@ def _index_of(line: bytes, record: bytes, count: int) -> int | None:
         record[-4:], "little"
     ):
         return None
+    return _parse_index(line, count)
+
+
+def _parse_index(line: bytes, count: int) -> int | None:
+    """Index of the edit of a line; None where it is not one of so many."""
     try:
         index = documents.parse(line, "")["index"]
     except (ValueError, KeyError, TypeError):

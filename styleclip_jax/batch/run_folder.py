@@ -81,8 +81,9 @@ def begin(
         for name in unused:
             found["flags"].pop(name, None)
         _refuse_differences(field, path, found, record)
-        _tell_other_versions(found, tell)
+        tell_other_versions(found, tell)
         return folder
+    files.remove_abandoned(path)
     if folder.exists() and (
         not folder.is_dir() or any(x.name != locks.NAME for x in folder.iterdir())
     ):
@@ -91,10 +92,10 @@ def begin(
             f"{folder} with other contents",
             field=field,
         )
-    versions = _versions() | {"python": platform.python_version()}
+    about_packages = versions() | {"python": platform.python_version()}
     device = jax.devices()[0]
     devices = f"{jax.device_count()} × {device.device_kind}"
-    about = {"versions": versions, "devices": devices, **(chosen or {})}
+    about = {"versions": about_packages, "devices": devices, **(chosen or {})}
     files.write_json(path, record | about)
     return folder
 
@@ -118,15 +119,20 @@ def read(path: pathlib.Path, field: str) -> dict[str, Any]:
     return found
 
 
-def _versions() -> dict[str, str | None]:
+def versions() -> dict[str, str | None]:
     """Versions of the packages that results depend on."""
     found = {name: _version(name) for name in _PACKAGES}
     return found | {"styleclip_jax": __version__}
 
 
-def _tell_other_versions(found: dict[str, Any], tell: Callable[[str], None]) -> None:
-    """Tells which packages of a run that goes on have another version now."""
-    now, before = _versions(), found.get("versions")
+def tell_other_versions(found: Mapping[str, Any], tell: Callable[[str], None]) -> None:
+    """Tells which packages of a run that goes on have another version now.
+
+    Args:
+      found: record of the run.
+      tell: takes the line.
+    """
+    now, before = versions(), found.get("versions")
     if not isinstance(before, dict):
         return
     changed = [

@@ -145,15 +145,16 @@ def carry_out(
     source, task = work.source, work.task
     outdir, size = _open(work, mesh, listener)
     count = len(source) * task.variants
-    journal = Journal(
-        outdir,
-        count,
-        work.space,
-        config,
-        work.names,
-        jax.process_index(),
-        task.image_format,
-    )
+    with parallel.first_alone():
+        journal = Journal(
+            outdir,
+            count,
+            work.space,
+            config,
+            work.names,
+            jax.process_index(),
+            task.image_format,
+        )
     if jax.process_index() == 0:
         for note in journal.notes:
             listener.tell(note)

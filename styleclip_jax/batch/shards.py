@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from styleclip_jax import documents
-from styleclip_jax.io import files, tars
+from styleclip_jax.errors import UserError
+from styleclip_jax.io import files, images, tars
 
 # Formats of --images that make shards, and the suffix of the pictures in them.
 FORMATS = {"tar": ".png", "tar-jpg": ".jpg"}
@@ -42,6 +43,29 @@ class Shards:
         self._folder = outdir / "images"
         self._count, self._suffix, self._process = count, suffix, process
         self._own: dict[int, _Part] = {}
+
+    def repair(self) -> list[str]:
+        """Cuts files off before the first result in them that is damaged.
+
+        A damaged shard becomes a part. Nobody may write meanwhile.
+
+        Returns:
+          A line on each damaged shard. What a kill has left in a part is no damage.
+
+        Raises:
+          UserError: they cannot be written.
+        """
+        notes = []
+        for number in self._numbers():
+            rows = range(self._count)[self._rows(number)]
+            for path in self._folder.glob(f".{number:06d}.part*"):
+                self._cut(path, rows)
+            path = self._path(number)
+            if path.exists() and not self._is_whole(path, rows):
+                notes.append(f"note: {path} is damaged and made again from there on")
+                files.move(path, self._part_path(number))
+                self._cut(self._part_path(number), rows)
+        return notes
 
     def held(self) -> np.ndarray:
         """Pictures that are on disk, [N] bool."""
@@ -81,7 +105,7 @@ class Shards:
         entries = zip(indices, pictures, lines, strict=True)
         for number, group in itertools.groupby(entries, lambda x: x[0] // SIZE):
             if number not in self._own:
-                path = self._folder / f".{number:06d}.part{self._process}"
+                path = self._part_path(number)
                 files.write_bytes(path, b"", make_folder=False)
                 files.sync_folder(self._folder)
                 self._own[number] = _Part(path, [])
@@ -151,6 +175,35 @@ class Shards:
     def _path(self, number: int) -> pathlib.Path:
         return self._folder / f"{number:06d}.tar"
 
+    def _part_path(self, number: int) -> pathlib.Path:
+        return self._folder / f".{number:06d}.part{self._process}"
+
+    def _is_whole(self, path: pathlib.Path, rows: range) -> bool:
+        """Whether a shard has all its results and its end."""
+        count, length = self._find_damage(path, rows)
+        size = length + len(tars.end(length))
+        return count == len(rows) and path.stat().st_size == size
+
+    def _cut(self, path: pathlib.Path, rows: range) -> None:
+        """Cuts a part off before the first result that is not whole."""
+        _, length = self._find_damage(path, rows)
+        if path.stat().st_size != length:
+            files.append(path, length, b"")
+
+    def _find_damage(self, path: pathlib.Path, rows: range) -> tuple[int, int]:
+        """Number of the results before the first that is not whole, and their bytes."""
+        count, length, members = 0, 0, tars.scan(path)
+        with path.open("rb", buffering=0) as file:
+            for picture, line in zip(members, members, strict=False):
+                row = _index_of(line.content(file))
+                names = (f"{row:06d}{self._suffix}", f"{row:06d}.json")
+                if row not in rows or (picture.name, line.name) != names:
+                    break
+                if not images.is_whole(picture.content(file), self._suffix):
+                    break
+                count, length = count + 1, line.stop
+        return count, length
+
 
 class _Place(NamedTuple):
     """Place of a result in a part: the bytes of its picture and line.
@@ -194,6 +247,15 @@ class _Part(NamedTuple):
         for index, entry in entries.items():
             self.places.append(_Place(index, start, start + len(entry)))
             start += len(entry)
+
+
+def _index_of(line: bytes) -> int:
+    """Index in a line of metrics.jsonl; -1 where there is none."""
+    try:
+        index = documents.parse(line, "")["index"]
+    except (UserError, KeyError, TypeError):
+        return -1
+    return index if type(index) is int else -1
 
 
 def _copy_in_order(

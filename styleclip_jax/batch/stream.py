@@ -286,13 +286,15 @@ def run(
       Results that could not be written.
 
     Raises:
-      UserError: a batch does not fit into the memory of a device.
+      UserError: a batch does not fit into the memory of a device, or the folder is
+        gone.
     """
     failures = Failures()
     if journal.finished:
         return failures
-    for folder in _folders(task):
-        (journal.outdir / folder).mkdir(exist_ok=True)
+    with files.writable(journal.outdir):
+        for folder in _folders(task):
+            (journal.outdir / folder).mkdir(exist_ok=True)
     todo, ahead = itertools.tee(steps(len(source), size, mesh.size, journal.done))
     batches = parallel.prefetch((source.load(s.rows) for s in ahead), mesh, size=1)
     with (

@@ -138,6 +138,7 @@ def _carry_out(request: Request, listener: Listener) -> list[dict[str, Any]]:
         program=PROGRAM,
         settings={**request.settings, **models.record()},
         inputs=inputs,
+        tell=listener.tell,
     )
     styles = session.to_styles(faces)
     networks = session.networks()

@@ -322,7 +322,8 @@ def _describe_failures(
     if levels:
         listener.tell(f"mean absolute error: {np.mean(levels):.2f} of 255 levels")
     failed = [
-        f"failed: {line['file']}: the loss was not finite at step {line['failed_at']}"
+        f"failed: {line.get('file', line['index'])}: the loss was not finite at step "
+        f"{line['failed_at']}"
         for line in lines
         if "failed_at" in line
     ]

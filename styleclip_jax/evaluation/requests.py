@@ -151,6 +151,7 @@ def _carry_out(
         program=PROGRAM,
         settings={**settings, **models.record()},
         inputs=_inputs(request, source),
+        tell=tell,
     )
     written = []
     if plans:

@@ -11,7 +11,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
 
 import safetensors
@@ -37,16 +37,19 @@ _RANDOM = "-[0-9a-f]{8}"
 def new_file(path: Path, *, make_folder: bool = True) -> Iterator[pathlib.Path]:
     """Yields a temporary path beside `path`; renames it there on success.
 
+    Whoever writes there writes to the file that is there, or loses its lock.
+
     Args:
       path: file to make; one that is there is replaced.
-      make_folder: whether its folder may be made; otherwise it must be there.
+      make_folder: whether its folder may be made, what killed writers of the same file
+        have left is removed, and the name is made durable. Otherwise the folder must
+        be there, and the rest is the caller's, for all files of a run at once.
 
     Raises:
       UserError: the folder cannot be written.
     """
     with _replacing(pathlib.Path(path), make_folder) as (temporary, handle):
         mode = stat.S_IMODE(os.fstat(handle).st_mode)
-        os.close(handle)
         yield temporary
         # Some writers replace it by what only the owner can read.
         _set_mode(temporary, mode)
@@ -60,14 +63,14 @@ def write_bytes(path: Path, content: bytes, *, make_folder: bool = True) -> None
     Args:
       path: file to make; one that is there is replaced.
       content: its content.
-      make_folder: whether its folder may be made; otherwise it must be there.
+      make_folder: as in `new_file`.
 
     Raises:
       UserError: it cannot be written.
     """
     with (
         _replacing(pathlib.Path(path), make_folder) as (_, handle),
-        open(handle, "wb", buffering=0) as file,
+        open(handle, "wb", buffering=0, closefd=False) as file,
     ):
         file.write(content)
         _sync(handle)
@@ -127,6 +130,22 @@ def sync_folder(path: Path) -> bool:
             os.close(handle)
 
 
+def describe_lacks(path: Path) -> list[str]:
+    """Notes on what the file system of one's own file or folder cannot do."""
+    path, notes = pathlib.Path(path), []
+    if not _set_mode(path, stat.S_IMODE(path.stat().st_mode)):
+        notes.append(
+            f"note: the file system of {path.parent} keeps no permissions; who may "
+            "read what is written there is up to it"
+        )
+    if not sync_folder(path.parent):
+        notes.append(
+            f"note: the file system of {path.parent} cannot sync folders; a kill loses "
+            "nothing there, a power cut may"
+        )
+    return notes
+
+
 def try_lock(handle: int) -> bool | None:
     """Locks an open file or folder until it is closed, if no other has locked it.
 
@@ -168,11 +187,40 @@ def remove_unfinished(folder: Path) -> None:
                 path.unlink()
 
 
+def remove_abandoned(path: Path, *, is_folder: bool = False) -> None:
+    """Removes what killed writers of a file or folder have left beside it.
+
+    Their temporary names alone are looked at, no link is followed, and a lock says that
+    a writer lives. What may not be removed stays, and so does everything where the file
+    system has no locks.
+    """
+    path = pathlib.Path(path)
+    start, name = f".{path.stem}-", _temporary_names(path)
+    with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
+        for entry in entries:
+            if not (entry.name.startswith(start) and name.fullmatch(entry.name)):
+                continue
+            kind = entry.is_dir if is_folder else entry.is_file
+            if not kind(follow_symlinks=False):
+                continue
+            handle = _open(entry.path)
+            try:
+                if handle is None or not try_lock(handle):
+                    continue
+                if is_folder:
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    os.unlink(entry.path)
+            finally:
+                _close(handle)
+
+
 @contextlib.contextmanager
 def new_directory(path: Path, *, overwrite: bool = False) -> Iterator[pathlib.Path]:
     """Yields a temporary folder beside `path`; renames it there on success.
 
-    Those that killed processes have left for the same path are removed.
+    Those that killed processes have left for the same path are removed. Its content is
+    durable before it has its name.
 
     Raises:
       UserError: `path` is a file, or a folder with something in it and not to be
@@ -185,10 +233,8 @@ def new_directory(path: Path, *, overwrite: bool = False) -> Iterator[pathlib.Pa
         raise UserError(f"{path}: the folder already exists and is not empty")
     with writable(path):
         made = make_folder(path.parent)
-        # A folder that may not be listed may be written to all the same.
-        with contextlib.suppress(PermissionError):
-            _remove_abandoned(path)
-        temporary, handle = _make_locked(path)
+        remove_abandoned(path, is_folder=True)
+        temporary, handle = _make_locked(path, _make_folder)
     try:
         with writable(path):
             yield temporary
@@ -196,15 +242,22 @@ def new_directory(path: Path, *, overwrite: bool = False) -> Iterator[pathlib.Pa
             for file in temporary.iterdir():
                 if file.is_file():
                     _set_mode(file, 0o666 & ~_umask())
+            _sync_tree(temporary)
             if overwrite and path.is_dir():
                 shutil.rmtree(path)
             elif path.is_dir():
                 # One that got contents meanwhile stays.
                 path.rmdir()
             temporary.replace(path)
-    except BaseException:
+            for folder in (path, *made):
+                _sync_at(folder.parent)
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         remove_empty(made)
+        if isinstance(error, UserError):
+            # People know the folder by the name that it is to have.
+            told = str(error).replace(str(temporary), str(path))
+            raise UserError(told, field=error.field, also=error.also) from error
         raise
     finally:
         _close(handle)
@@ -258,21 +311,25 @@ def hash_bytes(content: bytes) -> str:
 def _replacing(
     path: pathlib.Path, make_folder: bool
 ) -> Iterator[tuple[pathlib.Path, int]]:
-    """Yields an empty file beside `path`, and a handle that the caller closes.
+    """Yields an empty file beside `path`, and a handle of it with a lock.
 
     On success it takes the place of `path`; otherwise it is removed.
     """
-    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
     with writable(path):
         if make_folder:
             path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+            remove_abandoned(path)
+        temporary, handle = _make_locked(path, _make_file)
         try:
             yield temporary, handle
             os.replace(temporary, path)
+            if make_folder:
+                _sync_at(path.parent)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+        finally:
+            _close(handle)
 
 
 @contextlib.contextmanager
@@ -303,21 +360,57 @@ def _sync(handle: int) -> bool:
     return True
 
 
-def _set_mode(path: Path, mode: int) -> None:
-    """Sets the permissions, where the file system has them."""
+def _sync_at(path: Path) -> bool:
+    """Makes a file or folder durable by its name; False where that cannot be."""
+    handle = _open(path)
+    if handle is None:
+        return False
+    try:
+        return _sync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sync_tree(folder: Path) -> None:
+    """Makes a folder durable with all that is in it."""
+    for place, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            _sync_at(os.path.join(place, name))
+        _sync_at(place)
+
+
+def _set_mode(path: Path, mode: int) -> bool:
+    """Sets the permissions; False where the file system has none."""
     try:
         os.chmod(path, mode)
     except OSError as error:
         if error.errno not in {*_UNKNOWN, errno.EPERM}:
             raise
+        return False
+    return True
 
 
-def _make_locked(path: pathlib.Path) -> tuple[pathlib.Path, int | None]:
-    """Makes a temporary folder beside `path`; its lock says that its maker lives."""
+def _temporary_names(path: pathlib.Path) -> re.Pattern[str]:
+    """Pattern of the names that a file or folder has while it is written."""
+    return re.compile(rf"\.{re.escape(path.stem)}{_RANDOM}{re.escape(path.suffix)}")
+
+
+def _make_locked(
+    path: pathlib.Path, make: Callable[[pathlib.Path], int | None]
+) -> tuple[pathlib.Path, Any]:
+    """Makes something temporary beside `path`; its lock says that its maker lives.
+
+    Args:
+      path: path that it is to have.
+      make: makes it, and returns a handle of it if there are such.
+
+    Returns:
+      Its path, and the handle.
+    """
     while True:
-        temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-        temporary.mkdir()
-        handle = _open_folder(temporary)
+        name = f".{path.stem}-{secrets.token_hex(4)}{path.suffix}"
+        temporary = path.with_name(name)
+        handle = make(temporary)
         # Another process may have taken it for abandoned before it was locked.
         if handle is None or (
             try_lock(handle) is not False and is_at(handle, temporary)
@@ -326,23 +419,19 @@ def _make_locked(path: pathlib.Path) -> tuple[pathlib.Path, int | None]:
         _close(handle)
 
 
-def _remove_abandoned(path: pathlib.Path) -> None:
-    """Removes the temporary folders beside `path` whose makers are dead."""
-    name = re.compile(rf"\.{re.escape(path.name)}{_RANDOM}")
-    with os.scandir(path.parent) as entries:
-        found = [x for x in entries if name.fullmatch(x.name)]
-    for entry in found:
-        if entry.is_dir(follow_symlinks=False):
-            handle = _open_folder(entry.path)
-            if handle is not None and try_lock(handle):
-                shutil.rmtree(entry.path, ignore_errors=True)
-            _close(handle)
+def _make_file(path: pathlib.Path) -> int:
+    return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
 
 
-def _open_folder(path: Path) -> int | None:
-    """Handle of a folder; None where the system has none, or it is gone."""
+def _make_folder(path: pathlib.Path) -> int | None:
+    path.mkdir()
+    return _open(path)
+
+
+def _open(path: Path) -> int | None:
+    """Handle to read or sync; None where the system has none, or allows none."""
     try:
-        return os.open(path, os.O_RDONLY)
+        return os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
     except (FileNotFoundError, PermissionError):
         return None
 

@@ -6,6 +6,7 @@ import io
 import math
 import pathlib
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -28,6 +29,8 @@ PNG_LEVEL = 1
 # A row of a sheet: images, and texts where there is none.
 Cells = np.ndarray | Sequence[np.ndarray | str]
 
+# First bytes of a PNG.
+_PNG = b"\x89PNG\r\n\x1a\n"
 _MARGIN = 8
 # Lines of a caption.
 _MAX_LINES = 4
@@ -120,6 +123,29 @@ def encode(image: np.ndarray, suffix: str, *, png_level: int = PNG_LEVEL) -> byt
         )
         file.seek(0)
         return file.read()
+
+
+def is_whole(content: bytes, suffix: str) -> bool:
+    """Whether the content of an image file that `encode` made is undamaged.
+
+    A PNG has checksums; of a JPEG both ends are looked at, as it has none.
+    """
+    if suffix == ".jpg":
+        return content.startswith(b"\xff\xd8") and content.endswith(b"\xff\xd9")
+    start, kind = len(_PNG), b""
+    if not content.startswith(_PNG):
+        return False
+    while kind != b"IEND":
+        size = int.from_bytes(content[start : start + 4], "big")
+        stop = start + 8 + size
+        kind, told = content[start + 4 : start + 8], content[stop : stop + 4]
+        if (
+            len(told) < 4
+            or zlib.crc32(content[start + 4 : stop]).to_bytes(4, "big") != told
+        ):
+            return False
+        start = stop + 4
+    return start == len(content)
 
 
 def grid(

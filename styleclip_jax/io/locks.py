@@ -32,7 +32,8 @@ def only_writer(
       tell: takes a note if the file system has no locks.
 
     Raises:
-      UserError: another one has it, or the folder cannot be written.
+      UserError: another one has it, or the folder cannot be written, or another one
+        with its name is there in the end.
     """
     folder = pathlib.Path(folder)
     if folder.exists() and not folder.is_dir():
@@ -46,11 +47,19 @@ def only_writer(
         handle = _acquire(path, field, tell)
         try:
             yield
+            if folder.exists() and not files.is_at(handle, path):
+                raise UserError(
+                    f"{field}: {folder} was removed and made anew while this run wrote "
+                    "to it; start again",
+                    field=field,
+                )
         finally:
-            # The folder may be gone; a file that stays is locked by no one.
-            with contextlib.suppress(OSError):
-                path.unlink()
-            os.close(handle)
+            try:
+                # The folder may be gone; a file that stays is locked by no one.
+                with contextlib.suppress(OSError):
+                    path.unlink()
+            finally:
+                os.close(handle)
     finally:
         files.remove_empty(made)
 
@@ -73,28 +82,18 @@ def _acquire(path: pathlib.Path, field: str, tell: Callable[[str], None]) -> int
                 with files.writable(path):
                     os.ftruncate(handle, 0)
                     os.pwrite(handle, _describe_self(), 0)
-                _note_lacks(path.parent, locked is not None, tell)
+                if locked is None:
+                    tell(
+                        f"note: the file system of {path.parent} has no locks; no "
+                        "other run may write there meanwhile"
+                    )
+                for note in files.describe_lacks(path):
+                    tell(note)
                 return handle
         except BaseException:
             os.close(handle)
             raise
         os.close(handle)
-
-
-def _note_lacks(
-    folder: pathlib.Path, has_locks: bool, tell: Callable[[str], None]
-) -> None:
-    """Tells what the file system of a folder lacks."""
-    if not has_locks:
-        tell(
-            f"note: the file system of {folder} has no locks; no other run may write "
-            "there meanwhile"
-        )
-    if not files.sync_folder(folder):
-        tell(
-            f"note: the file system of {folder} cannot sync folders; a kill loses "
-            "nothing there, a power cut may"
-        )
 
 
 def _describe_self() -> bytes:

@@ -8,15 +8,27 @@ off and put together by copying bytes.
 import pathlib
 import tarfile
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 
 class Member(NamedTuple):
-    """Member of an archive: its name, and its bytes from the header to the padding."""
+    """Member of an archive: its bytes from the header to the padding.
+
+    Attributes:
+      name: its name.
+      size: number of bytes of its content, which follows the header.
+      start, stop: its bytes in the file.
+    """
 
     name: str
+    size: int
     start: int
     stop: int
+
+    def content(self, file: IO[bytes]) -> bytes:
+        """Its content, out of the file that it is in."""
+        file.seek(self.start + tarfile.BLOCKSIZE)
+        return file.read(self.size)
 
 
 def member(name: str, content: bytes) -> bytes:
@@ -44,9 +56,11 @@ def scan(path: pathlib.Path) -> Iterator[Member]:
                 info = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
             except tarfile.HeaderError:
                 return
+            if info.size < 0:
+                return
             blocks = 1 - -info.size // tarfile.BLOCKSIZE
             stop = start + blocks * tarfile.BLOCKSIZE
             if stop > size:
                 return
-            yield Member(info.name, start, stop)
+            yield Member(info.name, info.size, start, stop)
             start = stop

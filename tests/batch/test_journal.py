@@ -1,6 +1,9 @@
 """Journal of a run: what was written survives kills, full disks, vanished folders."""
 
+import errno
+import os
 import pathlib
+import shutil
 from typing import Any
 
 import numpy as np
@@ -183,3 +186,123 @@ def test_images_that_are_missing_or_empty_are_made_again(
     assert "lacks 2 images" in journal.notes[-1]
     assert fakes.stream_into(tmp_path / "out")[0]
     assert programs.hashes(tmp_path / "out") == programs.hashes(tmp_path / "whole")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Folder of a run that has ended."""
+    folder = tmp_path_factory.mktemp("finished")
+    assert fakes.stream_into(folder)[0]
+    return folder
+
+
+def replace_line(number: int, line: bytes) -> Any:
+    """Damage that puts another line in the place of one."""
+
+    def damage(folder: pathlib.Path) -> None:
+        path = folder / "metrics.jsonl"
+        lines = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(b"".join([*lines[:number], line, *lines[number + 1 :]]))
+
+    return damage
+
+
+def cut(name: str, length: int) -> Any:
+    return lambda folder: os.truncate(folder / name, length)
+
+
+FINISHED_DAMAGES = {
+    "cut line": (cut("metrics.jsonl", 700), "metrics.jsonl is damaged"),
+    "empty": (cut("metrics.jsonl", 0), "0 of 42 lines are whole"),
+    "zeros": (replace_line(3, bytes(80) + b"\n"), "41 of 42 lines are whole"),
+    "not text": (replace_line(3, b'{"ind\xff": 3}\n'), "41 of 42 lines are whole"),
+    "no object": (replace_line(3, b"[]\n"), "41 of 42 lines are whole"),
+    "lost": (replace_line(3, b""), "41 of 42 lines are whole"),
+    "negative": (replace_line(3, b'{"index": -1, "row": 1}\n'), "41 of 42 lines"),
+    "beyond": (replace_line(3, b'{"index": 9999, "row": 1}\n'), "41 of 42 lines"),
+    "twice": (replace_line(3, b'{"index": 2, "row": 1}\n'), "40 of 42 lines"),
+    "surplus": (replace_line(42, b"{}\n"), "42 of 42 lines are whole"),
+    "latents": (cut("edited.npy", 999), "edited.npy: not a readable .npy"),
+    "no latents": (
+        lambda folder: (folder / "original.npy").unlink(),
+        "original.npy: expected a file of latents",
+    ),
+    "other latents": (
+        lambda folder: np.save(folder / "edited.npy", np.zeros((7, 4, 12))),
+        "expected float32 of shape [42, 4, 12], found float64 of [7, 4, 12]",
+    ),
+    "no image": (
+        lambda folder: (folder / "images/000007.jpg").unlink(),
+        "images lacks 1 images of results that were done",
+    ),
+    "empty image": (cut("images/000007.jpg", 0), "images lacks 1 images"),
+    "no images": (
+        lambda folder: shutil.rmtree(folder / "images"),
+        "images lacks 42 images",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FINISHED_DAMAGES)
+def test_damage_of_a_finished_run_is_told_and_made_again(
+    finished: pathlib.Path, tmp_path: pathlib.Path, name: str
+) -> None:
+    damage, told = FINISHED_DAMAGES[name]
+    folder = tmp_path / "out"
+    shutil.copytree(finished, folder)
+    damage(folder)
+    journal = fakes.open_journal(folder)
+    assert told in "\n".join(journal.notes)
+    assert not journal.finished
+    # A kill at this moment loses nothing.
+    assert fakes.stream_into(folder, devices=2)[0]
+    assert programs.hashes(folder) == programs.hashes(finished)
+
+
+def test_finished_run_without_damage_is_left_alone(finished: pathlib.Path) -> None:
+    before = {x: x.stat().st_mtime_ns for x in finished.rglob("*") if x.is_file()}
+    journal = fakes.open_journal(finished)
+    assert journal.finished
+    assert journal.done.all()
+    assert not journal.notes
+    assert {x: x.stat().st_mtime_ns for x in before} == before
+
+
+def test_whole_results_of_a_damaged_finished_run_are_not_made_again(
+    finished: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    folder = tmp_path / "out"
+    shutil.copytree(finished, folder)
+    replace_line(3, b"\n")(folder)
+    (folder / "images/000007.jpg").unlink()
+    assert np.flatnonzero(~fakes.open_journal(folder).done).tolist() == [3, 7]
+
+
+# Parts of metrics that a stranger wrote, with the index of their third line.
+@pytest.mark.parametrize("third", [b"-1", b"9999", b"2\xff", b"2"])
+def test_lines_without_latents_count_for_nothing(
+    finished: pathlib.Path, tmp_path: pathlib.Path, third: bytes
+) -> None:
+    indices = enumerate([b"0", b"1", third, b"3", b"4", b"5"])
+    lines = [b'{"index": %b, "seed": %d}\n' % (x, seed) for seed, x in indices]
+    (tmp_path / "metrics.part0.jsonl").write_bytes(b"".join(lines))
+    journal = fakes.open_journal(tmp_path)
+    assert not journal.done.any()
+    assert "is damaged from line 1 on" in journal.notes[0]
+    assert fakes.stream_into(tmp_path)[0]
+    assert programs.hashes(tmp_path) == programs.hashes(finished)
+
+
+def test_disk_that_cannot_sync_folders_is_written_to(
+    finished: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync = os.fsync
+
+    def refuse_folders(handle: int) -> None:
+        if pathlib.Path(f"/proc/self/fd/{handle}").resolve().is_dir():
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", refuse_folders)
+    assert fakes.stream_into(tmp_path)[0]
+    assert programs.hashes(tmp_path) == programs.hashes(finished)

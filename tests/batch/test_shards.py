@@ -2,8 +2,11 @@
 
 import io
 import json
+import os
 import pathlib
+import shutil
 import tarfile
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from PIL import Image
 
 from styleclip_jax import parallel
 from styleclip_jax.batch import runs, shards, stream
+from styleclip_jax.io import tars
 from tests import programs
 from tests.batch import fakes
 
@@ -197,6 +201,53 @@ def test_shard_that_is_gone_is_made_again(
     assert np.flatnonzero(~done).tolist() == [15, 16, 17, 18, 19]
     assert fakes.stream_into(folder, work=TASK)[0]
     assert programs.hashes(folder) == expected
+
+
+def overwrite(start: int, content: bytes) -> Any:
+    """Damage of a shard from a byte on."""
+
+    def damage(path: pathlib.Path) -> None:
+        with path.open("r+b") as file:
+            file.seek(start)
+            file.write(content)
+
+    return damage
+
+
+# The picture of the first result begins at byte 512 and is shorter than a block.
+SHARD_DAMAGES = {
+    "picture": overwrite(560, bytes(4)),
+    "header": overwrite(2048, bytes(512)),
+    "line": overwrite(1536, b'{"index": 7'),
+    "foreign": overwrite(0, tars.member("photo.png", b"x")),
+    "cut": lambda path: os.truncate(path, 5000),
+    "no end": lambda path: os.truncate(path, path.stat().st_size - 512),
+    "empty": lambda path: os.truncate(path, 0),
+}
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_damage_within_a_shard_is_told_and_made_again(
+    expected: dict[str, str],
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_finished: bool,
+) -> None:
+    with monkeypatch.context() as patch:
+        if not is_finished:
+            patch.setattr(stream, "finish", lambda journal: False)
+        fakes.stream_into(tmp_path / "whole", work=TASK)
+    for name, damage in SHARD_DAMAGES.items():
+        folder = tmp_path / name
+        shutil.copytree(tmp_path / "whole", folder)
+        path = folder / "images/000002.tar"
+        damage(path)
+        journal = fakes.open_journal(folder, TASK)
+        told = f"note: {path} is damaged and made again from there on"
+        assert journal.notes[0] == told, name
+        assert (~journal.done).sum() <= 5, name
+        assert fakes.stream_into(folder, work=TASK)[0], name
+        assert programs.hashes(folder) == expected, name
 
 
 def test_unknown_format_is_refused() -> None:

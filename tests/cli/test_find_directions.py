@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import styleclip_jax as sc
+from styleclip_jax.batch import run_folder
 from styleclip_jax.cli import find_directions
 from styleclip_jax.methods import global_directions, latent_directions
 from styleclip_jax.models import stylegan2
@@ -35,7 +36,10 @@ def options(models: dict[str, str], tmp_path: pathlib.Path) -> dict[str, Any]:
 
 
 def test_directions_are_written_and_named(
-    run: Program, options: dict[str, Any], tmp_path: pathlib.Path
+    run: Program,
+    options: dict[str, Any],
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     code, out, _ = run(find_directions, **options)
     assert code == 0
@@ -53,8 +57,10 @@ def test_directions_are_written_and_named(
     assert (folder / "directions.md").read_text() in out
     # Three faces at both ends and as they are.
     assert Image.open(folder / "grid.png").width > 9 * 128
-    code, *_ = run(find_directions, **options)
+    monkeypatch.setattr(run_folder, "__version__", "99.1")
+    code, out, _ = run(find_directions, **options)
     assert code == 0
+    assert ", now 99.1; " in out
     assert programs.hashes(folder) == hashes
     code, _, err = run(find_directions, **(options | {"layers": "all"}))
     assert code == 2

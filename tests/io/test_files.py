@@ -135,3 +135,78 @@ def test_folder_that_vanishes_is_a_line(tmp_path: pathlib.Path) -> None:
         files.new_directory(tmp_path / "a" / "m") as temporary,
     ):
         shutil.rmtree(temporary)
+
+
+def test_files_of_dead_writers_alone_are_removed(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "relevance.safetensors"
+    dead = tmp_path / ".relevance-0123abcd.safetensors"
+    kept = [
+        tmp_path / name
+        for name in (
+            *(".relevance-notes.safetensors", ".relevance-0123abcd.txt"),
+            *(".other-0123abcd.safetensors", "relevance-0123abcd.safetensors"),
+        )
+    ]
+    (tmp_path / ".relevance-00000000.safetensors").mkdir()
+    (tmp_path / ".relevance-11111111.safetensors").symlink_to(kept[0])
+    os.mkfifo(tmp_path / ".relevance-22222222.safetensors")
+    before = {dead, *kept}
+    for each in before:
+        each.touch()
+    before = set(tmp_path.iterdir())
+    with files.new_file(path) as alive:
+        assert not dead.exists()
+        files.write_bytes(path, b"other")
+        assert alive.exists()
+        alive.write_bytes(b"this")
+    assert set(tmp_path.iterdir()) == before - {dead} | {path}
+    assert path.read_bytes() == b"this"
+
+
+def test_folder_is_durable_before_it_has_its_name(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[tuple[str, str]] = []
+    sync, replace = os.fsync, os.rename
+
+    def note_sync(handle: int) -> None:
+        done.append(("sync", pathlib.Path(f"/proc/self/fd/{handle}").resolve().name))
+        sync(handle)
+
+    def note_rename(source: Any, target: Any, **options: Any) -> None:
+        done.append(("rename", pathlib.Path(target).name))
+        replace(source, target, **options)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    for name in ("rename", "replace"):
+        monkeypatch.setattr(os, name, note_rename)
+    with files.new_directory(tmp_path / "m") as temporary:
+        (temporary / "part").mkdir()
+        (temporary / "part" / "a").touch()
+        (temporary / "b").touch()
+    place = done.index(("rename", "m"))
+    names = {"a", "b", "part", temporary.name}
+    assert {name for kind, name in done[:place] if kind == "sync"} == names
+    assert done[place + 1 :] == [("sync", tmp_path.name)]
+
+
+def test_lacks_of_a_file_system_are_described(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not files.describe_lacks(tmp_path)
+    monkeypatch.setattr(os, "fsync", fail_with(errno.EINVAL))
+    monkeypatch.setattr(os, "chmod", fail_with(errno.EPERM))
+    modes, folders = files.describe_lacks(tmp_path)
+    assert "keeps no permissions" in modes
+    assert "cannot sync folders" in folders
+
+
+def test_error_inside_a_folder_names_it_as_people_know_it(
+    tmp_path: pathlib.Path,
+) -> None:
+    def fail() -> None:
+        with files.new_directory(tmp_path / "m") as temporary:
+            raise UserError(f"{temporary / 'config.json'}: cannot write (why)")
+
+    name = tmp_path / "m" / "config.json"
+    assert programs.refusal(fail) == f"{name}: cannot write (why)"

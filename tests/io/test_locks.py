@@ -2,6 +2,7 @@
 
 import errno
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,6 +58,18 @@ def test_folder_is_left_as_it_was(tmp_path: pathlib.Path) -> None:
     with locks.only_writer(tmp_path / "a" / "b", "outdir", ignore):
         (tmp_path / "a" / "b" / "result").touch()
     assert [x.name for x in (tmp_path / "a" / "b").iterdir()] == ["result"]
+
+
+def test_folder_that_was_made_anew_meanwhile_is_told(tmp_path: pathlib.Path) -> None:
+    def write(folder: pathlib.Path, removed: bool) -> None:
+        with locks.only_writer(folder, "outdir", ignore):
+            shutil.rmtree(folder)
+            if not removed:
+                folder.mkdir()
+
+    message = programs.refusal(write, tmp_path / "out", False)
+    assert "was removed and made anew while this run wrote to it" in message
+    write(tmp_path / "work", True)
 
 
 def test_same_process_is_refused_too_and_its_lock_outlives_the_refusal(

@@ -18,6 +18,7 @@ import safetensors
 import safetensors.numpy
 
 from styleclip_jax import losses, parallel
+from styleclip_jax.batch import run_folder
 from styleclip_jax.editing import estimation
 from styleclip_jax.methods import channel_relevance
 from styleclip_jax.methods.channel_relevance import RelevanceConfig
@@ -132,6 +133,54 @@ def test_four_devices_and_interruptions_change_nothing(
     resumed = measure(networks, tmp_path / "cut", config)
     for found, expected in zip(resumed, whole, strict=True):
         assert found.tobytes() == expected.tobytes()
+    for path in sorted((tmp_path / "cut").glob("*.npz"))[:1]:
+        os.truncate(path, 300)
+    again = measure(networks, tmp_path / "cut", config)
+    assert again.rows.tobytes() == whole.rows.tobytes()
+
+
+def test_damage_and_other_versions_of_kept_results_are_told(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    work = relevance_run.Work(tmp_path, {"seed": 1}, told.append)
+    path, shapes = tmp_path / "a.npz", {"x": (3,)}
+    assert work.load("a", shapes) is None
+    for damage in (
+        lambda content: content[:-30],
+        lambda content: content.replace(np.float32(7).tobytes(), bytes(4)),
+        lambda content: bytes(len(content)),
+        lambda content: b"",
+    ):
+        work.save("a", {"x": np.full(3, 7, np.float32)})
+        assert work.load("a", shapes)["x"].tolist() == [7, 7, 7]
+        path.write_bytes(damage(path.read_bytes()))
+        assert work.load("a", shapes) is None
+        assert told.pop().startswith(f"note: {path}: ")
+        assert not path.exists()
+    for arrays in ({"y": np.zeros(3)}, {"x": np.zeros(4)}):
+        work.save("a", arrays)
+        assert work.load("a", shapes) is None
+        assert told.pop().endswith(
+            "x is missing or of other shape; it is measured again"
+        )
+    assert not told
+    monkeypatch.setattr(run_folder, "__version__", "99.1")
+    relevance_run.Work(tmp_path, {"seed": 1}, told.append)
+    assert ", now 99.1; " in told.pop()
+
+
+def test_leftovers_beside_the_output_are_removed(
+    run: Program, tmp_path: pathlib.Path
+) -> None:
+    assert run()[0] == 0
+    before = sorted(tmp_path.iterdir())
+    # A kill between the output and the end of its folder leaves some of it.
+    partial = tmp_path / "out.safetensors.partial"
+    partial.mkdir()
+    (partial / "samples.npz").touch()
+    assert run()[0] == 0
+    assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.slow

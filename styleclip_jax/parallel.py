@@ -137,8 +137,8 @@ def steps_per_call(steps: int, sharding: jax.sharding.Sharding) -> int:
     """Number of an optimization's steps in one call, a divisor of all of them.
 
     An accelerator waits for the host in each call, which small images make longer than
-    the step. A CPU waits for nothing, and runs convolutions inside of loops on a slower
-    path. Since it is a divisor, one program takes all steps.
+    the step. A CPU waits for nothing, and its steps are long enough to be reported one
+    by one. Since it is a divisor, one program takes all steps.
     """
     devices: set[Any] = sharding.device_set
     if any(device.platform == "cpu" for device in devices):

@@ -251,9 +251,8 @@ def take_steps(
 ) -> Any:
     """The state after so many steps, which may still be under way.
 
-    A loop here rather than in the program: XLA runs convolutions inside of loops
-    several times slower on CPU. On accelerators calls are queued ahead, and each may
-    take several steps.
+    A loop here rather than in the program, so that there is something to report. On
+    accelerators calls are queued ahead, and each may take several steps.
 
     Args:
       step: compiled (networks, state) → state after `stride` steps.

@@ -98,12 +98,6 @@ def write(request: ExportRequest, editor: Editor, generator: Network) -> list[st
         lines.append(f"weights: {beside}")
     with files.new_file(path) as temporary:
         temporary.write_bytes(program.serialize())
-    if editor.steps > 1:
-        lines.append(
-            f"note: it takes its {editor.steps} steps in one loop, in which XLA runs "
-            "convolutions on a slower path on CPUs: there it takes several times as "
-            "long as here, on accelerators the same"
-        )
     lines.append(
         f"program: {path}, W+ [N, {shape[1]}, {shape[2]}] to images and {editor.space}"
     )

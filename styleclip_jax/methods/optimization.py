@@ -7,8 +7,7 @@ Written for a single latent; `jax.vmap` makes the batch:
 
 `optimize` is `start`, `step` in a loop, and `finish`, all in one program. Whoever wants
 to report progress calls the three, which `compiled` prepares for batches; the result is
-the same, and on CPUs it comes several times sooner, since XLA runs convolutions inside
-of loops on a slower path there.
+the same, and comes as soon.
 """
 
 import dataclasses

@@ -10,6 +10,8 @@ from typing import Any
 
 from flax import linen as nn
 
+from styleclip_jax.ops import convolutions
+
 
 class _Given:
     """Base of modules whose parameters are given, except by `init`."""
@@ -33,7 +35,9 @@ class Dense(_Given, nn.Dense):
 
 
 class Conv(_Given, nn.Conv):
-    """Convolution of Linen."""
+    """Convolution of Linen, whose gradient is as fast inside of loops as outside."""
+
+    conv_general_dilated: Any = convolutions.convolve_in_general
 
 
 class Embed(_Given, nn.Embed):

@@ -38,29 +38,81 @@ _FOLD = np.array(
 )
 
 # f(x, kernel, precision), where the last is highest, high or default.
-_Bilinear = Callable[[jax.Array, jax.Array, str], jax.Array]
+_Bilinear = Callable[..., jax.Array]
 
 
 def convolve(
-    x: jax.Array, kernel: jax.Array, padding: Any, precision: str
+    x: jax.Array,
+    kernel: jax.Array,
+    padding: Any,
+    precision: str,
+    *,
+    spread: int = 1,
+    swap: bool = False,
 ) -> jax.Array:
-    """Convolution of stride 1 of [B, H, W, I] with [h, w, I, O]."""
-    return _convolve(x, kernel, padding, precision)
+    """Convolution of stride 1 of [B, H, W, I] with [h, w, I, O].
 
-
-def _convolve(
-    x: jax.Array, kernel: jax.Array, padding: Any, precision: str, spread: int = 1
-) -> jax.Array:
-    """Convolution of an image with `spread` - 1 zeros inserted between pixels."""
+    Args:
+      x: images.
+      kernel: the kernel.
+      padding: (before, after) of both axes.
+      precision: precision of the products in float32: highest, high or default.
+      spread: images have `spread` - 1 zeros inserted between pixels.
+      swap: the kernel is put to XLA with its channels swapped, so that the transpose
+        has them in order. For derivatives with respect to the images: XLA's quick
+        kernels for CPUs take one order alone, and where JAX has swapped it, a loop on
+        a CPU convolves several times as slowly.
+    """
+    order = "HWIO"
+    if swap:
+        # Without the barrier XLA undoes it.
+        kernel, order = lax.optimization_barrier(kernel.swapaxes(2, 3)), "HWOI"
     return lax.conv_general_dilated(
         x,
         kernel,
         window_strides=(1, 1),
         padding=padding,
         lhs_dilation=(spread, spread),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        dimension_numbers=("NHWC", order, "NHWC"),
         precision=products.precision_of(x.dtype, precision),
     )
+
+
+def convolve_in_general(
+    x: jax.Array, kernel: jax.Array, *arguments: Any, **options: Any
+) -> jax.Array:
+    """`lax.conv_general_dilated` with derivatives as of `convolve` with `swap`.
+
+    Args:
+      x: images.
+      kernel: the kernel.
+      *arguments: as of that function.
+      **options: as of that function, among them dimension_numbers.
+    """
+
+    @jax.custom_jvp
+    def value(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(x, kernel, *arguments, **options)
+
+    @functools.partial(value.defjvp, symbolic_zeros=True)
+    def jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+        (x, kernel), (dx, dkernel) = primals, tangents
+        y = value(x, kernel)
+        parts = []
+        if not isinstance(dx, SymbolicZero):
+            numbers = lax.conv_dimension_numbers(
+                x.shape, kernel.shape, options["dimension_numbers"]
+            )
+            outputs, inputs, *taps = numbers.rhs_spec
+            swapped = lax.optimization_barrier(kernel.swapaxes(outputs, inputs))
+            order = numbers._replace(rhs_spec=(inputs, outputs, *taps))
+            asked = {**options, "dimension_numbers": order}
+            parts.append(lax.conv_general_dilated(dx, swapped, *arguments, **asked))
+        if not isinstance(dkernel, SymbolicZero):
+            parts.append(lax.conv_general_dilated(x, dkernel, *arguments, **options))
+        return y, sum(parts, start=jnp.zeros((), y.dtype))
+
+    return value(x, kernel)
 
 
 def convolve_pixels(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
@@ -110,7 +162,7 @@ def _with_tangent(tangent: _Bilinear) -> Callable[[_Bilinear], _Bilinear]:
             parts = []
             # Frozen weights, or a constant input, have no part in it.
             if not isinstance(dx, SymbolicZero):
-                parts.append(tangent(dx, kernel, precision))
+                parts.append(tangent(dx, kernel, precision, swap=True))
             if not isinstance(dkernel, SymbolicZero):
                 parts.append(tangent(x, dkernel, precision))
             return y, sum(parts, start=jnp.zeros((), y.dtype))
@@ -121,9 +173,11 @@ def _with_tangent(tangent: _Bilinear) -> Callable[[_Bilinear], _Bilinear]:
     return decorate
 
 
-def direct_conv3x3(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
+def direct_conv3x3(
+    x: jax.Array, kernel: jax.Array, precision: str, *, swap: bool = False
+) -> jax.Array:
     """`conv3x3` as XLA computes it."""
-    return convolve(x, kernel, ((1, 1), (1, 1)), precision)
+    return convolve(x, kernel, ((1, 1), (1, 1)), precision, swap=swap)
 
 
 @_with_tangent(direct_conv3x3)
@@ -144,7 +198,7 @@ def conv3x3(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
 
 
 def upsample_conv3x3_by_phases(
-    x: jax.Array, kernel: jax.Array, precision: str
+    x: jax.Array, kernel: jax.Array, precision: str, *, swap: bool = False
 ) -> jax.Array:
     """`upsample_conv3x3` without multiplications by inserted zeros.
 
@@ -164,7 +218,8 @@ def upsample_conv3x3_by_phases(
     even, odd = slice(None, None, -2), slice(1, 2)
 
     def phase(rows: slice, columns: slice) -> jax.Array:
-        return convolve(x, kernel[rows, columns], ((1, 1), (1, 1)), precision)
+        around = ((1, 1), (1, 1))
+        return convolve(x, kernel[rows, columns], around, precision, swap=swap)
 
     even_columns, odd_columns = (
         _interleave_fir(phase(even, column), phase(odd, column), axis=1)
@@ -174,7 +229,7 @@ def upsample_conv3x3_by_phases(
 
 
 def upsample_conv3x3_at_once(
-    x: jax.Array, kernel: jax.Array, precision: str
+    x: jax.Array, kernel: jax.Array, precision: str, *, swap: bool = False
 ) -> jax.Array:
     """`upsample_conv3x3` as one convolution to 4·O channels, the FIR in its kernel.
 
@@ -192,7 +247,7 @@ def upsample_conv3x3_at_once(
     # [column phase, column, row phase, row, I, O].
     both = _fold(jnp.moveaxis(rows, 2, 0))
     folded = both.transpose(3, 1, 4, 2, 0, 5).reshape(3, 3, inputs, 4 * outputs)
-    y = direct_conv3x3(x, folded.astype(x.dtype), precision)
+    y = direct_conv3x3(x, folded.astype(x.dtype), precision, swap=swap)
     return _depth_to_space(y)
 
 
@@ -214,7 +269,9 @@ def _chosen_upsampling(x: jax.Array, kernel: jax.Array, precision: str) -> _Bili
     return upsample_conv3x3_at_once
 
 
-def _upsample_tangent(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
+def _upsample_tangent(
+    x: jax.Array, kernel: jax.Array, precision: str, *, swap: bool = False
+) -> jax.Array:
     """`upsample_conv3x3` in the form whose derivatives are quick."""
     strided = 2 * x.shape[2] >= _STRIDED_GRADIENT
     on_cpu = _upsample_by_spreading if strided else upsample_conv3x3_by_phases
@@ -224,20 +281,22 @@ def _upsample_tangent(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Ar
     # program runs; what is computed anew, it chooses when the program is compiled.
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def chosen(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return _by_platform(x, kernel, precision, cpu=on_cpu, default=default)
+        forms = {"cpu": functools.partial(on_cpu, swap=swap), "default": default}
+        return _by_platform(x, kernel, precision, **forms)
 
     return chosen(x, kernel)
 
 
 def _upsample_by_spreading(
-    x: jax.Array, kernel: jax.Array, precision: str
+    x: jax.Array, kernel: jax.Array, precision: str, *, swap: bool = False
 ) -> jax.Array:
     """`upsample_conv3x3` whose transpose is the FIR, then a convolution of stride 2.
 
     So here it is a convolution of the spread pixels, then the FIR written as a sum of
     shifted images, which transposes into one of slices.
     """
-    y = _convolve(x, kernel[::-1, ::-1], ((2, 2), (2, 2)), precision, spread=2)
+    around, turned = ((2, 2), (2, 2)), kernel[::-1, ::-1]
+    y = convolve(x, turned, around, precision, spread=2, swap=swap)
     for axis in (1, 2):
         shifted = [_pad(y, axis, by, 3 - by) for by in range(4)]
         y = (shifted[0] + shifted[3]) / 4 + (shifted[1] + shifted[2]) * 0.75

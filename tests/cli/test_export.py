@@ -74,10 +74,8 @@ def test_exported_edit_takes_its_weights_from_beside(
     if method == "mapper":
         options |= {"method": method, "mapper": mappers[0], "steps": None}
     assert run(edit, **options)[0] == 0
-    code, out, _ = run(edit, **options, export="edit.jax", export_weights="beside")
+    code, *_ = run(edit, **options, export="edit.jax", export_weights="beside")
     assert code == 0
-    # Steps in one loop are slower on a CPU than in the program.
-    assert ("note: it takes its 3 steps in one loop" in out) == (method != "mapper")
     program = jax.export.deserialize(bytearray(pathlib.Path("edit.jax").read_bytes()))
     assert set(program.platforms) == {"cpu", "cuda", "tpu"}
     with np.load("edit.jax.npz") as archive:

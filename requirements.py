@@ -44,11 +44,11 @@ def wanted(project: dict, names: Sequence[str]) -> list[str]:
     """Requirements of pyproject.toml, by `dependencies`, `build-system` or extra.
 
     Args:
-        project: pyproject.toml as a dict.
-        names: What is wanted.
+      project: pyproject.toml as a dict.
+      names: what is wanted.
 
     Raises:
-        ValueError: A name is none of them.
+      ValueError: a name is none of them.
     """
     groups = {
         "build-system": project["build-system"]["requires"],
@@ -65,11 +65,11 @@ def select(entries: Sequence[Entry], requirements: Sequence[str]) -> list[Entry]
     """Entries of requirements and of all that these need, in the order of the file.
 
     Args:
-        entries: Entries of constraints.txt.
-        requirements: Requirements with or without a range, such as `jax>=0.10`.
+      entries: entries of constraints.txt.
+      requirements: requirements with or without a range, such as `jax>=0.10`.
 
     Raises:
-        ValueError: A requirement has no entry, or one without its extras.
+      ValueError: a requirement has no entry, or one without its extras.
     """
     chosen = set()
     for requirement in requirements:

@@ -32,6 +32,8 @@ _PORTS = {"http": 80, "https": 443}
 _AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?")
 # Bytes of a request beside its file.
 _ENVELOPE = 2**20
+# Refusals of what the page's own visitors send, and bytes of it that are read at most.
+_TOO_MUCH, _DROPPED = (413, 507), 2**30
 # Letters of what a visitor sent that are shown.
 _LONGEST = 100
 
@@ -210,6 +212,8 @@ class Guard:
             return
         refusal = self._judge(scope)
         if refusal is not None:
+            if refusal.status in _TOO_MUCH:
+                await _drop(receive)
             await self._refuse(scope, send, refusal)
             return
         is_begun = False
@@ -298,6 +302,15 @@ class Guard:
         start = {"type": "http.response.start", "status": refusal.status}
         await send(start | {"headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+
+async def _drop(receive: Receive) -> None:
+    """Reads a body for nothing: browsers see no answer before they have sent it."""
+    left, more = _DROPPED, True
+    while more and left > 0:
+        message = await receive()
+        left -= len(message.get("body", b""))
+        more = message.get("more_body", False)
 
 
 def _is_own_or_link(scope: Scope, headers: dict[str, list[str]]) -> bool:

@@ -152,7 +152,6 @@ def test_film_is_made_again_by_the_same_command(run: Program, tmp_path) -> None:
     for name in ("film.gif", "grid.png", "images/000003.png"):
         (tmp_path / "out" / name).unlink()
     assert run(generate, **asked)[0] == 0
-    del before["images/000003.png"]
     assert programs.hashes(tmp_path / "out") == before
     code, _, error = run(generate, **asked | {"frames": 5})
     assert code == 2

@@ -72,10 +72,20 @@ class _Layers(linen.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        block = nn.remat(Block) if self.runtime.remat else Block
+        block = Block(self.size, self.runtime, self.causal, parent=None)
         for index in range(self.size.layers):
-            x = block(self.size, self.runtime, self.causal, name=str(index))(x)
+            if self.is_initializing():
+                x = block.copy(parent=self, name=str(index))(x)
+            else:
+                x = _apply(block, self.variables["params"][str(index)], x)
         return x
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _apply(block: "Block", params: Any, x: jax.Array) -> jax.Array:
+    """A block by itself; those of one shape are traced once in a process."""
+    apply = jax.checkpoint(block.apply) if block.runtime.remat else block.apply
+    return apply({"params": params}, x)
 
 
 class Block(linen.Module):

@@ -27,7 +27,6 @@ from styleclip_jax.photos import align, photo_files
 from tests import fuzzing, tiny, torch_format
 
 _SEEDS = "0-4294967295"
-_STATUS, _RESET = pathlib.Path("/proc/self/status"), "/proc/self/clear_refs"
 
 
 def _header(shape: tuple[int, ...]) -> bytes:
@@ -212,29 +211,13 @@ def measure(bomb: Bomb, folder: pathlib.Path) -> Taken:
     """Reads a bomb; memory is that beside what the process has."""
     path = folder / bomb.name
     bomb.write(path)
-    before, began, line = _reset(), time.process_time(), "read"
+    before, began, line = fuzzing.reset_peak(), time.process_time(), "read"
     try:
         bomb.read(path)
     except UserError as error:
         line = str(error).removeprefix(f"{path}: ")
-    return Taken(_peak() - before, time.process_time() - began, line)
-
-
-def _reset() -> int:
-    """Memory of this process, from which its peak is counted again, in bytes."""
-    if not _STATUS.exists():
-        return _peak()
-    pathlib.Path(_RESET).write_text("5")
-    return _status("VmRSS")
-
-
-def _peak() -> int:
-    return _status("VmHWM") if _STATUS.exists() else fuzzing.memory()
-
-
-def _status(name: str) -> int:
-    (line,) = [x for x in _STATUS.read_text().splitlines() if x.startswith(name)]
-    return int(line.split()[1]) << 10
+    seconds = time.process_time() - began
+    return Taken(fuzzing.peak() - before, seconds, line)
 
 
 def main() -> int:

@@ -31,7 +31,7 @@ from styleclip_jax.io import (
 from styleclip_jax.methods import mapper
 from styleclip_jax.models import bpe
 from styleclip_jax.photos import align, pasting, photo_files
-from tests import tiny, torch_format
+from tests import golden_data, tiny, torch_format
 from tests.convert import generators
 
 # File that is made where a pickle runs.
@@ -41,6 +41,7 @@ _W_PLUS = np.linspace(-1, 1, 2 * _ROWS * _LENGTH, dtype=np.float32).reshape(
     2, _ROWS, _LENGTH
 )
 _FACE = np.stack([np.linspace(10, 50, 68), np.linspace(20, 60, 68) ** 1.1], 1)
+_SIGLIP = golden_data.ROOT / "siglip"
 _ORIGIN = direction_files.Origin("generator", "0" * 64)
 _LAYOUT = tiny.GENERATOR.style_layout
 
@@ -83,6 +84,10 @@ def _file(
 
 def _copy(source: pathlib.Path) -> Callable[[pathlib.Path], pathlib.Path]:
     return _file(source.name, lambda path: shutil.copyfile(source, path))
+
+
+def _copy_folder(source: pathlib.Path) -> Callable[[pathlib.Path], pathlib.Path]:
+    return lambda folder: shutil.copytree(source, folder / source.name)
 
 
 def _latents(path: pathlib.Path) -> Any:
@@ -284,6 +289,13 @@ _ALL = (
         _make_tokenizer,
         clip_files.load_tokenizer,
         "tokenizer.json",
+    ),
+    *(
+        Kind(name, _copy_folder(_SIGLIP / case), clip_files.load_tokenizer, pattern)
+        for name, case, pattern in (
+            ("tokenizer_pieces", "siglip", "spiece.model"),
+            ("tokenizer_siglip", "siglip2_fixed", "tokenizer.json"),
+        )
     ),
     Kind(
         "landmarks_json",

@@ -3,8 +3,9 @@
   python -m tests.fuzzing --count=10000 [--kinds=npy,photo_png]
 
 Prints a table with the mutants of each kind that were read, refused, ended in another
-error, ran something, or took more than the limits of time and memory. A mutant is made
-of its kind and number alone; the table names the first bad ones.
+error, ran something, or took more than the limits of time and memory, and with the most
+memory and time that one took. A mutant is made of its kind and number alone; the table
+names the first bad ones. --first and --kinds go on where a campaign was cut.
 """
 
 import argparse
@@ -23,8 +24,6 @@ import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from styleclip_jax.errors import UserError
 from tests import fuzz_kinds
 
@@ -32,6 +31,7 @@ from tests import fuzz_kinds
 # process had.
 MAX_SECONDS, MAX_BYTES = 5.0, 500 << 20
 MAX_MESSAGE = 500
+_STATUS, _PEAK_RESET = pathlib.Path("/proc/self/status"), "/proc/self/clear_refs"
 
 # What a file of data has no business with; names of audit events of Python.
 _EVENTS = {
@@ -59,10 +59,30 @@ class Result(NamedTuple):
     Attributes:
       was_read: whether it was read, and not refused.
       faults: what is wrong with that, in a line each.
+      seconds: of the processor.
+      size: bytes beside what the process had.
     """
 
     was_read: bool
     faults: list[str]
+    seconds: float
+    size: int
+
+
+class Campaign(NamedTuple):
+    """What reading the mutants of a kind came to.
+
+    Attributes:
+      was_read: number of mutants that were read.
+      faults: faults of others, by their number.
+      seconds: most seconds of the processor that a mutant took.
+      size: most bytes that a mutant took beside what the process had.
+    """
+
+    was_read: int
+    faults: dict[int, list[str]]
+    seconds: float
+    size: int
 
 
 class _Canary:
@@ -91,9 +111,8 @@ _canary = _Canary()
 def check(read: Callable[[], Any]) -> Result:
     """Reads a file, which must succeed or end in a short line within the limits."""
     was_read, faults = False, []
-    before, began = memory(), time.process_time()
-    with _canary.watch() as seen, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    before, began = reset_peak(), time.process_time()
+    with _canary.watch() as seen, _printed() as printed:
         try:
             read()
             was_read = True
@@ -105,20 +124,36 @@ def check(read: Callable[[], Any]) -> Result:
             if isinstance(error, KeyboardInterrupt):
                 raise
             faults.append(f"traceback: {type(error).__name__}: {str(error)[:200]}")
-    seconds, grown = time.process_time() - began, memory() - before
+    seconds, size = time.process_time() - began, max(peak() - before, 0)
+    if printed.getvalue():
+        faults.append(f"message: printed {printed.getvalue()[:200]!r}")
     if seen or fuzz_kinds.CANARY.exists():
         faults.append(f"executed: {', '.join(seen)}")
     if seconds > MAX_SECONDS:
         faults.append(f"limits: {seconds:.1f} s")
-    if grown > MAX_BYTES:
-        faults.append(f"limits: {grown >> 20} MB")
-    return Result(was_read, faults)
+    if size > MAX_BYTES:
+        faults.append(f"limits: {size >> 20} MB")
+    return Result(was_read, faults, seconds, size)
 
 
-def run(
-    kind: fuzz_kinds.Kind, numbers: range, folder: pathlib.Path
-) -> tuple[int, dict[int, list[str]]]:
-    """Number of mutants that were read, and the faults of others by their number.
+@contextlib.contextmanager
+def _printed() -> Iterator[io.StringIO]:
+    """What is printed, logged or warned of by the way."""
+    stream = io.StringIO()
+    with (
+        contextlib.redirect_stdout(stream),
+        contextlib.redirect_stderr(stream),
+        warnings.catch_warnings(record=True) as warned,
+    ):
+        warnings.simplefilter("always")
+        # As Python itself does outside of tests.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield stream
+    stream.writelines(str(one.message) for one in warned)
+
+
+def run(kind: fuzz_kinds.Kind, numbers: range, folder: pathlib.Path) -> Campaign:
+    """Reads mutants of a kind.
 
     Args:
       kind: kind of file.
@@ -132,17 +167,18 @@ def run(
     # What is imported at the first use is no fault of a mutant.
     found = check(lambda: kind.read(path))
     assert found.was_read or kind.is_refused, (kind.name, found)
-    was_read, faults = 0, {}
+    was_read, faults, seconds, size = 0, {}, 0.0, 0
     for number in numbers:
         chance = random.Random(f"{kind.name}-{number}")
         file = chance.choice(files)
         file.write_bytes(mutate(file.name, whole[file], chance))
         result = check(lambda: kind.read(path))
         was_read += result.was_read
+        seconds, size = max(seconds, result.seconds), max(size, result.size)
         if result.faults:
             faults[number] = result.faults
         file.write_bytes(whole[file])
-    return was_read, faults
+    return Campaign(was_read, faults, seconds, size)
 
 
 def mutate(name: str, content: bytes, chance: random.Random) -> bytes:
@@ -285,10 +321,25 @@ def _rehead(content: bytes, chance: random.Random) -> bytes:
     return len(header).to_bytes(8, "little") + header + content[8 + length :]
 
 
-def memory() -> int:
-    """Largest memory of this process so far, in bytes."""
+def reset_peak() -> int:
+    """Memory of this process, from which its peak is counted again, in bytes."""
+    if not _STATUS.exists():
+        return peak()
+    pathlib.Path(_PEAK_RESET).write_text("5")
+    return _status("VmRSS")
+
+
+def peak() -> int:
+    """Largest memory of this process since `reset_peak`, in bytes."""
+    if _STATUS.exists():
+        return _status("VmHWM")
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _status(name: str) -> int:
+    (line,) = [x for x in _STATUS.read_text().splitlines() if x.startswith(name)]
+    return int(line.split()[1]) << 10
 
 
 def main() -> int:
@@ -299,28 +350,28 @@ def main() -> int:
     parser.add_argument("--kinds", default=",".join(fuzz_kinds.KINDS))
     parsed = parser.parse_args()
     columns = ("kind", "mutants", "read", "refused", "tracebacks", "messages")
-    print(*columns, "executions", "above limits", sep=" | ")
+    columns = (*columns, "executions", "above limits", "memory", "time")
+    print(*columns, sep=" | ", flush=True)
     total = 0
     for name in parsed.kinds.split(","):
         with tempfile.TemporaryDirectory() as folder:
             os.chdir(folder)
             numbers = range(parsed.first, parsed.first + parsed.count)
-            was_read, faults = run(
-                fuzz_kinds.KINDS[name], numbers, pathlib.Path(folder)
-            )
-        lines = [line for found in faults.values() for line in found]
+            found = run(fuzz_kinds.KINDS[name], numbers, pathlib.Path(folder))
+        lines = [line for faults in found.faults.values() for line in faults]
         counts = [
             sum(line.startswith(f"{what}:") for line in lines)
             for what in ("traceback", "message", "executed", "limits")
         ]
-        refused = parsed.count - was_read - counts[0]
-        print(name, parsed.count, was_read, refused, *counts, sep=" | ", flush=True)
-        for number, found in list(faults.items())[:5]:
-            print(f"  {number}: {'; '.join(found)}", flush=True)
+        refused = parsed.count - found.was_read - counts[0]
+        most = f"{found.size / 2**20:.0f} MB", f"{found.seconds:.1f} s"
+        row = name, parsed.count, found.was_read, refused, *counts, *most
+        print(*row, sep=" | ", flush=True)
+        for number, faults in list(found.faults.items())[:5]:
+            print(f"  {number}: {'; '.join(faults)}", flush=True)
         total += len(lines)
     return min(total, 1)
 
 
 if __name__ == "__main__":
-    np.seterr(all="ignore")
     sys.exit(main())

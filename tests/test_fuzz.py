@@ -43,10 +43,10 @@ def test_damaged_files_are_read_or_refused_in_a_line(
 ) -> None:
     slow = name.startswith(("generator", "clip", "network", "tokenizer"))
     count = SLOW if slow else MUTANTS
-    was_read, faults = fuzzing.run(fuzz_kinds.KINDS[name], range(count), tmp_path)
-    assert not faults
+    found = fuzzing.run(fuzz_kinds.KINDS[name], range(count), tmp_path)
+    assert not found.faults
     # Mutants that are all alike would test nothing.
-    assert was_read < count or name == "tar"
+    assert found.was_read < count or name == "tar"
 
 
 @pytest.mark.parametrize("name", fuzz_bombs.BOMBS)
@@ -103,6 +103,36 @@ def test_flipped_bits_of_archives_are_found(
     for place in range(200, len(whole) - 150, 777):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
         assert "not a readable .npz" in programs.refusal(array_files.read_npz, path)
+
+
+@pytest.mark.parametrize("code", [0x110000, 0xFFFFFFFF, 0xD800])
+@pytest.mark.parametrize("order", "<>")
+def test_texts_of_archives_are_of_characters(
+    tmp_path: pathlib.Path, code: int, order: str
+) -> None:
+    codes = np.array([[97, 0x1F469], [code, 0]], f"{order}u4")
+    path = tmp_path / "a.npz"
+    np.savez(path, w=np.zeros((2, 3)), names=codes.view(f"{order}U2")[:, 0])
+    message = programs.refusal(array_files.read_npz, path)
+    assert message.endswith("(a text of codes that are no characters)")
+    codes[1] = 98, 0x10FFFF
+    np.savez(path, names=codes.view(f"{order}U2")[:, 0])
+    names = array_files.read_npz(path)["names"].tolist()
+    assert names == ["a\N{WOMAN}", "b\U0010ffff"]
+
+
+def test_nothing_is_printed_of_damaged_photos(
+    tmp_path: pathlib.Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    kind = fuzz_kinds.KINDS["photo_tif"]
+    path = kind.make(tmp_path)
+    whole = path.read_bytes()
+    # The entries of the directory of tags, which Pillow warns of.
+    start = int.from_bytes(whole[4:8], "little") + 2
+    for place in range(start, start + 150):
+        path.write_bytes(whole[:place] + b"\xf9" + whole[place + 1 :])
+        assert not fuzzing.check(lambda: kind.read(path)).faults
+    assert capfd.readouterr() == ("", "")
 
 
 def test_whole_arrays_of_archives_are_mapped(tmp_path: pathlib.Path) -> None:
@@ -252,7 +282,7 @@ def test_messages_are_short_and_harmless() -> None:
 def test_nothing_is_executed_and_the_canary_would_tell(tmp_path: pathlib.Path) -> None:
     path = fuzz_kinds.KINDS["pickle_evil"].make(tmp_path)
     result = fuzzing.check(lambda: latent_files.read(path, tiny.GENERATOR, None))
-    assert result == fuzzing.Result(was_read=False, faults=[])
+    assert (result.was_read, result.faults) == (False, [])
     # What Python's own reader does is seen.
     result = fuzzing.check(lambda: pickle.loads(path.read_bytes()))
     fuzz_kinds.CANARY.unlink()

@@ -6,6 +6,7 @@ get memory-mapped; the checksums of an archive are compared in any case.
 """
 
 import pathlib
+import sys
 import warnings
 import zipfile
 from typing import IO, Any, NamedTuple
@@ -191,8 +192,18 @@ def _view(content: np.ndarray, header: Header, start: int) -> np.ndarray:
     order: Any = "F" if header.in_columns else "C"
     if not header.size:
         return np.empty(header.shape, header.dtype, order)
-    found = content[start : start + header.size].view(header.dtype)
+    data = content[start : start + header.size]
+    if header.dtype.kind == "U":
+        _check_texts(data.view(np.dtype("u4").newbyteorder(header.dtype.byteorder)))
+    found = data.view(header.dtype)
     return found.reshape(header.shape, order=order)
+
+
+def _check_texts(codes: np.ndarray) -> None:
+    """Refuses texts of codes that are no characters, which Python would fail on."""
+    surrogate = (codes >= 0xD800) & (codes <= 0xDFFF)
+    if surrogate.any() or codes.max() > sys.maxunicode:
+        raise ValueError("a text of codes that are no characters")
 
 
 def _data_of(whole: np.ndarray, member: zipfile.ZipInfo) -> int:

@@ -3,6 +3,7 @@
 import bisect
 import contextlib
 import io
+import logging
 import math
 import pathlib
 import warnings
@@ -25,6 +26,10 @@ MAX_PIXELS = 50_000_000
 
 # Compression of PNGs: five times as fast as Pillow's 6, for some 15 % more bytes.
 PNG_LEVEL = 1
+
+# Pillow logs some of what is wrong with a file, which the error says already; where
+# nobody listens, Python would print it.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 # A row of a sheet: images, and texts where there is none.
 Cells = np.ndarray | Sequence[np.ndarray | str]
@@ -87,8 +92,9 @@ def opened(path: files.Path, formats: Sequence[str]) -> Iterator[Image.Image]:
     Pillow refuses very large ones itself.
     """
     with warnings.catch_warnings():
-        # Pillow warns from half the size that it refuses, which cameras reach.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        # Pillow warns from half the size that it refuses, which cameras reach, and of
+        # metadata that nobody needs here.
+        warnings.simplefilter("ignore")
         with Image.open(path, formats=list(formats)) as image:
             yield image
 

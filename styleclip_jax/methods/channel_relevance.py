@@ -17,6 +17,7 @@ import dataclasses
 import functools
 from typing import Any, NamedTuple
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 
@@ -120,6 +121,19 @@ class Statistics(NamedTuple):
     def std(self) -> jax.Array:
         """[S] population standard deviation."""
         return jnp.sqrt(self.squares / self.seen)
+
+
+@flax.struct.dataclass
+class Pullback:
+    """Derivative of the features E of samples, as passes back from it.
+
+    Attributes:
+      pull: ([B, E] cotangent) → a tuple of one cotangent of the styles.
+      count: number of samples, B.
+    """
+
+    pull: Any
+    count: int = flax.struct.field(pytree_node=False)
 
 
 def no_statistics(num_channels: int) -> Statistics:
@@ -302,11 +316,25 @@ def jacobian_rows(
     Returns:
       [B, S, K]: ⟨basis_k, ∂E(s)/∂s_c⟩.
     """
-    feature, pull = jax.vjp(lambda s: _image_feature(networks, s), styles)
+    return pull_rows(pullback(networks, styles), basis)
+
+
+def pullback(networks: losses.Networks, styles: spaces.Styles) -> Pullback:
+    """Derivative of E at styles, tuple of [B, C], ready for passes back from it.
+
+    It is a pytree of what the passes share, so that `jit` returns it and takes it.
+    """
+    _, pull = jax.vjp(lambda s: _image_feature(networks, s), styles)
+    return Pullback(pull, len(styles[0]))
+
+
+def pull_rows(pullback: Pullback, basis: jax.Array) -> jax.Array:
+    """`jacobian_rows` of a derivative: [B, S, K] of directions [K, E]."""
 
     def row(direction: jax.Array) -> jax.Array:
         # Samples do not touch each other: one pass serves all of them.
-        (gradient,) = pull(jnp.broadcast_to(direction, feature.shape))
+        shape = (pullback.count, len(direction))
+        (gradient,) = pullback.pull(jnp.broadcast_to(direction, shape))
         return spaces.flatten_styles(gradient)
 
     return jax.vmap(row, out_axes=-1)(basis)

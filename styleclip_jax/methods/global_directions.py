@@ -29,6 +29,10 @@ from styleclip_jax.ops import norms, products
 
 Layout = tuple[spaces.StyleLayer, ...]
 
+# Pixels of the images that backward passes have in memory at a time: at 64² all passes
+# of four samples, and at 256² two.
+_PIXELS = 128 * 64**2
+
 # The thresholds that the official GUI tries.
 _BETAS = np.arange(0.1, 0.3, 0.01)
 
@@ -253,13 +257,16 @@ def estimate_relevance(
     layout = networks.generator.config.style_layout
     probes = min(num_probes, len(text) - 1)
     basis = _probe_basis(text, key, probes)
+    passes = max(1, _PIXELS // (batch_size * layout[-1].resolution ** 2))
     count, found = len(samples[0]), jnp.zeros((len(std), 1 + probes))
     for start in range(0, count, batch_size):
         # The last batch is filled up with samples that do not count.
         rows = np.arange(start, start + batch_size)
         batch = place(_take(samples, rows % count))
         weight = np.asarray(rows < count, np.float32)
-        found += _sum_of_rows(networks, batch, weight, basis)
+        found += _sum_of_rows(networks, batch, weight, basis, passes)
+        # Queued batches would all have their memory at once.
+        jax.block_until_ready(found)
         report(min(batch_size, count - start))
     value = norms.unit_by_rsqrt(found)[:, 0] * channels_of(layout, layers)
     return TextRelevance(value, std, layers, layout)
@@ -422,15 +429,45 @@ _probe_basis = jax.jit(channel_relevance.probe_basis, static_argnums=2)
 _take = jax.jit(lambda arrays, rows: jax.tree.map(lambda x: x[rows], arrays))
 
 
-@jax.jit
 def _sum_of_rows(
     networks: losses.Networks,
     batch: spaces.Styles,
     weight: jax.Array,
     basis: jax.Array,
+    passes: int,
 ) -> jax.Array:
-    """Weighted sum [S, D] over a batch of unit rows; compiled once for all texts."""
+    """Weighted sum [S, D] over a batch of unit rows, of some backward passes at a time.
+
+    Compiled once for all texts.
+    """
+    if passes >= len(basis):
+        return _sum_at_once(networks, batch, weight, basis)
+    pull = _linearized(networks, batch)
+    rows = []
+    for start in range(0, len(basis), passes):
+        rows.append(_pulled(pull, basis[start : start + passes]))
+        jax.block_until_ready(rows[-1])
+    return _sum_units(weight, jnp.concatenate(rows, axis=-1))
+
+
+@jax.jit
+def _sum_at_once(
+    networks: losses.Networks,
+    batch: spaces.Styles,
+    weight: jax.Array,
+    basis: jax.Array,
+) -> jax.Array:
     rows = channel_relevance.jacobian_rows(networks, batch, basis)
+    return _sum_units(weight, rows)
+
+
+_linearized = jax.jit(channel_relevance.pullback)
+_pulled = jax.jit(channel_relevance.pull_rows)
+
+
+@jax.jit
+def _sum_units(weight: jax.Array, rows: jax.Array) -> jax.Array:
+    """Weighted sum [S, D] over samples of the unit vectors of rows [B, S, D]."""
     return jnp.tensordot(weight, norms.unit_by_rsqrt(rows), axes=1)
 
 

@@ -145,15 +145,21 @@ def read_json(path: pathlib.Path) -> Tokenizer:
             f"{model.get('end_of_word_suffix')!r}"
         )
     found = model.get("merges")
+    if not isinstance(found, list):
+        found = []
     # Newer files have pairs, older ones lines.
     merges = [
         tuple(merge.split() if isinstance(merge, str) else merge)
-        for merge in (found if isinstance(found, list) else [None])
+        for merge in found
         if isinstance(merge, str | list)
     ]
-    if len(merges) != len(found or [None]) or any(
-        len(merge) != 2 or not all(isinstance(part, str) for part in merge)
-        for merge in merges
+    if (
+        not found
+        or len(merges) != len(found)
+        or any(
+            len(merge) != 2 or not all(isinstance(part, str) for part in merge)
+            for merge in merges
+        )
     ):
         raise UserError(f"{path}: merges: expected pairs of symbols")
     return _build(model.get("vocab"), merges, path, path)
@@ -177,7 +183,11 @@ def _build(
                 f"{vocab_path}: expected a byte-level vocabulary with all tokens of "
                 f"{merges_path.name}, {token!r} is missing"
             )
-    bpe = tokenizers.models.BPE(vocab, merges, end_of_word_suffix=_END_OF_WORD)
+    try:
+        bpe = tokenizers.models.BPE(vocab, merges, end_of_word_suffix=_END_OF_WORD)
+    except Exception as error:  # The package raises no narrower class.
+        reason = " ".join(str(error).split())
+        raise UserError(f"{merges_path}: not readable as merges ({reason})") from None
     return Tokenizer(bpe, vocab[START], vocab[END], len(vocab))
 
 

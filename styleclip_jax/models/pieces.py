@@ -9,6 +9,7 @@ import pathlib
 import re
 import string
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tokenizers
@@ -17,6 +18,8 @@ from styleclip_jax import documents
 from styleclip_jax.errors import UserError
 from styleclip_jax.models import token_rows
 
+# Characters of a token beside the vocabulary; real ones have some ten.
+_MAX_ADDED = 1000
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -101,14 +104,15 @@ def read_sentencepiece(
     try:
         model = sentencepiece.SentencePieceProcessor()
         model.LoadFromSerializedProto(content)
-    except RuntimeError as error:
+        pieces = [model.id_to_piece(i) for i in range(model.get_piece_size())]
+    except (RuntimeError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: not a sentencepiece model ({reason})") from None
     if model.normalize("a") != "▁a":
         raise UserError(
             f"{path}: expected a model that puts a space before a text, as SigLIP's"
         )
-    ids = {model.id_to_piece(index): index for index in range(model.get_piece_size())}
+    ids = {piece: index for index, piece in enumerate(pieces)}
     return Tokenizer(
         encode=lambda text: model.encode(canonical(text)),
         end=_find(path, ids, end),
@@ -131,6 +135,7 @@ def read_json(
       UserError: the file is broken or of another kind.
     """
     content = documents.read_bytes(path)
+    _check_added(path, documents.parse(content, str(path)))
     try:
         model = tokenizers.Tokenizer.from_buffer(content)
     except Exception as error:  # The package raises no narrower class.
@@ -154,6 +159,18 @@ def read_json(
         padding=_find(path, ids, padding),
         num_tokens=len(ids),
     )
+
+
+def _check_added(path: pathlib.Path, document: Any) -> None:
+    """Refuses long added tokens, which take the package time by their square."""
+    added = document.get("added_tokens") if isinstance(document, dict) else None
+    for token in added if isinstance(added, list) else ():
+        length = len(str(token.get("content"))) if isinstance(token, dict) else 0
+        if length > _MAX_ADDED:
+            raise UserError(
+                f"{path}: added_tokens: expected at most {_MAX_ADDED:,} characters, "
+                f"found {length:,}"
+            )
 
 
 def _find(path: pathlib.Path, ids: dict[str, int], piece: str) -> int:

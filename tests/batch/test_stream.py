@@ -1,6 +1,8 @@
 """Stream of batches: the same for any devices and processes, few in memory."""
 
+import dataclasses
 import pathlib
+import sys
 import time
 import types
 from typing import Any
@@ -13,11 +15,12 @@ import pytest
 from styleclip_jax import batch, parallel
 from styleclip_jax.batch import stream
 from styleclip_jax.batch.journal import Journal
+from styleclip_jax.batch.source import LatentSource
 from styleclip_jax.editing.session import Session
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import latent_files
 from styleclip_jax.methods import global_directions
-from tests import programs
+from tests import fuzzing, programs, tiny
 from tests.batch import fakes
 
 
@@ -113,6 +116,32 @@ def test_host_memory_holds_a_few_batches(
     monkeypatch.setattr(Journal, "append", slowly)
     fakes.stream_into(tmp_path / "out", latents=source)
     assert max(ahead[:-2]) <= 5 * fakes.SIZE
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="no peak to reset")
+def test_memory_does_not_grow_with_the_latents(tmp_path: pathlib.Path) -> None:
+    config = dataclasses.replace(tiny.GENERATOR, w_dim=512)
+    shape = config.num_rows, config.w_dim
+    mesh = parallel.make_mesh(jax.devices()[:1])
+
+    def grown(count: int) -> int:
+        outdir, work = tmp_path / str(count), fakes.task(1, "none")
+        outdir.mkdir()
+        array = np.broadcast_to(np.float32(0), (count, *shape))
+        about = config.style_layout, config.z_dim
+        latents = LatentSource("w_plus", range(count), array, *about)
+        before = fuzzing.reset_peak()
+        journal = Journal(outdir, count, "w_plus", config)
+        stream.run(work, latents, journal, 50, mesh, lambda count: None)
+        assert stream.finish(journal)
+        return fuzzing.peak() - before
+
+    # What is compiled and imported, and a chunk of those that are put in order.
+    grown(2000)
+    few, many = grown(2100), grown(6000)
+    # A quarter of the latents' own size.
+    held = 2 * 4 * int(np.prod(shape)) * (6000 - 2100)
+    assert many - few < held / 4, (few, many)
 
 
 @pytest.mark.parametrize(

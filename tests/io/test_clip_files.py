@@ -310,6 +310,7 @@ def test_tokenizer_json_alone_is_read_alike(directory):
         ({"end_of_word_suffix": ""}, "end_of_word_suffix: expected '</w>', found ''"),
         ({"merges": [["a"]]}, "merges: expected pairs"),
         ({"merges": [1]}, "merges: expected pairs"),
+        *(({"merges": x}, "merges: expected pairs") for x in (3, 0.5, None, [], "ab")),
         ({"vocab": []}, "expected an object with ids"),
     ],
 )
@@ -344,6 +345,10 @@ TOKENIZER_DAMAGES = {
     "merges without a token": (
         lambda d: (d / "merges.txt").write_text("#version: 0.2\nz z\n"),
         "'zz' is missing",
+    ),
+    "merges of a part that is no token": (
+        lambda d: (d / "merges.txt").write_text("#version: 0.2\na </w>\n"),
+        "merges.txt: not readable as merges",
     ),
     "merges that are no text": (
         lambda d: (d / "merges.txt").write_bytes(b"\xff"),

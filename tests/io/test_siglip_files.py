@@ -265,3 +265,22 @@ def test_preprocessing_survives_a_folder(tmp_path: pathlib.Path) -> None:
     clip_configs.write(config, tmp_path)
     paths = (tmp_path / clip_configs.CONFIG, tmp_path / clip_configs.PREPROCESSOR)
     assert clip_configs.read(*paths) == config
+
+
+def test_pieces_that_are_no_text_are_refused(tmp_path: pathlib.Path) -> None:
+    folder = shutil.copytree(ROOT / "siglip", tmp_path / "model")
+    path = folder / "spiece.model"
+    content = path.read_bytes()
+    path.write_bytes(content.replace("▁".encode(), b"\xff\xff\xff", 1))
+    message = programs.refusal(clip_files.load_tokenizer, folder)
+    assert message.startswith(f"{path}: not a sentencepiece model ('utf-8' codec")
+
+
+def test_long_added_tokens_are_refused_at_once(siglip: pathlib.Path) -> None:
+    path = siglip / "tokenizer.json"
+    document = json.loads(path.read_text())
+    # Reading it would take minutes.
+    document["added_tokens"][0]["content"] = "a" * 10**5
+    path.write_text(json.dumps(document))
+    message = programs.refusal(clip_files.load_tokenizer, siglip)
+    assert "added_tokens: expected at most 1,000 characters, found 100,000" in message

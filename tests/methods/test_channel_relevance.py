@@ -241,6 +241,42 @@ def test_estimate_with_all_probes_is_the_whole_jacobian(
     assert reports == [2, 1]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("passes", [1, 3])
+def test_few_passes_at_a_time_find_the_same(
+    networks: losses.Networks, monkeypatch: pytest.MonkeyPatch, passes: int
+) -> None:
+    samples, resolution = tiny_samples(), LAYOUT[-1].resolution
+
+    def estimate() -> np.ndarray:
+        found = global_directions.estimate_relevance(
+            networks,
+            samples.styles,
+            jnp.asarray(samples.std),
+            tiny.text_features(1)[0],
+            jax.random.key(0),
+            layers=LAYERS,
+            num_probes=4,
+            batch_size=2,
+        )
+        return np.asarray(found.value)
+
+    expected = estimate()
+    sizes: list[int] = []
+    pulled = global_directions._pulled
+
+    def watched(pullback: Any, basis: jax.Array) -> jax.Array:
+        sizes.append(len(basis))
+        return pulled(pullback, basis)
+
+    monkeypatch.setattr(global_directions, "_pulled", watched)
+    pixels = 2 * passes * resolution**2
+    monkeypatch.setattr(global_directions, "_PIXELS", pixels)
+    np.testing.assert_allclose(estimate(), expected, atol=1e-5)
+    assert max(sizes) == passes
+    assert sum(sizes) == 5 * 2
+
+
 def test_probes_estimate_length_without_bias() -> None:
     text = jnp.asarray(tiny.text_features(1)[0])
     vector = jnp.asarray(np.random.RandomState(1).randn(len(text)), jnp.float32)

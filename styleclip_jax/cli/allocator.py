@@ -11,8 +11,6 @@ import ctypes
 import os
 import sys
 
-from jax import monitoring
-
 # Environment variable that leaves the allocator as it is if set to 0.
 SWITCH = "STYLECLIP_KEEP_MEMORY"
 
@@ -43,6 +41,8 @@ def keep_freed_memory() -> bool:
         return False
     if not all(libc.mallopt(*pair) == 1 for pair in _PARAMETERS.items()):
         return False
+    # Imported here, since a page of help needs no jax.
+    from jax import monitoring
 
     def trim(event: str, duration_secs: float, **about: str | int) -> None:
         if event == _COMPILED and duration_secs > _LONG:

@@ -79,7 +79,7 @@ def draw_samples(
         if start < config.num_samples:
             first.append(np.asarray(flat[:count]))
         report(count)
-    samples = np.concatenate(first)[: config.num_samples]
+    samples: Any = np.concatenate(first)[: config.num_samples]
     return Samples(
         jax.device_put(spaces.unflatten_styles(samples, layout)),
         np.asarray(statistics.mean),

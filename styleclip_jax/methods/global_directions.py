@@ -29,9 +29,9 @@ from styleclip_jax.ops import norms, products
 
 Layout = tuple[spaces.StyleLayer, ...]
 
-# Pixels of the images that backward passes have in memory at a time: at 64² all passes
-# of four samples, and at 256² two.
-_PIXELS = 128 * 64**2
+# Pixels of the images that backward passes have in memory at a time: at 64² eight passes
+# of four samples, and from 256² on one.
+_PIXELS = 32 * 64**2
 
 # The thresholds that the official GUI tries.
 _BETAS = np.arange(0.1, 0.3, 0.01)
@@ -432,7 +432,7 @@ _take = jax.jit(lambda arrays, rows: jax.tree.map(lambda x: x[rows], arrays))
 def _sum_of_rows(
     networks: losses.Networks,
     batch: spaces.Styles,
-    weight: jax.Array,
+    weight: np.ndarray,
     basis: jax.Array,
     passes: int,
 ) -> jax.Array:
@@ -457,6 +457,7 @@ def _sum_at_once(
     weight: jax.Array,
     basis: jax.Array,
 ) -> jax.Array:
+    """`_sum_of_rows` of all passes together, one program."""
     rows = channel_relevance.jacobian_rows(networks, batch, basis)
     return _sum_units(weight, rows)
 

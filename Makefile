@@ -14,17 +14,21 @@ CONSTRAINTS ?= constraints.txt
 # Nothing for `make UPGRADE= constraints`, which keeps the versions that still fit.
 UPGRADE ?= --upgrade
 
-.PHONY: demo test test-fast test-newest fuzz kills lint format docs package constraints clean
+.PHONY: demo test test-shown test-fast test-newest fuzz kills lint format docs package constraints clean
 
 demo: .venv/installed
 	.venv/bin/styleclip-edit --prompt="$(DEMO_PROMPT)" --seeds=$(DEMO_SEEDS) $(DEMO_FLAGS) \
 	  --outdir="$(DEMO_OUTDIR)"
 
 test: .venv-test/installed
-	.venv-test/bin/python -m pytest
+	.venv-test/bin/python -m pytest -m "not shown"
+
+# What the README, the documents, the notebook and the examples show.
+test-shown: .venv-test/installed
+	.venv-test/bin/python -m pytest -m shown
 
 test-fast: .venv-test/installed
-	.venv-test/bin/python -m pytest -m "not slow"
+	.venv-test/bin/python -m pytest -m "not slow and not shown"
 
 # Without a stamp, which would hide what was released after it.
 test-newest:

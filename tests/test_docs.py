@@ -217,6 +217,7 @@ def test_conversions_run(
             assert __main__.main([name, *arguments]) == 0, command
 
 
+@pytest.mark.shown
 @pytest.mark.slow
 @pytest.mark.parametrize("path", documents_with(runs_here), ids=lambda path: path.name)
 def test_commands_run_on_eight_devices(
@@ -302,6 +303,7 @@ def test_every_kind_of_file_is_described() -> None:
     assert {*kinds} == __main__.KINDS.keys()
 
 
+@pytest.mark.shown
 @pytest.mark.slow
 def test_python_examples_run_with_fewer_steps(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch

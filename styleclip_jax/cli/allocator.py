@@ -2,9 +2,7 @@
 
 glibc returns large blocks to the system when they are freed, and the system hands them
 out again page by page, zeroed. A step of an optimization at 1024² has gigabytes of
-temporary arrays that live for one call, so this costs a good part of the time. What a
-compilation has freed is in small pieces that such arrays do not fit into; it is given
-back.
+temporary arrays that live for one call, so this costs a good part of the time.
 """
 
 import ctypes
@@ -18,8 +16,6 @@ SWITCH = "STYLECLIP_KEEP_MEMORY"
 # always the heap instead of a mapping per block, never give the top of the heap back,
 # grow it by 256 MB.
 _PARAMETERS = {-8: 1, -4: 0, -1: -1, -2: 2**28}
-# Event of jax whose seconds tell of a compilation, and from which on it is trimmed.
-_COMPILED, _LONG = "/jax/core/compile/backend_compile_duration", 0.05
 _SET_ALREADY = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
 
 
@@ -39,14 +35,4 @@ def keep_freed_memory() -> bool:
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "gnu_get_libc_version"):
         return False
-    if not all(libc.mallopt(*pair) == 1 for pair in _PARAMETERS.items()):
-        return False
-    # Imported here, since a page of help needs no jax.
-    from jax import monitoring
-
-    def trim(event: str, duration_secs: float, **about: str | int) -> None:
-        if event == _COMPILED and duration_secs > _LONG:
-            libc.malloc_trim(0)
-
-    monitoring.register_event_duration_secs_listener(trim)
-    return True
+    return all(libc.mallopt(*pair) == 1 for pair in _PARAMETERS.items())

@@ -29,8 +29,8 @@ from styleclip_jax.ops import norms, products
 
 Layout = tuple[spaces.StyleLayer, ...]
 
-# Pixels of the images that backward passes have in memory at a time: at 64² eight passes
-# of four samples, and from 256² on one.
+# Pixels of the images that backward passes have in memory at a time: at 64² eight
+# passes of four samples, and from 256² on one.
 _PIXELS = 32 * 64**2
 
 # The thresholds that the official GUI tries.

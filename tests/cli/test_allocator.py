@@ -5,10 +5,8 @@ import platform
 import subprocess
 import sys
 
-import jax
 import pytest
 from absl import flags
-from jax import monitoring
 
 from styleclip_jax.cli import allocator, program
 
@@ -26,27 +24,6 @@ for _ in range(3):
     libc.free(block)
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
 print(told, faults[2] - faults[0])
-"""
-# Memory before and after a compilation of some length, in MB, of 100 MB in freed pieces
-# between blocks that stay.
-_COMPILE = """
-import ctypes
-from jax import monitoring
-from styleclip_jax.cli import allocator
-from tests import fuzzing
-assert allocator.keep_freed_memory()
-libc = ctypes.CDLL(None)
-libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
-pieces = []
-for _ in range(100):
-    pieces.append(libc.malloc(2**20))
-    ctypes.memset(pieces[-1], 1, 2**20)
-    libc.malloc(2**11)
-for piece in pieces:
-    libc.free(piece)
-for seconds in (0.001, 1.0):
-    monitoring.record_event_duration_secs(allocator._COMPILED, seconds)
-    print(fuzzing.reset_peak() >> 20)
 """
 glibc = pytest.mark.skipif(
     not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc",
@@ -76,26 +53,6 @@ def test_freed_blocks_are_used_again() -> None:
     told, faults = run()
     assert told
     assert faults < 100
-
-
-@glibc
-def test_memory_of_long_compilations_is_given_back() -> None:
-    found = subprocess.run(
-        [sys.executable, "-c", _COMPILE], capture_output=True, text=True, check=True
-    )
-    before, after = map(int, found.stdout.split())
-    assert before - after > 80
-
-
-def test_compilations_of_jax_are_heard() -> None:
-    events = []
-
-    def hear(event: str, duration_secs: float, **about: str | int) -> None:
-        events.append(event)
-
-    monitoring.register_event_duration_secs_listener(hear)
-    jax.block_until_ready(jax.jit(lambda x: x * 3 + 1)(jax.numpy.ones(17)))
-    assert allocator._COMPILED in events
 
 
 @glibc

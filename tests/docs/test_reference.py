@@ -108,6 +108,7 @@ def test_public_classes_have_examples() -> None:
     assert not missing, f"no example in docs/api: {missing}"
 
 
+@pytest.mark.shown
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_examples_run(

@@ -50,6 +50,7 @@ def test_examples_are_short_and_use_public_names(path: pathlib.Path) -> None:
     assert callable(importlib.import_module(f"examples.{path.stem}").main)
 
 
+@pytest.mark.shown
 @pytest.mark.slow
 def test_image_target_is_approached(session: sc.Session, faces: sc.Faces) -> None:
     target = tiny.image(1, 8)
@@ -67,6 +68,7 @@ def test_image_target_is_approached(session: sc.Session, faces: sc.Faces) -> Non
     np.testing.assert_allclose(found, 0, atol=1e-4)
 
 
+@pytest.mark.shown
 @pytest.mark.slow
 def test_masked_edit_leaves_the_rest_alone(
     session: sc.Session, faces: sc.Faces

@@ -24,6 +24,7 @@ def cells() -> list[str]:
     ]
 
 
+@pytest.mark.shown
 @pytest.mark.slow
 def test_cells_run_in_order(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch

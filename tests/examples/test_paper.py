@@ -66,6 +66,7 @@ def run(
     return call
 
 
+@pytest.mark.shown
 @pytest.mark.slow
 def test_all_tables_and_figures_are_made_and_kept(run: Program, tmp_path) -> None:
     code, out, err = run()
@@ -103,6 +104,7 @@ def test_all_tables_and_figures_are_made_and_kept(run: Program, tmp_path) -> Non
         assert (folder / name).stat().st_mtime_ns == time
 
 
+@pytest.mark.shown
 @pytest.mark.slow
 def test_similarity_is_that_of_the_steps(
     models: dict[str, str], tmp_path: pathlib.Path
@@ -142,7 +144,7 @@ def test_similarity_is_that_of_the_steps(
         pytest.param(
             {"num_channels": "1000", "figures": "figure6"},
             "figure6: num_channels",
-            marks=pytest.mark.slow,
+            marks=[pytest.mark.shown, pytest.mark.slow],
         ),
     ],
 )

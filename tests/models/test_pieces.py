@@ -98,7 +98,7 @@ def test_model_without_a_space_before_a_text_is_refused(tmp_path: pathlib.Path) 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "not a readable tokenizer"),
+        ("{}", "not a readable tokenizer"),
         (
             tokenizers.Tokenizer(tokenizers.models.Unigram([("a", 0.0)], 0)).to_str(),
             "expected a byte-pair encoding, as SigLIP 2 has, found Unigram",

@@ -82,6 +82,19 @@ def _backward(
 convolve.defvjp(_forward, _backward)
 
 
+def _convolve_for_generators(
+    x: jax.Array,
+    kernel: jax.Array,
+    padding: Any,
+    precision: str,
+    *,
+    swap: bool = False,
+) -> jax.Array:
+    """`convolve`, whose derivatives are its own and need nothing swapped."""
+    del swap
+    return convolve(x, kernel, padding, precision)
+
+
 @contextlib.contextmanager
 def quick_weight_gradients() -> Iterator[None]:
     """Makes generators use `convolve` in what is traced inside.
@@ -90,7 +103,7 @@ def quick_weight_gradients() -> Iterator[None]:
     derivatives.
     """
     replacements = {
-        "convolve": convolve,
+        "convolve": _convolve_for_generators,
         "conv3x3": convolutions.direct_conv3x3,
         "upsample_conv3x3": convolutions.upsample_conv3x3_by_phases,
     }

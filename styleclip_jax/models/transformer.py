@@ -84,7 +84,7 @@ class _Layers(linen.Module):
 @functools.partial(jax.jit, static_argnums=0)
 def _apply(block: "Block", params: Any, x: jax.Array) -> jax.Array:
     """A block by itself; those of one shape are traced once in a process."""
-    apply = jax.checkpoint(block.apply) if block.runtime.remat else block.apply
+    apply: Any = jax.checkpoint(block.apply) if block.runtime.remat else block.apply
     return apply({"params": params}, x)
 
 

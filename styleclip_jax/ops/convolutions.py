@@ -281,8 +281,8 @@ def _upsample_tangent(
     # program runs; what is computed anew, it chooses when the program is compiled.
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def chosen(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        forms = {"cpu": functools.partial(on_cpu, swap=swap), "default": default}
-        return _by_platform(x, kernel, precision, **forms)
+        swapping = functools.partial(on_cpu, swap=swap)
+        return _by_platform(x, kernel, precision, cpu=swapping, default=default)
 
     return chosen(x, kernel)
 

@@ -90,6 +90,15 @@ def parse(content: str | bytes, name: str) -> Any:
     return value
 
 
+def whole_number(line: bytes, name: str) -> int | None:
+    """Whole number of this name in a line of JSON; None where there is none."""
+    try:
+        found = parse(line, "")[name]
+    except (UserError, KeyError, TypeError):
+        return None
+    return found if type(found) is int else None
+
+
 def dump(value: Any, **options: Any) -> str:
     """JSON of a value, in which numbers that are not finite are null.
 

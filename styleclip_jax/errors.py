@@ -39,6 +39,11 @@ def printable(text: str) -> str:
     return "".join(map(_show, text))
 
 
+def cut(text: str, length: int) -> str:
+    """Text of which the end is left out where it has more characters."""
+    return text if len(text) <= length else f"{text[:length]} …"
+
+
 def _show(character: str) -> str:
     is_blank = unicodedata.category(character) == "Zs"
     if character.isprintable() or character in _JOINERS or is_blank:

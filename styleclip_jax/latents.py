@@ -32,6 +32,12 @@ def flatten(latent: Any) -> jax.Array:
     return packed.reshape(len(packed), -1)
 
 
+@jax.jit
+def take(arrays: Any, rows: Any) -> Any:
+    """Rows of each array of a tree, by one program."""
+    return jax.tree.map(lambda x: x[rows], arrays)
+
+
 @functools.partial(jax.jit, static_argnames=("space", "cutoff", "to"))
 def convert(
     generator: stylegan2.Generator,

@@ -21,13 +21,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from tests import golden_data, programs, tiny
+from tests.batch import fakes
 
 # Functions of `os` that change a disk.
 CALLS = ("fsync", "replace", "rename", "unlink", "rmdir", "mkdir", "truncate")
@@ -229,29 +230,6 @@ def kill(
     return f"{moment}: different: {', '.join(names)}" if names else ""
 
 
-def count_calls(folder: str, call: Callable[[], None]) -> None:
-    """Calls a function before each call of `CALLS` on something in a folder."""
-
-    def is_inside(place: Any) -> bool:
-        if isinstance(place, int):
-            place = os.readlink(f"/proc/self/fd/{place}")
-        return os.path.abspath(os.fspath(place)).startswith(folder)
-
-    def wrap(name: str) -> None:
-        function = getattr(os, name)
-
-        def counted(*arguments: Any, **options: Any) -> Any:
-            places = [arguments[0], options.get("dir_fd")]
-            if any(is_inside(x) for x in places if x is not None):
-                call()
-            return function(*arguments, **options)
-
-        setattr(os, name, counted)
-
-    for name in CALLS:
-        wrap(name)
-
-
 def _child() -> None:
     """Runs the program that stdin describes, and kills itself."""
     command = json.load(sys.stdin)
@@ -260,15 +238,15 @@ def _child() -> None:
     def die() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def call() -> None:
-        if len(times) == command["kill_at"]:
+    def call(number: int) -> None:
+        if number == command["kill_at"]:
             if command["wait"]:
                 threading.Timer(command["wait"], die).start()
             else:
                 die()
         times.append(time.monotonic())
 
-    count_calls(command["folder"], call)
+    fakes.count_calls(pytest.MonkeyPatch(), call, CALLS, command["folder"])
     sys.argv = [command["module"], *command["argv"]]
     try:
         importlib.import_module(command["module"]).entry()

@@ -18,6 +18,14 @@ from styleclip_jax.ops import norms
 GENERATOR = stylegan2.GeneratorConfig(
     resolution=8, z_dim=8, w_dim=12, channels=(10, 8), num_mapping_layers=2
 )
+# From 256² on, convolutions and their gradients have other forms.
+GENERATOR_256 = stylegan2.GeneratorConfig(
+    resolution=256,
+    z_dim=8,
+    w_dim=8,
+    num_mapping_layers=1,
+    channels=(8, 8, 8, 8, 8, 8, 4),
+)
 CLIP = clip.ClipConfig(
     image_size=8,
     patch_size=4,

@@ -289,7 +289,7 @@ class Metrics:
                 lines = file.readlines()
         # The last line has no end if it was being written.
         whole = [line for line in lines if line.endswith(b"\n")]
-        steps = [_step_of(line) for line in whole]
+        steps = [documents.whole_number(line, "step") for line in whole]
         if lost := steps.count(None):
             tell(
                 f"note: {self._path} is damaged: {lost} of {len(whole)} lines are left "
@@ -328,12 +328,3 @@ class Metrics:
         self._length += len(content)
         if self._events is not None:
             self._events.flush()
-
-
-def _step_of(line: bytes) -> int | None:
-    """Step of a line of metrics; None where it is none."""
-    try:
-        step = documents.parse(line, "")["step"]
-    except (UserError, KeyError, TypeError):
-        return None
-    return step if type(step) is int else None

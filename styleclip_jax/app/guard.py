@@ -349,5 +349,4 @@ def _is_loopback(name: str) -> bool:
 
 def _shown(text: str, longest: int = _LONGEST) -> str:
     """Text of a visitor for people: short, and without control characters."""
-    text = errors.printable(text)
-    return text if len(text) <= longest else f"{text[:longest]} …"
+    return errors.cut(errors.printable(text), longest)

@@ -178,7 +178,6 @@ class Relevances:
 
 
 _direction = jax.jit(global_directions.make_direction)
-_count_kept = jax.jit(global_directions.count_kept)
 
 
 def direct(
@@ -211,7 +210,7 @@ def direct(
     if beta is None:
         searched = DirectionConfig(neutral=texts[0], alpha=(directing.AUTO,))
         whole = step_of(directing.choose_betas(relevance, searched)[0])
-    kept = int(_count_kept(relevance, jnp.float32(least)))
+    kept = int(global_directions.count_kept(relevance, least))
     return Step(
         method=DIRECTION,
         text=texts[1],
@@ -245,7 +244,7 @@ def beta_for(relevance: TextRelevance, num_channels: float) -> float:
 
 def count_kept(relevance: TextRelevance, beta: float) -> int:
     """Number of channels that a threshold keeps."""
-    return int(_count_kept(relevance, jnp.float32(beta)))
+    return int(global_directions.count_kept(relevance, beta))
 
 
 # Mappers

@@ -48,8 +48,7 @@ class Page(gr.Blocks):
         except (UserError, gr.Error) as error:
             text = error.message if isinstance(error, gr.Error) else str(error)
             line = errors.printable(" ".join(str(text).split()))
-            if len(line) > _LONGEST_LINE:
-                line = f"{line[:_LONGEST_LINE]} …"
+            line = errors.cut(line, _LONGEST_LINE)
             print(f"refused: {line}", file=sys.stderr)
             raise gr.Error(line, print_exception=False) from None
 
@@ -121,5 +120,4 @@ def _is_upload(component: gr.UploadButton, value: Any) -> bool:
 
 
 def _show(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]} …"
+    return errors.cut(repr(value), _LONGEST_SHOWN)

@@ -49,6 +49,19 @@ def finished(original: Any, latent: Any, image: jax.Array) -> Outcome:
     )
 
 
+@jax.jit
+def failures(image: jax.Array, failed_at: jax.Array | int, last: int) -> jax.Array:
+    """Step at which each edit has failed, the last for images out of reach, or -1.
+
+    Args:
+      image: [B, H, W, 3] images that the edits ended with.
+      failed_at: [B] or [] step at which one has failed before, -1 for none.
+      last: number of all steps.
+    """
+    at_last = jnp.where(pixels.is_drawn(image), -1, last)
+    return jnp.where(failed_at < 0, at_last, failed_at)
+
+
 class Frozen(NamedTuple):
     """Pure function of one edit, for export to a file.
 

@@ -455,11 +455,8 @@ def _index_of(line: bytes, record: bytes, count: int) -> int | None:
 
 def _parse_index(line: bytes, count: int) -> int | None:
     """Index of the edit of a line; None where it is not one of so many."""
-    try:
-        index = documents.parse(line, "")["index"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    return index if type(index) is int and 0 <= index < count else None
+    index = documents.whole_number(line, "index")
+    return index if index is not None and 0 <= index < count else None
 
 
 def _in_order(where: _Where) -> Iterator[bytes]:

@@ -8,31 +8,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from styleclip_jax import latents, parallel
 from styleclip_jax.batch import run_folder, runs, stream
 from styleclip_jax.batch.arrangements import Arrangement, ArrangementRequest, Film
-from styleclip_jax.batch.editor import Outcome
+from styleclip_jax.batch.editor import Outcome, failures
 from styleclip_jax.batch.source import SourceRequest
 from styleclip_jax.io import films, images, latent_files
 from styleclip_jax.loading import Models
 from styleclip_jax.models import stylegan2
 from styleclip_jax.models.network import Network
-from styleclip_jax.ops import pixels
 from styleclip_jax.progress import Listener, Report, ignore
 
 PROGRAM = "styleclip-generate"
 
 _pack = jax.jit(latents.pack)
-_take = jax.jit(lambda keys, rows: keys[rows])
-
-
-@jax.jit
-def _fail(image: jax.Array) -> jax.Array:
-    """-1 for each image, and 0 for those out of reach."""
-    return jnp.where(pixels.is_drawn(image), -1, 0)
 
 
 @functools.partial(jax.jit, static_argnames=("noise",))
@@ -134,12 +125,12 @@ def carry_out(request: Request, listener: Listener) -> runs.Summary:
     render = functools.partial(_render, generator, noise=picture.noise)
 
     def noise_of(rows: np.ndarray) -> jax.Array:
-        return parallel.shard(_take(keys, rows % num_keys), mesh)
+        return parallel.shard(latents.take(keys, rows % num_keys), mesh)
 
     def compute(latent: Any, rows: np.ndarray, variant: int, report: Report) -> Outcome:
         image = render(latent, noise_of(rows))
         report(1)
-        return Outcome(image, {name: _pack(latent)}, {}, _fail(image))
+        return Outcome(image, {name: _pack(latent)}, {}, failures(image, -1, 0))
 
     prepare = functools.partial(source.convert, generator, to=space, label=label)
     task = stream.Task(

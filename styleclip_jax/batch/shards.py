@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from styleclip_jax import documents
-from styleclip_jax.errors import UserError
 from styleclip_jax.io import files, images, tars
 
 # Formats of --images that make shards, and the suffix of the pictures in them.
@@ -195,9 +194,11 @@ class Shards:
         count, length, members = 0, 0, tars.scan(path)
         with path.open("rb", buffering=0) as file:
             for picture, line in zip(members, members, strict=False):
-                row = _index_of(line.content(file))
+                row = documents.whole_number(line.content(file), "index")
+                if row is None or row not in rows:
+                    break
                 names = (f"{row:06d}{self._suffix}", f"{row:06d}.json")
-                if row not in rows or (picture.name, line.name) != names:
+                if (picture.name, line.name) != names:
                     break
                 if not images.is_whole(picture.content(file), self._suffix):
                     break
@@ -247,15 +248,6 @@ class _Part(NamedTuple):
         for index, entry in entries.items():
             self.places.append(_Place(index, start, start + len(entry)))
             start += len(entry)
-
-
-def _index_of(line: bytes) -> int:
-    """Index in a line of metrics.jsonl; -1 where there is none."""
-    try:
-        index = documents.parse(line, "")["index"]
-    except (UserError, KeyError, TypeError):
-        return -1
-    return index if type(index) is int else -1
 
 
 def _copy_in_order(

@@ -21,7 +21,6 @@ from styleclip_jax.methods import mapper, optimization
 from styleclip_jax.methods.optimization import OptimizationConfig
 from styleclip_jax.models import clip
 from styleclip_jax.models.network import Network
-from styleclip_jax.ops import pixels
 from styleclip_jax.progress import Pace, Report, ignore, take_steps
 
 
@@ -191,17 +190,10 @@ def _optimized(result: optimization.Result) -> Outcome:
         result.image,
         {"original": result.source.latent, "edited": result.latent},
         result.terms,
-        _fail(result.image, result.failed_at, steps),
+        editor.failures(result.image, result.failed_at, steps),
         result.film,
         result.history,
     )
-
-
-@jax.jit
-def _fail(image: jax.Array, failed_at: jax.Array, steps: int) -> jax.Array:
-    """Step at which each edit has failed, the last for images out of reach."""
-    at_last = jnp.where(pixels.is_drawn(image), -1, steps)
-    return jnp.where(failed_at < 0, at_last, failed_at)
 
 
 def surplus_of_optimization(config: OptimizationSettings) -> dict[str, str]:

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from styleclip_jax import losses, spaces
+from styleclip_jax import latents, losses, spaces
 from styleclip_jax.errors import UserError
 from styleclip_jax.methods import channel_relevance
 from styleclip_jax.models import clip
@@ -262,7 +262,7 @@ def estimate_relevance(
     for start in range(0, count, batch_size):
         # The last batch is filled up with samples that do not count.
         rows = np.arange(start, start + batch_size)
-        batch = place(_take(samples, rows % count))
+        batch = place(latents.take(samples, rows % count))
         weight = np.asarray(rows < count, np.float32)
         found += _sum_of_rows(networks, batch, weight, basis, passes)
         # Queued batches would all have their memory at once.
@@ -272,6 +272,7 @@ def estimate_relevance(
     return TextRelevance(value, std, layers, layout)
 
 
+@jax.jit
 def count_kept(text: TextRelevance, beta: float | jax.Array) -> jax.Array:
     """Number of channels that a threshold keeps, []."""
     return jnp.sum(_kept(text, beta))
@@ -286,8 +287,7 @@ def automatic_beta(text: TextRelevance, *, more_than: int = 20) -> float:
 
     Source: the official GUI, after a new target text.
     """
-    count = jax.jit(count_kept)
-    enough = [b for b in _BETAS if count(text, float(b)) > more_than]
+    enough = [b for b in _BETAS if count_kept(text, float(b)) > more_than]
     return float(max(enough, default=_BETAS[0]))
 
 
@@ -425,8 +425,6 @@ def agreement(
 
 
 _probe_basis = jax.jit(channel_relevance.probe_basis, static_argnums=2)
-# Rows of each array, by one program.
-_take = jax.jit(lambda arrays, rows: jax.tree.map(lambda x: x[rows], arrays))
 
 
 def _sum_of_rows(
@@ -440,26 +438,12 @@ def _sum_of_rows(
 
     Compiled once for all texts.
     """
-    if passes >= len(basis):
-        return _sum_at_once(networks, batch, weight, basis)
     pull = _linearized(networks, batch)
     rows = []
     for start in range(0, len(basis), passes):
         rows.append(_pulled(pull, basis[start : start + passes]))
         jax.block_until_ready(rows[-1])
     return _sum_units(weight, jnp.concatenate(rows, axis=-1))
-
-
-@jax.jit
-def _sum_at_once(
-    networks: losses.Networks,
-    batch: spaces.Styles,
-    weight: jax.Array,
-    basis: jax.Array,
-) -> jax.Array:
-    """`_sum_of_rows` of all passes together, one program."""
-    rows = channel_relevance.jacobian_rows(networks, batch, basis)
-    return _sum_units(weight, rows)
 
 
 _linearized = jax.jit(channel_relevance.pullback)

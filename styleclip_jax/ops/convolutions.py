@@ -63,56 +63,35 @@ def convolve(
         kernels for CPUs take one order alone, and where JAX has swapped it, a loop on
         a CPU convolves several times as slowly.
     """
-    order = "HWIO"
-    if swap:
-        # Without the barrier XLA undoes it.
-        kernel, order = lax.optimization_barrier(kernel.swapaxes(2, 3)), "HWOI"
-    return lax.conv_general_dilated(
+    return _convolve(
         x,
         kernel,
         window_strides=(1, 1),
         padding=padding,
         lhs_dilation=(spread, spread),
-        dimension_numbers=("NHWC", order, "NHWC"),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
         precision=products.precision_of(x.dtype, precision),
+        swap=swap,
     )
 
 
-def convolve_in_general(
-    x: jax.Array, kernel: jax.Array, *arguments: Any, **options: Any
+def _convolve(
+    x: jax.Array,
+    kernel: jax.Array,
+    *arguments: Any,
+    dimension_numbers: Any,
+    swap: bool,
+    **options: Any,
 ) -> jax.Array:
-    """`lax.conv_general_dilated` with derivatives as of `convolve` with `swap`.
-
-    Args:
-      x: images.
-      kernel: the kernel.
-      *arguments: as of that function.
-      **options: as of that function, among them dimension_numbers.
-    """
-
-    @jax.custom_jvp
-    def value(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return lax.conv_general_dilated(x, kernel, *arguments, **options)
-
-    @functools.partial(value.defjvp, symbolic_zeros=True)
-    def jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
-        (x, kernel), (dx, dkernel) = primals, tangents
-        y = value(x, kernel)
-        parts = []
-        if not isinstance(dx, SymbolicZero):
-            numbers = lax.conv_dimension_numbers(
-                x.shape, kernel.shape, options["dimension_numbers"]
-            )
-            outputs, inputs, *taps = numbers.rhs_spec
-            swapped = lax.optimization_barrier(kernel.swapaxes(outputs, inputs))
-            order = numbers._replace(rhs_spec=(inputs, outputs, *taps))
-            asked = {**options, "dimension_numbers": order}
-            parts.append(lax.conv_general_dilated(dx, swapped, *arguments, **asked))
-        if not isinstance(dkernel, SymbolicZero):
-            parts.append(lax.conv_general_dilated(x, dkernel, *arguments, **options))
-        return y, sum(parts, start=jnp.zeros((), y.dtype))
-
-    return value(x, kernel)
+    """`lax.conv_general_dilated`, with the kernel as `convolve` puts it."""
+    numbers = lax.conv_dimension_numbers(x.shape, kernel.shape, dimension_numbers)
+    if swap:
+        outputs, inputs, *taps = numbers.rhs_spec
+        # Without the barrier XLA undoes it.
+        kernel = lax.optimization_barrier(kernel.swapaxes(outputs, inputs))
+        numbers = numbers._replace(rhs_spec=(inputs, outputs, *taps))
+    asked: dict[str, Any] = {**options, "dimension_numbers": numbers}
+    return lax.conv_general_dilated(x, kernel, *arguments, **asked)
 
 
 def convolve_pixels(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
@@ -148,7 +127,7 @@ def _by_platform(
 def _with_tangent(tangent: _Bilinear) -> Callable[[_Bilinear], _Bilinear]:
     """Decorator: f(x, kernel, precision) with derivatives of another form.
 
-    It is linear in x and in the kernel.
+    It is linear in x and in the kernel, and takes `swap` as `convolve` does.
     """
 
     def decorate(function: _Bilinear) -> _Bilinear:
@@ -171,6 +150,32 @@ def _with_tangent(tangent: _Bilinear) -> Callable[[_Bilinear], _Bilinear]:
         return functools.wraps(function)(wrapped)
 
     return decorate
+
+
+def convolve_in_general(
+    x: jax.Array, kernel: jax.Array, *arguments: Any, precision: Any, **options: Any
+) -> jax.Array:
+    """`lax.conv_general_dilated` with derivatives as of `convolve` with `swap`.
+
+    Args:
+      x: images.
+      kernel: the kernel.
+      *arguments: as of that function.
+      precision: as of that function.
+      **options: as of that function, among them dimension_numbers.
+    """
+
+    def form(
+        x: jax.Array, kernel: jax.Array, precision: Any, *, swap: bool = False
+    ) -> jax.Array:
+        return _convolve(
+            x, kernel, *arguments, precision=precision, swap=swap, **options
+        )
+
+    def value(x: jax.Array, kernel: jax.Array, precision: Any) -> jax.Array:
+        return form(x, kernel, precision)
+
+    return _with_tangent(form)(value)(x, kernel, precision)
 
 
 def direct_conv3x3(
@@ -229,7 +234,7 @@ def upsample_conv3x3_by_phases(
 
 
 def upsample_conv3x3_at_once(
-    x: jax.Array, kernel: jax.Array, precision: str, *, swap: bool = False
+    x: jax.Array, kernel: jax.Array, precision: str
 ) -> jax.Array:
     """`upsample_conv3x3` as one convolution to 4·O channels, the FIR in its kernel.
 
@@ -247,7 +252,7 @@ def upsample_conv3x3_at_once(
     # [column phase, column, row phase, row, I, O].
     both = _fold(jnp.moveaxis(rows, 2, 0))
     folded = both.transpose(3, 1, 4, 2, 0, 5).reshape(3, 3, inputs, 4 * outputs)
-    y = direct_conv3x3(x, folded.astype(x.dtype), precision, swap=swap)
+    y = direct_conv3x3(x, folded.astype(x.dtype), precision)
     return _depth_to_space(y)
 
 

@@ -107,15 +107,26 @@ def count_calls(
     monkeypatch: pytest.MonkeyPatch,
     fail: Callable[[int], Any],
     names: Sequence[str] = ("fsync",),
+    folder: str | None = None,
 ) -> None:
-    """Calls `fail` with the number of each call of these of `os` before it happens."""
+    """Calls `fail` with the number of each call of these of `os` before it happens.
+
+    With a folder, calls on something in it alone count.
+    """
     calls = itertools.count()
+
+    def is_inside(place: Any) -> bool:
+        if isinstance(place, int):
+            place = os.readlink(f"/proc/self/fd/{place}")
+        return os.path.abspath(os.fspath(place)).startswith(folder or "")
 
     def count(name: str) -> None:
         function = getattr(os, name)
 
         def counted(*arguments: Any, **options: Any) -> Any:
-            fail(next(calls))
+            places = [arguments[0], options.get("dir_fd")]
+            if folder is None or any(is_inside(x) for x in places if x is not None):
+                fail(next(calls))
             return function(*arguments, **options)
 
         monkeypatch.setattr(os, name, counted)

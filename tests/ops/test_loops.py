@@ -17,20 +17,13 @@ from styleclip_jax.models.network import Network
 from tests import tiny
 
 STEPS = 2
-# Its last layers are those of 256², where the gradient of upsampling has another form.
-LARGE = stylegan2.GeneratorConfig(
-    resolution=256,
-    z_dim=8,
-    w_dim=8,
-    num_mapping_layers=1,
-    channels=(4, 4, 4, 4, 4, 4, 4),
-)
 
 
 def generator() -> tuple[Callable[[Any, jax.Array], jax.Array], Any, jax.Array]:
     """Network as a function, its network, and a batch to descend from."""
-    network = Network(stylegan2.init(jax.random.key(0), LARGE), LARGE)
-    shape = (2, LARGE.num_rows, LARGE.w_dim)
+    config = tiny.GENERATOR_256
+    network = Network(stylegan2.init(jax.random.key(0), config), config)
+    shape = (2, config.num_rows, config.w_dim)
     return stylegan2.synthesize, network, jax.random.normal(jax.random.key(1), shape)
 
 

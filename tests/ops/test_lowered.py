@@ -15,21 +15,12 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from benchmarks import programs
 from styleclip_jax import parallel
-from styleclip_jax.models import stylegan2
 from styleclip_jax.ops import convolutions
 from tests import tiny
 
 pytestmark = pytest.mark.slow
 
 PLATFORMS = ("cuda", "tpu")
-
-GENERATOR = stylegan2.GeneratorConfig(
-    resolution=256,
-    z_dim=8,
-    w_dim=8,
-    num_mapping_layers=1,
-    channels=(8, 8, 8, 8, 8, 8, 4),
-)
 
 
 def lower(traced: Any, platform: str) -> str:
@@ -39,7 +30,7 @@ def lower(traced: Any, platform: str) -> str:
 @functools.cache
 def traced(name: str) -> Any:
     """A program of the main works, its batch over the simulated devices."""
-    networks = programs.networks_of(GENERATOR, tiny.CLIP, tiny.IDENTITY)
+    networks = programs.networks_of(tiny.GENERATOR_256, tiny.CLIP, tiny.IDENTITY)
     program = programs.PROGRAMS[name](networks, 4)
     mesh = parallel.make_mesh()
     shared = place(program.shared, NamedSharding(mesh, PartitionSpec()))

@@ -1,4 +1,8 @@
-"""The least that the networks must compute and move, to compare with the machine."""
+"""The least that the networks must compute and move, to compare with the machine.
+
+Multiply-adds are those of direct convolutions. Winograd's algorithm needs fewer, so a
+share of this limit may be above 1.
+"""
 
 from typing import NamedTuple
 

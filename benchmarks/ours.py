@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jaxlib
 import numpy as np
 
 import convert.clip
@@ -27,9 +28,6 @@ from styleclip_jax.methods import (
 from styleclip_jax.models import bpe, clip, irse50, param_trees, stylegan2
 from styleclip_jax.models.network import Network
 from styleclip_jax.ops import pixels
-
-# Rows of the Jacobian per turn.
-JACOBIAN_ROWS = 4
 
 
 def random_network(module: Any, config: Any) -> Network:
@@ -68,8 +66,9 @@ class Ours:
     @functools.cached_property
     def generator(self) -> Network:
         config = limit.config_f(self.spec.resolution)
-        names = [self.folder / f"generator{suffix}" for suffix in (".pt", ".pkl")]
-        path = next((name for name in names if name.exists()), names[0])
+        # NVIDIA's is a pickle.
+        pickled = self.folder / "generator.pkl"
+        path = pickled if pickled.exists() else self.folder / "generator.pt"
         return read_network(path, convert.stylegan2, stylegan2, config)
 
     @functools.cached_property
@@ -135,10 +134,11 @@ def optimization_step(
     )
     compiled = optimization.compiled(optimization.official(config), sharding=None)
     networks = ours.networks(identity=identity)
+    source = np.array(ours.w_plus)
     state = compiled.start(networks, ours.w_plus, ours.text)
-    for index in turns:
+    for _ in turns:
         state = jax.block_until_ready(compiled.step(networks, state))
-        turns.result = state.history["total"][0, index]
+        turns.result = state.latent - source
 
 
 def mapper_step(ours: Ours, turns: worker.Turns) -> None:
@@ -157,9 +157,14 @@ def mapper_step(ours: Ours, turns: worker.Turns) -> None:
             networks, state, source, text, problem=problem
         )
 
+    @jax.jit
+    def edit(params: Any) -> jax.Array:
+        return mapper.edit(Network(params, config), ours.w_plus)
+
+    first = edit(state.params)
     for _ in turns:
-        state, terms = step(networks, state, ours.w_plus, ours.text)
-        turns.result = jax.block_until_ready(terms["total"])
+        state, _ = jax.block_until_ready(step(networks, state, ours.w_plus, ours.text))
+        turns.result = lambda params=state.params: edit(params) - first
 
 
 def apply_mapper(ours: Ours, turns: worker.Turns) -> None:
@@ -197,13 +202,6 @@ def relevance(ours: Ours, turns: worker.Turns) -> None:
     _repeat(turns, function, networks, prepared, mean, std, jnp.arange(1))
 
 
-def jacobian(ours: Ours, turns: worker.Turns) -> None:
-    """Some rows of the Jacobian, which all channels have a share in."""
-    networks = ours.networks(identity=False)
-    basis = jnp.eye(networks.clip.config.embed_dim)[:JACOBIAN_ROWS]
-    _repeat(turns, channel_relevance.jacobian_rows, networks, ours.styles, basis)
-
-
 def clip_image(ours: Ours, turns: worker.Turns, *, gradient: bool = False) -> None:
     network = ours.clip
     wanted = _gradient(clip.encode_image) if gradient else clip.encode_image
@@ -237,21 +235,21 @@ QUESTIONS: dict[str, Callable[[Ours, worker.Turns], None]] = {
     "synthesis_gradient": functools.partial(synthesis, gradient=True),
     "optimization": optimization_step,
     "optimization_identity": functools.partial(optimization_step, identity=True),
-    "mapper_training": mapper_step,
+    "mapper": mapper_step,
     "apply_mapper": apply_mapper,
     "apply_direction": apply_direction,
     "relevance": relevance,
-    "jacobian": jacobian,
-    "clip": clip_image,
+    "clip_forward": clip_image,
     "clip_gradient": functools.partial(clip_image, gradient=True),
-    "identity": face,
-    "identity_gradient": functools.partial(face, gradient=True),
+    "irse50_forward": face,
+    "irse50_gradient": functools.partial(face, gradient=True),
 }
 
 
 def main() -> None:
     """Answers one question."""
-    spec, turns = worker.read_spec(), worker.Turns()
+    spec = worker.read_spec()
+    turns = worker.Turns(jax=jax.__version__, jaxlib=jaxlib.__version__)
     allocator.keep_freed_memory()
     turns.items = 1 if spec.question == "matmul" else spec.batch
     QUESTIONS[spec.question](Ours(spec), turns)

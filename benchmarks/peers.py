@@ -1,4 +1,4 @@
-"""The peers' side: their code, unchanged, on random weights.
+"""The official code's side: it is unchanged, on random weights.
 
 Runs in a Python that has torch and what the checkouts import. The official programs
 expect a GPU, so whatever moves tensors to one leaves them where they are, and their
@@ -13,15 +13,20 @@ import sys
 import types
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from benchmarks import worker
 
+WITHOUT_GRADIENT = ("synthesis", "clip_forward", "irse50_forward", "apply_mapper")
 # More steps than anyone takes.
 _NEVER = 10**9
+
+
+# Number of a result.
+Objective = Callable[[torch.Tensor], torch.Tensor]
 
 
 def _stay_on_cpu() -> None:
@@ -35,7 +40,23 @@ def _do_without(module: str, name: str) -> None:
     setattr(sys.modules[module], name, None)
 
 
-def _nhwc(image: torch.Tensor) -> torch.Tensor:
+def _stir(network: torch.nn.Module) -> Any:
+    """The network, with numbers for what begins as a constant.
+
+    Biases, strengths of noise and statistics of norms are then compared as well.
+    """
+    for x in network.state_dict().values():
+        if x.is_floating_point() and torch.all(x == x.flatten()[0]):
+            x += 0.1 * torch.rand_like(x)
+    return network
+
+
+def w_plus(spec: worker.Spec, batch: int) -> torch.Tensor:
+    rows = 2 * spec.resolution.bit_length() - 4
+    return torch.from_numpy(worker.normal((batch, rows, 512)))
+
+
+def nhwc(image: torch.Tensor) -> torch.Tensor:
     return image.detach().permute(0, 2, 3, 1)
 
 
@@ -48,12 +69,11 @@ class StyleClip:
         torch.manual_seed(0)
 
     def w_plus(self, batch: int) -> torch.Tensor:
-        rows = 2 * self.spec.resolution.bit_length() - 4
-        return torch.from_numpy(worker.normal((batch, rows, 512)))
+        return w_plus(self.spec, batch)
 
     def generator(self) -> Any:
         model = importlib.import_module("models.stylegan2.model")
-        generator = model.Generator(self.spec.resolution, 512, 8)
+        generator = _stir(model.Generator(self.spec.resolution, 512, 8))
         torch.save({"g_ema": generator.state_dict()}, self.folder / "generator.pt")
         return generator.eval()
 
@@ -61,9 +81,10 @@ class StyleClip:
         """The package, whose `load` gives a random ViT-B/32 as it would a real one."""
         clip: Any = importlib.import_module("clip")
         model = importlib.import_module("clip.model")
-        vit_b_32 = model.CLIP(512, 224, 12, 768, 32, 77, 49408, 512, 8, 12)
-        # OpenAI's files are in half precision; on a CPU they are read into float32.
-        state = vit_b_32.half().state_dict()
+        vit_b_32 = _stir(model.CLIP(512, 224, 12, 768, 32, 77, 49408, 512, 8, 12))
+        # As in OpenAI's files; on a CPU they are read into float32.
+        model.convert_weights(vit_b_32)
+        state = vit_b_32.state_dict()
         torch.save(state, self.folder / "clip.pt")
         loaded = model.build_model(state).float(), clip.clip._transform(224)
         clip.load = lambda name, **options: loaded
@@ -71,7 +92,7 @@ class StyleClip:
 
     def face(self) -> Any:
         irse = importlib.import_module("models.facial_recognition.model_irse")
-        backbone = irse.Backbone(112, 50, mode="ir_se", drop_ratio=0.6)
+        backbone = _stir(irse.Backbone(112, 50, mode="ir_se", drop_ratio=0.6))
         torch.save(backbone.state_dict(), self.folder / "irse50.pt")
         return backbone.eval()
 
@@ -112,6 +133,7 @@ class StyleClip:
             save_interval=_NEVER,
         )
         coach.net = network.StyleCLIPMapper(coach.opts)
+        _stir(coach.net.mapper)
         mapper = {
             f"mapper.{name}": x for name, x in coach.net.mapper.state_dict().items()
         }
@@ -126,14 +148,37 @@ class StyleClip:
         return coach
 
 
-def _repeat(turns: worker.Turns, function: Callable[..., Any], *inputs: Any) -> None:
+def change(mapper: torch.nn.Module, latent: torch.Tensor) -> Callable[[], torch.Tensor]:
+    """Function that says how far training has moved the edits of a mapper."""
+
+    @torch.no_grad()
+    def edit() -> torch.Tensor:
+        return 0.1 * mapper(latent)
+
+    first = edit()
+    return lambda: edit() - first
+
+
+def repeat(turns: worker.Turns, function: Callable[..., Any], *inputs: Any) -> None:
     for _ in turns:
         turns.result = function(*inputs)
 
 
-def _gradient(function: Callable[..., torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+def mean_square(x: torch.Tensor) -> torch.Tensor:
+    return torch.mean(x**2)
+
+
+def first_feature(x: torch.Tensor) -> torch.Tensor:
+    """Of features of length 1, whose mean square is constant."""
+    return x[:, 0].sum()
+
+
+def gradient_of(
+    objective: Objective, function: Callable[..., torch.Tensor], x: torch.Tensor
+) -> torch.Tensor:
+    """Gradient of objective(function(x)) by x."""
     x = x.clone().requires_grad_()
-    return torch.autograd.grad(torch.mean(function(x) ** 2), x)[0]
+    return torch.autograd.grad(objective(function(x)), x)[0]
 
 
 def synthesis(peer: StyleClip, turns: worker.Turns, *, gradient: bool = False) -> None:
@@ -145,8 +190,8 @@ def synthesis(peer: StyleClip, turns: worker.Turns, *, gradient: bool = False) -
 
     latent = peer.w_plus(turns.items)
     if gradient:
-        _repeat(turns, functools.partial(_gradient, synthesize), latent)
-    _repeat(turns, lambda x: _nhwc(synthesize(x)), latent)
+        repeat(turns, gradient_of, mean_square, synthesize, latent)
+    repeat(turns, lambda x: nhwc(synthesize(x)), latent)
 
 
 class _Bar:
@@ -159,7 +204,7 @@ class _Bar:
         return iter(self.turns)
 
     def set_description(self, text: str) -> None:
-        self.turns.result = float(text.strip("los: ;"))
+        pass
 
 
 def optimization(
@@ -167,9 +212,16 @@ def optimization(
 ) -> None:
     """The official script takes one latent."""
     peer.save_all()
-    torch.save(peer.w_plus(1), peer.folder / "latent.pt")
+    source = peer.w_plus(1)
+    torch.save(source, peer.folder / "latent.pt")
     script: Any = importlib.import_module("optimization.run_optimization")
     script.tqdm = lambda steps: _Bar(turns)
+
+    def adam(latents: list[torch.Tensor], **options: Any) -> torch.optim.Adam:
+        turns.result = lambda: latents[0].detach() - source
+        return torch.optim.Adam(latents, **options)
+
+    script.optim = Namespace(Adam=adam)
     script.main(
         Namespace(
             description=worker.PROMPT,
@@ -193,15 +245,8 @@ def optimization(
 
 def mapper_training(peer: StyleClip, turns: worker.Turns) -> None:
     turns.items = peer.spec.batch
-    coach = peer.coach()
-    calc_loss, latent = coach.calc_loss, peer.w_plus(turns.items)
-
-    def keep_loss(*inputs: Any) -> Any:
-        loss, terms = calc_loss(*inputs)
-        turns.result = terms["loss"]
-        return loss, terms
-
-    coach.calc_loss = keep_loss
+    coach, latent = peer.coach(), peer.w_plus(turns.items)
+    turns.result = change(coach.net.mapper, latent)
     coach.train_dataloader = (latent for _ in turns)
     coach.train()
 
@@ -211,14 +256,14 @@ def apply_mapper(peer: StyleClip, turns: worker.Turns) -> None:
     network = peer.coach().net.eval()
     inference = importlib.import_module("mapper.scripts.inference")
     latent = peer.w_plus(turns.items)
-    _repeat(turns, lambda: _nhwc(inference.run_on_batch(latent, network)[0]))
+    repeat(turns, lambda: nhwc(inference.run_on_batch(latent, network)[0]))
 
 
 def _manipulator(peer: StyleClip) -> Any:
     """The official program for directions, with NVIDIA's generator in it."""
     sys.path.insert(0, str(pathlib.Path(peer.spec.peer_dirs[0]) / "global_torch"))
     networks = importlib.import_module("training.networks")
-    generator = networks.Generator(512, 0, 512, peer.spec.resolution, 3)
+    generator = _stir(networks.Generator(512, 0, 512, peer.spec.resolution, 3))
     path = peer.folder / "generator.pkl"
     path.write_bytes(pickle.dumps({"G_ema": generator}))
     # It draws pages of results.
@@ -246,7 +291,7 @@ def apply_direction(peer: StyleClip, turns: worker.Turns) -> None:
         codes = manipulator.MSCode(manipulator.dlatents, boundary)
         return manipulator.GenerateImg(codes)[:, 0]
 
-    _repeat(turns, edit)
+    repeat(turns, edit)
 
 
 def relevance(peer: StyleClip, turns: worker.Turns) -> None:
@@ -266,107 +311,68 @@ def relevance(peer: StyleClip, turns: worker.Turns) -> None:
         _, images = manipulator.EditOneC(0)
         return script.GetImgF(images, model, preprocess)
 
-    _repeat(turns, measure)
+    repeat(turns, measure)
 
 
 def clip_image(peer: StyleClip, turns: worker.Turns, *, gradient: bool = False) -> None:
     turns.items = peer.spec.batch
     model, _ = peer.clip().load("ViT-B/32")
-    _on_image(turns, model.requires_grad_(False).encode_image, 224, gradient)
+    on_image(turns, model.requires_grad_(False).encode_image, gradient and mean_square)
 
 
 def face(peer: StyleClip, turns: worker.Turns, *, gradient: bool = False) -> None:
     turns.items = peer.spec.batch
     model = peer.face().requires_grad_(False)
-    image = torch.from_numpy(worker.normal((turns.items, 112, 112, 3)))
-    image = image.permute(0, 3, 1, 2).contiguous()
-    if not gradient:
-        _repeat(turns, model, image)
-
-    def differentiate() -> torch.Tensor:
-        x = image.clone().requires_grad_()
-        return _nhwc(torch.autograd.grad(model(x)[:, 0].sum(), x)[0])
-
-    _repeat(turns, differentiate)
+    on_image(turns, model, gradient and first_feature, size=112)
 
 
-def _on_image(
-    turns: worker.Turns, function: Callable[..., Any], size: int, gradient: bool
+def on_image(
+    turns: worker.Turns,
+    function: Callable[..., torch.Tensor],
+    objective: Objective | Literal[False],
+    *,
+    size: int = 224,
 ) -> None:
+    """Features of images, or the gradient of an objective of them."""
     image = torch.from_numpy(worker.normal((turns.items, size, size, 3)))
     image = image.permute(0, 3, 1, 2).contiguous()
-    if gradient:
-        _repeat(turns, lambda: _nhwc(_gradient(function, image)))
-    _repeat(turns, function, image)
+    if objective:
+        repeat(turns, lambda: nhwc(gradient_of(objective, function, image)))
+    repeat(turns, function, image)
 
 
 def matmul(peer: StyleClip, turns: worker.Turns) -> None:
     x = torch.from_numpy(worker.normal((worker.MATMUL_SIZE,) * 2))
-    _repeat(turns, torch.matmul, x, x)
+    repeat(turns, torch.matmul, x, x)
 
 
-def nvidia_synthesis(peer: StyleClip, turns: worker.Turns) -> None:
-    """By NVIDIA's own repository, reference operations."""
-    turns.items = peer.spec.batch
-    networks = importlib.import_module("training.networks")
-    generator = networks.Generator(512, 0, 512, peer.spec.resolution, 3)
-    (peer.folder / "generator.pkl").write_bytes(pickle.dumps({"G_ema": generator}))
-    synthesis = generator.eval().requires_grad_(False).synthesis
-    latent = peer.w_plus(turns.items)
-    _repeat(turns, lambda: _nhwc(synthesis(latent, noise_mode="const")))
-
-
-def transformers_clip(
-    peer: StyleClip, turns: worker.Turns, *, gradient: bool = False
-) -> None:
-    """ViT-B/32 of transformers in PyTorch."""
-    turns.items = peer.spec.batch
-    transformers = importlib.import_module("transformers")
-    model = transformers.CLIPModel(transformers.CLIPConfig()).eval()
-    model.requires_grad_(False)
-    torch.save(model.state_dict(), peer.folder / "clip.pt")
-
-    def features(image: torch.Tensor) -> torch.Tensor:
-        hidden = model.vision_model(pixel_values=image).pooler_output
-        return model.visual_projection(hidden)
-
-    _on_image(turns, features, 224, gradient)
-
-
-PEERS: dict[str, dict[str, Callable[[StyleClip, worker.Turns], None]]] = {
-    "styleclip": {
-        "matmul": matmul,
-        "synthesis": synthesis,
-        "synthesis_gradient": functools.partial(synthesis, gradient=True),
-        "optimization": optimization,
-        "optimization_identity": functools.partial(
-            optimization, id_lambda=worker.ID_LAMBDA
-        ),
-        "mapper_training": mapper_training,
-        "apply_mapper": apply_mapper,
-        "apply_direction": apply_direction,
-        "relevance": relevance,
-        "clip": clip_image,
-        "clip_gradient": functools.partial(clip_image, gradient=True),
-        "identity": face,
-        "identity_gradient": functools.partial(face, gradient=True),
-    },
-    "nvidia": {"synthesis": nvidia_synthesis},
-    "transformers": {
-        "clip": transformers_clip,
-        "clip_gradient": functools.partial(transformers_clip, gradient=True),
-    },
+QUESTIONS: dict[str, Callable[[StyleClip, worker.Turns], None]] = {
+    "matmul": matmul,
+    "synthesis": synthesis,
+    "synthesis_gradient": functools.partial(synthesis, gradient=True),
+    "optimization": optimization,
+    "optimization_identity": functools.partial(
+        optimization, id_lambda=worker.ID_LAMBDA
+    ),
+    "mapper": mapper_training,
+    "apply_mapper": apply_mapper,
+    "apply_direction": apply_direction,
+    "relevance": relevance,
+    "clip_forward": clip_image,
+    "clip_gradient": functools.partial(clip_image, gradient=True),
+    "irse50_forward": face,
+    "irse50_gradient": functools.partial(face, gradient=True),
 }
 
 
 def main() -> None:
     """Answers one question."""
-    spec, turns = worker.read_spec(), worker.Turns()
+    spec, turns = worker.read_spec(), worker.Turns(torch=torch.__version__)
     sys.path[:0] = spec.peer_dirs
     _stay_on_cpu()
-    no_gradient = spec.question in ("synthesis", "clip", "identity", "apply_mapper")
+    no_gradient = spec.question in WITHOUT_GRADIENT
     with torch.set_grad_enabled(not no_gradient):
-        PEERS[spec.peer][spec.question](StyleClip(spec), turns)
+        QUESTIONS[spec.question](StyleClip(spec), turns)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The processes that are compared: ours, and a peer's where there is one."""
+"""The processes that are compared: ours, and a peer's."""
 
 import json
 import os
@@ -6,12 +6,12 @@ import pathlib
 import subprocess
 import sys
 import time
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
-from absl import flags
 
-from benchmarks import worker
+from benchmarks import rows, worker
 
 _ROOT = pathlib.Path(__file__).parent.parent
 # As trials found best for both sides; our programs set most of it for themselves.
@@ -22,55 +22,44 @@ _TUNED = {
     "MALLOC_TOP_PAD_": "268435456",
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
-# Variables of our side and of the peer's.
+# Variables of our side and of the peers'.
 _ENVIRONMENTS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "same": (_TUNED, _TUNED),
     "untuned": ({"STYLECLIP_KEEP_MEMORY": "0"}, {}),
     "as_started": ({}, {}),
 }
-# What each peer can be asked; "styleclip" all but what is ours alone.
-_QUESTIONS = {
-    "styleclip": None,
-    "nvidia": ("synthesis",),
-    "transformers": ("clip", "clip_gradient"),
-}
-_OURS_ALONE = ("jacobian",)
+ALLOCATORS = tuple(_ENVIRONMENTS)
+_MODULES = {"ours": "ours", "official": "peers", "lean": "lean", "compiled": "lean"}
 
-RESOLUTION = flags.DEFINE_integer("resolution", 1024, "Width of the images.")
-ALLOCATOR = flags.DEFINE_enum(
-    "allocator",
-    "same",
-    list(_ENVIRONMENTS),
-    "Memory allocator: the same tuned settings on both sides, as it comes on both, or "
-    "each side as a user starts it (ours tunes itself).",
-)
-PEER = flags.DEFINE_enum("peer", "styleclip", list(_QUESTIONS), "Whose code.")
-PEER_DIRS = flags.DEFINE_list(
-    "peer_dirs",
-    [],
-    "Checkouts: of StyleCLIP first and, unless installed, of OpenAI's CLIP; or of "
-    "stylegan2-ada-pytorch. Transformers is imported from where it is installed.",
-)
-PEER_PYTHON = flags.DEFINE_string(
-    "peer_python",
-    None,
-    "Python with torch, torchvision, ftfy, regex, and click and imageio for "
-    "directions; without it there is no peer.",
-)
-CORES = flags.DEFINE_list("cores", [], "CPU cores to stay on; all if empty.")
+
+class Setting(NamedTuple):
+    """How sides are started.
+
+    Attributes:
+      allocator: memory allocator, one of ALLOCATORS.
+      peer_python: Python of the peers.
+      peer_dirs: checkouts that they import.
+    """
+
+    allocator: str
+    peer_python: str | None
+    peer_dirs: tuple[str, ...]
 
 
 class Side:
     """A process that answers in turn.
 
     Attributes:
-      items: examples per turn.
+      ready: what it said when it was: items (examples per turn), versions.
       import_seconds: from the start until everything is imported.
       load_seconds: from then until it is ready.
       turns: what it said after each turn: seconds, cpu, peak (in GB), sample.
     """
 
-    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+    def __init__(
+        self, command: list[str], environment: Mapping[str, str], warm_ups: int
+    ) -> None:
+        self._warm_ups = warm_ups
         began = time.time()
         self._process = subprocess.Popen(
             command,
@@ -80,10 +69,9 @@ class Side:
             stdout=subprocess.PIPE,
             text=True,
         )
-        ready = self._answer()
-        self.items = ready["items"]
-        self.import_seconds = ready["imported"] - began
-        self.load_seconds = time.time() - ready["imported"]
+        self.ready = self._answer()
+        self.import_seconds = self.ready["imported"] - began
+        self.load_seconds = time.time() - self.ready["imported"]
         self.turns: list[dict[str, Any]] = []
 
     def take_turn(self) -> None:
@@ -97,9 +85,18 @@ class Side:
         """Ends the process."""
         self._process.communicate()
 
-    def median(self, key: str) -> float:
-        """Over the turns after the first, which warms up."""
-        return float(np.median([turn[key] for turn in self.turns[1:]]))
+    @property
+    def counted(self) -> list[dict[str, Any]]:
+        """Turns after those that warm up."""
+        return self.turns[self._warm_ups :]
+
+    def per_item(self, key: str) -> list[float]:
+        """Numbers of the turns that count, per item."""
+        return [turn[key] / self.ready["items"] for turn in self.counted]
+
+    def sample(self) -> np.ndarray:
+        """Numbers of the last result."""
+        return np.asarray(self.turns[-1]["sample"])
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -109,42 +106,35 @@ class Side:
         return json.loads(line)
 
 
-def stay_on_cores() -> int:
-    """Keeps this process and its children on the cores of the flag; their number."""
-    if CORES.value:
-        os.sched_setaffinity(0, {int(core) for core in CORES.value})
-    return len(os.sched_getaffinity(0))
+def start(
+    name: str, row: rows.Row, folder: str, setting: Setting, **environment: str
+) -> Side:
+    """Starts a side; it is ready when returned.
 
-
-def has_peer(question: str) -> bool:
-    """Whether the peer answers this question."""
-    asked = _QUESTIONS[PEER.value]
-    can = question not in _OURS_ALONE if asked is None else question in asked
-    return PEER_PYTHON.value is not None and can
-
-
-def start_peer(question: str, batch: int, folder: str) -> Side:
-    """Starts the peer, which leaves its weights in the folder; ready when returned."""
-    assert PEER_PYTHON.value is not None
-    command = [PEER_PYTHON.value, "-m", "benchmarks.peers"]
+    Args:
+      name: "ours", or the name of a peer.
+      row: what it will do.
+      folder: where the official code leaves its weights for the others. Without them
+        ours are random.
+      setting: how it is started.
+      **environment: further variables.
+    """
+    ours = name == "ours"
+    python = sys.executable if ours else setting.peer_python
+    assert python is not None
+    dirs = tuple(str(pathlib.Path(x).resolve()) for x in setting.peer_dirs)
+    spec = worker.Spec(row.question, row.resolution, row.batch, folder, name, dirs)
+    variables = _ENVIRONMENTS[setting.allocator][0 if ours else 1]
     return Side(
-        [*command, _argument(question, batch, folder)],
-        _ENVIRONMENTS[ALLOCATOR.value][1],
+        [python, "-m", f"benchmarks.{_MODULES[name]}", json.dumps(spec._asdict())],
+        {**variables, **environment},
+        row.warm_ups,
     )
 
 
-def start_ours(question: str, batch: int, folder: str, **environment: str) -> Side:
-    """Starts our side, with the weights in the folder or else random ones."""
-    command = [sys.executable, "-m", "benchmarks.ours"]
-    return Side(
-        [*command, _argument(question, batch, folder)],
-        {**_ENVIRONMENTS[ALLOCATOR.value][0], **environment},
-    )
-
-
-def _argument(question: str, batch: int, folder: str) -> str:
-    paths = tuple(str(pathlib.Path(x).resolve()) for x in PEER_DIRS.value)
-    spec = worker.Spec(
-        question, RESOLUTION.value, batch, folder, PEER.value, peer_dirs=paths
-    )
-    return json.dumps(spec._asdict())
+def apart(ours: Side, peer: Side) -> float:
+    """Largest difference of the last results, relative to the largest number."""
+    mine, theirs = ours.sample(), peer.sample()
+    if mine.shape != theirs.shape:
+        raise RuntimeError(f"results have {mine.size} and {theirs.size} numbers")
+    return float(np.max(np.abs(mine - theirs)) / np.max(np.abs(theirs)))

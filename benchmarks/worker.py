@@ -23,8 +23,8 @@ ALPHA = 3.0
 RELEVANCE_LAYER = 5
 MATMUL_SIZE = 2048
 
-# How many numbers of a result are compared.
-_NUM_SAMPLES = 256
+# How many numbers of a result are compared, at random places.
+_NUM_SAMPLES = 4096
 
 
 class Spec(NamedTuple):
@@ -34,17 +34,17 @@ class Spec(NamedTuple):
       question: its name.
       resolution: width of the images.
       batch: examples per turn; a side that cannot batch takes one and says so.
-      folder: where the peer leaves its weights for our side.
-      peer: whose code the peer runs, "" for none.
-      peer_dirs: its checkouts.
+      folder: where the official code leaves its weights for the other sides.
+      side: who does it.
+      peer_dirs: checkouts of the official code.
     """
 
     question: str
     resolution: int
     batch: int
     folder: str
-    peer: str = ""
-    peer_dirs: tuple[str, ...] = ()
+    side: str
+    peer_dirs: tuple[str, ...]
 
 
 class Turns:
@@ -58,18 +58,20 @@ class Turns:
 
     Attributes:
       items: examples per turn.
-      result: array to compare with the other side's.
+      result: array to compare with the other side's, or a function that gives it,
+        which is called when the time is taken.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, **versions: str) -> None:
         self.items = 1
         self.result: Any = ()
+        self._versions = versions
         self._imported = time.time()
         self._answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
     def __iter__(self) -> Iterator[int]:
-        self._answer(items=self.items, imported=self._imported)
+        self._answer(items=self.items, imported=self._imported, versions=self._versions)
         for index, _ in enumerate(iter(sys.stdin.readline, "")):
             wall, cpu = time.perf_counter(), time.process_time()
             yield index
@@ -100,8 +102,10 @@ def direction(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _sample(result: Any) -> list[float]:
-    flat = np.asarray(result, np.float64).ravel()
-    return flat[:: max(1, flat.size // _NUM_SAMPLES)].tolist()
+    flat = np.asarray(result() if callable(result) else result, np.float64).ravel()
+    if flat.size > _NUM_SAMPLES:
+        flat = np.random.RandomState(0).choice(flat, _NUM_SAMPLES)
+    return flat.tolist()
 
 
 def _peak() -> float:

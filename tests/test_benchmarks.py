@@ -1,12 +1,22 @@
-"""The benchmarks run without a peer, and the limit is counted right."""
+"""The benchmarks run without a peer; what they print is computed right.
 
+Peers need torch, which the tests do without: `benchmarks.compare` itself compares their
+results with ours before it takes any time.
+"""
+
+import json
+import os
+import pathlib
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
-from benchmarks import compilers, limit, predictions
+from benchmarks import compare, compilers, limit, machine, predictions, report, rows
+from styleclip_jax.errors import UserError
 from styleclip_jax.models import stylegan2
+from tests import programs
 
 
 def test_multiply_adds_of_a_small_generator() -> None:
@@ -44,19 +54,111 @@ def test_predictions_are_of_products_or_of_bytes() -> None:
     assert predictions.predicted(machine, flops=8e6, moved=4e6) == [8, 4]
 
 
+def test_first_words_of_a_name_choose_all_such_rows() -> None:
+    chosen = rows.choose(["clip", "synthesis_512", "mapper_64_x3", "clip_forward"])
+    assert [row.name for row in chosen] == [
+        *("clip_forward", "clip_gradient", "synthesis_512", "mapper_64_x3")
+    ]
+    assert chosen[-1] == rows.Row("mapper_64_x3", "mapper", 64, 3)
+
+
+@pytest.mark.parametrize("name", ["clap", "clip_forward_64", "synthesis", "mapper_6"])
+def test_a_row_that_is_not_there_is_refused(name: str) -> None:
+    with pytest.raises(UserError):
+        rows.parse(name)
+
+
+def test_a_busy_machine_is_refused_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(machine, "load", lambda: 0.51)
+    assert programs.run(compare, ["compare", "--rows=synthesis_8"]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "0.51 cores" in line
+    assert "--any_load" in line
+
+
+def test_work_of_others_is_load() -> None:
+    assert 0 <= machine.load() <= 1.1 * (os.cpu_count() or 1)
+
+
+def _run(seconds: float, **ratios: float) -> dict[str, Any]:
+    """Run of one row."""
+
+    def side(median: float) -> dict[str, Any]:
+        spread = {"median": median, "min": median, "max": median}
+        return {"seconds": spread, "cpu": spread, "peak_gb": 1.0}
+
+    peers = {
+        name: {**side(ratio * seconds), "ratio": ratio, "cpu_ratio": 2.0, "apart": 1e-6}
+        for name, ratio in ratios.items()
+    }
+    row = rows.parse("synthesis_256")._asdict()
+    return {
+        "date": "2026-01-02",
+        "cpu": "a CPU",
+        "cores": 2,
+        "load": 0.1,
+        "allocator": "same",
+        "repeats": 5,
+        "versions": {"jax": "1"},
+        "gflops": 100.0,
+        "rows": [
+            {
+                **row,
+                "load": 0.2,
+                "of_limit": 1.5,
+                "sides": {"ours": side(seconds), **peers},
+            }
+        ],
+    }
+
+
+def test_the_best_torch_is_the_quickest_peer() -> None:
+    *_, cells = report.table(_run(0.5, official=3.0, lean=1.25, compiled=1.5)).split(
+        "\n"
+    )
+    found = [cell.strip() for cell in cells.strip("|").split("|")]
+    assert found[:8] == [
+        *("synthesis_256", "0.5", "1.5", "0.625", "0.75"),
+        *("3.00", "1.25", "2.00"),
+    ]
+
+
+def test_a_table_takes_the_place_of_the_last() -> None:
+    document = f"before {report.BEGIN} old {report.END} after"
+    once = report.put(document, "new")
+    assert once == f"before {report.BEGIN}\nnew\n{report.END} after"
+    assert report.put(once, "new") == once
+    with pytest.raises(UserError, match="marks"):
+        report.put("no marks", "new")
+
+
+def test_two_runs_are_compared_row_by_row() -> None:
+    *_, last = report.changes(_run(0.6, lean=1.5), _run(0.5, lean=1.8)).split("\n")
+    assert last == "| synthesis_256 | 0.6 | 0.5 | 1.20 | 1.50 | 1.80 |"
+
+
+def test_the_measurements_have_the_marks_of_a_table() -> None:
+    root = pathlib.Path(report.__file__).parents[1]
+    document = (root / "docs" / "measurements.md").read_text()
+    assert report.put(document, "new").count("\nnew\n") == 1
+
+
 @pytest.mark.slow
-def test_a_comparison_without_a_peer_prints_our_column() -> None:
-    flags = ("--questions=synthesis", "--resolution=8", "--runs=1", "--batches=2")
+def test_a_comparison_without_a_peer_measures_our_side(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "run.json"
+    flags = ("--rows=synthesis_8_x2", "--repeats=1", "--any_load", f"--json={path}")
     found = subprocess.run(
         [sys.executable, "-m", "benchmarks.compare", *flags],
         capture_output=True,
         text=True,
         check=True,
     )
-    cells = [x.strip() for x in found.stdout.splitlines()[-1].strip("|").split("|")]
-    assert cells[0] == "synthesis, batch 2"
-    assert float(cells[1]) > 0
-    assert cells[2:4] == ["", ""]
+    (row,) = json.loads(path.read_text())["rows"]
+    assert list(row["sides"]) == ["ours"]
+    assert row["sides"]["ours"]["seconds"]["median"] > 0
+    assert "| synthesis_8_x2 |" in found.stdout
 
 
 @pytest.mark.slow

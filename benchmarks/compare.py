@@ -100,22 +100,22 @@ def measure(row: rows.Row, setting: sides.Setting, repeats: int) -> dict[str, An
             _take_turns(pair, row.warm_ups)
             apart = sides.apart(ours, peer) if peer else None
             # Not a number is too far, too.
-            if apart is not None and not apart <= row.tolerance:
+            if apart is not None and not apart.l2 <= row.tolerance:
                 raise UserError(
-                    f"{row.name}: results of {name} are {apart:.1e} of the largest "
-                    f"number apart from ours, expected at most {row.tolerance:.0e}"
+                    f"{row.name}: results of {name} are {apart.l2:.1e} apart from ours "
+                    f"(relative L2), expected at most {row.tolerance:.0e}"
                 )
             loads.append(_take_turns(pair, repeats))
             for side in pair:
                 side.leave()
                 versions |= side.ready["versions"]
             all_ours.append(ours)
-            if peer:
+            if peer and apart:
                 summaries[name] = {
                     **_summary([peer]),
                     "ratio": _ratio(peer, ours, "seconds"),
                     "cpu_ratio": _ratio(peer, ours, "cpu"),
-                    "apart": apart,
+                    "apart": apart._asdict(),
                 }
     summaries["ours"] = _summary(all_ours)
     return {

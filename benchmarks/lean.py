@@ -378,7 +378,7 @@ def optimization(lean: Lean, turns: worker.Turns, *, id_lambda: float = 0.0) -> 
     compiled = lean.compiled(loss_of)
     latent = source.clone().requires_grad_()
     adam = torch.optim.Adam([latent], lr=0.1)
-    turns.result = lambda: latent.detach() - source
+    turns.result = lambda: (latent.detach() - source)[:1]
     for step in turns:
         adam.param_groups[0]["lr"] = script.get_lr(step / 300, 0.1)
         adam.zero_grad()
@@ -402,8 +402,8 @@ def mapper_training(lean: Lean, turns: worker.Turns) -> None:
     def loss_of(delta: torch.Tensor, identity: torch.Tensor) -> torch.Tensor:
         edited = latent + 0.1 * delta
         image = synthesize(edited)
-        kept = torch.sum(face(_face_crop(image)) * identity, 1)
-        loss = 0.1 * (1 - kept) + clip_loss(image)
+        likeness = torch.sum(face(_face_crop(image)) * identity, 1)
+        loss = 0.1 * (1 - likeness) + clip_loss(image)
         return loss.mean() + 0.8 * F.mse_loss(edited, latent)
 
     identity_of, loss_of = lean.compiled(identity_of), lean.compiled(loss_of)

@@ -138,11 +138,12 @@ def optimization_step(
     state = compiled.start(networks, ours.w_plus, ours.text)
     for _ in turns:
         state = jax.block_until_ready(compiled.step(networks, state))
-        turns.result = state.latent - source
+        # The official script takes one.
+        turns.result = (state.latent - source)[:1]
 
 
 def mapper_step(ours: Ours, turns: worker.Turns) -> None:
-    config = ours.mapper.config
+    config, latent = ours.mapper.config, ours.w_plus
     problem = mapper_training.official(config, mapper_training.TrainingConfig())
     networks = ours.networks(identity=True)
     # Its slow weights are its fast ones at first, and a buffer is donated once.
@@ -159,11 +160,11 @@ def mapper_step(ours: Ours, turns: worker.Turns) -> None:
 
     @jax.jit
     def edit(params: Any) -> jax.Array:
-        return mapper.edit(Network(params, config), ours.w_plus)
+        return mapper.edit(Network(params, config), latent)
 
     first = edit(state.params)
     for _ in turns:
-        state, _ = jax.block_until_ready(step(networks, state, ours.w_plus, ours.text))
+        state, _ = jax.block_until_ready(step(networks, state, latent, ours.text))
         turns.result = lambda params=state.params: edit(params) - first
 
 

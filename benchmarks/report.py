@@ -56,8 +56,8 @@ def table(run: dict[str, Any]) -> str:
     columns = (
         *("row", "ours (s)", "official", "lean", "compiled"),
         *("official / ours", "best torch / ours", "CPU time, best torch / ours"),
-        *("peak GB: ours", "official", "best torch", "results apart"),
-        "of limit, in direct multiply-adds",
+        *("peak GB: ours", "official", "best torch"),
+        *("results apart: largest", "L2", "of limit, in direct multiply-adds"),
     )
     return "\n".join(
         (
@@ -75,13 +75,12 @@ def table(run: dict[str, Any]) -> str:
 
 def line(row: dict[str, Any]) -> str:
     """What a row says, in short."""
-    sides = row["sides"]
-    peers = (
-        f"{name} {sides[name]['ratio']:.2f} times ({sides[name]['apart']:.0e} apart)"
+    ratios = (
+        f"{name} / ours {row['sides'][name]['ratio']:.2f}"
         for name in _PEERS
-        if name in sides
+        if name in row["sides"]
     )
-    return ", ".join((f"{row['name']}: {_seconds(row, 'ours')} s", *peers))
+    return ", ".join((f"{row['name']}: ours {_seconds(row, 'ours')} s", *ratios))
 
 
 def _seconds(row: dict[str, Any], side: str) -> str:
@@ -98,6 +97,10 @@ def _cells(row: dict[str, Any]) -> list[str]:
         return "" if found is None else format(found, form)
 
     apart = [side["apart"] for side in row["sides"].values() if "apart" in side]
+    largest, l2 = (
+        f"{max(x[key] for x in apart):.0e}" if apart else ""
+        for key in ("largest", "l2")
+    )
     share = row.get("of_limit")
     return [
         row["name"],
@@ -105,7 +108,8 @@ def _cells(row: dict[str, Any]) -> list[str]:
         *(number(side, "ratio") for side in ("official", quickest)),
         number(quickest, "cpu_ratio"),
         *(number(side, "peak_gb", ".1f") for side in ("ours", "official", quickest)),
-        f"{max(apart):.0e}" if apart else "",
+        largest,
+        l2,
         "" if share is None else f"{share:.2f}",
     ]
 

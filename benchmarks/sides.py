@@ -132,9 +132,25 @@ def start(
     )
 
 
-def apart(ours: Side, peer: Side) -> float:
-    """Largest difference of the last results, relative to the largest number."""
+class Difference(NamedTuple):
+    """How far two results are apart.
+
+    Attributes:
+      largest: largest difference, relative to the largest number.
+      l2: root of the sum of squares of differences, relative to that of the numbers.
+    """
+
+    largest: float
+    l2: float
+
+
+def apart(ours: Side, peer: Side) -> Difference:
+    """Difference of the last results."""
     mine, theirs = ours.sample(), peer.sample()
     if mine.shape != theirs.shape:
         raise RuntimeError(f"results have {mine.size} and {theirs.size} numbers")
-    return float(np.max(np.abs(mine - theirs)) / np.max(np.abs(theirs)))
+    wrong = mine - theirs
+    return Difference(
+        float(np.max(np.abs(wrong)) / np.max(np.abs(theirs))),
+        float(np.linalg.norm(wrong) / np.linalg.norm(theirs)),
+    )

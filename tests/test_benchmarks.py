@@ -90,7 +90,7 @@ def _run(seconds: float, **ratios: float) -> dict[str, Any]:
         return {"seconds": spread, "cpu": spread, "peak_gb": 1.0}
 
     peers = {
-        name: {**side(ratio * seconds), "ratio": ratio, "cpu_ratio": 2.0, "apart": 1e-6}
+        name: {**side(ratio * seconds), "ratio": ratio, "cpu_ratio": 2.0}
         for name, ratio in ratios.items()
     }
     row = rows.parse("synthesis_256")._asdict()

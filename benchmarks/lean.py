@@ -408,7 +408,7 @@ def mapper_training(lean: Lean, turns: worker.Turns) -> None:
 
     identity_of, loss_of = lean.compiled(identity_of), lean.compiled(loss_of)
     optimizer = ranger.Ranger(mapper.parameters(), lr=0.5)
-    turns.result = peers.change(mapper, latent)
+    turns.result = peers.moments(mapper, optimizer)
     for _ in turns:
         identity = identity_of(latent)
         optimizer.zero_grad()

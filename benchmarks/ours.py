@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import jaxlib
 import numpy as np
+import optax
 
 import convert.clip
 import convert.irse50
@@ -158,14 +159,16 @@ def mapper_step(ours: Ours, turns: worker.Turns) -> None:
             networks, state, source, text, problem=problem
         )
 
-    @jax.jit
-    def edit(params: Any) -> jax.Array:
-        return mapper.edit(Network(params, config), latent)
-
-    first = edit(state.params)
     for _ in turns:
         state, _ = jax.block_until_ready(step(networks, state, latent, ours.text))
-        turns.result = lambda params=state.params: edit(params) - first
+        moments = optax.tree.get(state.optimizer, "mu")
+        turns.result = np.concatenate(
+            [
+                moments[level][f"fc{layer}"]["bias"]
+                for level in ("coarse", "medium", "fine")
+                for layer in range(4)
+            ]
+        )
 
 
 def apply_mapper(ours: Ours, turns: worker.Turns) -> None:

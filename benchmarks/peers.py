@@ -148,15 +148,16 @@ class StyleClip:
         return coach
 
 
-def change(mapper: torch.nn.Module, latent: torch.Tensor) -> Callable[[], torch.Tensor]:
-    """Function that says how far training has moved the edits of a mapper."""
+def moments(mapper: Any, optimizer: Any) -> Callable[[], torch.Tensor]:
+    """Function that gives Ranger's first moments of a mapper's biases.
 
-    @torch.no_grad()
-    def edit() -> torch.Tensor:
-        return 0.1 * mapper(latent)
-
-    first = edit()
-    return lambda: edit() - first
+    These are means of gradients. Its first steps hardly move weights of 100, the
+    inverse of the layers' learning rate.
+    """
+    levels = (mapper.course_mapping, mapper.medium_mapping, mapper.fine_mapping)
+    named = [x for level in levels for x in level.named_parameters()]
+    biases = [x for name, x in named if name.endswith("bias")]
+    return lambda: torch.cat([optimizer.state[x]["exp_avg"] for x in biases])
 
 
 def repeat(turns: worker.Turns, function: Callable[..., Any], *inputs: Any) -> None:
@@ -246,7 +247,7 @@ def optimization(
 def mapper_training(peer: StyleClip, turns: worker.Turns) -> None:
     turns.items = peer.spec.batch
     coach, latent = peer.coach(), peer.w_plus(turns.items)
-    turns.result = change(coach.net.mapper, latent)
+    turns.result = moments(coach.net.mapper, coach.optimizer)
     coach.train_dataloader = (latent for _ in turns)
     coach.train()
 

@@ -38,7 +38,7 @@ _SIZED = (
     "irse50_gradient",
     "matmul",
 )
-# Questions that take steps: their first has a learning rate of 0, three more move.
+# Questions that take steps. The first of an optimization has a learning rate of 0.
 _STEPS = ("optimization", "optimization_identity", "mapper")
 _NAME = re.compile(r"(.+?)(?:_(\d+))?(?:_x(\d+))?")
 

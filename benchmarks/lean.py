@@ -445,6 +445,7 @@ def main() -> None:
     """Answers one question."""
     spec, turns = worker.read_spec(), worker.Turns(torch=torch.__version__)
     sys.path[:0] = spec.peer_dirs
+    peers.stay_on_cpu()
     turns.items = spec.batch
     with torch.set_grad_enabled(spec.question not in peers.WITHOUT_GRADIENT):
         QUESTIONS[spec.question](Lean(spec), turns)

@@ -29,7 +29,8 @@ _NEVER = 10**9
 Objective = Callable[[torch.Tensor], torch.Tensor]
 
 
-def _stay_on_cpu() -> None:
+def stay_on_cpu() -> None:
+    """Has whatever would move to a GPU stay where it is."""
     for owner in (torch.Tensor, torch.nn.Module):
         owner.cuda = lambda self, *args, **options: self
 
@@ -370,7 +371,7 @@ def main() -> None:
     """Answers one question."""
     spec, turns = worker.read_spec(), worker.Turns(torch=torch.__version__)
     sys.path[:0] = spec.peer_dirs
-    _stay_on_cpu()
+    stay_on_cpu()
     no_gradient = spec.question in WITHOUT_GRADIENT
     with torch.set_grad_enabled(not no_gradient):
         QUESTIONS[spec.question](StyleClip(spec), turns)

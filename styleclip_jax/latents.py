@@ -5,7 +5,7 @@ two spaces that edits move in, W+ and S.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +18,17 @@ from styleclip_jax.models import stylegan2
 
 def seeded_z(seed: int, z_dim: int) -> np.ndarray:
     """z [D] float32 of a seed, that of stylegan2-ada-pytorch's `generate.py`."""
-    return np.random.RandomState(seed).randn(z_dim).astype(np.float32)
+    return seeded_batch([seed], z_dim)[0]
+
+
+def seeded_batch(seeds: Iterable[int], z_dim: int) -> np.ndarray:
+    """z [B, D] float32 of some seeds, each as of `seeded_z`."""
+    # Seeding one generator anew takes a tenth of the time of making another.
+    random, found = np.random.RandomState(), []
+    for seed in seeds:
+        random.seed(seed)
+        found.append(random.randn(z_dim))
+    return np.array(found, np.float32)
 
 
 def pack(latent: Any) -> jax.Array:

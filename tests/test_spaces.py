@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from styleclip_jax import spaces
+from styleclip_jax import latents, spaces
 from styleclip_jax.models import stylegan2
 from tests import tiny
 
@@ -47,3 +47,12 @@ def test_truncation_cutoff_leaves_later_rows() -> None:
 
 def test_number_of_rows() -> None:
     assert [spaces.num_rows(r) for r in (16, 64, 256, 512, 1024)] == [6, 10, 14, 16, 18]
+
+
+def test_latents_of_seeds_do_not_depend_on_those_beside_them() -> None:
+    # Of an odd number of normal values the generator keeps one for the next call.
+    seeds = (7, 7, 2**32 - 1, 0)
+    expected = [np.random.RandomState(seed).randn(5) for seed in seeds]
+    found = latents.seeded_batch(seeds, 5)
+    np.testing.assert_array_equal(found, np.array(expected, np.float32))
+    np.testing.assert_array_equal(latents.seeded_z(7, 5), found[0])

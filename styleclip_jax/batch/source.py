@@ -137,7 +137,7 @@ class LatentSource:
         """Loads some latents as float32, S as a tuple of style vectors."""
         if self.array is None:
             seeds = (self.origins[row] for row in rows)
-            return np.stack([latents.seeded_z(seed, self.z_dim) for seed in seeds])
+            return latents.seeded_batch(seeds, self.z_dim)
         found: Any = latent_files.take(self.array, rows)
         if self.space == "s":
             return spaces.unflatten_styles(found, self.layout)

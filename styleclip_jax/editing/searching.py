@@ -82,12 +82,8 @@ def look_around(loaded: Loaded) -> jax.Array:
     """Unit CLIP features [N, E] of the images of random samples of the generator."""
     generator, mesh = loaded.generator, loaded.mesh
     networks = parallel.replicate(losses.Networks(generator, _seeing(loaded)), mesh)
-    z = np.stack(
-        [
-            latents.seeded_z(_FIRST_SEED + i, generator.config.z_dim)
-            for i in range(_NUM_SAMPLES)
-        ]
-    )
+    seeds = range(_FIRST_SEED, _FIRST_SEED + _NUM_SAMPLES)
+    z = latents.seeded_batch(seeds, generator.config.z_dim)
     with loaded.listener.bar(_NUM_SAMPLES, "image") as report:
 
         def see(batch: jax.Array, count: int) -> jax.Array:

@@ -15,6 +15,7 @@ import concurrent.futures
 import functools
 import itertools
 import math
+import operator
 import os
 import pathlib
 import time
@@ -25,7 +26,7 @@ import jax
 import numpy as np
 
 from styleclip_jax import parallel, progress
-from styleclip_jax.batch import shards
+from styleclip_jax.batch import batch_sizes, shards
 from styleclip_jax.batch.editor import Outcome
 from styleclip_jax.batch.journal import Journal
 from styleclip_jax.batch.source import LatentSource
@@ -37,15 +38,12 @@ AUTO = "auto"
 
 # Number of batches that are queued on the devices behind the one that is written.
 _AHEAD = 2
-# Number of files that are written side by side: one for each core that encodes, and
-# some that wait for the disk.
+# Number of threads that write files: one for each core that encodes, and some that wait
+# for the disk.
 _WRITERS = (os.cpu_count() or 1) + 2
-# Speedup that a larger batch must bring.
-_GAIN = 1.05
+# Number of files that are open at a time, below what systems allow a process.
+_OPEN_FILES = 256
 _LARGEST_BATCH = 1024
-# Share of an accelerator's free memory that a batch may take by prediction, and the
-# size that tells with a size of 1 how much a latent takes.
-_SHARE, _SMALL_BATCH = 0.9, 8
 _NUM_SHOWN = 10
 _WAIT_SECONDS = 0.2
 
@@ -146,90 +144,8 @@ def find_batch_size(source: LatentSource, task: Task, mesh: jax.sharding.Mesh) -
 
     free = parallel.free_memory(mesh)
     if free is None:
-        return largest(seconds, limit)
-    return largest_predicted(seconds, memory, free, limit)
-
-
-def largest(seconds: Callable[[int], float], limit: int) -> int:
-    """Largest size of 1, 2, 4, … that fits and is faster per item than the one before.
-
-    Args:
-      seconds: (size) → time that a batch takes; may run out of memory.
-      limit: size that need not be exceeded.
-
-    Raises:
-      UserError: not even a size of 1 fits.
-    """
-    best, size, rate = 0, 1, 0.0
-    while size < 2 * limit:
-        found = size / _or_infinite(seconds, size)
-        if found <= _GAIN * rate:
-            break
-        best, rate, size = size, found, 2 * size
-    return _checked(best)
-
-
-def largest_predicted(
-    seconds: Callable[[int], float],
-    memory: Callable[[int], float],
-    free: int,
-    limit: int,
-) -> int:
-    """Largest size whose memory fits by prediction, or a small one that is as fast.
-
-    Memory is on a line through its values at 1 and a small size. What it predicts is
-    tried once; a size that does not fit after all is halved.
-
-    Args:
-      seconds: (size) → time that a batch takes; may run out of memory.
-      memory: (size) → bytes that a batch takes, by the compiler; may run out of memory.
-      free: bytes that are free.
-      limit: size that need not be exceeded.
-
-    Raises:
-      UserError: not even a size of 1 fits.
-    """
-    budget, one = _SHARE * free, _or_infinite(memory, 1)
-    if one == math.inf:
-        return _checked(0)
-    # That many times one, constant part and all, fit; so do that many together.
-    small = min(limit, _SMALL_BATCH, max(1, int(budget / max(one, 1))))
-    each = (_or_infinite(memory, small) - one) / (small - 1) if small > 1 else math.inf
-    fitting = 1 + (budget - one) / each if each > 0 else math.inf
-    large = _even(max(small, int(min(limit, fitting))))
-    best, rate = 0, 0.0
-    for size in dict.fromkeys((small, large)):
-        while size > best:
-            took = _or_infinite(seconds, size)
-            if took < math.inf:
-                if size / took > _GAIN * rate:
-                    best, rate = size, size / took
-                break
-            size //= 2
-    return _checked(best)
-
-
-def _even(size: int) -> int:
-    """Size of whole tiles of the devices, where it is more than one."""
-    return size - size % _SMALL_BATCH if size > _SMALL_BATCH else size
-
-
-def _or_infinite(function: Callable[[int], float], size: int) -> float:
-    """Value of a function of a size, infinite where that does not fit."""
-    try:
-        return function(size)
-    except (jax.errors.JaxRuntimeError, MemoryError) as error:
-        if not parallel.is_out_of_memory(error):
-            raise
-        return math.inf
-
-
-def _checked(size: int) -> int:
-    if not size:
-        raise UserError(
-            "batch_size: not even one latent fits into the memory", field="batch_size"
-        )
-    return size
+        return batch_sizes.largest(seconds, limit)
+    return batch_sizes.largest_predicted(seconds, memory, free, limit)
 
 
 def steps(count: int, size: int, devices: int, done: np.ndarray) -> Iterator[Step]:
@@ -395,29 +311,36 @@ def _keep(
     """Fetches and writes a batch; the journal is last, as it says that all is there."""
     host = jax.device_get(outcome)
     started = time.monotonic()
-    indices = {i: int(index[i]) for i in places}
-    jobs = {
-        i: writers.submit(_write_files, task, journal.outdir, index, rows[i], host, i)
-        for i, index in indices.items()
-    }
-    written, pictures = [], []
-    for i, job in jobs.items():
-        try:
-            pictures.append(job.result())
-            written.append(i)
-        except UserError as error:
-            failures.add(indices[i], error)
+    size = max(1, min(math.ceil(len(places) / _WRITERS), _OPEN_FILES // _WRITERS))
+    jobs = [
+        writers.submit(
+            _write_files,
+            *(task, journal.outdir, index, rows, places[start : start + size], host),
+        )
+        for start in range(0, len(places), size)
+    ]
+    pictures: dict[int, bytes] = {}
+    for job in jobs:
+        made, errors = job.result()
+        pictures |= {i: x for i, x in made.items() if i not in errors}
+        for i, error in errors.items():
+            failures.add(int(index[i]), error)
+    written = list(pictures)
     try:
         for folder in _folders(task):
             files.sync_folder(journal.outdir / folder)
         if written:
-            lines = [_line(task, indices[i], int(rows[i]), host, i) for i in written]
+            indices = index[written].tolist()
+            lines = [
+                _line(task, number, int(rows[i]), host, i)
+                for number, i in zip(indices, written, strict=True)
+            ]
             latent = {name: x[written] for name, x in host.latent.items()}
-            journal.append([indices[i] for i in written], lines, pictures, **latent)
+            journal.append(indices, lines, list(pictures.values()), **latent)
             journal.seal()
     except UserError as error:
         for i in written:
-            failures.add(indices[i], error)
+            failures.add(int(index[i]), error)
     failures.writing += time.monotonic() - started
 
 
@@ -437,18 +360,43 @@ def _line(task: Task, index: int, row: int, host: Outcome, i: int) -> dict[str, 
 
 
 def _write_files(
-    task: Task, outdir: pathlib.Path, index: int, row: int, host: Outcome, i: int
-) -> bytes:
-    """Writes the files of a result; returns its picture if that goes into a shard."""
-    picture, level = b"", task.png_level
-    if suffix := shards.FORMATS.get(task.image_format):
-        picture = images.encode(host.image[i], suffix, png_level=level)
-    elif task.image_format != "none":
-        path = outdir / "images" / f"{index:06d}.{task.image_format}"
-        images.write(path, host.image[i], png_level=level, make_folder=False)
-    if task.write is not None:
-        task.write(index, int(row), jax.tree.map(lambda x: x[i], host))
-    return picture
+    task: Task,
+    outdir: pathlib.Path,
+    index: np.ndarray,
+    rows: np.ndarray,
+    places: list[int],
+    host: Outcome,
+) -> tuple[dict[int, bytes], dict[int, UserError]]:
+    """Writes the files of some results.
+
+    Returns:
+      Pictures by their places, and errors of those that could not be written.
+    """
+    pictures: dict[int, bytes] = {}
+    errors: dict[int, UserError] = {}
+    for i in places:
+        try:
+            pictures[i] = _encode(task, host, i)
+            if task.write is not None:
+                one = jax.tree.map(operator.itemgetter(i), host)
+                task.write(int(index[i]), int(rows[i]), one)
+        except UserError as error:
+            errors[i] = error
+    if task.image_format in shards.FORMATS or task.image_format == "none":
+        return pictures, errors
+    folder, suffix = outdir / "images", task.image_format
+    paths = {folder / f"{index[i]:06d}.{suffix}": i for i in pictures}
+    failed = files.write_several({path: pictures[i] for path, i in paths.items()})
+    return pictures, errors | {paths[path]: error for path, error in failed.items()}
+
+
+def _encode(task: Task, host: Outcome, i: int) -> bytes:
+    """Picture of a result; nothing where none is asked for."""
+    kind = task.image_format
+    if kind == "none":
+        return b""
+    suffix = shards.FORMATS.get(kind, f".{kind}")
+    return images.encode(host.image[i], suffix, png_level=task.png_level)
 
 
 def _folders(task: Task) -> list[str]:

@@ -11,7 +11,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
 import safetensors
@@ -58,7 +58,7 @@ def new_file(path: Path, *, make_folder: bool = True) -> Iterator[pathlib.Path]:
 
 
 def write_bytes(path: Path, content: bytes, *, make_folder: bool = True) -> None:
-    """Writes a file, whole or not at all; cheaper than `new_file` for many small ones.
+    """Writes a file, whole or not at all; cheaper than `new_file` for a small one.
 
     Args:
       path: file to make; one that is there is replaced.
@@ -68,12 +68,52 @@ def write_bytes(path: Path, content: bytes, *, make_folder: bool = True) -> None
     Raises:
       UserError: it cannot be written.
     """
-    with (
-        _replacing(pathlib.Path(path), make_folder) as (_, handle),
-        open(handle, "wb", buffering=0, closefd=False) as file,
-    ):
-        file.write(content)
+    with _replacing(pathlib.Path(path), make_folder) as (_, handle):
+        _write(handle, content)
         _sync(handle)
+
+
+def write_several(
+    contents: Mapping[pathlib.Path, bytes],
+) -> dict[pathlib.Path, UserError]:
+    """Writes files into folders that are there, each whole or not at all.
+
+    All are written before the first is synced, and that one's sync then does most of
+    the work of the others. Their names are made durable by the caller, as with
+    `make_folder` of `new_file`.
+
+    Args:
+      contents: content of each file; one that is there is replaced.
+
+    Returns:
+      Error of each file that cannot be written.
+    """
+    failed: dict[pathlib.Path, UserError] = {}
+    begun: dict[pathlib.Path, tuple[pathlib.Path, int]] = {}
+
+    def begin(path: pathlib.Path) -> None:
+        begun[path] = _make_locked(path, _make_file)
+        _write(begun[path][1], contents[path])
+
+    def end(path: pathlib.Path) -> None:
+        temporary, handle = begun[path]
+        _sync(handle)
+        os.replace(temporary, path)
+        os.close(begun.pop(path)[1])
+
+    try:
+        for step in (begin, end):
+            for path in [x for x in contents if x not in failed]:
+                try:
+                    with writable(path):
+                        step(path)
+                except UserError as error:
+                    failed[path] = error
+    finally:
+        for temporary, handle in begun.values():
+            os.close(handle)
+            temporary.unlink(missing_ok=True)
+    return failed
 
 
 def append(path: Path, offset: int, content: bytes) -> None:
@@ -347,6 +387,13 @@ def writable(path: pathlib.Path) -> Iterator[None]:
         code = re.search(r"(?:os error|code:) (\d+)", str(error))
         reason = os.strerror(int(code[1])) if code else error
         raise UserError(f"{path}: cannot write ({reason})") from error
+
+
+def _write(handle: int, content: bytes) -> None:
+    """Writes a whole content, of which the system may take a part at a time."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(handle, rest) :]
 
 
 def _sync(handle: int) -> bool:

@@ -9,6 +9,7 @@ import pathlib
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -27,6 +28,9 @@ MAX_PIXELS = 50_000_000
 # Compression of PNGs: five times as fast as Pillow's 6, for some 15 % more bytes.
 PNG_LEVEL = 1
 
+# Pixels of a JPEG that is encoded in less time than a file of the system is made.
+_SMALL_JPEG = 64 * 64
+
 # Pillow logs some of what is wrong with a file, which the error says already; where
 # nobody listens, Python would print it.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -43,13 +47,7 @@ _TEXT = (40, 40, 40)
 _BACKGROUND = (255, 255, 255)
 
 
-def write(
-    path: files.Path,
-    image: np.ndarray,
-    *,
-    png_level: int = PNG_LEVEL,
-    make_folder: bool = True,
-) -> None:
+def write(path: files.Path, image: np.ndarray, *, png_level: int = PNG_LEVEL) -> None:
     """Writes one image [H, W, 3] in [-1, 1] or uint8, in the format of the suffix.
 
     `.npy` keeps the float32 values, for exact work.
@@ -58,14 +56,12 @@ def write(
       path: file to make.
       image: the image.
       png_level: compression of a PNG, from 0 for none to 9.
-      make_folder: whether its folder is made if need be.
 
     Raises:
-      UserError: the file cannot be written, as for want of space, or because its folder
-        is gone and not to be made.
+      UserError: the file cannot be written, as for want of space.
     """
     content = encode(image, pathlib.Path(path).suffix, png_level=png_level)
-    files.write_bytes(path, content, make_folder=make_folder)
+    files.write_bytes(path, content)
 
 
 def read(path: files.Path) -> np.ndarray:
@@ -113,20 +109,23 @@ def encode(image: np.ndarray, suffix: str, *, png_level: int = PNG_LEVEL) -> byt
     """Content of the file of one image, as in `write`.
 
     Threads encode side by side: Pillow lets the interpreter's lock go for a PNG, but
-    for a JPEG only while it writes into a file that the system knows.
+    for a JPEG only while it writes into a file that the system knows. A small JPEG
+    takes less time than such a file.
 
     Raises:
       UserError: there is no space for the file.
     """
-    if suffix == ".npy":
-        content = io.BytesIO()
-        np.save(content, image.astype(np.float32))
-        return content.getvalue()
-    kind = Image.registered_extensions()[suffix]
-    with files.scratch() as file:
-        Image.fromarray(pixels.to_uint8(image)).save(
-            file, kind, quality=95, compress_level=png_level
-        )
+    with contextlib.ExitStack() as stack:
+        file: IO[bytes] = io.BytesIO()
+        if suffix == ".npy":
+            np.save(file, image.astype(np.float32))
+        else:
+            if suffix == ".jpg" and image.shape[0] * image.shape[1] > _SMALL_JPEG:
+                file = stack.enter_context(files.scratch())
+            kind = Image.registered_extensions()[suffix]
+            Image.fromarray(pixels.to_uint8(image)).save(
+                file, kind, quality=95, compress_level=png_level
+            )
         file.seek(0)
         return file.read()
 

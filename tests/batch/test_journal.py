@@ -11,7 +11,7 @@ import pytest
 
 from styleclip_jax.batch import journal
 from styleclip_jax.batch.journal import Journal
-from styleclip_jax.io import images
+from styleclip_jax.io import files
 from tests import programs, tiny
 from tests.batch import fakes
 
@@ -76,13 +76,13 @@ def test_nothing_is_done_twice_but_the_batches_under_way(
     done = Journal(tmp_path / "out", 2 * fakes.COUNT, "w_plus", tiny.GENERATOR).done
     assert 8 <= done.sum() < 2 * fakes.COUNT
     written: list[str] = []
-    write = images.write
+    write = files.write_several
 
-    def remember(path: pathlib.Path, *arguments: Any, **options: Any) -> None:
-        written.append(path.stem)
-        write(path, *arguments, **options)
+    def remember(contents: dict[pathlib.Path, bytes]) -> dict[pathlib.Path, Any]:
+        written.extend(path.stem for path in contents)
+        return write(contents)
 
-    monkeypatch.setattr(images, "write", remember)
+    monkeypatch.setattr(files, "write_several", remember)
     assert fakes.stream_into(tmp_path / "out")[0]
     assert sorted(map(int, written)) == np.flatnonzero(~done).tolist()
 

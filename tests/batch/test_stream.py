@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from styleclip_jax import batch, parallel
-from styleclip_jax.batch import stream
+from styleclip_jax.batch import batch_sizes, stream
 from styleclip_jax.batch.journal import Journal
 from styleclip_jax.batch.source import LatentSource
 from styleclip_jax.editing.session import Session
@@ -164,8 +164,8 @@ def test_lack_of_memory_is_known_by_its_texts(text: str) -> None:
             raise error
         return 1.0
 
-    assert stream.largest(seconds, 100) == 2
-    predicted = stream.largest_predicted(seconds, lambda size: size, 1000, 100)
+    assert batch_sizes.largest(seconds, 100) == 2
+    predicted = batch_sizes.largest_predicted(seconds, lambda size: size, 1000, 100)
     assert predicted == 2
     other = jax.errors.JaxRuntimeError("INVALID_ARGUMENT: shapes")
     assert not parallel.is_out_of_memory(other)
@@ -182,13 +182,13 @@ def test_largest_batch_is_found_by_trying() -> None:
         # Some 9 % faster per item with each doubling.
         return size**0.875
 
-    assert stream.largest(seconds, 1000) == 16
+    assert batch_sizes.largest(seconds, 1000) == 16
     assert tried == [1, 2, 4, 8, 16, 32]
-    assert stream.largest(seconds, 5) == 8
+    assert batch_sizes.largest(seconds, 5) == 8
     # Fastest per item from 4 on.
-    assert stream.largest(lambda size: max(size / 4, 1.0), 1000) == 4
+    assert batch_sizes.largest(lambda size: max(size / 4, 1.0), 1000) == 4
     with pytest.raises(UserError, match="not even one latent"):
-        stream.largest(lambda size: seconds(99), 4)
+        batch_sizes.largest(lambda size: seconds(99), 4)
     task = fakes.task()
     mesh = parallel.make_mesh()
     assert stream.find_batch_size(fakes.source(), task, mesh) in (1, 2, 4, 8)
@@ -224,7 +224,7 @@ def test_memory_predicts_the_largest_batch(
             raise jax.errors.JaxRuntimeError("CUDNN_STATUS_ALLOC_FAILED")
         return max(1.0, size / fastest)
 
-    best = stream.largest_predicted(seconds, memory, 1000, limit)
+    best = batch_sizes.largest_predicted(seconds, memory, 1000, limit)
     assert found == tried
     assert compiled == [1, min(8, limit)]
     assert best == max(n for n in tried if n <= fastest and 10 + 20 * n <= fits)
@@ -235,15 +235,17 @@ def test_memory_that_does_not_suffice_for_one_latent_is_said() -> None:
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 3 GiB")
 
     with pytest.raises(UserError, match="not even one latent"):
-        stream.largest_predicted(fail, fail, 1000, 10)
+        batch_sizes.largest_predicted(fail, fail, 1000, 10)
     # A compiler that says nothing leaves it to trying.
-    assert stream.largest_predicted(lambda size: 1.0, lambda size: 0, 1000, 30) == 24
+    assert (
+        batch_sizes.largest_predicted(lambda size: 1.0, lambda size: 0, 1000, 30) == 24
+    )
 
     def break_down(size: int) -> float:
         raise jax.errors.JaxRuntimeError("INVALID_ARGUMENT: shapes")
 
     with pytest.raises(jax.errors.JaxRuntimeError, match="shapes"):
-        stream.largest_predicted(break_down, lambda size: 1, 1000, 10)
+        batch_sizes.largest_predicted(break_down, lambda size: 1, 1000, 10)
 
 
 def test_devices_that_know_their_memory_are_asked(

@@ -67,6 +67,57 @@ def test_disk_that_fails_to_sync_counts(
     assert not any(tmp_path.iterdir())
 
 
+def test_files_are_whole_where_the_system_takes_parts(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is nearly full takes a part, and refuses the next one."""
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda handle, rest: write(handle, rest[:3]))
+    files.write_bytes(tmp_path / "one", b"0123456789")
+    assert files.write_several({tmp_path / "two": b"0123456789"}) == {}
+    for name in ("one", "two"):
+        assert (tmp_path / name).read_bytes() == b"0123456789"
+
+
+def test_of_several_files_those_that_cannot_be_written_are_named(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "old").write_bytes(b"before")
+    (tmp_path / "taken" / "inside").mkdir(parents=True)
+    names = ("old", "absent/x", "taken", "new")
+    contents = {tmp_path / name: name.encode() for name in names}
+    order: list[str] = []
+    for name in ("write", "fsync", "replace"):
+        function = getattr(os, name)
+
+        def noted(*arguments: Any, name: str = name, function: Any = function) -> Any:
+            order.append(name)
+            return function(*arguments)
+
+        monkeypatch.setattr(os, name, noted)
+    failed = files.write_several(contents)
+    assert sorted(failed) == [tmp_path / "absent/x", tmp_path / "taken"]
+    assert all("cannot write" in str(error) for error in failed.values())
+    # All have their content before the first is durable, and that before its name.
+    assert order == ["write"] * 3 + ["fsync", "replace"] * 3
+    # What could not get its name leaves nothing.
+    assert sorted(x.name for x in tmp_path.iterdir()) == ["new", "old", "taken"]
+    assert (tmp_path / "old").read_bytes() == b"old"
+    assert (tmp_path / "new").read_bytes() == b"new"
+
+
+def test_several_files_leave_nothing_when_they_are_killed(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(_: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", stop)
+    with pytest.raises(KeyboardInterrupt):
+        files.write_several({tmp_path / name: b"x" for name in "ab"})
+    assert not any(tmp_path.iterdir())
+
+
 def test_safetensors_that_find_no_space_are_a_line(tmp_path: pathlib.Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))

@@ -17,22 +17,26 @@ def _white(sheet: object) -> np.ndarray:
     return (np.asarray(sheet) == 255).all(axis=-1)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_images_are_encoded_into_a_file_that_the_system_knows(
-    monkeypatch: pytest.MonkeyPatch, suffix: str
+@pytest.mark.parametrize(
+    ("suffix", "size", "known"),
+    [(".png", 72, False), (".jpg", 72, True), (".jpg", 64, False)],
+)
+def test_large_jpegs_are_encoded_into_a_file_that_the_system_knows(
+    monkeypatch: pytest.MonkeyPatch, suffix: str, size: int, known: bool
 ) -> None:
     """Pillow keeps the interpreter's lock while it encodes a JPEG into another one."""
-    save, handles = Image.Image.save, []
+    save, made = Image.Image.save, []
 
     def remember(self: Image.Image, file: Any, *arguments: Any, **options: Any) -> None:
-        handles.append(file.fileno())
+        made.append(file)
         save(self, file, *arguments, **options)
 
     monkeypatch.setattr(Image.Image, "save", remember)
-    image = np.linspace(-1, 1, 8 * 8 * 3, dtype=np.float32).reshape(8, 8, 3)
+    image = np.linspace(-1, 1, size * size * 3, dtype=np.float32)
+    image = image.reshape(size, size, 3)
     content = images.encode(image, suffix)
     monkeypatch.undo()
-    assert len(handles) == 1
+    assert [not isinstance(file, io.BytesIO) for file in made] == [known]
     # The bytes are those of any other file.
     expected = io.BytesIO()
     kind = {".png": "png", ".jpg": "jpeg"}[suffix]

@@ -78,9 +78,9 @@ def write_several(
 ) -> dict[pathlib.Path, UserError]:
     """Writes files into folders that are there, each whole or not at all.
 
-    All are written before the first is synced, and that one's sync then does most of
-    the work of the others. Their names are made durable by the caller, as with
-    `make_folder` of `new_file`.
+    All are on their way to the disk before the first is synced, and all are synced
+    before the first gets its name, so that one commit of a file system serves several.
+    Their names are made durable by the caller, as with `make_folder` of `new_file`.
 
     Args:
       contents: content of each file; one that is there is replaced.
@@ -92,17 +92,21 @@ def write_several(
     begun: dict[pathlib.Path, tuple[pathlib.Path, int]] = {}
 
     def begin(path: pathlib.Path) -> None:
-        begun[path] = _make_locked(path, _make_file)
-        _write(begun[path][1], contents[path])
+        _, handle = begun[path] = _make_locked(path, _make_file)
+        _write(handle, contents[path])
+        if hasattr(os, "posix_fadvise"):
+            # The way to have Linux start writing.
+            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def sync(path: pathlib.Path) -> None:
+        _sync(begun[path][1])
 
     def end(path: pathlib.Path) -> None:
-        temporary, handle = begun[path]
-        _sync(handle)
-        os.replace(temporary, path)
+        os.replace(begun[path][0], path)
         os.close(begun.pop(path)[1])
 
     try:
-        for step in (begin, end):
+        for step in (begin, sync, end):
             for path in [x for x in contents if x not in failed]:
                 try:
                     with writable(path):

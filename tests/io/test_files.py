@@ -98,8 +98,8 @@ def test_of_several_files_those_that_cannot_be_written_are_named(
     failed = files.write_several(contents)
     assert sorted(failed) == [tmp_path / "absent/x", tmp_path / "taken"]
     assert all("cannot write" in str(error) for error in failed.values())
-    # All have their content before the first is durable, and that before its name.
-    assert order == ["write"] * 3 + ["fsync", "replace"] * 3
+    # All have their content before the first is durable, and all are so before names.
+    assert order == ["write"] * 3 + ["fsync"] * 3 + ["replace"] * 3
     # What could not get its name leaves nothing.
     assert sorted(x.name for x in tmp_path.iterdir()) == ["new", "old", "taken"]
     assert (tmp_path / "old").read_bytes() == b"old"

@@ -29,9 +29,9 @@ from styleclip_jax.ops import norms, products
 
 Layout = tuple[spaces.StyleLayer, ...]
 
-# Pixels of the images that backward passes have in memory at a time: at 64² eight
-# passes of four samples, and from 256² on one.
-_PIXELS = 32 * 64**2
+# Pixels of the images that backward passes have in memory at a time: at 64² two passes
+# of four samples, and from 128² on one. More take as long on a CPU, and more memory.
+_PIXELS = 8 * 64**2
 
 # The thresholds that the official GUI tries.
 _BETAS = np.arange(0.1, 0.3, 0.01)

@@ -13,12 +13,11 @@ import numpy as np
 
 from styleclip_jax import checks
 from styleclip_jax.errors import UserError
-from styleclip_jax.models import transformer
 from styleclip_jax.models.clip_resnet import ResnetClipConfig
 from styleclip_jax.models.clip_vit import ClipConfig
-from styleclip_jax.models.preprocessing import INTERPOLATIONS, RESIZE_MODES
 
 from . import clip_resnet, open_clip, rules
+from .settings import ClipSettings
 
 OPENAI = "openai"
 ARCHITECTURES = (OPENAI, *open_clip.ARCHITECTURES)
@@ -28,36 +27,9 @@ _VISION, _TEXT = "vision_model/embeddings", "text_model/embeddings"
 _MLP = "encoder/layers/0/mlp/fc1/kernel"
 
 
-def _choice(choices: tuple[str, ...]) -> Any:
-    return dataclasses.field(default=None, metadata={"choices": choices})
-
-
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """What a user says of a CLIP; None leaves it to the file and what stands beside.
-
-    Attributes:
-      architecture: Architecture of a CLIP that does not say it: OpenCLIP's name, such
-        as ViT-H-14 or ViT-B-32-quickgelu, or openai for OpenAI's activation, heads and
-        preprocessing at any size.
-      activation: Activation of both towers of a CLIP; with a ResNet, of that of texts.
-      vision_heads: Attention heads of a CLIP's tower of images.
-      text_heads: Attention heads of a CLIP's tower of texts.
-      pixel_mean: Mean of red, green and blue that a CLIP was trained with, as
-        0.48,0.46,0.41.
-      pixel_std: Standard deviation of these.
-      interpolation: Filter of the resize that a CLIP was trained with.
-      resize_mode: How a CLIP's training made images square.
-    """
-
-    architecture: str | None = None
-    activation: str | None = _choice(transformer.ACTIVATIONS)
-    vision_heads: int | None = None
-    text_heads: int | None = None
-    pixel_mean: tuple[float, ...] | None = None
-    pixel_std: tuple[float, ...] | None = None
-    interpolation: str | None = _choice(INTERPOLATIONS)
-    resize_mode: str | None = _choice(RESIZE_MODES)
+class Settings(ClipSettings):
+    """What a user says of a CLIP, checked."""
 
     def __post_init__(self) -> None:
         if self.architecture is not None:

@@ -4,7 +4,6 @@ The decoder is a generator in rosinality's layout, and becomes a model directory
 own.
 """
 
-import dataclasses
 import functools
 import re
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from styleclip_jax.models import e4e
 
 from . import irse50, rules, stylegan2, wrappers
 from .rules import Conversion, Rule
+from .settings import OFFSETS, EncoderSettings
 from .wrappers import Layout, Part
 
 KIND = "e4e"
@@ -32,8 +32,6 @@ LAYOUTS = (
         (_PREFIX + r"styles\.0\.linear\.weight", _PREFIX + r"latlayer1\.weight"),
     ),
 )
-# Whether rows of W+ are offsets to the first, by the official name of the encoder.
-_OFFSETS = {"Encoder4Editing": True, "GradualStyleEncoder": False}
 # Official data whose photos are resized to 3:4, and tasks that are no inversion.
 _WIDE = "cars_encode"
 _OTHER_TASK = re.compile(r".*(frontal|super_res|sketch|seg_to|_to_).*")
@@ -41,23 +39,7 @@ _OTHER_TASK = re.compile(r".*(frontal|super_res|sketch|seg_to|_to_).*")
 _HEAD = _PREFIX + r"styles\.(\d+)\."
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What a user says of an encoder; None leaves it to the file.
-
-    Attributes:
-      dataset_type: Data that an encoder was trained on, by the official name, such as
-        ffhq_encode; cars_encode takes photos of 192×256.
-      encoder_type: Architecture of an encoder, by the official name.
-    """
-
-    dataset_type: str | None = None
-    encoder_type: str | None = dataclasses.field(
-        default=None, metadata={"choices": tuple(_OFFSETS)}
-    )
-
-
-NOTHING = Settings()
+NOTHING = EncoderSettings()
 _SUPPORTED = "encoders of e4e and pSp that invert photos are supported"
 _kernel = functools.partial(Rule, transform=rules.oihw_to_hwio)
 
@@ -85,7 +67,7 @@ def recognize(file: TorchFile) -> Part | None:
     return wrappers.find(file, LAYOUTS)
 
 
-def convert(file: TorchFile, settings: Settings = NOTHING) -> Conversion:
+def convert(file: TorchFile, settings: EncoderSettings = NOTHING) -> Conversion:
     """The encoder with its average latent, and the decoder as a part if there is one.
 
     Args:
@@ -129,7 +111,7 @@ def convert(file: TorchFile, settings: Settings = NOTHING) -> Conversion:
 def _infer_config(
     found: Mapping[str, np.ndarray],
     options: Mapping[str, Any],
-    settings: Settings,
+    settings: EncoderSettings,
     file: TorchFile,
     notes: list[str],
 ) -> e4e.E4eConfig:
@@ -147,14 +129,14 @@ def _infer_config(
     size = 1 << halvings << len(body.widths)
     kind = _option("encoder_type", options, settings, notes)
     if kind is None:
-        kind = next(iter(_OFFSETS))
+        kind = next(iter(OFFSETS))
         notes.append(
             f"the file does not say what encoder it has; taken for {kind}: "
             "--encoder_type gives another"
         )
-    if kind not in _OFFSETS:
+    if kind not in OFFSETS:
         raise UserError(
-            f"{file.path}: expected the encoder {' or '.join(_OFFSETS)}, "
+            f"{file.path}: expected the encoder {' or '.join(OFFSETS)}, "
             f"found {str(kind)[:80]!r}{foreign.encoder(kind)}; {_SUPPORTED}"
         )
     data = _option("dataset_type", options, settings, notes)
@@ -175,7 +157,7 @@ def _infer_config(
             num_rows=max(heads) + 1,
             input_size=size,
             input_height=size * 3 // 4 if data == _WIDE else None,
-            offsets=_OFFSETS[kind],
+            offsets=OFFSETS[kind],
         )
     except ValueError as error:
         raise UserError(f"{file.path}: {error}") from error
@@ -192,7 +174,7 @@ def _infer_config(
 
 
 def _option(
-    name: str, options: Mapping[str, Any], settings: Settings, notes: list[str]
+    name: str, options: Mapping[str, Any], settings: EncoderSettings, notes: list[str]
 ) -> Any:
     """A setting as given, or else as the training's flags have it; None if nowhere."""
     if (given := getattr(settings, name)) is not None:

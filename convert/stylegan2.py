@@ -1,6 +1,5 @@
 """StyleGAN2 generators from rosinality's `.pt` and NVIDIA's and TensorFlow's `.pkl`."""
 
-import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from styleclip_jax.models.network import Network
 
 from . import generator_names, rules, wrappers
 from .rules import Conversion, Rule
+from .settings import GeneratorSettings
 from .wrappers import Layout, Part
 
 KIND = "stylegan2"
@@ -63,23 +63,7 @@ _COLORS = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What a user says of a generator; None leaves it to the file.
-
-    Attributes:
-      conv_clamp: Bound on the activations of a generator whose file does not say it,
-        such as 256 for NVIDIA's that were trained in mixed precision; 0 for none.
-      color_order: Order of colours that a generator makes; red first if absent.
-    """
-
-    conv_clamp: float | None = None
-    color_order: str | None = dataclasses.field(
-        default=None, metadata={"choices": ("rgb", "bgr")}
-    )
-
-
-NOTHING = Settings()
+NOTHING = GeneratorSettings()
 
 
 class _Source(NamedTuple):
@@ -107,7 +91,7 @@ def recognize(file: TorchFile) -> Part | None:
     return wrappers.find(file, LAYOUTS)
 
 
-def convert(file: TorchFile, settings: Settings = NOTHING) -> Conversion:
+def convert(file: TorchFile, settings: GeneratorSettings = NOTHING) -> Conversion:
     """The generator's averaged weights and the architecture that their shapes tell.
 
     Args:
@@ -152,7 +136,7 @@ def _tf_network(content: Any) -> Object | None:
     return None
 
 
-def _open(file: TorchFile, settings: Settings) -> _Source:
+def _open(file: TorchFile, settings: GeneratorSettings) -> _Source:
     """The generator in any of the layouts, with its settings checked."""
     if (network := _tf_network(file.content)) is not None:
         source, found = _tf_variables(network, file.path), _tf_settings(network)
@@ -202,7 +186,7 @@ def _is_alone(part: Part) -> bool:
 
 
 def _told_clamp(
-    settings: Settings, found: float | None
+    settings: GeneratorSettings, found: float | None
 ) -> tuple[float | None, list[str]]:
     """The bound on the activations that the user says, or else what the file does."""
     if settings.conv_clamp is None:

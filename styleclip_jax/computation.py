@@ -7,54 +7,15 @@ when they are loaded.
 import dataclasses
 from typing import Any
 
-from styleclip_jax import checks, parallel
-from styleclip_jax.models import clip, runtime
+from styleclip_jax import parallel
+from styleclip_jax.models import clip
 from styleclip_jax.models.network import Network
-
-# Fields of `Computation` that a generator sees, whether or not it has gradients, and
-# those of a CLIP.
-GENERATOR_FIELDS = ("precision", "dtype", "low_precision_from")
-CLIP_FIELDS = ("clip_precision", "clip_dtype")
+from styleclip_jax.settings.networks import ComputationSettings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Computation(checks.Config):
-    """Computation of the networks of a work.
-
-    Attributes:
-      precision: Precision of products in float32, in all networks but CLIP: highest,
-        or what the device makes of high and default, see docs/scale.md. A CPU is exact
-        always. If absent, high for generators on accelerators, else highest.
-      dtype: Type of a generator's activations.
-      low_precision_from: Resolution of the generator from which dtype applies, such as
-        128; all if absent.
-      remat: Compute a generator's and a CLIP's blocks again for gradients, which takes
-        less memory and more time.
-      clip_precision: Precision of CLIP's products in float32. A CLIP in low precision
-        guides badly.
-      clip_dtype: Type of CLIP's activations.
-    """
-
-    precision: str | None = dataclasses.field(
-        default=None, metadata={"choices": runtime.PRECISIONS}
-    )
-    dtype: str = dataclasses.field(
-        default="float32", metadata={"choices": runtime.DTYPES}
-    )
-    low_precision_from: int | None = None
-    remat: bool = False
-    clip_precision: str = dataclasses.field(
-        default="highest", metadata={"choices": runtime.PRECISIONS}
-    )
-    clip_dtype: str = dataclasses.field(
-        default="float32", metadata={"choices": runtime.DTYPES}
-    )
-
-    def __post_init__(self) -> None:
-        if self.precision is not None:
-            checks.one_of(self, precision=runtime.PRECISIONS)
-        checks.one_of(self, dtype=runtime.DTYPES, clip_dtype=runtime.DTYPES)
-        checks.one_of(self, clip_precision=runtime.PRECISIONS)
+class Computation(ComputationSettings):
+    """Computation of the networks of a work, by its settings."""
 
     @property
     def generator_precision(self) -> str:

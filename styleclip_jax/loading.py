@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from styleclip_jax import computation, places
+from styleclip_jax import places
 from styleclip_jax.computation import Computation
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import (
@@ -24,49 +24,15 @@ from styleclip_jax.methods import delta, global_directions, mapper
 from styleclip_jax.models import clip, clip_vit, e4e, irse50, stylegan2
 from styleclip_jax.models.clip import Clip, Tokenizer
 from styleclip_jax.models.network import Network
+from styleclip_jax.settings.networks import ModelSettings
 
 # Folder of the generator that an encoder was trained for, in that of the encoder.
 DECODER = "generator"
 
-# Fields of `Models` that name a CLIP, or several, and say how it is computed.
-CLIP_FIELDS = ("clip", "clip_weights", "clip_towers", *computation.CLIP_FIELDS)
-# Fields that name a generator and say how it is computed.
-GENERATOR_FIELDS = ("generator", *computation.GENERATOR_FIELDS)
-
 
 @dataclasses.dataclass(frozen=True)
-class Models(Computation):
-    """Models that a work uses, and how they are computed.
-
-    Attributes:
-      generator: Generator by model directory or hub name (owner/name, or
-        owner/name@commit); the embedded one if absent.
-      clip: CLIP by directory or hub name (openai/clip-vit-base-patch32), or several
-        with commas, whose weighted mean counts; the embedded one, which is also named
-        embedded, if absent.
-      clip_weights: Weights of several CLIPs, of which the ratios count; equal if
-        absent.
-      clip_towers: Towers of a CLIP with a vision transformer; transformers for those of
-        FlaxCLIPModel, which give the same and need transformers 4.57.
-      identity: Face recognition network by model directory or hub name, for identity
-        losses; the embedded one if absent, for the embedded generator.
-      encoder: Encoder that photos are inverted from, e4e or pSp, by model directory or
-        hub name.
-      class_: Class of the samples, for class-conditional generators.
-      templates: File of templates with {} for a direction's texts; the official ones
-        if absent.
-    """
-
-    generator: str | None = None
-    clip: str | None = None
-    clip_weights: tuple[float, ...] | None = None
-    clip_towers: str = dataclasses.field(
-        default="own", metadata={"choices": clip_vit.TOWERS}
-    )
-    identity: str | None = None
-    encoder: str | None = None
-    class_: int | None = None
-    templates: str | None = None
+class Models(ModelSettings, Computation):
+    """Models that a work uses, and how they are computed, by their settings."""
 
     @classmethod
     def of(

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import jax
 import tqdm
 
 from styleclip_jax import errors
@@ -224,7 +223,7 @@ class Pace:
         self._queued += 1
         if self._queued < self._limit:
             return False
-        jax.block_until_ready(result)
+        _wait_for(result)
         now = time.monotonic()
         in_time = self._queued * _REPORT_EVERY / max(now - self._since, 1e-9)
         self._limit = max(1, min(2 * self._queued, int(in_time)))
@@ -235,8 +234,15 @@ class Pace:
 def measure(call: Callable[[], Any]) -> float:
     """Seconds until the result of a call is there, of a function compiled before."""
     began = time.monotonic()
-    jax.block_until_ready(call())
+    _wait_for(call())
     return time.monotonic() - began
+
+
+def _wait_for(result: Any) -> None:
+    """Waits for arrays. JAX is imported here, since texts and flags do without it."""
+    import jax
+
+    jax.block_until_ready(result)
 
 
 def take_steps(

@@ -14,8 +14,7 @@ import numpy as np
 import safetensors.numpy
 from PIL import Image
 
-from convert import __main__ as convert
-from convert import folders, open_clip
+from convert import folders, kinds, open_clip
 from styleclip_jax import loading
 from styleclip_jax.evaluation import edit_sets
 from styleclip_jax.io import (
@@ -97,7 +96,7 @@ def _latents(path: pathlib.Path) -> Any:
 def _convert(path: pathlib.Path) -> Any:
     """Conversion of a checkpoint of any kind, as far as writing it."""
     file = folders.read(path)
-    kind = convert.KINDS[convert._detect(file)]
+    kind = kinds.KINDS[kinds._detect(file)]
     return kind.convert(file, *([kind.settings()] if kind.settings else []))
 
 

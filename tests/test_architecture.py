@@ -21,6 +21,7 @@ FRONT_DOOR = "styleclip_jax"
 FLOORS = (
     {"errors", "version"},
     {"checks", "documents"},
+    {"settings"},
     {"progress"},
     {"spaces", "optimizers"},
     {"parallel"},
@@ -43,7 +44,16 @@ FLOORS = (
 )
 # Floors that may see less than all below them.
 NARROW = {
-    "io": {"errors", "checks", "documents", "progress", "spaces", "ops", "models"}
+    "io": {
+        "errors",
+        "checks",
+        "documents",
+        "settings",
+        "progress",
+        "spaces",
+        "ops",
+        "models",
+    }
 }
 # Floors of arithmetic, without files, flags, pictures and bars.
 PURE = {"spaces", "optimizers", "parallel", "ops", "models", "losses", "latents"}

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from convert import __main__
+from convert import __main__, kinds
 from styleclip_jax.io import latent_files
 from tests import golden_data, programs, tiny, torch_format
 
@@ -299,8 +299,8 @@ def test_every_kind_of_file_is_described() -> None:
             *OFFICIAL.keys() - {"ffhq.pkl", "RN50.pt"},
             "fs3.npy",
         }
-    kinds = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
-    assert {*kinds} == __main__.KINDS.keys()
+    described = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+    assert {*described} == kinds.KINDS.keys()
 
 
 @pytest.mark.shown

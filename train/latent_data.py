@@ -4,7 +4,6 @@ Whatever varies is a function of the seed and the number of the step, so that a 
 was interrupted goes on as if it had not been.
 """
 
-import dataclasses
 import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -17,24 +16,10 @@ from styleclip_jax.errors import UserError
 from styleclip_jax.io import latent_files
 from styleclip_jax.models import stylegan2
 from styleclip_jax.models.network import Network
+from styleclip_jax.settings.latents import DataRequest
 
 # Streams of random numbers of one seed.
 _TRAINING, _VALIDATION, _STATISTICS = 0, 1, 2
-
-
-@dataclasses.dataclass(frozen=True)
-class DataRequest:
-    """Latents to train on.
-
-    Attributes:
-      latents: File of latents (.npy, .npz, .safetensors); sampled if absent.
-      validation_latents: File of latents held out.
-      truncation_psi: Truncation of z and w.
-    """
-
-    latents: str | None = None
-    validation_latents: str | None = None
-    truncation_psi: float = 0.7
 
 
 class Data(NamedTuple):

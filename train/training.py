@@ -22,6 +22,7 @@ from styleclip_jax.io import files, latent_files
 from styleclip_jax.loading import Models
 from styleclip_jax.models import stylegan2
 from styleclip_jax.progress import Listener, Pace
+from styleclip_jax.settings.training import RunConfig
 
 from . import latent_data
 from .latent_data import Data, DataRequest
@@ -30,52 +31,6 @@ from .training_files import Checkpoints, Folder
 
 # Steps after which processes ask each other whether to end.
 _AGREE_EVERY = 10
-
-# Fields of `RunConfig` that say how long and how often, not what.
-NEUTRAL_FIELDS = (
-    "train_steps",
-    "log_interval",
-    "image_interval",
-    "save_interval",
-    "sheet_size",
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class RunConfig:
-    """Length and rhythm of a training; the defaults are those of official mappers.
-
-    Attributes:
-      train_steps: number of steps; a larger one goes on with a run.
-      batch_size: latents per step over all devices, rounded up to a multiple of their
-        number.
-      num_validation: latents held out when --validation_latents names none.
-      log_interval: steps between lines of metrics.
-      val_interval: steps between validations; the best network is chosen by them.
-      image_interval: steps between sheets.
-      save_interval: steps between checkpoints.
-      sheet_size: latents on a sheet.
-      seed: of the initial weights, of shuffling and of sampled latents.
-    """
-
-    train_steps: int = 50_000
-    batch_size: int = 2
-    num_validation: int = 64
-    log_interval: int = 50
-    val_interval: int = 2000
-    image_interval: int = 2000
-    save_interval: int = 2000
-    sheet_size: int = 6
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value, least = getattr(self, field.name), int(field.name != "seed")
-            if value < least:
-                raise UserError(
-                    f"{field.name} must be at least {least}, found {value}",
-                    field=field.name,
-                )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,7 +26,8 @@ from styleclip_jax.batch.source import SourceRequest
 from styleclip_jax.cli import program
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import images, tables
-from styleclip_jax.loading import CLIP_FIELDS, GENERATOR_FIELDS, Models
+from styleclip_jax.loading import Models
+from styleclip_jax.settings.networks import CLIP_FIELDS, GENERATOR_FIELDS
 
 MAKERS: dict[str, Callable[[Setup], Image.Image | str]] = {
     "figure3": paper_figures.figure3,

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from styleclip_jax import blends, checks, latents, spaces
+from styleclip_jax import blends, latents, spaces
 from styleclip_jax.batch import journal
 from styleclip_jax.batch.source import (
     DerivedSource,
@@ -18,11 +18,14 @@ from styleclip_jax.batch.source import (
     parse_seeds,
 )
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import films, latent_files
+from styleclip_jax.io import films
 from styleclip_jax.models import stylegan2
-
-# Spaces of films, and that of their frames' latents.
-FILM_SPACES = {"z": "z", "w": "w_plus", "s": "s"}
+from styleclip_jax.settings.latents import (
+    FILM_SPACES,
+    SPACES,
+    ArrangementSettings,
+    FilmSettings,
+)
 
 # Seeds where nothing is said: a film's, and a sweep's.
 _FILM_SEEDS, _SWEEP_SEEDS = "0-7", "0-3"
@@ -32,107 +35,11 @@ _MIXED, _OF_ALL = 7, 18
 _SHOWN = 8
 # Pixels of a film as GIF, which is in memory as a whole: some gigabytes.
 _GIF_PIXELS = 2**29
-# Fastest that GIFs are played.
-_GIF_FPS = 50
 
 
 @dataclasses.dataclass(frozen=True)
-class ArrangementRequest:
-    """Latents derived from those of the source, in sheets and films.
-
-    Attributes:
-      rows: Seeds of the rows of a sheet of mixed styles, such as 85,100; numbers of
-        latents in the file, if there is one.
-      cols: Seeds of its columns, such as 55,821, or numbers of latents as well.
-      styles: Rows of W+ that a mixed latent takes from its column, such as 0-6; if
-        absent the first 7 of 18, or as large a share.
-      truncation_sweep: Truncations of a sheet, such as -1,0,0.7,1, in place of
-        truncation_psi; a column each.
-      interpolate: Space of a film through the latents; w takes latents in W+ as well.
-      curve: Path of the film; spline if absent, spherical for z alone.
-      frames: Number of frames from one latent to the next; 25 if absent.
-      loop: Whether the film returns to its first latent; it does if absent.
-      num_films: Number of paths side by side, among which the latents are shared out in
-        their order; 1 if absent. Each latent of a sweep has one.
-      film_format: Format of the film; gif if absent, mp4 needs the extra film.
-      fps: Frames per second; 25 if absent.
-    """
-
-    rows: str | None = None
-    cols: str | None = None
-    styles: str | None = None
-    truncation_sweep: tuple[float, ...] | None = None
-    interpolate: str | None = dataclasses.field(
-        default=None, metadata={"choices": tuple(FILM_SPACES)}
-    )
-    curve: str | None = dataclasses.field(
-        default=None, metadata={"choices": tuple(blends.CURVES)}
-    )
-    frames: int | None = None
-    loop: bool | None = None
-    num_films: int | None = None
-    film_format: str | None = dataclasses.field(
-        default=None, metadata={"choices": films.FORMATS}
-    )
-    fps: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, other in (("rows", "cols"), ("cols", "rows"), ("styles", "rows")):
-            if getattr(self, name) is not None and getattr(self, other) is None:
-                raise _wants(name, other)
-        for name in ("truncation_sweep", "interpolate"):
-            if self.rows is not None and getattr(self, name) is not None:
-                raise UserError(
-                    f"rows: expected no {name} beside mixed styles, found both",
-                    field="rows",
-                    also=[name],
-                )
-        given = {n for n in _FILM_FIELDS if getattr(self, n) is not None}
-        if self.interpolate is None and given:
-            raise _wants(min(given), "interpolate")
-        if self.interpolate is not None:
-            checks.one_of(self, interpolate=FILM_SPACES)
-            self._check_film()
-        if self.truncation_sweep is not None:
-            self._check_sweep()
-
-    def _check_film(self) -> None:
-        film = self.film
-        checks.one_of(film, curve=blends.CURVES, film_format=films.FORMATS)
-        checks.at_least(film, 1, "frames", "num_films", "fps")
-        if film.curve == "spherical" and self.interpolate != "z":
-            raise UserError(
-                f"curve: expected spline or linear in {self.interpolate}, found "
-                "spherical, which is for z",
-                field="curve",
-            )
-        if film.film_format == "gif" and film.fps > _GIF_FPS:
-            raise UserError(
-                f"fps: expected at most {_GIF_FPS} of a gif, found {film.fps}",
-                field="fps",
-            )
-        if self.truncation_sweep is not None and self.num_films is not None:
-            raise UserError(
-                "num_films: expected none beside truncation_sweep, whose latents have "
-                f"a film each, found {self.num_films}",
-                field="num_films",
-                also=["truncation_sweep"],
-            )
-
-    def _check_sweep(self) -> None:
-        sweep = self.truncation_sweep or ()
-        if not sweep or not all(-4 <= psi <= 4 for psi in sweep):
-            found = ",".join(f"{psi:g}" for psi in sweep) or "none"
-            raise UserError(
-                f"truncation_sweep: expected numbers from -4 to 4, found {found}",
-                field="truncation_sweep",
-            )
-
-    @property
-    def film(self) -> "_FilmSettings":
-        """Settings of the film, with the defaults of what is absent."""
-        given = {n: getattr(self, n) for n in _FILM_FIELDS}
-        return _FilmSettings(**{n: x for n, x in given.items() if x is not None})
+class ArrangementRequest(ArrangementSettings):
+    """Latents derived from those of the source, which open by their settings."""
 
     def open(
         self,
@@ -222,29 +129,6 @@ class Arrangement(NamedTuple):
     column_labels: Sequence[str] = ()
     title: str = ""
     film: Film | None = None
-
-
-class _FilmSettings(NamedTuple):
-    """Settings of a film, none of them absent."""
-
-    curve: str = "spline"
-    frames: int = 25
-    loop: bool = True
-    num_films: int = 1
-    film_format: str = "gif"
-    fps: int = 25
-
-
-_FILM_FIELDS = _FilmSettings._fields
-
-
-def _wants(field: str, other: str) -> UserError:
-    """Error of a field that means something beside another alone."""
-    return UserError(
-        f"{field}: expected {other} beside it, found {field} alone",
-        field=field,
-        also=[other],
-    )
 
 
 def _derived(
@@ -399,14 +283,14 @@ _truncate = jax.jit(spaces.truncate, static_argnames="cutoff")
 
 def _film(
     interpolate: str,
-    settings: _FilmSettings,
+    settings: FilmSettings,
     source: LatentSource,
     generator: stylegan2.Generator,
     label: jax.Array | None,
 ) -> Arrangement:
     """Films through the latents, with frames of each pair on the sheet."""
     space, num_films = FILM_SPACES[interpolate], settings.num_films
-    above = latent_files.SPACES[: latent_files.SPACES.index(space) + 1]
+    above = SPACES[: SPACES.index(space) + 1]
     if source.space not in above:
         raise UserError(
             f"interpolate: expected latents in {' or '.join(above)} for a film in "

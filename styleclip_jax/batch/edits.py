@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from styleclip_jax import checks, latents, loading
+from styleclip_jax import latents, loading
 from styleclip_jax.batch import run_folder, runs, stream
 from styleclip_jax.batch.editor import Editor, Outcome
 from styleclip_jax.batch.journal import Journal, name
@@ -21,6 +21,7 @@ from styleclip_jax.io.images import PNG_LEVEL
 from styleclip_jax.models.network import Network
 from styleclip_jax.photos import pasting
 from styleclip_jax.progress import Listener, Report
+from styleclip_jax.settings.output import Extras
 
 PROGRAM = "styleclip-edit"
 
@@ -53,28 +54,6 @@ class Session(Place, Protocol):
     listener: Listener
 
     def editor(self, edit: Any) -> Editor: ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Extras:
-    """Additional files of each edit: films and pasted photos.
-
-    Attributes:
-      film_frames: Number of frames of a film from the source to the edit, 0 for none.
-      film_format: Format of the films that film_frames asks for; mp4 needs the extra
-        film.
-      paste: Paste the edited faces back into the photos that styleclip-invert made
-        the latents from.
-    """
-
-    film_frames: int = 0
-    film_format: str = dataclasses.field(
-        default="gif", metadata={"choices": films.FORMATS}
-    )
-    paste: bool = False
-
-    def __post_init__(self) -> None:
-        checks.at_least(self, 0, "film_frames")
 
 
 def run(

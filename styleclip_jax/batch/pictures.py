@@ -20,6 +20,7 @@ from styleclip_jax.loading import Models
 from styleclip_jax.models import stylegan2
 from styleclip_jax.models.network import Network
 from styleclip_jax.progress import Listener, Report, ignore
+from styleclip_jax.settings.latents import PictureRequest
 
 PROGRAM = "styleclip-generate"
 
@@ -42,25 +43,6 @@ def _render(
         return synthesize(generator, batch, noise=noise, key=key)[0]
 
     return jax.vmap(one)(latent, keys)
-
-
-@dataclasses.dataclass(frozen=True)
-class PictureRequest:
-    """Settings of pictures: space of the latents, and noise.
-
-    Attributes:
-      space: Latent space of the file of latents; told by their shape if absent.
-      noise: Noise of the layers: the stored one (const), random, or none.
-      seed: Seed of random noise.
-    """
-
-    space: str | None = dataclasses.field(
-        default=None, metadata={"choices": latent_files.SPACES}
-    )
-    noise: stylegan2.Noise = dataclasses.field(
-        default="const", metadata={"choices": stylegan2.NOISES}
-    )
-    seed: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

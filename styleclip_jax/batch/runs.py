@@ -1,6 +1,5 @@
 """Run: a task over all latents of a source, into a folder, resumable."""
 
-import dataclasses
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,59 +8,13 @@ from typing import Any, NamedTuple
 import jax
 
 from styleclip_jax import documents, parallel
-from styleclip_jax.batch import run_folder, shards, stream
+from styleclip_jax.batch import run_folder, stream
 from styleclip_jax.batch.journal import Journal, describe_failures
 from styleclip_jax.batch.source import LatentSource
-from styleclip_jax.errors import UserError
-from styleclip_jax.io import files, images
-from styleclip_jax.io.images import PNG_LEVEL
+from styleclip_jax.io import files
 from styleclip_jax.models import stylegan2
 from styleclip_jax.progress import Listener
-
-# Formats of the images of a run.
-FORMATS = (*images.FORMATS, *shards.FORMATS)
-
-
-@dataclasses.dataclass(frozen=True)
-class Output:
-    """Output of a run: its folder, its files and the batch size.
-
-    Attributes:
-      outdir: Folder for the results.
-      images: Format of the images; npy is float32 in [-1, 1], for exact work. tar puts
-        ten thousand PNGs into an archive, tar-jpg JPEGs, as WebDataset reads them.
-      png_level: Compression of PNGs, from 0 for none to 9, which is slowest.
-      grid: Number of latents on the sheet grid.png, 0 for no sheet.
-      batch_size: Number of latents per device at a time; auto tries how many fit, or
-        on a CPU how many are fastest. If absent, 8, or fewer so that every device has
-        some.
-    """
-
-    outdir: str = "outputs"
-    images: str = dataclasses.field(default="png", metadata={"choices": FORMATS})
-    png_level: int = PNG_LEVEL
-    grid: int = dataclasses.field(default=8, metadata={"lower_bound": 0})
-    batch_size: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.images not in FORMATS:
-            raise UserError(
-                f"images: expected {', '.join(FORMATS)}, found {self.images!r}",
-                field="images",
-            )
-        if not 0 <= self.png_level <= 9:
-            raise UserError(
-                f"png_level: expected 0 to 9, found {self.png_level}", field="png_level"
-            )
-        text = self.batch_size
-        if text not in (None, stream.AUTO) and not (
-            text.isdecimal() and 1 <= int(text) <= 2**20
-        ):
-            raise UserError(
-                f"batch_size: expected 1 or more, or {stream.AUTO}, found {text!r}",
-                field="batch_size",
-            )
-
+from styleclip_jax.settings.output import Output
 
 # Share of a run, of this many seconds at least, from which writing is what waits.
 _MUCH, _NOTABLE_SECONDS = 0.8, 30

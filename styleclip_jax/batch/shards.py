@@ -18,9 +18,10 @@ import numpy as np
 
 from styleclip_jax import documents
 from styleclip_jax.io import files, images, tars
+from styleclip_jax.settings.output import SHARD_FORMATS
 
-# Formats of --images that make shards, and the suffix of the pictures in them.
-FORMATS = {"tar": ".png", "tar-jpg": ".jpg"}
+# Formats of images that make shards, and the suffix of the pictures in them.
+FORMATS = SHARD_FORMATS
 # Number of pictures of a shard.
 SIZE = 10_000
 

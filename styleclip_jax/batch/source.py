@@ -11,47 +11,15 @@ from styleclip_jax import latents, spaces
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import latent_files
 from styleclip_jax.models import stylegan2
+from styleclip_jax.settings.latents import SourceSettings
 
 # Largest number of seeds of a run, which has a number in memory for each.
 _MAX_SEEDS = 10_000_000
 
 
 @dataclasses.dataclass(frozen=True)
-class SourceRequest:
-    """Source of the latents of a run: seeds or a file, and their truncation.
-
-    Attributes:
-      seeds: Seeds of random latents, such as 0-15 or 1,5,8-11; drawn as in
-        stylegan2-ada-pytorch.
-      latents: File of latents instead of seeds: an array, or what tools of inversion
-        write (.npy, .npz, .safetensors, .pt), or a folder of these.
-      truncation_psi: Truncation of z and w: 1 is none, 0 the average.
-      truncation_cutoff: Number of leading rows that are truncated; all if absent.
-    """
-
-    seeds: str | None = None
-    latents: str | None = None
-    truncation_psi: float = 0.7
-    truncation_cutoff: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.seeds is not None and self.latents is not None:
-            raise UserError(
-                "seeds and latents: expected one of them, found both",
-                field="seeds",
-                also=["latents"],
-            )
-        if not -4 <= self.truncation_psi <= 4:
-            raise UserError(
-                f"truncation_psi: expected -4 to 4, found {self.truncation_psi}",
-                field="truncation_psi",
-            )
-        cutoff = self.truncation_cutoff
-        if cutoff is not None and cutoff < 0:
-            raise UserError(
-                f"truncation_cutoff: expected at least 0, found {cutoff}",
-                field="truncation_cutoff",
-            )
+class SourceRequest(SourceSettings):
+    """Source of the latents of a run, which opens by its settings."""
 
     def open(
         self,

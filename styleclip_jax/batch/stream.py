@@ -33,8 +33,7 @@ from styleclip_jax.batch.source import LatentSource
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files, images
 from styleclip_jax.ops import pixels
-
-AUTO = "auto"
+from styleclip_jax.settings.output import AUTO
 
 # Number of batches that are queued on the devices behind the one that is written.
 _AHEAD = 2

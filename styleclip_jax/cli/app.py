@@ -17,18 +17,21 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from absl import flags
 
-from styleclip_jax.app import accounts, guard, rooms
+from styleclip_jax.app import accounts, guard
 from styleclip_jax.app.guard import Hosts, Limits
 from styleclip_jax.app.storage import Storage
 from styleclip_jax.cli import help_page, program, signals
-from styleclip_jax.editing.directing import DirectionConfig
-from styleclip_jax.editing.editors import MappingConfig
-from styleclip_jax.editing.inversions import PhotoRequest
 from styleclip_jax.errors import UserError
-from styleclip_jax.loading import Models
+from styleclip_jax.settings.edits import DirectionSettings, MappingConfig
+from styleclip_jax.settings.networks import ModelSettings
+from styleclip_jax.settings.photos import PhotoRequest
+
+if TYPE_CHECKING:
+    from styleclip_jax.app import rooms
 
 _LOOPBACK = "127.0.0.1"
 _EVERYWHERE = ("", "0.0.0.0", "::", "[::]")
@@ -37,9 +40,9 @@ _TICK, _TIDY = 0.2, 60
 _ADVICE = "start styleclip-app with --allowed_hosts=NAME"
 
 VALUES = flags.FlagValues()
-program.define(Models, VALUES)
+program.define(ModelSettings, VALUES)
 program.define(MappingConfig, VALUES, ("mapper",))
-program.define(DirectionConfig, VALUES, ("directions", "num_samples"))
+program.define(DirectionSettings, VALUES, ("directions", "num_samples"))
 program.define(PhotoRequest, VALUES, ("max_pixels",))
 flags.DEFINE_string(
     "host",
@@ -68,12 +71,15 @@ program.define(Hosts, VALUES, ("allowed_hosts",))
 program.define(Limits, VALUES)
 
 
-def open_room(values: flags.FlagValues) -> rooms.Room:
+def open_room(values: flags.FlagValues) -> "rooms.Room":
     """Opens the room that the flags ask for.
 
     Raises:
       UserError: a flag is wrong, or its file does not fit.
     """
+    from styleclip_jax.app import rooms
+    from styleclip_jax.loading import Models
+
     return rooms.open_room(
         program.build(Models, values),
         mappers=values.mapper or (),
@@ -96,7 +102,7 @@ def main(values: flags.FlagValues) -> int:
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         os.environ["GRADIO_RUN_HISTORY"] = "False"
         try:
-            from styleclip_jax.app import handlers, page, serving
+            from styleclip_jax.app import handlers, page, rooms, serving
         except ModuleNotFoundError as error:
             if error.name != "gradio":
                 raise

@@ -32,21 +32,25 @@ not be edited; metrics.jsonl says which.
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
 from absl import flags
 
-from styleclip_jax.batch import edits, run_folder, runs
-from styleclip_jax.batch.source import SourceRequest
-from styleclip_jax.cli import help_page, processes, profiling, program
-from styleclip_jax.editing import prompts, registry, requests
-from styleclip_jax.editing.export import ExportRequest
-from styleclip_jax.editing.prompts import PromptRequest
+from styleclip_jax.cli import help_page, processes, program
+from styleclip_jax.editing import prompts, registry
 from styleclip_jax.editing.registry import Method
-from styleclip_jax.editing.requests import EditRequest
 from styleclip_jax.errors import UserError
-from styleclip_jax.loading import CLIP_FIELDS, GENERATOR_FIELDS, Models
+from styleclip_jax.settings.edits import PromptRequest
+from styleclip_jax.settings.latents import SourceSettings
+from styleclip_jax.settings.networks import (
+    CLIP_FIELDS,
+    GENERATOR_FIELDS,
+    ModelSettings,
+)
+from styleclip_jax.settings.output import ExportRequest, Extras, Output
+
+if TYPE_CHECKING:
+    from styleclip_jax.editing.requests import EditRequest
 
 _MODELS = (
     *(*GENERATOR_FIELDS, "remat", *CLIP_FIELDS),
@@ -70,15 +74,15 @@ def _define_method(values: flags.FlagValues) -> None:
 def _define(methods: Mapping[str, Method]) -> flags.FlagValues:
     """Flags of the program with these methods."""
     values = flags.FlagValues()
-    program.define(Models, values, _MODELS)
-    program.define(SourceRequest, values)
+    program.define(ModelSettings, values, _MODELS)
+    program.define(SourceSettings, values)
     _define_method(values)
     program.define(PromptRequest, values)
-    program.define(runs.Output, values, outdir="outputs/edit")
-    program.define(edits.Extras, values)
+    program.define(Output, values, outdir="outputs/edit")
+    program.define(Extras, values)
     program.define(ExportRequest, values)
     processes.define(values)
-    profiling.define(values)
+    program.define_profile(values)
     configs = {name: method.config for name, method in methods.items()}
     program.define_shared(configs, values, _COMMON)
     return values
@@ -121,6 +125,12 @@ def extend(argv: Sequence[str]) -> flags.FlagValues | None:
 def main(values: flags.FlagValues) -> int:
     """Makes every edit that is missing."""
     request = _parse(values)
+
+    import jax
+
+    from styleclip_jax.cli import profiling
+    from styleclip_jax.editing import requests
+
     processes.connect(values)
     listener = profiling.listener(values, shown=jax.process_index() == 0)
     done = requests.carry_out(request, listener)
@@ -131,14 +141,14 @@ def main(values: flags.FlagValues) -> int:
     return 0 if done.succeeded else program.EXIT_FAILED_ITEMS
 
 
-def _parse(values: flags.FlagValues) -> EditRequest:
+def _parse(values: flags.FlagValues) -> "EditRequest":
     """Parses the flags into a request.
 
     Raises:
       UserError: a flag is wrong, of another method, or without use beside others.
     """
-    output = program.build(runs.Output, values)
-    extras = program.build(edits.Extras, values)
+    output = program.build(Output, values)
+    extras = program.build(Extras, values)
     method = registry.find(values.method)
     unused = _refuse_others(values, method)
     config: Any = program.build(method.config, values)
@@ -156,6 +166,12 @@ def _parse(values: flags.FlagValues) -> EditRequest:
             )
     if method.texts(config):
         texts = prompts.read(program.build(PromptRequest, values), tell=print)
+
+    from styleclip_jax.batch import run_folder
+    from styleclip_jax.batch.source import SourceRequest
+    from styleclip_jax.editing.requests import EditRequest
+    from styleclip_jax.loading import Models
+
     settings = program.settings(values, _NEUTRAL)
     # A flag that is not given may have no default, or one of its own by method.
     given = {name for name, value in settings.items() if value is not None}

@@ -13,26 +13,36 @@ give mapper_similarity.md and .json, images give zero_shot.md and zero_shot.json
 
 from absl import flags
 
-from styleclip_jax.batch.source import SourceRequest
-from styleclip_jax.cli import profiling, program
-from styleclip_jax.evaluation import requests
-from styleclip_jax.evaluation.requests import EvaluationRequest
-from styleclip_jax.loading import CLIP_FIELDS, GENERATOR_FIELDS, Models
+from styleclip_jax.cli import program
+from styleclip_jax.settings.latents import SourceSettings
+from styleclip_jax.settings.measures import EvaluationRequest
+from styleclip_jax.settings.networks import (
+    CLIP_FIELDS,
+    GENERATOR_FIELDS,
+    ModelSettings,
+)
 
 _MODELS = (*GENERATOR_FIELDS, *CLIP_FIELDS, "identity", "class_")
 
 VALUES = flags.FlagValues()
 # Measures are exact on every device unless they are asked not to be.
-program.define(Models, VALUES, _MODELS, precision="highest")
-program.define(SourceRequest, VALUES)
+program.define(ModelSettings, VALUES, _MODELS, precision="highest")
+program.define(SourceSettings, VALUES)
 program.define(EvaluationRequest, VALUES)
-profiling.define(VALUES)
+program.define_profile(VALUES)
 
 
 def main(values: flags.FlagValues) -> int:
     """Makes the tables that are asked for."""
+    request = program.build(EvaluationRequest, values)
+
+    from styleclip_jax.batch.source import SourceRequest
+    from styleclip_jax.cli import profiling
+    from styleclip_jax.evaluation import requests
+    from styleclip_jax.loading import Models
+
     written = requests.carry_out(
-        program.build(EvaluationRequest, values),
+        request,
         program.build(Models, values, _MODELS),
         program.build(SourceRequest, values),
         settings=program.settings(values, ("outdir", "batch_size")),

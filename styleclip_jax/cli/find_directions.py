@@ -14,23 +14,33 @@ directions.json and directions.md with names and scores, grid.png, and run.json.
 
 from absl import flags
 
-from styleclip_jax.cli import profiling, program
-from styleclip_jax.editing import finding
-from styleclip_jax.loading import CLIP_FIELDS, GENERATOR_FIELDS, Models
+from styleclip_jax.cli import program
+from styleclip_jax.settings.measures import FindConfig
+from styleclip_jax.settings.networks import (
+    CLIP_FIELDS,
+    GENERATOR_FIELDS,
+    ModelSettings,
+)
 
 _MODELS = (*GENERATOR_FIELDS, *CLIP_FIELDS, "class_", "templates")
 
 VALUES = flags.FlagValues()
-program.define(Models, VALUES, _MODELS)
-program.define(finding.FindConfig, VALUES)
-profiling.define(VALUES)
+program.define(ModelSettings, VALUES, _MODELS)
+program.define(FindConfig, VALUES)
+program.define_profile(VALUES)
 
 
 def main(values: flags.FlagValues) -> None:
     """Finds, draws and names the directions."""
+    config = program.build(FindConfig, values)
+
+    from styleclip_jax.cli import profiling
+    from styleclip_jax.editing import finding
+    from styleclip_jax.loading import Models
+
     request = finding.Request(
         models=program.build(Models, values, _MODELS),
-        config=program.build(finding.FindConfig, values),
+        config=config,
         settings=program.settings(values, ("outdir",)),
     )
     finding.carry_out(request, profiling.listener(values))

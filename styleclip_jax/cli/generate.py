@@ -16,25 +16,27 @@ styleclip-edit. Exit code 1 says that some images are not finite or could not be
 written.
 """
 
-import jax
 from absl import flags
 
-from styleclip_jax.batch import pictures, runs
-from styleclip_jax.batch.arrangements import ArrangementRequest
-from styleclip_jax.batch.source import SourceRequest
-from styleclip_jax.cli import processes, profiling, program
-from styleclip_jax.loading import GENERATOR_FIELDS, Models
+from styleclip_jax.cli import processes, program
+from styleclip_jax.settings.latents import (
+    ArrangementSettings,
+    PictureRequest,
+    SourceSettings,
+)
+from styleclip_jax.settings.networks import GENERATOR_FIELDS, ModelSettings
+from styleclip_jax.settings.output import Output
 
 _MODELS = (*GENERATOR_FIELDS, "class_")
 
 VALUES = flags.FlagValues()
-program.define(Models, VALUES, _MODELS)
-program.define(SourceRequest, VALUES)
-program.define(pictures.PictureRequest, VALUES)
-program.define(ArrangementRequest, VALUES)
-program.define(runs.Output, VALUES, outdir="outputs/generate", grid=16)
+program.define(ModelSettings, VALUES, _MODELS)
+program.define(SourceSettings, VALUES)
+program.define(PictureRequest, VALUES)
+program.define(ArrangementSettings, VALUES)
+program.define(Output, VALUES, outdir="outputs/generate", grid=16)
 processes.define(VALUES)
-profiling.define(VALUES)
+program.define_profile(VALUES)
 
 # Flags that do not decide the results: they say where and how fast.
 _NEUTRAL = ("outdir", "batch_size", "png_level", *processes.FLAGS)
@@ -42,12 +44,20 @@ _NEUTRAL = ("outdir", "batch_size", "png_level", *processes.FLAGS)
 
 def main(values: flags.FlagValues) -> int:
     """Renders every latent that is not rendered yet."""
+    import jax
+
+    from styleclip_jax.batch import pictures
+    from styleclip_jax.batch.arrangements import ArrangementRequest
+    from styleclip_jax.batch.source import SourceRequest
+    from styleclip_jax.cli import profiling
+    from styleclip_jax.loading import Models
+
     request = pictures.Request(
         models=program.build(Models, values, _MODELS),
         source=program.build(SourceRequest, values),
-        picture=program.build(pictures.PictureRequest, values),
+        picture=program.build(PictureRequest, values),
         arrangement=program.build(ArrangementRequest, values),
-        output=program.build(runs.Output, values),
+        output=program.build(Output, values),
         settings=program.settings(values, _NEUTRAL),
     )
     processes.connect(values)

@@ -18,20 +18,22 @@ not be inverted; they are listed at the end.
 
 from absl import flags
 
-from styleclip_jax.cli import profiling, program
-from styleclip_jax.editing import inversions
-from styleclip_jax.editing.inversions import PhotoOutput, PhotoRequest
-from styleclip_jax.loading import CLIP_FIELDS, GENERATOR_FIELDS, Models
-from styleclip_jax.methods.inversion import InversionConfig
+from styleclip_jax.cli import program
+from styleclip_jax.settings.networks import (
+    CLIP_FIELDS,
+    GENERATOR_FIELDS,
+    ModelSettings,
+)
+from styleclip_jax.settings.photos import InversionConfig, PhotoOutput, PhotoRequest
 
 _MODELS = (*GENERATOR_FIELDS, "remat", *CLIP_FIELDS, "identity", "encoder")
 
 VALUES = flags.FlagValues()
-program.define(Models, VALUES, _MODELS)
+program.define(ModelSettings, VALUES, _MODELS)
 program.define(PhotoRequest, VALUES)
 program.define(InversionConfig, VALUES)
 program.define(PhotoOutput, VALUES)
-profiling.define(VALUES)
+program.define_profile(VALUES)
 
 # Flags that do not decide the results: they say where and how fast.
 _NEUTRAL = ("outdir", "batch_size")
@@ -39,10 +41,16 @@ _NEUTRAL = ("outdir", "batch_size")
 
 def main(values: flags.FlagValues) -> int:
     """Inverts every face that is not done yet."""
+    config = program.build(InversionConfig, values)
+
+    from styleclip_jax.cli import profiling
+    from styleclip_jax.editing import inversions
+    from styleclip_jax.loading import Models
+
     request = inversions.Request(
         models=program.build(Models, values, _MODELS),
         photos=program.build(PhotoRequest, values),
-        config=program.build(InversionConfig, values),
+        config=config,
         output=program.build(PhotoOutput, values),
         settings=program.settings(values, _NEUTRAL),
     )

@@ -2,7 +2,6 @@
 
 from absl import flags
 
-from styleclip_jax import parallel
 from styleclip_jax.cli import help_page
 from styleclip_jax.errors import UserError
 
@@ -48,6 +47,8 @@ def connect(values: flags.FlagValues) -> None:
     Raises:
       UserError: flags are missing, or the cluster is unknown.
     """
+    from styleclip_jax import parallel
+
     names = FLAGS[:3]
     missing = [name for name in names if values[name].value is None]
     if not missing:

@@ -9,24 +9,13 @@ import jax
 from absl import flags
 
 from styleclip_jax import progress
-from styleclip_jax.cli import help_page, program
+from styleclip_jax.cli import program
 from styleclip_jax.errors import UserError
 from styleclip_jax.progress import Listener, Report
 
 # Reports of progress that a trace spans, after the first one, which compiles. They come
 # about once per second, so a trace is a few megabytes.
 _REPORTS = 3
-
-
-def define(values: flags.FlagValues) -> None:
-    """Defines the flag of the profile."""
-    flags.DEFINE_string(
-        program.PROFILE,
-        None,
-        "Folder for a trace of a few steps, those after the first, which compile.",
-        flag_values=values,
-        module_name=help_page.DEVICES,
-    )
 
 
 def listener(values: flags.FlagValues, *, shown: bool = True) -> Listener:

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 from absl import flags
 
-from styleclip_jax import errors, parallel
-from styleclip_jax.cli import allocator, environment, help_page, signals
+from styleclip_jax import errors
+from styleclip_jax.cli import allocator, help_page, signals
 from styleclip_jax.errors import UserError
 from styleclip_jax.version import __version__
 
@@ -137,6 +137,17 @@ def define_shared(
         _define(first, default, text, values, section, restricted=equal)
 
 
+def define_profile(values: flags.FlagValues) -> None:
+    """Defines the flag of the profile, which `profiling` makes."""
+    flags.DEFINE_string(
+        PROFILE,
+        None,
+        "Folder for a trace of a few steps, those after the first, which compile.",
+        flag_values=values,
+        module_name=help_page.DEVICES,
+    )
+
+
 def build(
     config_type: type[Config],
     values: flags.FlagValues,
@@ -249,6 +260,10 @@ def run(
         if surplus:
             raise UserError(f"{surplus[0]}: expected flags alone, found an argument")
         allocator.keep_freed_memory()
+        # JAX takes most of a second, which help and wrong flags need not wait for: what
+        # takes it is imported from here on, and in each program's main.
+        from styleclip_jax.cli import environment
+
         environment.steady_threads()
         environment.apply_settings()
         if values[DETERMINISTIC].value:
@@ -262,6 +277,8 @@ def run(
         print(describe(UserError(f"JAX_DEBUG_NANS: {error}")), file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
     except (AssertionError, MemoryError, RuntimeError) as error:
+        from styleclip_jax import parallel
+
         if parallel.is_out_of_memory(error):
             name = "--batch_size: " if "batch_size" in values else ""
             reason: str | None = f"{name}{_MEMORY}"

@@ -14,21 +14,7 @@ from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints
 from styleclip_jax.methods import delta
 from styleclip_jax.models.network import Network
-
-
-@dataclasses.dataclass(frozen=True)
-class DeltaSettings(searching.Searched):
-    """Settings of edits by a delta network.
-
-    Attributes:
-      delta: Model directory of a delta network, which styleclip-train-delta makes.
-      neutral: Neutral text, which an edit leads away from.
-      strength: Factor of a network's step, any number; 1 if absent; or auto, the least
-        that makes the text fit, found for each latent.
-    """
-
-    delta: str | None = None
-    neutral: str = "a face"
+from styleclip_jax.settings.edits import DeltaSettings
 
 
 def move(loaded: Loaded, texts: Prompts, config: DeltaSettings) -> Editor:

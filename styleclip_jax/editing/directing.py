@@ -19,90 +19,23 @@ from styleclip_jax.editing import (
     prompts,
     searching,
 )
+from styleclip_jax.editing.direction_expressions import DirectionConfig
 from styleclip_jax.editing.loaded import Loaded
 from styleclip_jax.editing.prompts import Prompts
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files, text_files
 from styleclip_jax.methods import global_directions
-from styleclip_jax.methods.strength import SearchConfig
 from styleclip_jax.models.network import Network
+from styleclip_jax.settings.edits import AUTO, reads_texts
+from styleclip_jax.settings.networks import CLIP_FIELDS
 
-# Strength, or threshold, that is found.
-AUTO = searching.AUTO
 # Strength that a search for α begins with, and the share of the channels that it has.
 FIRST_ALPHA, _SEARCHED_SHARE = 5.0, 0.4
 # Flags of directions that are made of texts.
 _OF_TEXTS = (
-    *("prompt", "prompts_file", *loading.CLIP_FIELDS, "neutral", "directions"),
+    *("prompt", "prompts_file", *CLIP_FIELDS, "neutral", "directions"),
     *("num_samples", "beta", "num_channels", "templates"),
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class DirectionConfig(checks.Config):
-    """Settings of edits along global directions.
-
-    Attributes:
-      neutral: Neutral text, which a direction leads away from.
-      directions: File of channel relevance (styleclip-measure-directions makes it); if
-        absent, relevance for the prompt is estimated on the spot.
-      num_samples: Number of samples that relevance is estimated from, without a file
-        of it.
-      direction: Direction in place of texts: a file, or several with numbers, +, -, *
-        and parentheses, such as "smile.safetensors - 0.5*age.npy@4-7 + pca.npz[3]".
-      channel: Channel of one layer in place of texts, such as 6:501 or b16/conv1:501;
-        alpha counts its standard deviations.
-      alpha: Strength of a direction, one or several with commas between; or auto, the
-        least that makes the text fit, found for each latent.
-      beta: Least relevance of a channel, one or several with commas between; or auto,
-        the largest of 0.10 to 0.29 that keeps more than 20 channels. With alpha=auto,
-        it keeps 40% of the channels, of which each latent keeps those that help.
-      num_channels: Number of channels that a direction keeps, in place of beta.
-      budget: Largest change that the text does not ask for, with a strength that is
-        found; 1 is as much as between two random samples.
-    """
-
-    neutral: str = "a face"
-    directions: str | None = None
-    num_samples: int = dataclasses.field(default=16, metadata={"lower_bound": 1})
-    direction: str | None = None
-    channel: str | None = None
-    alpha: tuple[str, ...] = ("4",)
-    beta: tuple[str, ...] = (AUTO,)
-    num_channels: int | None = dataclasses.field(
-        default=None, metadata={"lower_bound": 1}
-    )
-    budget: float = dataclasses.field(
-        default=SearchConfig.budget, metadata={"lower_bound": 0}
-    )
-
-    def __post_init__(self) -> None:
-        if self.searches and len(self.alpha) > 1:
-            raise UserError(
-                f"alpha: expected {AUTO} alone, found {','.join(self.alpha)}",
-                field="alpha",
-            )
-        if self.searches and not reads_texts(self):
-            raise UserError(
-                f"alpha: {AUTO} needs a prompt to fit, expected a number", field="alpha"
-            )
-        if self.direction is not None and self.channel is not None:
-            raise UserError(
-                "direction and channel: expected one, found both",
-                field="direction",
-                also=["channel"],
-            )
-        _terms(self)
-
-    @property
-    def searches(self) -> bool:
-        """Whether α is found for each latent."""
-        return AUTO in self.alpha
-
-
-def reads_texts(config: DirectionConfig) -> bool:
-    """Whether directions are made of texts, and not read."""
-    return config.direction is None and config.channel is None
 
 
 def surplus(config: DirectionConfig) -> dict[str, str]:
@@ -118,15 +51,6 @@ def surplus(config: DirectionConfig) -> dict[str, str]:
     if not config.searches:
         found.setdefault("budget", f"is of use with alpha={AUTO} alone")
     return found
-
-
-def _terms(config: DirectionConfig) -> direction_expressions.Terms:
-    """Terms of the direction or channel; none where directions are made of texts."""
-    if config.channel is not None:
-        return direction_expressions.parse_channel(config.channel)
-    if config.direction is not None:
-        return direction_expressions.parse(config.direction)
-    return ()
 
 
 def direct(loaded: Loaded, texts: Prompts | None, config: DirectionConfig) -> Editor:
@@ -205,7 +129,7 @@ def _direct_by_name(loaded: Loaded, config: DirectionConfig) -> Editor:
       UserError: a number is wrong, or a file or channel does not fit the generator.
     """
     alphas = checks.numbers("alpha", config.alpha)
-    found = direction_sources.read(loaded, _terms(config))
+    found = direction_sources.read(loaded, direction_expressions.terms(config))
     return move_along(
         loaded,
         [(found.direction, jnp.float32(alpha)) for alpha in alphas],

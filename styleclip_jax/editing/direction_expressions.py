@@ -15,12 +15,14 @@ All of it is linear, so an expression is a sum of terms: a factor, what it multi
 and the rows that are kept.
 """
 
+import dataclasses
 import pathlib
 import re
 from typing import NamedTuple
 
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files
+from styleclip_jax.settings.edits import DirectionSettings
 
 _FIELD = "direction"
 # What a name without quotes does not hold.
@@ -68,6 +70,28 @@ class Term(NamedTuple):
 
 # Sum of terms, one or more.
 Terms = tuple[Term, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class DirectionConfig(DirectionSettings):
+    """Settings of edits along global directions, whose expressions are checked."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        terms(self)
+
+
+def terms(config: DirectionSettings) -> Terms:
+    """Terms of the direction or channel; none where directions are made of texts.
+
+    Raises:
+      UserError: the direction is no expression, or the channel none.
+    """
+    if config.channel is not None:
+        return parse_channel(config.channel)
+    if config.direction is not None:
+        return parse(config.direction)
+    return ()
 
 
 def parse(text: files.Path) -> Terms:

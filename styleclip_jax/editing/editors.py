@@ -18,32 +18,10 @@ from styleclip_jax.editing.prompts import Prompts
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, files, text_files
 from styleclip_jax.methods import mapper, optimization
-from styleclip_jax.methods.optimization import OptimizationConfig
 from styleclip_jax.models import clip
 from styleclip_jax.models.network import Network
 from styleclip_jax.progress import Pace, Report, ignore, take_steps
-
-
-@dataclasses.dataclass(frozen=True)
-class OptimizationSettings(
-    OptimizationConfig, objectives.ObjectiveConfig, searching.Searched
-):
-    """Settings of an optimization, of further terms and of the search for strengths."""
-
-
-@dataclasses.dataclass(frozen=True)
-class MappingConfig(searching.Searched):
-    """Settings of edits by mappers.
-
-    Attributes:
-      mapper: Model directory of a mapper, or several with commas between.
-      strength: Factor of a mapper's step, any number; that of its training if absent;
-        or auto, the least that makes its text fit, found for each latent.
-      levels: Levels that a mapper may move, of coarse, medium and fine; all if absent.
-    """
-
-    mapper: tuple[str, ...] | None = None
-    levels: tuple[str, ...] | None = None
+from styleclip_jax.settings.edits import MappingConfig, OptimizationSettings
 
 
 def optimize(

@@ -6,7 +6,6 @@ in [-1, 1], "latent": W+ or flat S}. Weights are inside of the file, or beside i
 .npz file. The arrays of the latter, as a dict, are then the program's first argument.
 """
 
-import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable
@@ -23,25 +22,9 @@ from styleclip_jax.errors import UserError
 from styleclip_jax.io import files
 from styleclip_jax.models import stylegan2
 from styleclip_jax.models.network import Network
+from styleclip_jax.settings.output import ExportRequest
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-# Places for the weights.
-WEIGHTS = ("inside", "beside")
-
-
-@dataclasses.dataclass(frozen=True)
-class ExportRequest:
-    """Export of an edit as a program of its own.
-
-    Attributes:
-      export: File to write the edit to as a program of its own, instead of editing.
-      export_weights: Place of the weights: inside that file, or beside it in FILE.npz.
-    """
-
-    export: str | None = None
-    export_weights: str = dataclasses.field(
-        default="inside", metadata={"choices": WEIGHTS}
-    )
 
 
 def write(request: ExportRequest, editor: Editor, generator: Network) -> list[str]:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from styleclip_jax import checks, losses
+from styleclip_jax import losses
 from styleclip_jax.batch import run_folder
 from styleclip_jax.editing import applying
 from styleclip_jax.editing.session import Session
@@ -21,6 +21,7 @@ from styleclip_jax.methods.global_directions import Direction
 from styleclip_jax.models import stylegan2
 from styleclip_jax.ops import pixels
 from styleclip_jax.progress import Listener
+from styleclip_jax.settings.measures import FindConfig
 
 PROGRAM = "styleclip-find-directions"
 
@@ -44,38 +45,6 @@ TEXTS = (
 _NUM_STATISTICS, _SEED = 10_000, 5
 # Faces on the sheet, and names on each side in the table.
 _NUM_SHOWN, _NUM_NAMES = 3, 3
-
-
-@dataclasses.dataclass(frozen=True)
-class FindConfig(checks.Config):
-    """Settings of a search for directions.
-
-    Attributes:
-      layers: Layers that directions move most: all, resolutions such as 4-16, or names
-        such as b8 or b8/conv0 with commas between. What else reads their rows of W+
-        moves too.
-      num_components: Number of directions.
-      alpha: Strength on the sheet and for the names, in standard deviations of w along
-        the direction.
-      seeds: Seeds of the faces that names are found on; the first are on the sheet.
-      texts: File of texts to name directions by, one a line; common ones on
-        portraits if absent.
-      outdir: Folder for the results.
-    """
-
-    layers: str = "all"
-    num_components: int = dataclasses.field(default=10, metadata={"lower_bound": 1})
-    alpha: float = 2.0
-    seeds: str = "0-15"
-    texts: str | None = None
-    outdir: str = "outputs/directions"
-
-    def __post_init__(self) -> None:
-        checks.at_least(self, 1, "num_components")
-        if not 0 < self.alpha < float("inf"):
-            raise UserError(
-                f"alpha: expected more than 0, found {self.alpha}", field="alpha"
-            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,51 +25,12 @@ from styleclip_jax.models.network import Network
 from styleclip_jax.ops import pixels
 from styleclip_jax.photos import crops, pasting, photo_files
 from styleclip_jax.progress import Listener, Report
+from styleclip_jax.settings.photos import PhotoOutput, PhotoRequest
 
 PROGRAM = "styleclip-invert"
 
 # Largest number of letters of a file's name on the sheet.
 _MAX_LABEL = 16
-
-
-@dataclasses.dataclass(frozen=True)
-class PhotoRequest:
-    """Photos to invert.
-
-    Attributes:
-      photos: Photos and folders of photos, with commas between.
-      align: Find faces and crop them as in FFHQ; without it photos are square crops.
-      all_faces: Invert all faces of a photo, not the largest alone.
-      landmarks: File of 68 landmarks per face by name of the photo (.json, .npz);
-        without it a detector finds them.
-      max_pixels: Largest number of pixels of a photo. A larger JPEG is shrunk while it
-        is read, other photos are skipped.
-      batch_size: Number of faces at a time.
-    """
-
-    photos: tuple[str, ...] = ()
-    align: bool = True
-    all_faces: bool = False
-    landmarks: str | None = None
-    max_pixels: int = dataclasses.field(
-        default=images.MAX_PIXELS, metadata={"lower_bound": 1}
-    )
-    batch_size: int = dataclasses.field(default=8, metadata={"lower_bound": 1})
-
-
-@dataclasses.dataclass(frozen=True)
-class PhotoOutput:
-    """Output of an inversion: its folder and files.
-
-    Attributes:
-      outdir: Folder for the results.
-      images: Format of the images; npy is float32 in [-1, 1], for exact work.
-      grid: Number of latents on the sheet grid.png, 0 for no sheet.
-    """
-
-    outdir: str = "outputs/invert"
-    images: str = dataclasses.field(default="png", metadata={"choices": images.FORMATS})
-    grid: int = dataclasses.field(default=8, metadata={"lower_bound": 0})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,45 +24,10 @@ from styleclip_jax.io import direction_files, files, latent_files
 from styleclip_jax.methods import essence, optimization, stylemc
 from styleclip_jax.methods.global_directions import Direction
 from styleclip_jax.photos import crops
+from styleclip_jax.settings.edits import EssenceSettings, StyleMCSettings
 
 # Truncation of the faces that are learned from.
 _PSI = 0.7
-
-
-@dataclasses.dataclass(frozen=True)
-class Learned:
-    """Settings of edits along directions that are learned before.
-
-    Attributes:
-      alpha: Strength of a direction, one or several with commas between.
-      save_direction: .safetensors file to write a learned direction to, which the
-        setting direction takes later.
-    """
-
-    alpha: tuple[str, ...] = ("1",)
-    save_direction: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class StyleMCSettings(stylemc.StyleMCConfig, objectives.ObjectiveConfig, Learned):
-    """Settings of StyleMC and of the edits along its directions."""
-
-    objective: tuple[str, ...] | None = ("directional=0.3",)
-
-
-@dataclasses.dataclass(frozen=True)
-class EssenceSettings(essence.EssenceConfig, Learned):
-    """Settings of the essence of an image and of the edits along it.
-
-    Attributes:
-      target: Image whose essence faces take on: a square photo, or a row of a file of
-        latents as FILE:ROW, row 0 if only FILE is given.
-      align_target: Cut the largest face out of a photo, as FFHQ's are; needs the extra
-        align.
-    """
-
-    target: str | None = None
-    align_target: bool = False
 
 
 def learn_by_texts(loaded: Loaded, texts: Prompts, config: StyleMCSettings) -> Editor:

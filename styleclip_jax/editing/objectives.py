@@ -1,14 +1,14 @@
 """Objectives: terms that edits may weigh, in a table, or of a user's own module."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from styleclip_jax import checks, losses
+from styleclip_jax import losses
 from styleclip_jax.editing import own_modules
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import text_files
+from styleclip_jax.settings.edits import ObjectiveConfig
 
 
 class Term(NamedTuple):
@@ -35,21 +35,6 @@ OBJECTIVES: dict[str, Term] = {
     "pixels": Term(losses.pixel_distance),
     "sparse": Term(losses.latent_l1, weight=0.005),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class ObjectiveConfig(checks.Config):
-    """Settings of further terms of an objective.
-
-    Attributes:
-      objective: Terms beside those that have flags of their own, NAME or NAME=WEIGHT
-        with commas between: directional, pixels, sparse, clip for another weight than
-        1, or functions of your own as module:NAME.
-      neutral: Neutral text, which a direction and the term directional lead away from.
-    """
-
-    objective: tuple[str, ...] | None = None
-    neutral: str = "a face"
 
 
 def extend(

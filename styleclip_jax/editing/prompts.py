@@ -7,34 +7,10 @@ from typing import Any, NamedTuple
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files, text_files
 from styleclip_jax.progress import ignore
+from styleclip_jax.settings.edits import PromptRequest
 
 # Number of prompts that are printed.
 _NUM_SHOWN = 8
-
-
-def repeated() -> Any:
-    """Field of texts that may hold commas, whose flag is repeated instead."""
-    return dataclasses.field(default=None, metadata={"repeated": True})
-
-
-@dataclasses.dataclass(frozen=True)
-class PromptRequest:
-    """Request for prompts: one text, or a file of texts, and others beside each.
-
-    Attributes:
-      prompt: Text to edit towards.
-      prompts_file: File of prompts, one a line, # for comments; each latent is edited
-        towards every one of them.
-      also: Further text to edit towards at the same time, TEXT or TEXT=WEIGHT; the
-        flag may be repeated.
-      avoid: Text to edit away from at the same time, TEXT or TEXT=WEIGHT; the flag may
-        be repeated.
-    """
-
-    prompt: str | None = None
-    prompts_file: str | None = None
-    also: tuple[str, ...] | None = repeated()
-    avoid: tuple[str, ...] | None = repeated()
 
 
 class Weighted(NamedTuple):

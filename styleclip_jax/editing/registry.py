@@ -1,23 +1,19 @@
 """Registry of the methods: one entry each, which programs and sessions stand on."""
 
 import dataclasses
+import importlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from styleclip_jax.batch.editor import Editor
-from styleclip_jax.editing import (
-    deltas,
-    directing,
-    editors,
-    learning,
-    objectives,
-    own_modules,
-    searching,
-)
-from styleclip_jax.editing.loaded import Loaded
-from styleclip_jax.editing.prompts import Prompts
+from styleclip_jax.editing import direction_expressions, own_modules
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import text_files
+from styleclip_jax.settings import edits
+
+if TYPE_CHECKING:
+    from styleclip_jax.batch.editor import Editor
+    from styleclip_jax.editing.loaded import Loaded
+    from styleclip_jax.editing.prompts import Prompts
 
 
 class Method(NamedTuple):
@@ -36,7 +32,7 @@ class Method(NamedTuple):
     """
 
     config: type
-    edit: Callable[..., Editor]
+    edit: Callable[..., "Editor"]
     reads: Sequence[str] = ()
     texts: Callable[[Any], bool] = lambda config: True
     surplus: Callable[[Any], Mapping[str, str]] = lambda config: {}
@@ -53,44 +49,57 @@ def _reads_none(config: Any) -> bool:
     return False
 
 
+def _late(module: str, name: str) -> Callable[..., Any]:
+    """Function of a module of this package that is imported when it is called.
+
+    What a method does takes JAX, and what its settings are does not.
+    """
+
+    def call(*args: Any, **options: Any) -> Any:
+        home = importlib.import_module(f"{__package__}.{module}")
+        return getattr(home, name)(*args, **options)
+
+    return call
+
+
 METHODS: dict[str, Method] = {
     "optimization": Method(
-        editors.OptimizationSettings,
-        editors.optimize,
+        edits.OptimizationSettings,
+        _late("editors", "optimize"),
         reads=["identity"],
-        surplus=editors.surplus_of_optimization,
+        surplus=_late("editors", "surplus_of_optimization"),
         mixes_texts=True,
     ),
     "mapper": Method(
-        editors.MappingConfig,
-        editors.map_latents,
+        edits.MappingConfig,
+        _late("editors", "map_latents"),
         texts=_reads_none,
-        surplus=editors.surplus_of_mapping,
+        surplus=_late("editors", "surplus_of_mapping"),
     ),
     "direction": Method(
-        directing.DirectionConfig,
-        directing.direct,
+        direction_expressions.DirectionConfig,
+        _late("directing", "direct"),
         reads=["templates"],
-        texts=directing.reads_texts,
-        surplus=directing.surplus,
+        texts=edits.reads_texts,
+        surplus=_late("directing", "surplus"),
         mixes_texts=True,
     ),
     "delta": Method(
-        deltas.DeltaSettings,
-        deltas.move,
+        edits.DeltaSettings,
+        _late("deltas", "move"),
         reads=["templates"],
-        surplus=searching.surplus,
+        surplus=_late("searching", "surplus"),
     ),
     "stylemc": Method(
-        learning.StyleMCSettings,
-        learning.learn_by_texts,
+        edits.StyleMCSettings,
+        _late("learning", "learn_by_texts"),
         reads=["identity"],
-        surplus=objectives.surplus,
+        surplus=_late("objectives", "surplus"),
         mixes_texts=True,
     ),
     "essence": Method(
-        learning.EssenceSettings,
-        learning.learn_by_image,
+        edits.EssenceSettings,
+        _late("learning", "learn_by_image"),
         reads=["identity"],
         texts=_reads_none,
     ),
@@ -131,8 +140,8 @@ def configure(name: str, settings: Mapping[str, Any]) -> tuple[Any, dict[str, An
 
 
 def make_editor(
-    loaded: Loaded, name: str, texts: Prompts | None, config: Any, **parts: Any
-) -> Editor:
+    loaded: "Loaded", name: str, texts: "Prompts | None", config: Any, **parts: Any
+) -> "Editor":
     """Editor of a method.
 
     Args:

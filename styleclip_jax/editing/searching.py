@@ -5,7 +5,6 @@ how far to go along it, and which parts of it help, from what pictures of random
 say about the text.
 """
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from styleclip_jax import checks, latents, losses, parallel
+from styleclip_jax import latents, losses, parallel
 from styleclip_jax.batch.editor import Editor, Frozen, Outcome, finished
 from styleclip_jax.editing import applying
 from styleclip_jax.editing.loaded import Loaded
@@ -25,33 +24,7 @@ from styleclip_jax.models import clip
 from styleclip_jax.models.network import Network
 from styleclip_jax.ops import norms
 from styleclip_jax.progress import Report
-
-# Strength that is found for each latent.
-AUTO = "auto"
-
-
-@dataclasses.dataclass(frozen=True)
-class Searched(checks.Config):
-    """Settings of a method whose steps have a strength.
-
-    Attributes:
-      strength: Factor of the method's steps; auto, the least that makes the text fit,
-        is found for each latent.
-      budget: Largest change that the text does not ask for, with a strength that is
-        found; 1 is as much as between two random samples.
-    """
-
-    strength: str | None = None
-    budget: float = dataclasses.field(
-        default=SearchConfig.budget, metadata={"lower_bound": 0}
-    )
-
-    @property
-    def factor(self) -> float | None:
-        """Strength as a number; None where there is none, or it is to be found."""
-        if self.strength in (None, AUTO):
-            return None
-        return checks.numbers("strength", [self.strength])[0]
+from styleclip_jax.settings.edits import AUTO, Searched
 
 
 def is_asked(config: Searched) -> bool:

@@ -1,6 +1,5 @@
 """Requests for evaluations: all that one run of styleclip-evaluate needs."""
 
-import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,81 +11,9 @@ from styleclip_jax.evaluation import classification, mappers, planning, report, 
 from styleclip_jax.io import files, latent_files, text_files
 from styleclip_jax.loading import Models
 from styleclip_jax.progress import Listener, ignore
+from styleclip_jax.settings.measures import EvaluationRequest
 
 PROGRAM = "styleclip-evaluate"
-TABLES = ("edits", "mapper_similarity")
-
-
-@dataclasses.dataclass(frozen=True)
-class EvaluationRequest:
-    """Request for the tables of an evaluation.
-
-    Attributes:
-      edits: Folders of styleclip-edit, with commas between.
-      target: Target that the judge looks for, as ATTRIBUTE:VALUE (hair_color:blonde);
-        for drawn faces alone, such as the embedded generator's. One for all, for each
-        folder, or for each prompt of each folder in order; an empty one asks for
-        nothing.
-      tables: Tables to make, of edits, mapper_similarity; edits if absent.
-      mapper: Model directories of the mappers in the table mapper_similarity.
-      eval_clip: CLIPs that score edits one after the other, a row each, in place of
-        clip; best ones that no edit was made with.
-      neutral: Text that edits lead away from; that of the edits, or "a face", if
-        absent.
-      pairs: File of pairs of texts, one a line with a | between, whose probabilities
-        an edit should leave alone; for the disentanglement.
-      zero_shot: File of texts, one a line, for zero-shot classification of images, or
-        of originals and edits.
-      images: Images, or folders of images, that are classified by zero_shot.
-      outdir: Folder for the results.
-      batch_size: Number of edits or images at a time, rounded up to a multiple of
-        the devices.
-      seed: Seed of the bootstrap and of the judge's random steps.
-    """
-
-    edits: tuple[str, ...] = ()
-    target: tuple[str, ...] = ()
-    tables: tuple[str, ...] | None = None
-    mapper: tuple[str, ...] = ()
-    eval_clip: tuple[str, ...] = ()
-    neutral: str | None = None
-    pairs: str | None = None
-    zero_shot: str | None = None
-    images: tuple[str, ...] = ()
-    outdir: str = "outputs/evaluate"
-    batch_size: int = dataclasses.field(default=16, metadata={"lower_bound": 1})
-    seed: int = dataclasses.field(default=0, metadata={"lower_bound": 0})
-
-    def __post_init__(self) -> None:
-        wanted, tables = self.wanted, ", ".join(TABLES)
-        if set(wanted) - set(TABLES) or self.tables == ():
-            raise UserError(
-                f"tables: expected some of {tables}, "
-                f"found {','.join(wanted) or 'none'}",
-                field="tables",
-            )
-        if "edits" in wanted and not self.edits:
-            raise UserError(
-                "edits: expected folders of styleclip-edit, found none", field="edits"
-            )
-        if "mapper_similarity" in wanted and not self.mapper:
-            raise UserError(
-                "mapper: expected mappers for their similarity, found none",
-                field="mapper",
-            )
-        if self.images and self.zero_shot is None:
-            raise UserError(
-                "images: expected zero_shot with texts to classify them by",
-                field="images",
-                also=["zero_shot"],
-            )
-
-    @property
-    def wanted(self) -> tuple[str, ...]:
-        """Tables to make."""
-        if self.tables is not None:
-            return self.tables
-        return ("edits",) if self.edits or not self.images else ()
 
 
 def carry_out(

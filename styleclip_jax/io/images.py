@@ -17,16 +17,12 @@ from PIL import Image, ImageDraw
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files, fonts
 from styleclip_jax.ops import pixels
+from styleclip_jax.settings.output import PNG_LEVEL
+from styleclip_jax.settings.photos import MAX_PIXELS
 
-FORMATS = ("png", "jpg", "npy", "none")
 # Formats that are read: named, since Pillow would hand other files to outside programs
 # (EPS).
 READ_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
-# Largest number of pixels of an image that is read, each of which takes some 16 bytes.
-MAX_PIXELS = 50_000_000
-
-# Compression of PNGs: five times as fast as Pillow's 6, for some 15 % more bytes.
-PNG_LEVEL = 1
 
 # Pixels of a JPEG that is encoded in less time than a file of the system is made.
 _SMALL_JPEG = 64 * 64

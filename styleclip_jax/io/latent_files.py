@@ -21,8 +21,6 @@ from styleclip_jax.io import array_files, files, latent_containers, torch_files
 from styleclip_jax.io.latent_containers import Contents
 from styleclip_jax.models import stylegan2
 
-SPACES = ("z", "w", "w_plus", "s")
-
 # Suffixes of the files that are taken from a folder.
 _SUFFIXES = (".npy", ".npz", ".pt", ".pth", ".pkl", ".safetensors")
 # Arrays that stand beside the latents in an archive.

@@ -13,7 +13,6 @@ which one vector-Jacobian product gives for all channels and one direction of CL
 space at once. Directions are made of relevance in `global_directions`.
 """
 
-import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -21,87 +20,10 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from styleclip_jax import checks, losses, spaces
-from styleclip_jax.errors import UserError
+from styleclip_jax import losses, spaces
 from styleclip_jax.models import clip, clip_input, stylegan2
 from styleclip_jax.ops import norms, pixels, products
-
-METHODS = ("exact", "jacobian")
-ROUNDINGS = ("torch", "tf", "none")
-
-
-@dataclasses.dataclass(frozen=True)
-class RelevanceConfig(checks.Config):
-    """Settings of a measurement of relevance; the defaults are the official scripts'.
-
-    Attributes:
-      method: exact renders every channel at both ends; jacobian takes the derivative
-        at the sample, at a small part of the cost.
-      layers: layers to measure: all, resolutions such as 4-128 (the official torch
-        script's), or names such as b8 or b8/conv0 with commas between. Never toRGB.
-      num_samples: number of samples per channel.
-      num_statistics: number of samples for the mean and deviation of every channel.
-      strength: standard deviations to either side of the mean; exact alone.
-      restore: put a channel back to the sample's own value after its turn, as the
-        paper says. The official code does not: a channel that has had its turn stays
-        at its mean for all later ones. Exact alone.
-      rounding: rounding of images to 8 bits before CLIP: torch or tf as in the
-        official scripts, or none. Exact alone.
-      clip_resolution: let CLIP see the sum of the toRGB layers up to this resolution,
-        where that is enough to see the channel; 0 for the whole image. Exact alone.
-      truncation_psi: truncation of the samples.
-      truncation_cutoff: number of W+ rows to truncate; from the number of rows on, all
-        of them, as the official TensorFlow code does.
-      seed: seed of the samples, NumPy's RandomState as in the official scripts.
-    """
-
-    method: str = "exact"
-    layers: str = "all"
-    num_samples: int = 100
-    num_statistics: int = 100_000
-    strength: float = 5.0
-    restore: bool = False
-    rounding: str = "torch"
-    clip_resolution: int = 0
-    truncation_psi: float = 0.7
-    truncation_cutoff: int = 8
-    seed: int = 5
-
-    def __post_init__(self) -> None:
-        checks.one_of(self, method=METHODS, rounding=ROUNDINGS)
-        checks.at_least(self, 1, "num_samples")
-        if self.num_statistics < max(2, self.num_samples):
-            raise UserError(
-                f"num_statistics must be at least 2 and num_samples "
-                f"({self.num_samples}), found {self.num_statistics}",
-                field="num_statistics",
-            )
-        if not 0 < self.strength < float("inf"):
-            raise UserError(
-                f"strength must be positive, found {self.strength}", field="strength"
-            )
-        resolution = self.clip_resolution
-        if resolution and (resolution < 4 or resolution & (resolution - 1)):
-            raise UserError(
-                f"clip_resolution must be 0 or a power of two from 4 up, "
-                f"found {resolution}",
-                field="clip_resolution",
-            )
-        if resolution and self.method != "exact":
-            raise UserError(
-                f"clip_resolution needs method exact, found {self.method}",
-                field="clip_resolution",
-            )
-        if not -4 <= self.truncation_psi <= 4:
-            raise UserError(
-                f"truncation_psi must be from -4 to 4, found {self.truncation_psi}",
-                field="truncation_psi",
-            )
-        checks.at_least(self, 0, "truncation_cutoff")
-        if not 0 <= self.seed < 2**32:
-            raise UserError(
-                f"seed must be from 0 to 2^32 - 1, found {self.seed}", field="seed"
-            )
+from styleclip_jax.settings.measures import RelevanceConfig
 
 
 class Statistics(NamedTuple):

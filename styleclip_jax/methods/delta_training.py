@@ -12,7 +12,6 @@ it is to follow only that part of a difference which pictures have.
   edited = delta.edit(delta.Delta(state.params, config), latent, text_direction)
 """
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -20,30 +19,11 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from styleclip_jax import checks, latents, losses
+from styleclip_jax import latents, losses
 from styleclip_jax.methods import delta, strength, training
 from styleclip_jax.methods.training import State
 from styleclip_jax.ops import norms
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingConfig(checks.Config):
-    """Settings of a delta network's training.
-
-    Attributes:
-      learning_rate: learning rate of Adam, constant.
-      noise: length of the noise that is added to differences of length 1.
-      num_pairs: latents that each latent of a batch is paired with in a step, all
-        others of the batch at most.
-    """
-
-    learning_rate: float = 1e-3
-    noise: float = 0.5
-    num_pairs: int = 16
-
-    def __post_init__(self) -> None:
-        checks.at_least(self, 0, "learning_rate", "noise")
-        checks.at_least(self, 1, "num_pairs")
+from styleclip_jax.settings.deltas import TrainingConfig
 
 
 class Problem(NamedTuple):

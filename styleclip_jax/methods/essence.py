@@ -11,39 +11,17 @@ sets the image apart from all faces on average, ē, and to the steps of the othe
 Source: Chefer et al. 2021 (TargetCLIP), there in W+ and without ē.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from styleclip_jax import checks, losses, spaces
+from styleclip_jax import losses, spaces
 from styleclip_jax.methods import optimization, stylemc
 from styleclip_jax.models import clip, clip_input
 from styleclip_jax.ops import products
-
-
-@dataclasses.dataclass(frozen=True)
-class EssenceConfig(stylemc.StyleMCConfig):
-    """Settings of the essence of an image.
-
-    Attributes:
-      directional_lambda: weight of the difference between the faces' steps in CLIP's
-        space and the step from their average to the image.
-      consistency_lambda: weight of the difference between the faces' steps in CLIP's
-        space.
-    """
-
-    steps: int = 100
-    l2_lambda: float = 0.001
-    directional_lambda: float = 1.0
-    consistency_lambda: float = 0.6
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.at_least(self, 0, "directional_lambda", "consistency_lambda")
-        checks.at_least(self, 2, "num_samples")
+from styleclip_jax.settings.edits import EssenceConfig
 
 
 def official(

@@ -11,55 +11,17 @@ Without a latent to start from there are two phases, first in W from the average
 then in W+ from where the first ended.
 """
 
-import dataclasses
 import functools
 from typing import Any, NamedTuple
 
 import jax
 import optax
 
-from styleclip_jax import checks, latents, losses, optimizers, spaces
-from styleclip_jax.errors import UserError
+from styleclip_jax import latents, losses, optimizers, spaces
 from styleclip_jax.methods import optimization
 from styleclip_jax.models import clip, clip_input, stylegan2
 from styleclip_jax.ops import norms
-
-
-@dataclasses.dataclass(frozen=True)
-class InversionConfig(checks.Config):
-    """Settings of an inversion.
-
-    The defaults were measured on the embedded models; larger ones gain from more steps.
-
-    Attributes:
-      w_steps: steps in W from the average latent; none where an encoder gives the
-        start.
-      refine_steps: steps in W+ after that.
-      learning_rate: peak learning rate of both phases.
-      pixel_lambda: weight of the pixel distance to the photo.
-      clip_lambda: weight of the distance between CLIP's features of image and photo.
-      id_lambda: weight of the identity distance to the photo; needs an identity
-        network.
-      l2_lambda: weight of the mean squared distance to the latent at which a phase
-        starts.
-    """
-
-    w_steps: int = 50
-    refine_steps: int = 100
-    learning_rate: float = 0.1
-    pixel_lambda: float = 1.0
-    clip_lambda: float = 0.1
-    id_lambda: float = 0.0
-    l2_lambda: float = 0.1
-
-    def __post_init__(self) -> None:
-        checks.at_least(self, 0, *(field.name for field in dataclasses.fields(self)))
-        if not (self.pixel_lambda or self.clip_lambda or self.id_lambda):
-            raise UserError(
-                "pixel_lambda must be above 0 where clip_lambda and id_lambda are 0, "
-                "found 0",
-                field="pixel_lambda",
-            )
+from styleclip_jax.settings.photos import InversionConfig
 
 
 class Phases(NamedTuple):

@@ -10,7 +10,6 @@ several on the same latents at once.
   edited = mapper.edit(mapper.Mapper(state.params, config), latent)
 """
 
-import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -19,41 +18,12 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from styleclip_jax import checks, latents, losses, optimizers
+from styleclip_jax import latents, losses, optimizers
 from styleclip_jax.methods import mapper, optimization, training
 from styleclip_jax.methods.training import State
+from styleclip_jax.settings.mappers import TrainingConfig
 
 OPTIMIZERS = {"ranger": optimizers.ranger, "adam": optax.adam}
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingConfig(checks.Config):
-    """Settings of a mapper's training; the defaults are the official script's.
-
-    Attributes:
-      optimizer: optimizer, ranger or adam.
-      learning_rate: learning rate, constant.
-      clip_lambda: weight of the CLIP distance to the prompt.
-      id_lambda: weight of the identity distance to the source image; needs an identity
-        network.
-      latent_l2_lambda: weight of the mean squared distance to the source latent.
-      clip_preprocess: input of CLIP: styleclip (official, not normalised) or clip (as
-        CLIP was trained).
-    """
-
-    optimizer: str = "ranger"
-    learning_rate: float = 0.5
-    clip_lambda: float = 1.0
-    id_lambda: float = 0.1
-    latent_l2_lambda: float = 0.8
-    clip_preprocess: str = "styleclip"
-
-    def __post_init__(self) -> None:
-        checks.one_of(
-            self, optimizer=OPTIMIZERS, clip_preprocess=optimization.PREPROCESSINGS
-        )
-        weights = ("clip_lambda", "id_lambda", "latent_l2_lambda")
-        checks.at_least(self, 0, "learning_rate", *weights)
 
 
 class Problem(NamedTuple):

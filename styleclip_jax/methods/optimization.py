@@ -10,7 +10,6 @@ to report progress calls the three, which `compiled` prepares for batches; the r
 the same, and comes as soon.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,58 +18,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from styleclip_jax import checks, latents, losses, optimizers
-from styleclip_jax.errors import UserError
+from styleclip_jax import latents, losses, optimizers
 from styleclip_jax.models import clip_input
+from styleclip_jax.settings.edits import OptimizationConfig
 
-MODES = ("edit", "free_generation")
 PREPROCESSINGS = {
     "styleclip": clip_input.preprocess_styleclip,
     "clip": clip_input.preprocess_clip,
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class OptimizationConfig(checks.Config):
-    """Settings of an optimization; the defaults are the official script's.
-
-    Attributes:
-      space: latent space to move in, w_plus or s (style space without toRGB).
-      mode: kind of optimization: edit stays near the source; free_generation starts
-        at the average latent and follows the text alone.
-      steps: number of steps.
-      learning_rate: peak learning rate.
-      l2_lambda: weight of the squared distance to the source latent.
-      id_lambda: weight of the identity distance to the source image; needs an
-        identity network.
-      clip_preprocess: input of CLIP: styleclip (official, not normalised) or clip (as
-        CLIP was trained).
-      keep_best: return the iterate of the lowest loss instead of the last one.
-      film_frames: number of intermediate latents to keep, evenly spaced.
-    """
-
-    space: str = "w_plus"
-    mode: str = "edit"
-    steps: int = 300
-    learning_rate: float = 0.1
-    l2_lambda: float = 0.008
-    id_lambda: float = 0.0
-    clip_preprocess: str = "styleclip"
-    keep_best: bool = False
-    film_frames: int = 0
-
-    def __post_init__(self) -> None:
-        checks.one_of(
-            self, space=latents.SPACES, mode=MODES, clip_preprocess=PREPROCESSINGS
-        )
-        checks.at_least(self, 1, "steps")
-        if not 0 <= self.film_frames <= self.steps:
-            raise UserError(
-                f"film_frames must be from 0 to steps ({self.steps}), "
-                f"found {self.film_frames}",
-                field="film_frames",
-            )
-        checks.at_least(self, 0, "learning_rate", "l2_lambda", "id_lambda")
 
 
 class Problem(NamedTuple):

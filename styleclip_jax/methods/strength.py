@@ -20,7 +20,6 @@ than is asked for does not count. A latent that shows the text already stays as 
 It takes as many passes of the generator as `passes` says.
 """
 
-import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -28,9 +27,10 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from styleclip_jax import checks, latents, losses
+from styleclip_jax import latents, losses
 from styleclip_jax.models import clip_input
 from styleclip_jax.ops import norms, products
+from styleclip_jax.settings.edits import SearchConfig
 
 # Factors that strengths are multiplied or divided by, one after the other: before the
 # parts that do not help are dropped, and after.
@@ -44,24 +44,10 @@ _DROPPING, _CHOOSING = 1.0, 0.3
 # Share of the mean variance that is added to each, so that small ones do not count
 # without bounds.
 _RIDGE = 0.1
+# Settings where none are given.
+_USUAL = SearchConfig()
 # Passes that a pass and its derivative take together.
 _DERIVATIVE = 3
-
-
-@dataclasses.dataclass(frozen=True)
-class SearchConfig(checks.Config):
-    """Settings of the search for strengths.
-
-    Attributes:
-      reach: fit that an edit has to reach; 1 is that of the best samples.
-      budget: largest change elsewhere; 1 is as much as between two random samples.
-    """
-
-    reach: float = 1.0
-    budget: float = 0.45
-
-    def __post_init__(self) -> None:
-        checks.at_least(self, 0, "reach", "budget")
 
 
 @struct.dataclass
@@ -143,7 +129,7 @@ def search(
     latent: Any,
     step: Any,
     aim: Aim,
-    config: SearchConfig = SearchConfig(),
+    config: SearchConfig = _USUAL,
 ) -> Found:
     """Searches the strength of a step for each latent, and the parts of it that help.
 

@@ -10,54 +10,21 @@ and `step` for each step; `global_directions.edit` then moves any face.
 Source: Kocasari et al. 2021 (StyleMC).
 """
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from styleclip_jax import checks, losses, optimizers, spaces
+from styleclip_jax import losses, optimizers, spaces
 from styleclip_jax.errors import UserError
 from styleclip_jax.methods import global_directions, optimization
 from styleclip_jax.methods.global_directions import Direction
 from styleclip_jax.models import stylegan2
+from styleclip_jax.settings.edits import StyleMCConfig
 
 # Least resolution that is chosen where none is given.
 _LEAST = 32
-
-
-@dataclasses.dataclass(frozen=True)
-class StyleMCConfig(checks.Config):
-    """Settings of a direction that is learned from a few faces.
-
-    Attributes:
-      resolution: resolution that a direction is learned at and moves layers up to; if
-        absent, a quarter of the generator's, and 32 or more.
-      steps: number of steps.
-      learning_rate: learning rate of Adam, constant.
-      num_samples: number of random faces that a direction is learned from.
-      seed: seed of these faces.
-      l2_lambda: weight of the squared length of the direction.
-      id_lambda: weight of the identity distance to the source image; needs an
-        identity network.
-      clip_preprocess: input of CLIP: styleclip (official, not normalised) or clip (as
-        CLIP was trained).
-    """
-
-    resolution: int | None = None
-    steps: int = 60
-    learning_rate: float = 0.05
-    num_samples: int = dataclasses.field(default=8, metadata={"lower_bound": 1})
-    seed: int = dataclasses.field(default=0, metadata={"lower_bound": 0})
-    l2_lambda: float = 0.003
-    id_lambda: float = 0.0
-    clip_preprocess: str = "styleclip"
-
-    def __post_init__(self) -> None:
-        checks.one_of(self, clip_preprocess=optimization.PREPROCESSINGS)
-        checks.at_least(self, 1, "steps", "num_samples")
-        checks.at_least(self, 0, "seed", "learning_rate", "l2_lambda", "id_lambda")
 
 
 class Problem(NamedTuple):

@@ -9,9 +9,10 @@ from flax import linen as nn
 
 from styleclip_jax import checks
 from styleclip_jax.errors import UserError
-from styleclip_jax.models import linen, transformer
+from styleclip_jax.models import linen
 from styleclip_jax.models.runtime import Runtime
 from styleclip_jax.models.transformer import Encoder, Size
+from styleclip_jax.settings.networks import ACTIVATIONS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +26,7 @@ class TextConfig(Runtime):
       text_layers: transformer blocks over tokens.
       text_heads: attention heads over tokens.
       text_mlp_width: hidden features of the blocks' dense part.
-      text_act: activation of these, one of `transformer.ACTIVATIONS`.
+      text_act: activation of these, one of `settings.networks.ACTIVATIONS`.
       text_eps: epsilon of the tower's layer norms.
     """
 
@@ -65,7 +66,7 @@ class VitConfig(TextConfig):
       vision_layers: transformer blocks over patches.
       vision_heads: attention heads over patches.
       vision_mlp_width: hidden features of the blocks' dense part.
-      vision_act: activation of these, one of `transformer.ACTIVATIONS`.
+      vision_act: activation of these, one of `settings.networks.ACTIVATIONS`.
       vision_eps: epsilon of the tower's layer norms.
     """
 
@@ -100,7 +101,7 @@ def check_heads(config: Any, tower: str) -> None:
     Raises:
       UserError: names the field.
     """
-    checks.one_of(config, **{f"{tower}_act": transformer.ACTIVATIONS})
+    checks.one_of(config, **{f"{tower}_act": ACTIVATIONS})
     width, heads = (getattr(config, f"{tower}_{n}") for n in ("width", "heads"))
     if width % heads:
         name = f"{tower}_width"

@@ -21,8 +21,7 @@ from styleclip_jax.models.network import Network
 from styleclip_jax.models.preprocessing import OPENAI, Preprocessing
 from styleclip_jax.models.runtime import Runtime
 from styleclip_jax.models.transformer import Encoder, Size
-
-TOWERS = ("own", "transformers")
+from styleclip_jax.settings.networks import TOWERS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,9 +7,7 @@ from typing import Any
 import jax
 
 from styleclip_jax import checks
-
-PRECISIONS = ("highest", "high", "default")
-DTYPES = ("float32", "bfloat16")
+from styleclip_jax.settings.networks import DTYPES, PRECISIONS
 
 # Metadata of a field that model directories do not store.
 UNSTORED = {"stored": False}

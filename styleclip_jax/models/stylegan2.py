@@ -14,7 +14,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -27,9 +27,7 @@ from styleclip_jax.models import layers, linen, mapping, param_trees, runtime
 from styleclip_jax.models.network import Network
 from styleclip_jax.models.runtime import Runtime
 from styleclip_jax.ops import convolutions
-
-Noise = Literal["const", "random", "none"]
-NOISES: tuple[Noise, ...] = ("const", "random", "none")
+from styleclip_jax.settings.latents import NOISES, Noise
 
 _EPSILON = 1e-8
 

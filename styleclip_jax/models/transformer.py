@@ -15,7 +15,7 @@ from flax import linen as nn
 from styleclip_jax.models import linen
 from styleclip_jax.models.runtime import Runtime
 
-# Activations by transformers' names.
+# Functions of `ACTIVATIONS`.
 _ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
     "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
     "gelu": functools.partial(nn.gelu, approximate=False),
@@ -24,7 +24,6 @@ _ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
     "relu": nn.relu,
     "silu": nn.silu,
 }
-ACTIVATIONS = tuple(_ACTIVATIONS)
 
 
 class Size(NamedTuple):
@@ -35,7 +34,7 @@ class Size(NamedTuple):
       layers: number of blocks.
       heads: attention heads.
       mlp_width: hidden features of the blocks' dense part.
-      activation: activation of the dense part, one of ACTIVATIONS.
+      activation: activation of the dense part, one of `settings.networks.ACTIVATIONS`.
       eps: epsilon of every layer norm.
     """
 

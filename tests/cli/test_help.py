@@ -4,6 +4,9 @@ import importlib
 import pathlib
 import re
 import shlex
+import subprocess
+import sys
+import textwrap
 import tomllib
 from typing import Any
 
@@ -54,6 +57,27 @@ def examples(text: str) -> list[list[str]]:
     """Commands that the help shows, as a shell would read them."""
     lines = re.sub(r"\\\n\s*", "", text).splitlines()
     return [shlex.split(x) for x in lines if x.startswith("  styleclip-")]
+
+
+def test_help_and_wrong_flags_wait_for_no_jax() -> None:
+    code = """
+        import importlib, sys
+        from styleclip_jax.cli import help_page
+        for name in sys.argv[1:]:
+            module = importlib.import_module(name)
+            values = getattr(module, "VALUES", None) or module._flags()
+            help_page.render(module.__doc__, values)
+        print(*{"jax", "jaxlib", "flax", "numpy", "PIL"} & sys.modules.keys())
+    """
+    names = [module_of(script).__name__ for script in SCRIPTS]
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), *names],
+        cwd=programs.REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "\n"
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -119,7 +119,7 @@ def test_installed_xla_knows_the_flag_of_equal_bits() -> None:
 
 def profile(folder: pathlib.Path, shown: bool = True) -> progress.Listener:
     values = flags.FlagValues()
-    profiling.define(values)
+    program.define_profile(values)
     values(["program", f"--profile={folder}"])
     return profiling.listener(values, shown=shown)
 

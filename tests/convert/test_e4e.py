@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convert import __main__, stylegan2
+from convert import __main__, kinds, stylegan2
 from convert import e4e as convert_e4e
 from convert.rules import Conversion
 from styleclip_jax import loading
@@ -72,8 +72,8 @@ def test_nothing_is_left_where_the_generator_cannot_be_written(
     def fail(*_: Any) -> None:
         raise UserError("no space")
 
-    kind = __main__.KINDS["stylegan2"]._replace(write=fail)
-    monkeypatch.setitem(__main__.KINDS, "stylegan2", kind)
+    kind = kinds.KINDS["stylegan2"]._replace(write=fail)
+    monkeypatch.setitem(kinds.KINDS, "stylegan2", kind)
     assert __main__.main(["convert", str(PATH), f"--output={tmp_path / 'e4e'}"]) == 2
     assert capsys.readouterr().err == "error: no space\n"
     assert not list(tmp_path.iterdir())
@@ -83,13 +83,13 @@ def test_model_appears_with_its_parts_by_one_rename(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there: list[bool] = []
-    kind = __main__.KINDS["stylegan2"]
+    kind = kinds.KINDS["stylegan2"]
 
     def write(*arguments: Any) -> None:
         there.append((tmp_path / "e4e").exists())
         kind.write(*arguments)
 
-    monkeypatch.setitem(__main__.KINDS, "stylegan2", kind._replace(write=write))
+    monkeypatch.setitem(kinds.KINDS, "stylegan2", kind._replace(write=write))
     assert __main__.main(["convert", str(PATH), f"--output={tmp_path / 'e4e'}"]) == 0
     assert there == [False]
     assert sorted(x.name for x in (tmp_path / "e4e").iterdir()) == [

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from convert import __main__
+from convert import __main__, kinds
 from styleclip_jax.io import torch_files
 from tests import golden_data, torch_format
 
@@ -241,7 +241,7 @@ def test_inspection_says_what_every_kind_needs(
     assert r"  stem.gain\x1b[31m: float64 [2, 3]" in out
     assert "\x1b" not in out
     assert "  no kind: expected one of stylegan2, clip" in out
-    for kind in __main__.KINDS:
+    for kind in kinds.KINDS:
         assert f"  {kind} lacks: " in out
     assert "synthesis.b4.conv1.weight, NVIDIA's" in out
     assert "visual.conv1.weight and token_embedding.weight, OpenAI's or Open" in out

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convert import __main__, clip_architecture, wrappers
+from convert import __main__, clip_architecture, kinds, settings, wrappers
 from convert import clip as convert_clip
 from convert import e4e as convert_e4e
 from convert import irse50 as convert_irse50
@@ -272,7 +272,7 @@ def test_wrappers_make_no_difference(kind: str, wrapper: str) -> None:
     assert_same(found, expected)
     if path:
         assert f"taken off the names of its tensors: {path}" in found.notes
-    assert __main__._detect(file) == found.kind
+    assert kinds._detect(file) == found.kind
 
 
 def test_what_is_left_out_is_told() -> None:
@@ -325,7 +325,7 @@ def test_networks_that_count_alike_are_asked_for() -> None:
 
 def test_networks_of_two_kinds_side_by_side_are_asked_for() -> None:
     content = {"generator": convert_stylegan2_state(), "clip": openai_state()}
-    message = programs.refusal(__main__._detect, TorchFile("x.pt", "zip", content))
+    message = programs.refusal(kinds._detect, TorchFile("x.pt", "zip", content))
     assert "found stylegan2 and clip; give one as --kind" in message
 
 
@@ -347,7 +347,7 @@ def test_encoders_and_mappers_alone_are_read() -> None:
     }
     average = content["latent_avg"]
     file = TorchFile("x.pt", "zip", {"encoder": state, "latent_avg": average})
-    settings = convert_e4e.Settings(dataset_type="cars_encode")
+    settings = convert_e4e.EncoderSettings(dataset_type="cars_encode")
     found = convert_e4e.convert(file, settings)
     expected = convert_e4e.convert(TorchFile("x.pt", "zip", encoder_file()))
     assert_same(
@@ -395,7 +395,7 @@ def test_generators_of_mmgeneration_are_rosinality_s_under_other_names() -> None
     assert_same(found, expected)
     assert any("--color_order=bgr" in note for note in found.notes)
     turned = convert_stylegan2.convert(
-        file, convert_stylegan2.Settings(color_order="bgr")
+        file, settings.GeneratorSettings(color_order="bgr")
     )
     for leaf in ("kernel", "bias"):
         name = f"synthesis/b8/torgb/{leaf}"

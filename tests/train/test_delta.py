@@ -18,7 +18,7 @@ from styleclip_jax.io import latent_files
 from styleclip_jax.methods import delta, delta_training
 from tests import programs, tiny
 from train import delta as train_delta
-from train import latent_data, trainer
+from train import delta_run, latent_data, trainer
 
 STEPS = 6
 
@@ -120,7 +120,7 @@ def test_the_number_of_devices_does_not_matter(networks: losses.Networks) -> Non
     problem = delta_training.official(config, settings)
     file = latent_files.Latents(np.asarray(tiny.w_plus(12)), "w_plus")
     data = latent_data.Data(file, file, 8, batch_size=4, seed=0)
-    task = train_delta.task_of(networks, tiny.w_plus(12), problem)
+    task = delta_run.task_of(networks, tiny.w_plus(12), problem)
     curves = []
     for count in (1, 4):
         work = trainer.Trainer(

@@ -20,7 +20,7 @@ from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, latent_files
 from styleclip_jax.methods import mapper, mapper_training
 from tests import programs, tiny
-from train import latent_data, trainer, training_files
+from train import latent_data, mapper_run, trainer, training_files
 from train import mapper as train_mapper
 
 PROMPTS = ("a cat", "a dog")
@@ -233,7 +233,7 @@ def test_the_number_of_devices_does_not_matter(networks: losses.Networks) -> Non
     curves = []
     for count in (1, 4):
         work = trainer.Trainer(
-            train_mapper.task_of(networks, text, problem),
+            mapper_run.task_of(networks, text, problem),
             data,
             lambda generator, batch, space: batch,
             devices=jax.devices()[:count],

@@ -1,0 +1,85 @@
+"""Settings of inversions: photos, steps and files."""
+
+import dataclasses
+
+from styleclip_jax import checks
+from styleclip_jax.errors import UserError
+from styleclip_jax.settings.output import IMAGE_FORMATS
+
+# Largest number of pixels of an image that is read, each of which takes some 16 bytes.
+MAX_PIXELS = 50_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class PhotoRequest:
+    """Photos to invert.
+
+    Attributes:
+      photos: Photos and folders of photos, with commas between.
+      align: Find faces and crop them as in FFHQ; without it photos are square crops.
+      all_faces: Invert all faces of a photo, not the largest alone.
+      landmarks: File of 68 landmarks per face by name of the photo (.json, .npz);
+        without it a detector finds them.
+      max_pixels: Largest number of pixels of a photo. A larger JPEG is shrunk while it
+        is read, other photos are skipped.
+      batch_size: Number of faces at a time.
+    """
+
+    photos: tuple[str, ...] = ()
+    align: bool = True
+    all_faces: bool = False
+    landmarks: str | None = None
+    max_pixels: int = dataclasses.field(default=MAX_PIXELS, metadata={"lower_bound": 1})
+    batch_size: int = dataclasses.field(default=8, metadata={"lower_bound": 1})
+
+
+@dataclasses.dataclass(frozen=True)
+class InversionConfig(checks.Config):
+    """Settings of an inversion.
+
+    The defaults were measured on the embedded models; larger ones gain from more steps.
+
+    Attributes:
+      w_steps: steps in W from the average latent; none where an encoder gives the
+        start.
+      refine_steps: steps in W+ after that.
+      learning_rate: peak learning rate of both phases.
+      pixel_lambda: weight of the pixel distance to the photo.
+      clip_lambda: weight of the distance between CLIP's features of image and photo.
+      id_lambda: weight of the identity distance to the photo; needs an identity
+        network.
+      l2_lambda: weight of the mean squared distance to the latent at which a phase
+        starts.
+    """
+
+    w_steps: int = 50
+    refine_steps: int = 100
+    learning_rate: float = 0.1
+    pixel_lambda: float = 1.0
+    clip_lambda: float = 0.1
+    id_lambda: float = 0.0
+    l2_lambda: float = 0.1
+
+    def __post_init__(self) -> None:
+        checks.at_least(self, 0, *(field.name for field in dataclasses.fields(self)))
+        if not (self.pixel_lambda or self.clip_lambda or self.id_lambda):
+            raise UserError(
+                "pixel_lambda must be above 0 where clip_lambda and id_lambda are 0, "
+                "found 0",
+                field="pixel_lambda",
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class PhotoOutput:
+    """Output of an inversion: its folder and files.
+
+    Attributes:
+      outdir: Folder for the results.
+      images: Format of the images; npy is float32 in [-1, 1], for exact work.
+      grid: Number of latents on the sheet grid.png, 0 for no sheet.
+    """
+
+    outdir: str = "outputs/invert"
+    images: str = dataclasses.field(default="png", metadata={"choices": IMAGE_FORMATS})
+    grid: int = dataclasses.field(default=8, metadata={"lower_bound": 0})

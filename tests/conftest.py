@@ -11,6 +11,8 @@ os.environ["XLA_FLAGS"] = (
     + " --xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Tests replace functions, which no key of a kept program says.
+os.environ.setdefault("STYLECLIP_KEEP_TRACED", "0")
 # As the programs do it: with one thread XLA computes convolutions in another way.
 os.environ["NPROC"] = str(max(2, os.cpu_count() or 1))
 

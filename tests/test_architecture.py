@@ -24,7 +24,7 @@ FLOORS = (
     {"settings"},
     {"progress"},
     {"spaces", "optimizers"},
-    {"parallel"},
+    {"parallel", "traced"},
     {"ops"},
     {"models"},
     {"losses", "latents", "blends"},
@@ -56,7 +56,16 @@ NARROW = {
     }
 }
 # Floors of arithmetic, without files, flags, pictures and bars.
-PURE = {"spaces", "optimizers", "parallel", "ops", "models", "losses", "latents"}
+PURE = {
+    "spaces",
+    "optimizers",
+    "parallel",
+    "traced",
+    "ops",
+    "models",
+    "losses",
+    "latents",
+}
 PURE |= {"blends", "methods"}
 IMPURE = {"absl", "PIL", "orbax", "os", "tqdm"}
 HIGHEST = FLOORS[-1]

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from styleclip_jax import latents, parallel
+from styleclip_jax import latents, parallel, traced
 from styleclip_jax.batch import run_folder, runs, stream
 from styleclip_jax.batch.arrangements import Arrangement, ArrangementRequest, Film
 from styleclip_jax.batch.editor import Outcome, failures
@@ -28,6 +28,7 @@ _pack = jax.jit(latents.pack)
 
 
 @functools.partial(jax.jit, static_argnames=("noise",))
+@functools.partial(traced.keep, "pictures.render")
 def _render(
     generator: Network, latent: Any, keys: jax.Array, noise: stylegan2.Noise
 ) -> jax.Array:

@@ -5,13 +5,19 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
-from styleclip_jax import latents, spaces
+from styleclip_jax import latents, spaces, traced
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import latent_files
 from styleclip_jax.models import stylegan2
 from styleclip_jax.settings.latents import SourceSettings
+
+_convert = jax.jit(
+    traced.keep("source.convert", latents.convert),
+    static_argnames=("space", "cutoff", "to"),
+)
 
 # Largest number of seeds of a run, which has a number in memory for each.
 _MAX_SEEDS = 10_000_000
@@ -113,7 +119,7 @@ class LatentSource:
 
     def convert(self, generator: Any, batch: Any, *, to: str, label: Any) -> Any:
         """Converts a loaded batch to "w_plus" or "s"; see `latents.convert`."""
-        return latents.convert(
+        return _convert(
             generator,
             batch,
             space=self.space,

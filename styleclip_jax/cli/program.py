@@ -262,14 +262,16 @@ def run(
         allocator.keep_freed_memory()
         # JAX takes most of a second, which help and wrong flags need not wait for: what
         # takes it is imported from here on, and in each program's main.
-        from styleclip_jax.cli import environment
+        from styleclip_jax import traced
+        from styleclip_jax.cli import environment, traces
 
         environment.steady_threads()
         environment.apply_settings()
         if values[DETERMINISTIC].value:
             environment.equal_bits()
         environment.keep_compiled(values[CACHE].value)
-        code = main(values)
+        with traced.kept_in(traces.folder()):
+            code = main(values)
     except (UserError, flags.Error) as error:
         print(describe(error), file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from styleclip_jax import latents, loading, losses, parallel
+from styleclip_jax import latents, loading, losses, parallel, traced
 from styleclip_jax.batch import editor
 from styleclip_jax.batch.editor import Editor, Frozen, Outcome
 from styleclip_jax.editing import objectives, prompts, searching
@@ -142,7 +142,9 @@ def _compiled(
     config: OptimizationSettings, sharding: jax.sharding.Sharding
 ) -> optimization.Compiled:
     """Compiled parts of an optimization, the same for the same settings."""
-    return compile_steps(_problem_of(config), sharding)
+    # The module of a term of a user's own is in no words.
+    said = None if objectives.inputs(config.objective) else config
+    return compile_steps(_problem_of(config), sharding, said)
 
 
 def _problem_of(config: OptimizationSettings) -> optimization.Problem:
@@ -154,11 +156,11 @@ def _problem_of(config: OptimizationSettings) -> optimization.Problem:
 
 
 def compile_steps(
-    problem: optimization.Problem, sharding: jax.sharding.Sharding
+    problem: optimization.Problem, sharding: jax.sharding.Sharding, said: Any = None
 ) -> optimization.Compiled:
     """Parts of an optimization, with as many steps in a call as suit the devices."""
     stride = parallel.steps_per_call(problem.steps, sharding)
-    return optimization.compiled(problem, sharding=sharding, stride=stride)
+    return optimization.compiled(problem, sharding=sharding, stride=stride, said=said)
 
 
 def _optimized(result: optimization.Result) -> Outcome:
@@ -226,6 +228,7 @@ def map_latents(loaded: Loaded, texts: None, config: MappingConfig) -> Editor:
         generator,
         networks,
         found[0],
+        said=(config.factor, levels),
         method="mapper",
         space=space,
         title=prompts.title(trained_for),
@@ -276,8 +279,11 @@ def _mapping(
     return apply
 
 
-# Cache of compiled functions: the same program for the same function.
-_jit = functools.lru_cache(maxsize=16)(jax.jit)
+@functools.lru_cache(maxsize=16)
+def _jit(apply: Callable[..., Outcome], *said: Any) -> Any:
+    """Compiled function, the same program for the same function."""
+    name = f"{apply.__module__}.{apply.__qualname__}"
+    return jax.jit(traced.keep(name, apply, *said))
 
 
 def at_once(
@@ -285,6 +291,7 @@ def at_once(
     generator: Network,
     weights: Sequence[Any],
     frozen: Any,
+    said: Sequence[Any] = (),
     **about: Any,
 ) -> Editor:
     """Editor of a method that makes edits in one pass.
@@ -294,9 +301,10 @@ def at_once(
       generator: generator on the devices.
       weights: weights of each setting, on the devices.
       frozen: weights of the first setting, as they were before.
+      said: values that `apply` holds, as `traced.keep` takes them.
       **about: other attributes of the `Editor`.
     """
-    run = _jit(apply)
+    run = _jit(apply, *said)
 
     def edit(batch: Any, setting: int, report: Report) -> Outcome:
         edits = run(generator, weights[setting], batch)

@@ -20,6 +20,10 @@ def load(name: str, *, field: str) -> Any:
     Raises:
       UserError: the module cannot be imported, or has no such value.
     """
+    # It may change anything before a program is traced.
+    from styleclip_jax import traced
+
+    traced.forget()
     module, _, value = name.partition(":")
     try:
         found = importlib.import_module(module)

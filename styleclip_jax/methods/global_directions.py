@@ -12,6 +12,7 @@ scaled and masked.
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from styleclip_jax import latents, losses, spaces
+from styleclip_jax import latents, losses, spaces, traced
 from styleclip_jax.errors import UserError
 from styleclip_jax.methods import channel_relevance
 from styleclip_jax.models import clip
@@ -438,16 +439,37 @@ def _sum_of_rows(
 
     Compiled once for all texts.
     """
-    pull = _linearized(networks, batch)
+    residuals = _linearized(networks, batch)
     rows = []
     for start in range(0, len(basis), passes):
-        rows.append(_pulled(pull, basis[start : start + passes]))
+        directions = basis[start : start + passes]
+        rows.append(_pulled(networks, batch, residuals, directions))
         jax.block_until_ready(rows[-1])
     return _sum_units(weight, jnp.concatenate(rows, axis=-1))
 
 
-_linearized = jax.jit(channel_relevance.pullback)
-_pulled = jax.jit(channel_relevance.pull_rows)
+_pullback = jax.jit(channel_relevance.pullback)
+
+
+@jax.jit
+@functools.partial(traced.keep, "global_directions.linearized")
+def _linearized(networks: losses.Networks, batch: spaces.Styles) -> list[jax.Array]:
+    """Arrays of a batch's pullback, without the function that they are for."""
+    return jax.tree.leaves(_pullback(networks, batch))
+
+
+@jax.jit
+@functools.partial(traced.keep, "global_directions.pulled")
+def _pulled(
+    networks: losses.Networks,
+    batch: spaces.Styles,
+    residuals: Sequence[jax.Array],
+    directions: jax.Array,
+) -> jax.Array:
+    """Rows of a batch along some directions, by the arrays of its pullback."""
+    function = jax.tree.structure(jax.eval_shape(_pullback, networks, batch))
+    pull = jax.tree.unflatten(function, residuals)
+    return channel_relevance.pull_rows(pull, directions)
 
 
 @jax.jit

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from styleclip_jax import latents, losses, optimizers
+from styleclip_jax import latents, losses, optimizers, traced
 from styleclip_jax.models import clip_input
 from styleclip_jax.settings.edits import OptimizationConfig
 
@@ -269,7 +269,11 @@ class Compiled(NamedTuple):
 
 
 def compiled(
-    problem: Problem, *, sharding: jax.sharding.Sharding | None, stride: int = 1
+    problem: Problem,
+    *,
+    sharding: jax.sharding.Sharding | None,
+    stride: int = 1,
+    said: Any = None,
 ) -> Compiled:
     """Parts of `optimize` for batches, jitted.
 
@@ -279,6 +283,8 @@ def compiled(
         throughout, since another one would compile the step again.
       stride: number of steps of a call of `step`, which divides the number of steps,
         so that one program takes them all.
+      said: what says all of the problem in words, as `traced.keep` takes it; None for
+        a problem that is traced in each run.
 
     Raises:
       ValueError: the stride does not divide the number of steps.
@@ -302,10 +308,16 @@ def compiled(
             return step_all(networks, state)
         return jax.lax.fori_loop(0, stride, lambda _, s: step_all(networks, s), state)
 
+    def keep(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        if said is None:
+            return function
+        return traced.keep(f"optimization.{name}", function, said, stride)
+
+    finish_all = jax.vmap(finish_one, in_axes=(None, 0))
     return Compiled(
-        start=jax.jit(start_all, out_shardings=sharding),
-        step=jax.jit(steps, donate_argnums=1, out_shardings=sharding),
-        finish=jax.jit(jax.vmap(finish_one, in_axes=(None, 0))),
+        start=jax.jit(keep("start", start_all), out_shardings=sharding),
+        step=jax.jit(keep("step", steps), donate_argnums=1, out_shardings=sharding),
+        finish=jax.jit(keep("finish", finish_all)),
         stride=stride,
     )
 

@@ -11,7 +11,6 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import ftfy
 import numpy as np
 import regex
 import tokenizers
@@ -56,6 +55,15 @@ class Tokenizer:
     num_tokens: int
 
 
+def _repair(text: str) -> str:
+    """Text as ftfy repairs it, which is imported where there may be what it repairs."""
+    if text.isascii() and text.isprintable() and "&" not in text:
+        return text
+    import ftfy
+
+    return ftfy.fix_text(text)
+
+
 def encode(tokenizer: Tokenizer, text: str) -> Iterator[int]:
     """Ids of a text, without those that begin and end it.
 
@@ -63,7 +71,7 @@ def encode(tokenizer: Tokenizer, text: str) -> Iterator[int]:
     run, digit and run of other characters is then a word, and white space is dropped.
     """
     symbols = _byte_symbols()
-    text = html.unescape(html.unescape(ftfy.fix_text(text)))
+    text = html.unescape(html.unescape(_repair(text)))
     for word in _WORD.findall(text.lower()):
         if word == START:
             yield tokenizer.start

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from styleclip_jax import checks, spaces
+from styleclip_jax import checks, spaces, traced
 from styleclip_jax.errors import UserError
 from styleclip_jax.models import bpe, clip_resnet, clip_vit, pieces, siglip
 from styleclip_jax.models.clip_resnet import ResnetClipConfig
@@ -248,14 +248,18 @@ def encode_prompts(
       UserError: a prompt is too long, or features are not finite.
     """
     tokens = jax.tree.map(jnp.asarray, tokenize(network, tokenizer, prompts))
-    features = norms.unit(jax.jit(encode_text)(network, tokens))
-    if not np.isfinite(np.asarray(features)).all():
+    features = np.asarray(norms.unit(_encode_text(network, tokens)))
+    if not np.isfinite(features).all():
         raise UserError(
             "clip: its features of texts are not finite, or zero: expected a network "
             "that was trained",
             field="clip",
         )
-    return features
+    # By way of the host, since results of what is kept are tied to a device.
+    return jnp.asarray(features)
+
+
+_encode_text = jax.jit(traced.keep("clip.encode_text", encode_text))
 
 
 def tokenize(

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import numpy as np
 
+from styleclip_jax import traced
+
 # Shape of every parameter by its flat name.
 Shapes = Mapping[str, tuple[int, ...]]
 Config = TypeVar("Config")
@@ -43,8 +45,13 @@ def shapes_of(
       init: (PRNG key, configuration) → nested parameters.
       config: the configuration, the same for all keys.
     """
-    tree = jax.eval_shape(lambda: init(jax.random.key(0), config))
-    return {name: leaf.shape for name, leaf in flatten(tree).items()}
+
+    def trace(config: Config) -> dict[str, tuple[int, ...]]:
+        tree = jax.eval_shape(lambda: init(jax.random.key(0), config))
+        return {name: leaf.shape for name, leaf in flatten(tree).items()}
+
+    found = traced.recall(f"shapes of {init.__module__}", trace, config)
+    return {name: tuple(shape) for name, shape in found.items()}
 
 
 class Differences(NamedTuple):

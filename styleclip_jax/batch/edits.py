@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from styleclip_jax import latents, loading
+from styleclip_jax import latents, loading, traced
 from styleclip_jax.batch import run_folder, runs, stream
 from styleclip_jax.batch.editor import Editor, Outcome
 from styleclip_jax.batch.journal import Journal, name
@@ -324,6 +324,9 @@ def _paste(
     pasting.paste(outdir / "pasted" / f"{index:06d}.png", faces[row], one.image)
 
 
+_render = jax.jit(traced.keep("edits.render", latents.render))
+
+
 def _write_sheet(
     journal: Journal, generator: Network, editor: Editor, count: int
 ) -> pathlib.Path:
@@ -335,7 +338,7 @@ def _write_sheet(
     labels = captions_of(editor, names, [line.get(editor.finds) for line in lines])
     before, after = (
         [
-            np.asarray(latents.render(generator, part))
+            np.asarray(_render(generator, part))
             for part in _split(journal.read(which, count * variants), count)
         ]
         for which in ("original", "edited")

@@ -1,6 +1,6 @@
 """What CPU time does a program take, from the command to its files?
 
-  python -m benchmarks.commands --runs=3
+  taskset -c 1 python -m benchmarks.commands --runs=3
 
 Embedded models; each row first with nothing kept from earlier runs, then the median of
 runs that find what it left. CPU seconds are those of all threads, user and system, so
@@ -17,7 +17,7 @@ import tempfile
 
 from absl import app, flags
 
-from benchmarks import sides
+from benchmarks import machine
 
 RUNS = flags.DEFINE_integer("runs", 3, "Runs with what the first one has kept.")
 
@@ -57,7 +57,8 @@ def _seconds(name: str, folder: pathlib.Path) -> float:
 
 def main(_: list[str]) -> None:
     """Prints a row per program."""
-    print(f"{sides.stay_on_cores()} cores, CPU seconds")
+    busy = f"{machine.load():.1f} busy before"
+    print(f"{machine.cpu()}, {machine.cores()} cores, {busy}; CPU seconds")
     print("| command | first | later |\n|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)

@@ -14,7 +14,7 @@ from styleclip_jax.batch.source import LatentSource
 from styleclip_jax.io import files
 from styleclip_jax.models import stylegan2
 from styleclip_jax.progress import Listener
-from styleclip_jax.settings.output import Output
+from styleclip_jax.settings.output import AUTO, Output
 
 # Share of a run, of this many seconds at least, from which writing is what waits.
 _MUCH, _NOTABLE_SECONDS = 0.8, 30
@@ -169,7 +169,7 @@ def _open(
             text = work.output.batch_size
             if text is None:
                 size = parallel.default_batch_size(len(work.source), jax.device_count())
-            elif text == stream.AUTO:
+            elif text == AUTO:
                 size = _found_batch_size(path, find)
             else:
                 size = int(text)

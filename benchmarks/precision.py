@@ -18,7 +18,6 @@ Nothing is timed: a CPU is slower with all of it.
 
 import contextlib
 import dataclasses
-import math
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterator
@@ -63,12 +62,16 @@ class Setting(NamedTuple):
     precision: str = "highest"
     dtype: str = "float32"
     highest_four: bool = False
+    clip_dtype: str = "float32"
 
     def computation(self, resolution: int) -> computation.Computation:
         """Computation of a generator of a resolution."""
         lowest = resolution >> _HIGHEST_FOUR if self.highest_four else None
         return computation.Computation(
-            precision=self.precision, dtype=self.dtype, low_precision_from=lowest
+            precision=self.precision,
+            dtype=self.dtype,
+            low_precision_from=lowest,
+            clip_dtype=self.clip_dtype,
         )
 
 
@@ -78,6 +81,8 @@ SETTINGS = (
     Setting("one pass: default on a TPU", "tpu", "default"),
     Setting("bfloat16, four highest resolutions", "gpu", "high", "bfloat16", True),
     Setting("bfloat16", "gpu", "high", "bfloat16"),
+    Setting("bfloat16, CLIP alone", "cpu", clip_dtype="bfloat16"),
+    Setting("bfloat16, both", "gpu", "high", "bfloat16", clip_dtype="bfloat16"),
 )
 EXACT = Setting("float32", "cpu")
 
@@ -96,19 +101,26 @@ def emulated(device: str) -> Iterator[None]:
     rules: Any = mlir._platform_specific_lowerings["cpu"]
     primitives = (lax.dot_general_p, lax.conv_general_dilated_p)
     originals = {primitive: rules[primitive] for primitive in primitives}
-    threshold = convolutions._ROWS_CHANNELS
+    by_platform = convolutions._by_platform
     for primitive, original in originals.items():
         rule = _rounded(original.rule, device)
         mlir.register_lowering(primitive, rule, platform="cpu")
-    # Winograd's form is that of CPUs alone.
-    convolutions._ROWS_CHANNELS = math.inf  # type: ignore[assignment]
+    if device != "cpu":
+        convolutions._by_platform = _as_elsewhere
     jax.clear_caches()
     try:
         yield
     finally:
         rules.update(originals)
-        convolutions._ROWS_CHANNELS = threshold
+        convolutions._by_platform = by_platform
         jax.clear_caches()
+
+
+def _as_elsewhere(
+    x: jax.Array, kernel: jax.Array, precision: str, **forms: Callable[..., jax.Array]
+) -> jax.Array:
+    """Form of a convolution for all devices but CPUs."""
+    return forms["default"](x, kernel, precision)
 
 
 def _rounded(original: Callable[..., Any], device: str) -> Callable[..., Any]:

@@ -9,8 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from styleclip_jax import places
-from styleclip_jax.computation import Computation
+from styleclip_jax import computation, places
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import (
     checkpoints,
@@ -31,7 +30,7 @@ DECODER = "generator"
 
 
 @dataclasses.dataclass(frozen=True)
-class Models(ModelSettings, Computation):
+class Models(ModelSettings, computation.Computation):
     """Models that a work uses, and how they are computed, by their settings."""
 
     @classmethod
@@ -202,10 +201,19 @@ class Models(ModelSettings, Computation):
         words = tuple(tokenizer for _, tokenizer in pairs)
         return joint, words if len(pairs) > 1 else words[0]
 
+    def describe_generator(self, config: stylegan2.GeneratorConfig) -> str:
+        """Line on the generator, for people."""
+        return (
+            f"generator: {self.generator_name}, {config.resolution}², "
+            f"{config.num_rows} rows of W+"
+            f"{computation.describe_type(self.dtype, config.dtype)}"
+        )
+
     def describe_clip(self, network: Clip) -> str:
-        """Names of the CLIPs with the sizes of their input images."""
-        return " and ".join(
+        """Line on the CLIPs with the sizes of their input images, for people."""
+        return "clip: " + " and ".join(
             f"{name}, {member.config.image_size}²"
+            f"{computation.describe_type(self.clip_dtype, member.config.dtype)}"
             for name, member in zip(
                 places.clip_names(self.clip), clip.members(network), strict=True
             )

@@ -1,17 +1,23 @@
 """Settings of the computation reach the networks, and the records of runs."""
 
+import dataclasses
 import json
 import pathlib
+import types
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from styleclip_jax import loading, parallel
+from styleclip_jax import computation, loading, parallel
 from styleclip_jax.batch import run_folder
 from styleclip_jax.cli import edit, generate, program
 from styleclip_jax.computation import Computation
 from styleclip_jax.errors import UserError
 from styleclip_jax.loading import Models
 from styleclip_jax.methods import mapper
+from styleclip_jax.models import clip
 from tests import tiny
 
 LOW = {"precision": "high", "dtype": "bfloat16", "low_precision_from": 8}
@@ -87,6 +93,65 @@ def test_flags_become_settings_of_the_computation() -> None:
     assert "remat" not in generate.VALUES
     for name in Computation.__dataclass_fields__:
         assert name in edit.VALUES, name
+
+
+@pytest.mark.parametrize(("quick", "dtype"), [(True, "bfloat16"), (False, "float32")])
+def test_auto_takes_the_quicker_type_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, quick: bool, dtype: str
+) -> None:
+    monkeypatch.setattr(computation, "is_quick_with_bfloat16", lambda: quick)
+    asked = {"dtype": "auto", "clip_dtype": "auto", "low_precision_from": 8}
+    names = tiny.save(tmp_path, tiny.clip_network())
+    models = Models.of(**names, computed=asked)
+    generator, (network, _) = models.load_generator(), models.load_clip()
+    assert (generator.config.dtype, network.config.dtype) == (dtype, dtype)
+    for line in (
+        models.describe_generator(generator.config),
+        models.describe_clip(network),
+    ):
+        assert line.endswith(f", in {dtype}, the quicker type here")
+    recorded = {"dtype": dtype, "clip_dtype": dtype, "low_precision_from": 8}
+    found = models.record()
+    assert {n: found[n] for n in recorded} == (
+        recorded if quick else dict.fromkeys(recorded)
+    )
+
+
+def test_a_type_that_is_no_quicker_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(computation, "is_quick_with_bfloat16", lambda: False)
+    models = Models(dtype="bfloat16")
+    line = models.describe_generator(models.of_generator(tiny.generator()).config)
+    assert line.endswith(", in bfloat16, which is no quicker here")
+
+
+@pytest.mark.parametrize(
+    ("platform", "capability", "quick"),
+    [
+        ("gpu", "9.0", True),
+        ("gpu", "7.5", False),
+        ("gpu", "gfx90a", True),
+        ("tpu", "", True),
+    ],
+)
+def test_accelerators_are_quick_with_bfloat16_but_for_old_cards(
+    monkeypatch: pytest.MonkeyPatch, platform: str, capability: str, quick: bool
+) -> None:
+    device = types.SimpleNamespace(platform=platform, compute_capability=capability)
+    monkeypatch.setattr(computation.jax, "local_devices", lambda: [device])
+    assert computation.is_quick_with_bfloat16() == quick
+
+
+def test_kernels_of_a_clip_have_the_type_of_its_products() -> None:
+    network = tiny.clip_network()
+    size = network.config.image_size
+    image = jax.random.normal(jax.random.key(0), (2, size, size, 3))
+    rounded = Computation(clip_dtype="bfloat16").of_clip(network)
+    in_call = dataclasses.replace(network, config=rounded.config)
+    np.testing.assert_array_equal(
+        clip.encode_image(rounded, image), clip.encode_image(in_call, image)
+    )
+    projection = rounded.params["visual_projection"]["kernel"]
+    assert projection.dtype == jnp.bfloat16
 
 
 def test_computation_is_no_property_of_a_model_directory(tmp_path) -> None:

@@ -159,8 +159,7 @@ def describe(
     """Lines on networks, latents and devices of a training that edits in a space."""
     count = "sampled" if data.training is None else len(data.training.array)
     return [
-        f"generator: {request.models.generator_name}, "
-        f"{generator.resolution}², {generator.num_rows} rows of W+",
+        request.models.describe_generator(generator),
         f"clip: {', '.join(places.clip_names(request.models.clip))}",
         f"latents: {count} in {data.space}, "
         f"{len(data.validation.array)} held out, edited in {to}",

@@ -94,10 +94,7 @@ def carry_out(request: Request, listener: Listener) -> runs.Summary:
         label=label,
     )
     source = arrangement.source
-    listener.tell(
-        f"generator: {models.generator_name}, {config.resolution}², "
-        f"{config.num_rows} rows of W+"
-    )
+    listener.tell(models.describe_generator(config))
     for line in source.describe():
         listener.tell(line)
     space = "s" if source.space == "s" else "w_plus"

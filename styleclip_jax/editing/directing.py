@@ -106,7 +106,7 @@ def direct(loaded: Loaded, texts: Prompts | None, config: DirectionConfig) -> Ed
         record=dataclasses.asdict(config) | editors.record_prompts(texts),
         inputs=inputs,
         about=[
-            editors.describe_clip(models, model),
+            models.describe_clip(model),
             *prompts.shorten(lines, "direction: "),
         ],
     )

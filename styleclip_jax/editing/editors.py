@@ -261,7 +261,7 @@ def map_latents(loaded: Loaded, texts: None, config: MappingConfig) -> Editor:
     searched = searching.search(loaded, mapping, aimed, config.budget, units=strengths)
     return searched._replace(
         inputs={**mapping.inputs, **models.fingerprints("clip")},
-        about=[describe_clip(models, model), *searched.about],
+        about=[models.describe_clip(model), *searched.about],
     )
 
 
@@ -363,7 +363,7 @@ def describe(loaded: Loaded, texts: Prompts) -> list[str]:
     """Lines on the CLIP and the texts of edits, for people."""
     model, _ = loaded.clip()
     return [
-        describe_clip(loaded.models, model),
+        loaded.models.describe_clip(model),
         *prompts.shorten(texts.texts, "prompt: "),
         *(f"beside: {text}" for text in texts.beside),
     ]
@@ -377,7 +377,3 @@ def record_prompts(texts: Prompts) -> dict[str, Any]:
         name = "also" if text.weight > 0 else "avoid"
         beside.setdefault(name, []).append(f"{text.text}={abs(text.weight):g}")
     return {"prompt": alone, "prompts_file": texts.file} | beside
-
-
-def describe_clip(models: loading.Models, model: clip.Clip) -> str:
-    return f"clip: {models.describe_clip(model)}"

@@ -92,9 +92,9 @@ def _carry_out(request: Request, listener: Listener) -> Summary:
     outdir, faces, skipped = _open(request, paths, inputs, session)
     resolution = generator.config.resolution
     listener.tell(
-        f"generator: {models.generator_name}, {resolution}²\n"
+        f"{models.describe_generator(generator.config)}\n"
         f"encoder: {models.encoder or 'none'}\n"
-        f"clip: {models.describe_clip(session.clip)}\n"
+        f"{models.describe_clip(session.clip)}\n"
         f"photos: {len(paths)}, {len(faces)} faces"
     )
     for line in left_out:

@@ -84,7 +84,7 @@ def learn_by_image(loaded: Loaded, texts: None, config: EssenceSettings) -> Edit
         record=dataclasses.asdict(config),
         inputs={"target": hashed},
         about=[
-            editors.describe_clip(loaded.models, networks.clip),
+            loaded.models.describe_clip(networks.clip),
             f"target: {config.target}",
         ],
     )

@@ -68,10 +68,7 @@ def carry_out(request: EditRequest, listener: Listener) -> runs.Summary | None:
             listener.tell(line)
         return None
     source = _open(request, session, editor)
-    listener.tell(
-        f"generator: {request.models.generator_name}, "
-        f"{generator.config.resolution}², {generator.config.num_rows} rows of W+"
-    )
+    listener.tell(request.models.describe_generator(generator.config))
     for line in editor.about:
         listener.tell(line)
     *notes, last = source.describe()

@@ -122,6 +122,21 @@ def without_text(network: Clip) -> Clip:
     return Network(images_alone(network), network.config)
 
 
+def with_kernels_in_type(network: Clip) -> Clip:
+    """CLIP of one family whose kernels have the type that it multiplies them in.
+
+    Its features are the same; they would be rounded in every call, which takes as long
+    as to multiply them.
+    """
+
+    def cast(path: Any, value: jax.Array) -> jax.Array:
+        kernel = path[-1].key == "kernel"
+        return value.astype(network.config.dtype) if kernel else value
+
+    params = jax.tree_util.tree_map_with_path(cast, network.params)
+    return Network(params, network.config)
+
+
 def init(key: jax.Array, config: Any) -> Any:
     """Random parameters of a family's configuration, as a nested dict."""
     return _family(config).init(key, config)

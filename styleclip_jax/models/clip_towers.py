@@ -12,6 +12,7 @@ from styleclip_jax.errors import UserError
 from styleclip_jax.models import linen
 from styleclip_jax.models.runtime import Runtime
 from styleclip_jax.models.transformer import Encoder, Size
+from styleclip_jax.ops import products
 from styleclip_jax.settings.networks import ACTIVATIONS
 
 
@@ -133,7 +134,7 @@ class PatchEmbedding(linen.Module):
         x = image.reshape(batch, rows, size, columns, size, channels)
         x = x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows * columns, -1)
         kernel = kernel.reshape(-1, self.width).astype(self.dtype)
-        x = jnp.dot(x.astype(self.dtype), kernel)
+        x = products.dot(x.astype(self.dtype), kernel)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.width,))
             x = x + bias.astype(self.dtype)

@@ -10,7 +10,7 @@ from typing import Any
 
 from flax import linen as nn
 
-from styleclip_jax.ops import convolutions
+from styleclip_jax.ops import convolutions, products
 
 
 class _Given:
@@ -31,7 +31,9 @@ class Module(_Given, nn.Module):
 
 
 class Dense(_Given, nn.Dense):
-    """Dense layer of Linen."""
+    """Dense layer of Linen, with our products."""
+
+    dot_general: Any = products.dot
 
 
 class Conv(_Given, nn.Conv):

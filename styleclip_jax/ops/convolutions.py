@@ -6,7 +6,7 @@ transposes what `_tangent` of each says. Measured: docs/measurements.md.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -26,6 +26,8 @@ _WINOGRAD_PIXELS = 32 * 32
 _STRIDED_GRADIENT = 256
 # Up to so many channels, accelerators spend more time on memory than on products.
 _AT_ONCE_CHANNELS = 256
+# Up to so many pixels, products of bfloat16 are quicker than convolutions of float32.
+_PRODUCTS_PIXELS = 32 * 32
 
 # Taps of x[i - 1], x[i] and x[i + 1] in y[2i] and y[2i + 1], [phase, pixel, tap of the
 # kernel]; see `upsample_conv3x3_at_once`.
@@ -188,18 +190,54 @@ def direct_conv3x3(
 @_with_tangent(direct_conv3x3)
 def conv3x3(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
     """Convolution of [B, H, W, I] with [3, 3, I, O], zero padding, same size."""
+    on_cpu = _on_cpu(x, _quick_conv3x3(x, kernel), _conv3x3_by_product)
+    return _by_platform(x, kernel, precision, cpu=on_cpu, default=direct_conv3x3)
+
+
+def _quick_conv3x3(x: jax.Array, kernel: jax.Array) -> _Bilinear:
+    """Form of `conv3x3` for CPUs."""
     height, width, inputs = x.shape[1:]
     channels = min(inputs, kernel.shape[3])
     if (
-        x.dtype == jnp.float32
-        and channels >= _ROWS_CHANNELS
+        channels >= _ROWS_CHANNELS
         and height * width >= _WINOGRAD_PIXELS
         and height % winograd.TILE == width % winograd.TILE == 0
     ):
         both = channels >= _WINOGRAD_CHANNELS
-        quick = winograd.conv3x3 if both else winograd.conv3x3_by_rows
-        return _by_platform(x, kernel, precision, cpu=quick, default=direct_conv3x3)
-    return direct_conv3x3(x, kernel, precision)
+        return winograd.conv3x3 if both else winograd.conv3x3_by_rows
+    return direct_conv3x3
+
+
+def _on_cpu(x: jax.Array, form: _Bilinear, by_product: _Bilinear) -> _Bilinear:
+    """Form for CPUs: of float32 the given one, in which bfloat16 is computed, too.
+
+    XLA's convolutions of bfloat16 are no quicker; products of few pixels are.
+    """
+    if x.dtype == jnp.float32:
+        return form
+    few = x.shape[1] * x.shape[2] <= _PRODUCTS_PIXELS
+    if few and products.cpu_multiplies_bfloat16():
+        return by_product
+
+    def in_float32(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
+        y = form(x.astype(jnp.float32), kernel.astype(jnp.float32), precision)
+        return y.astype(x.dtype)
+
+    return in_float32
+
+
+def _conv3x3_by_product(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
+    """`conv3x3` as one product of all neighbours of a pixel."""
+    del precision
+    height, width = x.shape[1:3]
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    around = [
+        x[:, row : row + height, column : column + width]
+        for row in range(3)
+        for column in range(3)
+    ]
+    flat = kernel.reshape(-1, kernel.shape[3])
+    return products.dot(jnp.concatenate(around, axis=3), flat)
 
 
 def upsample_conv3x3_by_phases(
@@ -226,11 +264,40 @@ def upsample_conv3x3_by_phases(
         around = ((1, 1), (1, 1))
         return convolve(x, kernel[rows, columns], around, precision, swap=swap)
 
-    even_columns, odd_columns = (
-        _interleave_fir(phase(even, column), phase(odd, column), axis=1)
-        for column in (even, odd)
+    return _interleave_phases(
+        [[phase(row, column) for column in (even, odd)] for row in (even, odd)]
     )
-    return _interleave_fir(even_columns, odd_columns, axis=2)
+
+
+def _interleave_phases(phases: Sequence[Sequence[jax.Array]]) -> jax.Array:
+    """Image of the phases [row][column], each even and odd, of both axes."""
+    (ee, eo), (oe, oo) = phases
+    even, odd = _interleave_fir(ee, oe, axis=1), _interleave_fir(eo, oo, axis=1)
+    return _interleave_fir(even, odd, axis=2)
+
+
+def _upsample_by_product(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
+    """`upsample_conv3x3_by_phases` by one product with all nine taps."""
+    del precision
+    outputs = kernel.shape[3]
+    taps = kernel.transpose(2, 0, 1, 3).reshape(-1, 9 * outputs)
+    y = products.dot(x, taps).astype(jnp.float32)
+    y = y.reshape(*x.shape[:3], 3, 3, outputs)
+    # As the padding of a phase's convolution shifts it, by taps of the kernel.
+    even, odd = {0: (0, 1), 2: (1, 0)}, {1: (1, 1)}
+
+    def phase(rows: Any, columns: Any) -> jax.Array:
+        around = [
+            jnp.pad(
+                y[:, :, :, row, column], ((0, 0), rows[row], columns[column], (0, 0))
+            )
+            for row in rows
+            for column in columns
+        ]
+        return sum(around[1:], start=around[0])
+
+    phases = [[phase(rows, columns) for columns in (even, odd)] for rows in (even, odd)]
+    return _interleave_phases(phases).astype(x.dtype)
 
 
 def upsample_conv3x3_at_once(
@@ -321,10 +388,9 @@ def upsample_conv3x3(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Arr
     Returns:
       [B, 2H, 2W, O].
     """
+    on_cpu = _on_cpu(x, upsample_conv3x3_by_phases, _upsample_by_product)
     default = _chosen_upsampling(x, kernel, precision)
-    return _by_platform(
-        x, kernel, precision, cpu=upsample_conv3x3_by_phases, default=default
-    )
+    return _by_platform(x, kernel, precision, cpu=on_cpu, default=default)
 
 
 def upsample_rgb(x: jax.Array) -> jax.Array:

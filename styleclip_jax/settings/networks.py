@@ -6,6 +6,8 @@ from styleclip_jax import checks
 
 PRECISIONS = ("highest", "high", "default")
 DTYPES = ("float32", "bfloat16")
+# Type of activations: bfloat16 where the device is quicker with it, else float32.
+AUTO = "auto"
 # Activations of transformers by their names.
 ACTIVATIONS = (
     *("quick_gelu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu"),
@@ -30,31 +32,37 @@ class ComputationSettings(checks.Config):
       precision: Precision of products in float32, in all networks but CLIP: highest,
         or what the device makes of high and default, see docs/scale.md. A CPU is exact
         always. If absent, high for generators on accelerators, else highest.
-      dtype: Type of a generator's activations.
+      dtype: Type of a generator's activations; auto for bfloat16 where the device is
+        quicker with it, else float32.
       low_precision_from: Resolution of the generator from which dtype applies, such as
         128; all if absent.
       remat: Compute a generator's and a CLIP's blocks again for gradients, which takes
         less memory and more time.
       clip_precision: Precision of CLIP's products in float32. A CLIP in low precision
         guides badly.
-      clip_dtype: Type of CLIP's activations.
+      clip_dtype: Type of CLIP's activations, likewise.
     """
 
     precision: str | None = dataclasses.field(
         default=None, metadata={"choices": PRECISIONS}
     )
-    dtype: str = dataclasses.field(default="float32", metadata={"choices": DTYPES})
+    dtype: str = dataclasses.field(
+        default="float32", metadata={"choices": (*DTYPES, AUTO)}
+    )
     low_precision_from: int | None = None
     remat: bool = False
     clip_precision: str = dataclasses.field(
         default="highest", metadata={"choices": PRECISIONS}
     )
-    clip_dtype: str = dataclasses.field(default="float32", metadata={"choices": DTYPES})
+    clip_dtype: str = dataclasses.field(
+        default="float32", metadata={"choices": (*DTYPES, AUTO)}
+    )
 
     def __post_init__(self) -> None:
         if self.precision is not None:
             checks.one_of(self, precision=PRECISIONS)
-        checks.one_of(self, dtype=DTYPES, clip_dtype=DTYPES)
+        dtypes = (*DTYPES, AUTO)
+        checks.one_of(self, dtype=dtypes, clip_dtype=dtypes)
         checks.one_of(self, clip_precision=PRECISIONS)
 
 

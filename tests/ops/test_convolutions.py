@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from styleclip_jax.ops import convolutions, winograd
+from styleclip_jax.ops import convolutions, products, winograd
 from tests import tiny
 
 WINOGRAD = (winograd.conv3x3, winograd.conv3x3_by_rows)
@@ -158,3 +158,27 @@ def test_upsampling_at_once_equals_the_phases(height: int, width: int) -> None:
     expected = results(convolutions.upsample_conv3x3_by_phases)
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("instructions", [True, False])
+@pytest.mark.parametrize(("height", "width"), [(4, 6), (32, 36)])
+@pytest.mark.parametrize(
+    "function", [convolutions.conv3x3, convolutions.upsample_conv3x3]
+)
+def test_bfloat16_is_rounded_once_on_cpus(
+    monkeypatch: pytest.MonkeyPatch,
+    function: Callable[..., jax.Array],
+    height: int,
+    width: int,
+    instructions: bool,
+) -> None:
+    monkeypatch.setattr(products, "cpu_multiplies_bfloat16", lambda: instructions)
+    x = tiny.normal(0, 2, height, width, 8).astype(jnp.bfloat16)
+    kernel = tiny.normal(1, 3, 3, 8, 4).astype(jnp.bfloat16)
+    found = jax.jit(function, static_argnums=2)(x, kernel, "highest")
+    exactly = (x.astype(jnp.float32), kernel.astype(jnp.float32), "highest")
+    assert found.dtype == jnp.bfloat16
+    # The nine products of an upsampling are rounded before they are added.
+    np.testing.assert_allclose(
+        np.asarray(found, np.float32), function(*exactly), rtol=2.0**-8, atol=0.03
+    )

@@ -13,6 +13,7 @@ import jax
 from styleclip_jax import traced
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files
+from styleclip_jax.ops import products
 
 # Environment variable that has each run trace its programs if set to 0.
 SWITCH = "STYLECLIP_KEEP_TRACED"
@@ -28,14 +29,15 @@ class Folder:
 
     @functools.cached_property
     def about(self) -> str:
-        """Versions of packages, and a hash of the sources of this one."""
+        """Versions of packages, what the CPU has, a hash of this package's sources."""
         digest, root = hashlib.sha256(), pathlib.Path(traced.__file__).parent
         for path in sorted(root.rglob("*.py")):
             content = path.read_bytes()
             digest.update(f"{path.relative_to(root)} {len(content)}\n".encode())
             digest.update(content)
         versions = [f"{x} {importlib.metadata.version(x)}" for x in _PACKAGES]
-        return f"{platform.python_version()} {versions} {digest.hexdigest()}"
+        cpu = f"bfloat16 {products.cpu_multiplies_bfloat16()}"
+        return f"{platform.python_version()} {versions} {cpu} {digest.hexdigest()}"
 
     def read(self, key: str) -> bytes | None:
         try:

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from styleclip_jax import latents
-from styleclip_jax.batch import stream
+from styleclip_jax.batch import edits, stream
 from styleclip_jax.cli import edit, evaluate, generate, invert
 from styleclip_jax.editing import inversions
 from styleclip_jax.evaluation import classification
@@ -45,9 +44,9 @@ MEASURE = (global_directions, {"output": "{tmp}/d.safetensors", "num_samples": 4
         pytest.param(GENERATE, stream, "to_uint8", XLA, id="computing"),
         pytest.param(GENERATE, stream, "_keep", CUDNN, id="fetching"),
         pytest.param(GENERATE, stream, "_write_files", CONSTANT, id="writing"),
-        pytest.param(GENERATE, images, "write", HOST, id="encoding"),
+        pytest.param(GENERATE, images, "encode", HOST, id="encoding"),
         pytest.param(GENERATE, images, "grid", HANDLE, id="sheet"),
-        pytest.param(EDIT, latents, "render", GRAPH, id="rendering", marks=SLOW),
+        pytest.param(EDIT, edits, "_render", GRAPH, id="rendering", marks=SLOW),
         pytest.param(INVERT, inversions.parallel, "pad", AMD, id="inverting"),
         pytest.param(EVALUATE, classification, "_classify_batch", XLA, id="evaluating"),
         pytest.param(MAPPER, trainer.Trainer, "step", CUDNN, id="training"),

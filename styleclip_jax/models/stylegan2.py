@@ -26,7 +26,7 @@ from styleclip_jax.errors import UserError
 from styleclip_jax.models import layers, linen, mapping, param_trees, runtime
 from styleclip_jax.models.network import Network
 from styleclip_jax.models.runtime import Runtime
-from styleclip_jax.ops import convolutions
+from styleclip_jax.ops import convolutions, norms
 from styleclip_jax.settings.latents import NOISES, Noise
 
 _EPSILON = 1e-8
@@ -325,7 +325,7 @@ class _StyledConv(_ModulatedLayer):
         # The equalised scale goes onto the style, which is far smaller than the
         # kernel.
         style = style / math.sqrt(9 * self.in_channels)
-        power = convolutions.kernel_power(self.kernel)
+        power = norms.kernel_power(self.kernel)
         precision = self.config.precision
         demodulation = lax.rsqrt(
             jnp.dot(style**2, power, precision=precision) + _EPSILON

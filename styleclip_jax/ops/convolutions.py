@@ -1,8 +1,7 @@
 """Convolutions of a generator: 1×1, 3×3, upsampling 3×3, and doubling of an image.
 
-Each has one value and several ways to compute it. The two of 3×3 choose by shape and
-device, and their derivatives are computed in another way than they are: reverse mode
-transposes what `_tangent` of each says. Measured: docs/measurements.md.
+Each has one value and several ways to compute it, and so have its derivatives. The two
+of 3×3 choose by shape and device. Measured: docs/measurements.md.
 """
 
 import functools
@@ -15,7 +14,7 @@ import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from styleclip_jax.ops import products, winograd
+from styleclip_jax.ops import bilinear, products, winograd
 
 # From here on matrix products outweigh the traffic that Winograd adds: along one axis,
 # and along both.
@@ -102,16 +101,6 @@ def convolve_pixels(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Arra
     return jnp.einsum("bhwi,bio->bhwo", x, kernel, precision=asked)
 
 
-def kernel_power(kernel: jax.Array) -> jax.Array:
-    """Sum of squares over the taps of [h, w, I, O], [I, O].
-
-    Tap by tap, then row by row: XLA's sum over leading axes takes sixty times as long
-    on CPUs.
-    """
-    total = functools.partial(functools.reduce, jnp.add)
-    return total([total([jnp.square(tap) for tap in row]) for row in kernel])
-
-
 def _by_platform(
     x: jax.Array, kernel: jax.Array, precision: str, **forms: _Bilinear
 ) -> jax.Array:
@@ -187,11 +176,84 @@ def direct_conv3x3(
     return convolve(x, kernel, ((1, 1), (1, 1)), precision, swap=swap)
 
 
-@_with_tangent(direct_conv3x3)
 def conv3x3(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
     """Convolution of [B, H, W, I] with [3, 3, I, O], zero padding, same size."""
-    on_cpu = _on_cpu(x, _quick_conv3x3(x, kernel), _conv3x3_by_product)
-    return _by_platform(x, kernel, precision, cpu=on_cpu, default=direct_conv3x3)
+    return _conv3x3(x, kernel, precision=precision)
+
+
+def _conv3x3_on_cpu(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
+    form = _on_cpu(x, _quick_conv3x3(x, kernel), _conv3x3_by_product)
+    return form(x, kernel, precision)
+
+
+def _conv3x3_gradient(g: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
+    """Gradient [B, H, W, I] of `conv3x3` by the images."""
+
+    def convolve(x: jax.Array) -> jax.Array:
+        return direct_conv3x3(x, kernel, precision, swap=True)
+
+    x = jax.ShapeDtypeStruct((*g.shape[:3], kernel.shape[2]), g.dtype)
+    return jax.linear_transpose(convolve, x)(g)[0]
+
+
+def _conv3x3_gradient_on_cpu(
+    g: jax.Array, kernel: jax.Array, precision: str
+) -> jax.Array:
+    """The same by Winograd's algorithm, where it is the quicker one."""
+    form = _quick_conv3x3(g, kernel)
+    if g.dtype == jnp.float32 and form is not direct_conv3x3:
+        return form(g, kernel, precision, transposed=True)
+    return _conv3x3_gradient(g, kernel, precision)
+
+
+def _conv3x3_kernel_gradient(x: jax.Array, g: jax.Array, precision: str) -> jax.Array:
+    """Gradient [3, 3, I, O] of `conv3x3` by the kernel."""
+
+    def convolve(kernel: jax.Array) -> jax.Array:
+        return direct_conv3x3(x, kernel, precision)
+
+    kernel = jax.ShapeDtypeStruct((3, 3, x.shape[3], g.shape[3]), g.dtype)
+    return jax.linear_transpose(convolve, kernel)(g)[0]
+
+
+def _batched(operation: _Bilinear, plain: _Bilinear) -> Callable[..., jax.Array]:
+    """Operation on a batch along an axis of the images, or of the kernel as well.
+
+    Images are one batch; several kernels are left to XLA.
+    """
+
+    def over_batch(x: Any, kernel: Any, axes: Any, precision: str) -> jax.Array:
+        if axes[1] is not None:
+            return jax.vmap(lambda x, k: plain(x, k, precision), axes)(x, kernel)
+        x = jnp.moveaxis(x, axes[0], 0)
+        y = operation(x.reshape(-1, *x.shape[2:]), kernel, precision)
+        return y.reshape(*x.shape[:2], *y.shape[1:])
+
+    return over_batch
+
+
+def _conv3x3_of_x(g: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
+    return _gradient(g, kernel, precision=precision)
+
+
+_conv3x3 = bilinear.define(
+    "conv3x3",
+    static="precision",
+    default=direct_conv3x3,
+    cpu=_conv3x3_on_cpu,
+    of_x=_conv3x3_of_x,
+    of_y=_conv3x3_kernel_gradient,
+    batched=_batched(conv3x3, direct_conv3x3),
+)
+_gradient = bilinear.define(
+    "conv3x3_gradient",
+    static="precision",
+    default=_conv3x3_gradient,
+    cpu=_conv3x3_gradient_on_cpu,
+    of_x=conv3x3,
+    of_y=lambda g, x, precision: _conv3x3_kernel_gradient(x, g, precision),
+    batched=_batched(_conv3x3_of_x, _conv3x3_gradient),
+)
 
 
 def _quick_conv3x3(x: jax.Array, kernel: jax.Array) -> _Bilinear:

@@ -11,8 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
+
+from styleclip_jax.ops import bilinear
 
 # Precision of what no setting rounds: norms, similarities, relevance, 8-bit pixels.
 # They are measurements, or tables that files keep, and too small to gain by rounding.
@@ -66,13 +66,11 @@ def dot(
     if not x.dtype == y.dtype == jnp.bfloat16:
         return lax.dot_general(x, y, numbers, precision=precision)
     rows = x.reshape(-1, x.shape[-1])
-    product = _multiply.bind(rows, y, equation="ab,bc->ac")
+    product = _multiply(rows, y, equation="ab,bc->ac")
     return product.reshape(*x.shape[:-1], y.shape[1])
 
 
-# A primitive, since JAX cannot be told otherwise how to differentiate a product that
-# has forward mode, reverse mode and batches. Each letter of its equation is in two of
-# the three terms.
+# Each letter of an equation is in two of its three terms.
 
 
 def _in_bfloat16(x: jax.Array, y: jax.Array, *, equation: str) -> jax.Array:
@@ -86,22 +84,17 @@ def _on_cpu(x: jax.Array, y: jax.Array, *, equation: str) -> jax.Array:
     return total.astype(x.dtype)
 
 
-def _shape(x: Any, y: Any, *, equation: str) -> Any:
-    found = jax.eval_shape(functools.partial(_in_bfloat16, equation=equation), x, y)
-    return jax.core.ShapedArray(found.shape, found.dtype)
-
-
-def _gradient_of_x(g: Any, x: Any, y: Any, *, equation: str) -> Any:
+def _gradient_of_x(g: Any, y: Any, *, equation: str) -> Any:
     of_x, of_y, result = _terms(equation)
-    return _multiply.bind(g, y, equation=f"{result},{of_y}->{of_x}")
+    return _multiply(g, y, equation=f"{result},{of_y}->{of_x}")
 
 
-def _gradient_of_y(g: Any, x: Any, y: Any, *, equation: str) -> Any:
+def _gradient_of_y(x: Any, g: Any, *, equation: str) -> Any:
     of_x, of_y, result = _terms(equation)
-    return _multiply.bind(x, g, equation=f"{of_x},{result}->{of_y}")
+    return _multiply(x, g, equation=f"{of_x},{result}->{of_y}")
 
 
-def _batched(factors: Any, axes: Any, *, equation: str) -> Any:
+def _batched(x: Any, y: Any, axes: Any, *, equation: str) -> Any:
     batch = next(c for c in string.ascii_uppercase if c not in equation)
     *terms, result = _terms(equation)
     for i, axis in enumerate(axes):
@@ -109,20 +102,21 @@ def _batched(factors: Any, axes: Any, *, equation: str) -> Any:
             terms[i] = batch + terms[i]
     x, y = (
         factor if axis is None else jnp.moveaxis(factor, axis, 0)
-        for factor, axis in zip(factors, axes, strict=True)
+        for factor, axis in zip((x, y), axes, strict=True)
     )
-    return _multiply.bind(x, y, equation=f"{','.join(terms)}->{batch}{result}"), 0
+    return _multiply(x, y, equation=f"{','.join(terms)}->{batch}{result}")
 
 
 def _terms(equation: str) -> list[str]:
     return equation.replace("->", ",").split(",")
 
 
-_multiply = Primitive("multiply_bfloat16")
-_multiply.def_impl(jax.jit(_multiply.bind, static_argnames="equation"))
-_multiply.def_abstract_eval(_shape)
-ad.defbilinear(_multiply, _gradient_of_x, _gradient_of_y)
-batching.primitive_batchers[_multiply] = _batched
-for _platform, _form in {None: _in_bfloat16, "cpu": _on_cpu}.items():
-    _lowering = mlir.lower_fun(_form, multiple_results=False)
-    mlir.register_lowering(_multiply, _lowering, platform=_platform)
+_multiply = bilinear.define(
+    "multiply_bfloat16",
+    static="equation",
+    default=_in_bfloat16,
+    cpu=_on_cpu,
+    of_x=_gradient_of_x,
+    of_y=_gradient_of_y,
+    batched=_batched,
+)

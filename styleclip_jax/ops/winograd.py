@@ -48,16 +48,19 @@ _OUTPUT = (
 )
 
 
-def conv3x3_by_rows(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
+def conv3x3_by_rows(
+    x: jax.Array, kernel: jax.Array, precision: str, *, transposed: bool = False
+) -> jax.Array:
     """F(4, 3) along the height: convolution with zero padding, same size.
 
     Args:
       x: [B, H, W, I], H a multiple of 4.
       kernel: [3, 3, I, O].
       precision: precision of the products: highest, high or default.
+      transposed: the transpose of the convolution, of [B, H, W, O].
 
     Returns:
-      [B, H, W, O].
+      [B, H, W, O], or [B, H, W, I] of the transpose.
 
     Raises:
       ValueError: H is no multiple of 4.
@@ -65,6 +68,9 @@ def conv3x3_by_rows(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Arra
     batch, height, width, inputs = x.shape
     if height % TILE:
         raise ValueError(f"expected a height of multiples of {TILE}, found {height}")
+    if transposed:
+        # Behind a barrier, the quick kernels of XLA for CPUs take it in loops, too.
+        kernel = lax.optimization_barrier(kernel[::-1, ::-1].swapaxes(2, 3))
     x = jnp.pad(x, ((0, 0), (1, TILE - 1), (0, 0), (0, 0)))
     x = x.reshape(batch, -1, TILE, width, inputs)
     products = [
@@ -86,16 +92,21 @@ def conv3x3_by_rows(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Arra
     return lines.reshape(batch, height, width, kernel.shape[3])
 
 
-def conv3x3(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
+def conv3x3(
+    x: jax.Array, kernel: jax.Array, precision: str, *, transposed: bool = False
+) -> jax.Array:
     """F(4×4, 3×3): convolution with zero padding, same size.
 
     Args:
       x: [B, H, W, I], H and W multiples of 4.
       kernel: [3, 3, I, O].
       precision: precision of the products: highest, high or default.
+      transposed: the transpose of the convolution, of [B, H, W, O]: with the kernel
+        turned, and channels swapped by the products, since XLA would combine the taps
+        of a kernel that is swapped before ten times as slowly.
 
     Returns:
-      [B, H, W, O].
+      [B, H, W, O], or [B, H, W, I] of the transpose.
 
     Raises:
       ValueError: H or W is no multiple of 4.
@@ -103,7 +114,10 @@ def conv3x3(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
     batch, height, width, inputs = x.shape
     if height % TILE or width % TILE:
         raise ValueError(f"expected multiples of {TILE}, found {height} by {width}")
-    rows, columns, outputs = height // TILE, width // TILE, kernel.shape[3]
+    rows, columns = height // TILE, width // TILE
+    equation = "bhwi,io->bhwo"
+    if transposed:
+        kernel, equation = kernel[::-1, ::-1], "bhwo,io->bhwi"
 
     # One pixel before the first tile; behind the last one what fills another tile.
     border = (1, TILE - 1)
@@ -118,7 +132,7 @@ def conv3x3(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
         part = part.reshape(batch, rows, columns + 1, TILE, inputs)
         products.append(
             [
-                jnp.einsum("bhwi,io->bhwo", tile, weight, precision=precision)
+                jnp.einsum(equation, tile, weight, precision=precision)
                 for tile, weight in zip(
                     _combine(_INPUT, _windows(part, axis=2)),
                     _combine(_KERNEL, list(kernel_part)),
@@ -132,7 +146,7 @@ def conv3x3(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
     lines = [
         jnp.stack(_combine(_OUTPUT, row), axis=3) for row in zip(*sums, strict=True)
     ]
-    return jnp.stack(lines, axis=2).reshape(batch, height, width, outputs)
+    return jnp.stack(lines, axis=2).reshape(batch, height, width, -1)
 
 
 def _windows(x: jax.Array, axis: int) -> list[jax.Array]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from styleclip_jax.ops import convolutions, products, winograd
+from styleclip_jax.ops import convolutions, norms, products, winograd
 from tests import tiny
 
 WINOGRAD = (winograd.conv3x3, winograd.conv3x3_by_rows)
@@ -95,7 +95,7 @@ def test_forward_and_reverse_mode_compose_with_vmap(name: str) -> None:
 
 def test_kernel_power_is_a_sum_of_squares() -> None:
     kernel = tiny.normal(0, 3, 3, 4, 5)
-    power, pull = jax.vjp(convolutions.kernel_power, kernel)
+    power, pull = jax.vjp(norms.kernel_power, kernel)
     np.testing.assert_allclose(power, np.sum(kernel**2, (0, 1)), rtol=1e-5)
     weight = tiny.normal(1, 4, 5)
     np.testing.assert_allclose(*pull(weight), 2 * kernel * weight, rtol=1e-6)

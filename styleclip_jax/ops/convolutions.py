@@ -201,9 +201,10 @@ def _conv3x3_gradient_on_cpu(
 ) -> jax.Array:
     """The same by Winograd's algorithm, where it is the quicker one."""
     form = _quick_conv3x3(g, kernel)
-    if g.dtype == jnp.float32 and form is not direct_conv3x3:
-        return form(g, kernel, precision, transposed=True)
-    return _conv3x3_gradient(g, kernel, precision)
+    if form is direct_conv3x3:
+        return _conv3x3_gradient(g, kernel, precision)
+    exact = (g.astype(jnp.float32), kernel.astype(jnp.float32))
+    return form(*exact, precision, transposed=True).astype(g.dtype)
 
 
 def _conv3x3_kernel_gradient(x: jax.Array, g: jax.Array, precision: str) -> jax.Array:

@@ -218,10 +218,7 @@ def _conv3x3_kernel_gradient(x: jax.Array, g: jax.Array, precision: str) -> jax.
 
 
 def _batched(operation: _Bilinear, plain: _Bilinear) -> Callable[..., jax.Array]:
-    """Operation on a batch along an axis of the images, or of the kernel as well.
-
-    Images are one batch; several kernels are left to XLA.
-    """
+    """Operation on a batch of images as one; on one of kernels, as XLA has it."""
 
     def over_batch(x: Any, kernel: Any, axes: Any, precision: str) -> jax.Array:
         if axes[1] is not None:

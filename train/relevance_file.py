@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from styleclip_jax import loading, losses, parallel, spaces
+from styleclip_jax import computation, loading, losses, parallel, spaces
 from styleclip_jax.batch import run_folder
 from styleclip_jax.editing import estimation
 from styleclip_jax.errors import UserError
@@ -108,9 +108,14 @@ def measure(request: Request, listener: Listener) -> None:
     networks = losses.Networks(generator, clip)
     layout = generator.config.style_layout
     layers = global_directions.select_layers(layout, request.relevance.layers)
-    sizes = " and ".join(f"{m.config.image_size}²" for m in members(clip))
+    sizes = " and ".join(
+        f"{m.config.image_size}²"
+        f"{computation.describe_type(models.clip_dtype, m.config.dtype)}"
+        for m in members(clip)
+    )
     listener.tell(
-        f"generator: {models.generator_origin()}, {generator.config.resolution}²\n"
+        f"generator: {models.generator_origin()}, {generator.config.resolution}²"
+        f"{computation.describe_type(models.dtype, generator.config.dtype)}\n"
         f"clip: {models.clip_origin()}, {sizes}\n"
         f"layers: {len(layers)} with {_num_channels(networks, layers)} channels"
     )

@@ -10,7 +10,6 @@ import functools
 import importlib
 import math
 import pathlib
-import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -441,15 +440,5 @@ QUESTIONS: dict[str, Callable[[Lean, worker.Turns], None]] = {
 }
 
 
-def main() -> None:
-    """Answers one question."""
-    spec, turns = worker.read_spec(), worker.Turns(torch=torch.__version__)
-    sys.path[:0] = spec.peer_dirs
-    peers.stay_on_cpu()
-    turns.items = spec.batch
-    with torch.set_grad_enabled(spec.question not in peers.WITHOUT_GRADIENT):
-        QUESTIONS[spec.question](Lean(spec), turns)
-
-
 if __name__ == "__main__":
-    main()
+    peers.answer(QUESTIONS, Lean)

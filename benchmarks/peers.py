@@ -12,7 +12,7 @@ import pickle
 import sys
 import types
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -184,7 +184,6 @@ def gradient_of(
 
 
 def synthesis(peer: StyleClip, turns: worker.Turns, *, gradient: bool = False) -> None:
-    turns.items = peer.spec.batch
     generator = peer.generator().requires_grad_(False)
 
     def synthesize(latent: torch.Tensor) -> torch.Tensor:
@@ -213,6 +212,7 @@ def optimization(
     peer: StyleClip, turns: worker.Turns, *, id_lambda: float = 0.0
 ) -> None:
     """The official script takes one latent."""
+    turns.items = 1
     peer.save_all()
     source = peer.w_plus(1)
     torch.save(source, peer.folder / "latent.pt")
@@ -246,7 +246,6 @@ def optimization(
 
 
 def mapper_training(peer: StyleClip, turns: worker.Turns) -> None:
-    turns.items = peer.spec.batch
     coach, latent = peer.coach(), peer.w_plus(turns.items)
     turns.result = moments(coach.net.mapper, coach.optimizer)
     coach.train_dataloader = (latent for _ in turns)
@@ -254,7 +253,6 @@ def mapper_training(peer: StyleClip, turns: worker.Turns) -> None:
 
 
 def apply_mapper(peer: StyleClip, turns: worker.Turns) -> None:
-    turns.items = peer.spec.batch
     network = peer.coach().net.eval()
     inference = importlib.import_module("mapper.scripts.inference")
     latent = peer.w_plus(turns.items)
@@ -284,7 +282,6 @@ def _manipulator(peer: StyleClip) -> Any:
 
 
 def apply_direction(peer: StyleClip, turns: worker.Turns) -> None:
-    turns.items = peer.spec.batch
     manipulator = _manipulator(peer)
     manipulator.alpha, manipulator.step = [worker.ALPHA], 1
     boundary = [worker.direction(s.shape)[0] for s in manipulator.dlatents]
@@ -298,7 +295,6 @@ def apply_direction(peer: StyleClip, turns: worker.Turns) -> None:
 
 def relevance(peer: StyleClip, turns: worker.Turns) -> None:
     """The first channel of a layer."""
-    turns.items = peer.spec.batch
     manipulator = _manipulator(peer)
     script: Any = importlib.import_module("SingleChannel")
     model, preprocess = peer.clip().load("ViT-B/32")
@@ -317,13 +313,11 @@ def relevance(peer: StyleClip, turns: worker.Turns) -> None:
 
 
 def clip_image(peer: StyleClip, turns: worker.Turns, *, gradient: bool = False) -> None:
-    turns.items = peer.spec.batch
     model, _ = peer.clip().load("ViT-B/32")
     on_image(turns, model.requires_grad_(False).encode_image, gradient and mean_square)
 
 
 def face(peer: StyleClip, turns: worker.Turns, *, gradient: bool = False) -> None:
-    turns.items = peer.spec.batch
     model = peer.face().requires_grad_(False)
     on_image(turns, model, gradient and first_feature, size=112)
 
@@ -344,6 +338,7 @@ def on_image(
 
 
 def matmul(peer: StyleClip, turns: worker.Turns) -> None:
+    turns.items = 1
     x = torch.from_numpy(worker.normal((worker.MATMUL_SIZE,) * 2))
     repeat(turns, torch.matmul, x, x)
 
@@ -367,15 +362,24 @@ QUESTIONS: dict[str, Callable[[StyleClip, worker.Turns], None]] = {
 }
 
 
-def main() -> None:
-    """Answers one question."""
+def answer(
+    questions: Mapping[str, Callable[[Any, worker.Turns], None]],
+    networks: Callable[[worker.Spec], Any],
+) -> None:
+    """Answers the question that this process was started for.
+
+    Args:
+      questions: what to do for each, with the networks; one that takes a single
+        example, whatever the batch, says so.
+      networks: (spec) → the peer's networks.
+    """
     spec, turns = worker.read_spec(), worker.Turns(torch=torch.__version__)
     sys.path[:0] = spec.peer_dirs
     stay_on_cpu()
-    no_gradient = spec.question in WITHOUT_GRADIENT
-    with torch.set_grad_enabled(not no_gradient):
-        QUESTIONS[spec.question](StyleClip(spec), turns)
+    turns.items = spec.batch
+    with torch.set_grad_enabled(spec.question not in WITHOUT_GRADIENT):
+        questions[spec.question](networks(spec), turns)
 
 
 if __name__ == "__main__":
-    main()
+    answer(QUESTIONS, StyleClip)

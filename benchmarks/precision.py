@@ -169,7 +169,7 @@ def _draw(generator: Network, setting: Setting) -> np.ndarray:
     """8-bit images of seeds."""
     config = generator.config
     network = setting.computation(config.resolution).of_generator(generator)
-    z = np.stack([latents.seeded_z(seed, config.z_dim) for seed in range(SEEDS.value)])
+    z = latents.seeded_batch(range(SEEDS.value), config.z_dim)
     label = jnp.eye(config.c_dim)[0] if config.c_dim else None
 
     def draw(network: Network, z: jax.Array) -> jax.Array:

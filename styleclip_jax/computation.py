@@ -26,15 +26,14 @@ class Computation(ComputationSettings):
     @property
     def settled(self) -> "Computation":
         """The same with what the device decides: precision, and types that are auto."""
-        quick = "bfloat16" if is_quick_with_bfloat16() else "float32"
-        dtype = quick if self.dtype == AUTO else self.dtype
+        dtype = _settle(self.dtype)
         by_auto = self.dtype == AUTO and dtype == "float32"
         return dataclasses.replace(
             self,
             precision=self.precision or parallel.generator_precision(),
             dtype=dtype,
             low_precision_from=None if by_auto else self.low_precision_from,
-            clip_dtype=quick if self.clip_dtype == AUTO else self.clip_dtype,
+            clip_dtype=_settle(self.clip_dtype),
         )
 
     def of_generator(self, network: Network) -> Network:
@@ -57,7 +56,7 @@ class Computation(ComputationSettings):
         computed = _replace(
             network,
             precision=self.clip_precision,
-            dtype=self.settled.clip_dtype,
+            dtype=_settle(self.clip_dtype),
             remat=self.remat,
         )
         return clip.with_kernels_in_type(computed)
@@ -92,6 +91,13 @@ def is_quick_with_bfloat16() -> bool:
     capability = getattr(device, "compute_capability", "")
     numbered = capability[:1].isdigit()
     return not numbered or float(capability) >= _BFLOAT16_CAPABILITY
+
+
+def _settle(dtype: str) -> str:
+    """Type that was asked for, or the device's where that is auto."""
+    if dtype != AUTO:
+        return dtype
+    return "bfloat16" if is_quick_with_bfloat16() else "float32"
 
 
 def describe_type(asked: str, dtype: str) -> str:

@@ -45,9 +45,7 @@ def parity(size: setting.Size) -> Iterator[Item]:
 def embedded(size: setting.Size) -> Iterator[Item]:
     """Images of the embedded generator in every way, in levels of 8 bits."""
     network = loading.load_generator()
-    z = np.stack(
-        [latents.seeded_z(seed, network.config.z_dim) for seed in range(size.faces)]
-    )
+    z = latents.seeded_batch(range(size.faces), network.config.z_dim)
     plain = {"space": "z", "truncation_psi": 0.7, "cutoff": None, "to": "w_plus"}
     w_plus = latents.convert(network, z, **plain)
 

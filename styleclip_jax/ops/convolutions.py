@@ -203,16 +203,12 @@ def _conv3x3_gradient_on_cpu(
     form = _quick_conv3x3(g, kernel)
     if form is direct_conv3x3:
         return _conv3x3_gradient(g, kernel, precision)
-    exact = (g.astype(jnp.float32), kernel.astype(jnp.float32))
-    return form(*exact, precision, transposed=True).astype(g.dtype)
+    return _in_float32(form)(g, kernel, precision, transposed=True)
 
 
 def _conv3x3_kernel_gradient(x: jax.Array, g: jax.Array, precision: str) -> jax.Array:
     """Gradient [3, 3, I, O] of `conv3x3` by the kernel."""
-
-    def convolve(kernel: jax.Array) -> jax.Array:
-        return direct_conv3x3(x, kernel, precision)
-
+    convolve = functools.partial(direct_conv3x3, x, precision=precision)
     kernel = jax.ShapeDtypeStruct((3, 3, x.shape[3], g.shape[3]), g.dtype)
     return jax.linear_transpose(convolve, kernel)(g)[0]
 
@@ -278,12 +274,17 @@ def _on_cpu(x: jax.Array, form: _Bilinear, by_product: _Bilinear) -> _Bilinear:
     few = x.shape[1] * x.shape[2] <= _PRODUCTS_PIXELS
     if few and products.cpu_multiplies_bfloat16():
         return by_product
+    return _in_float32(form)
 
-    def in_float32(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
-        y = form(x.astype(jnp.float32), kernel.astype(jnp.float32), precision)
-        return y.astype(x.dtype)
 
-    return in_float32
+def _in_float32(form: _Bilinear) -> _Bilinear:
+    """Form whose factors are made float32, and its result their type again."""
+
+    def exactly(x: jax.Array, kernel: jax.Array, *asked: Any, **options: Any) -> Any:
+        factors = x.astype(jnp.float32), kernel.astype(jnp.float32)
+        return form(*factors, *asked, **options).astype(x.dtype)
+
+    return exactly
 
 
 def _conv3x3_by_product(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:

@@ -3,7 +3,6 @@
 import dataclasses
 
 from styleclip_jax import checks
-from styleclip_jax.errors import UserError
 
 # Fields of `RunConfig` that say how long and how often, not what.
 NEUTRAL_FIELDS = (
@@ -43,13 +42,9 @@ class RunConfig(checks.Config):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value, least = getattr(self, field.name), int(field.name != "seed")
-            if value < least:
-                raise UserError(
-                    f"{field.name} must be at least {least}, found {value}",
-                    field=field.name,
-                )
+        counts = (x.name for x in dataclasses.fields(self) if x.name != "seed")
+        checks.at_least(self, 1, *counts)
+        checks.at_least(self, 0, "seed")
 
 
 @dataclasses.dataclass(frozen=True)

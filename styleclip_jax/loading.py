@@ -20,7 +20,15 @@ from styleclip_jax.io import (
     text_files,
 )
 from styleclip_jax.methods import delta, global_directions, mapper
-from styleclip_jax.models import clip, clip_vit, e4e, irse50, stylegan2
+from styleclip_jax.models import (
+    clip,
+    clip_vit,
+    e4e,
+    inception,
+    irse50,
+    stylegan2,
+    vgg16,
+)
 from styleclip_jax.models.clip import Clip, Tokenizer
 from styleclip_jax.models.network import Network
 from styleclip_jax.settings.networks import ModelSettings
@@ -286,6 +294,29 @@ def load_encoder(
             field="encoder",
         )
     return encoder
+
+
+def load_vgg16(directory: files.Path) -> vgg16.Vgg16:
+    """A VGG16 from a model directory, with the parts that its file had.
+
+    Raises:
+      UserError: the directory holds no valid one.
+    """
+    return _load(places.find("vgg16", directory), "vgg16", vgg16.Vgg16Config, vgg16)
+
+
+def load_inception(directory: files.Path) -> inception.Inception:
+    """An Inception-v3 of FID from a model directory.
+
+    Raises:
+      UserError: the directory holds no valid one.
+    """
+    return _load(
+        places.find("inception", directory),
+        "inception",
+        inception.InceptionConfig,
+        inception,
+    )
 
 
 def load_templates(path: files.Path | None = None) -> list[str]:

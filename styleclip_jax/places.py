@@ -15,8 +15,9 @@ def find(kind: str, name_or_directory: files.Path | None = None) -> pathlib.Path
     """Model directory of a network but CLIP.
 
     Args:
-      kind: generator, identity or encoder.
-      name_or_directory: directory or hub name; the embedded one if absent.
+      kind: generator, identity, encoder, vgg16 or inception.
+      name_or_directory: directory or hub name; the embedded one if absent, of the first
+        two alone.
 
     Raises:
       UserError: there is no such model on the hub, or it is no model directory.

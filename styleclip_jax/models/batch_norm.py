@@ -7,7 +7,6 @@ from jax import lax
 
 from styleclip_jax.models import linen
 
-_EPSILON = 1e-5
 _MOMENTUM = 0.9
 
 
@@ -16,7 +15,12 @@ class BatchNorm(linen.Module):
 
     The running mean and variance are data that travels with the weights. With `train`
     those of the batch count, and move the running ones.
+
+    Attributes:
+      epsilon: what is added to the variance.
     """
+
+    epsilon: float = 1e-5
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -31,7 +35,7 @@ class BatchNorm(linen.Module):
             mean, var = jnp.mean(wide, axes), jnp.var(wide, axes)
             self._move("mean", running[0], mean)
             self._move("var", running[1], var)
-        factor = scale * lax.rsqrt(var + _EPSILON)
+        factor = scale * lax.rsqrt(var + self.epsilon)
         shift = bias - mean * factor
         return x * factor.astype(x.dtype) + shift.astype(x.dtype)
 

@@ -16,7 +16,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from styleclip_jax import spaces
@@ -142,19 +141,6 @@ def encode(network: Encoder, image: spaces.Image) -> spaces.WPlus:
     return w_plus
 
 
-def _align_corners_matrix(size: int, out: int) -> np.ndarray:
-    """Matrix of bilinear interpolation that keeps the outermost pixels in place.
-
-    Output pixel j lies at x = j · (size − 1) / (out − 1) of the source, whose pixel i
-    has the weight max(0, 1 − |x − i|) there.
-
-    Returns:
-      [out, size] float32, rows of sum 1.
-    """
-    x = np.arange(out)[:, None] * (size - 1) / (out - 1)
-    return np.maximum(0, 1 - np.abs(x - np.arange(size))).astype(np.float32)
-
-
 def _conv(
     x: jax.Array, features: int, size: int, stride: int, precision: str, name: str
 ) -> jax.Array:
@@ -229,7 +215,10 @@ class _Encoder(linen.Module):
 
     def _add_detail(self, x: jax.Array, detail: jax.Array, name: str) -> jax.Array:
         rows, columns = (
-            _align_corners_matrix(x.shape[axis], detail.shape[axis]) for axis in (1, 2)
+            resampling.interpolation_matrix(
+                x.shape[axis], detail.shape[axis], "align_corners"
+            )
+            for axis in (1, 2)
         )
         precision = self.config.precision
         enlarged = resampling.resize(x, rows, columns, precision)

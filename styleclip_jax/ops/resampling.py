@@ -1,7 +1,7 @@
 """Resizing of images as two small matrix products, one per axis."""
 
 import functools
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,9 @@ import numpy as np
 from jax import lax
 
 from styleclip_jax.ops import products
+
+# Where output pixels lie in the source, see `interpolation_matrix`.
+Grid = Literal["align_corners", "corners", "centres"]
 
 # PIL's weights for 8-bit images have this many fractional bits.
 _PIL_BITS = 22
@@ -60,6 +63,30 @@ def bilinear_matrix(size: int, out: int) -> np.ndarray:
     """
     weights = np.maximum(1 - _distances(size, out), 0)
     return weights / weights.sum(1, keepdims=True)
+
+
+def interpolation_matrix(size: int, out: int, grid: Grid) -> np.ndarray:
+    """Matrix [out, size] of bilinear interpolation, without antialiasing.
+
+    Output pixel j lies at x_j of the source, whose pixel i has the weight
+    max(0, 1 − |x − i|) there. Outside of the outermost pixels x counts as theirs.
+
+      align_corners: x_j = j · (size − 1) / (out − 1), so these stay in place.
+      corners:       x_j = j · size / out, TensorFlow 1's.
+      centres:       x_j = (j + ½) · size / out − ½, PyTorch's.
+
+    Returns:
+      [out, size] float32, rows of sum 1.
+    """
+    j = np.arange(out)[:, None]
+    if grid == "align_corners":
+        x = j * (size - 1) / (out - 1)
+    elif grid == "corners":
+        x = j * size / out
+    else:
+        x = np.clip((j + 0.5) * size / out - 0.5, 0, None)
+    distance = np.abs(np.minimum(x, size - 1) - np.arange(size))
+    return np.maximum(0, 1 - distance).astype(np.float32)
 
 
 def _distances(size: int, out: int) -> np.ndarray:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from styleclip_jax.ops import resampling
+from tests import golden_data
 
 SIZES = [(1024, 224), (256, 224), (97, 224), (2050, 32)]
 
@@ -44,3 +45,30 @@ def test_gpus_multiply_no_integers() -> None:
 
     assert types(64) == {"bf16"}
     assert types(1024) == {"i32"}
+
+
+@pytest.mark.parametrize(
+    ("name", "out"),
+    [
+        ("up", (23, 29)),
+        ("down", (13, 17)),
+        ("same", (8, 8)),
+        ("299_64", (299, 299)),
+        ("299_320", (299, 299)),
+    ],
+)
+@pytest.mark.parametrize(("grid", "of"), [("corners", "tf1"), ("centres", "halfpixel")])
+def test_interpolation_is_that_of_tensorflow_1_and_of_torch(
+    name: str, out: tuple[int, int], grid: resampling.Grid, of: str
+) -> None:
+    case = golden_data.Case("metrics/features")
+    name = f"resize{'' if name[0].isdigit() else '_'}{name}"
+    pixels = golden_data.to_nhwc(case[f"{name}_in"]).astype(np.float32)
+    rows, columns = (
+        resampling.interpolation_matrix(size, length, grid)
+        for size, length in zip(pixels.shape[1:3], out, strict=True)
+    )
+    found = golden_data.to_nchw(resampling.resize(pixels, rows, columns, "highest"))
+    if out == (299, 299):
+        found = found[:, :, ::37, ::23]
+    case.check(f"{name}_{of}", found)

@@ -116,7 +116,7 @@ def convert(file: TorchFile) -> Conversion:
     config = _infer_config(renamed.tensors, file.path)
     checked = rules.check_tensors(renamed, irse50.param_shapes(config), file=file.path)
     kernel = checked["head/dense/kernel"]
-    checked["head/dense/kernel"] = _chw_rows_to_hwc(kernel, config.widths[-1])
+    checked["head/dense/kernel"] = rules.chw_rows_to_hwc(kernel, config.widths[-1])
     return Conversion(KIND, config, checked, part.notes)
 
 
@@ -179,10 +179,3 @@ def _infer_config(found: Mapping[str, np.ndarray], file: str) -> irse50.IrseConf
         # Every stage halves the resolution.
         input_size=side << len(body.widths),
     )
-
-
-def _chw_rows_to_hwc(kernel: np.ndarray, channels: int) -> np.ndarray:
-    """[C·s·s, E] of a map flattened as [C, s, s] → [s·s·C, E] of one as [s, s, C]."""
-    rows, columns = kernel.shape
-    by_channel = kernel.reshape(channels, rows // channels, columns)
-    return np.ascontiguousarray(by_channel.swapaxes(0, 1)).reshape(rows, columns)

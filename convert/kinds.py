@@ -21,16 +21,18 @@ from . import (
     e4e,
     folders,
     global_directions,
+    inception,
     inspection,
     irse50,
     latents,
     mapper,
     rules,
     stylegan2,
+    vgg16,
     wrappers,
 )
 from .rules import Conversion
-from .settings import EncoderSettings, GeneratorSettings
+from .settings import EncoderSettings, GeneratorSettings, Vgg16Settings
 from .wrappers import Part
 
 
@@ -123,6 +125,8 @@ KINDS = {
     "irse50": _network(irse50),
     "e4e": _network(e4e, EncoderSettings),
     "mapper": _network(mapper),
+    "vgg16": _network(vgg16, Vgg16Settings),
+    "inception": _network(inception),
     "global_directions": Kind(
         global_directions.recognize,
         global_directions.convert,
@@ -138,7 +142,12 @@ KINDS = {
         lambda _: ["latents alone, in a list, or by the names of photos"],
     ),
 }
-_NOUNS = {"stylegan2": "a generator", "clip": "a CLIP", "e4e": "an encoder"}
+_NOUNS = {
+    "stylegan2": "a generator",
+    "clip": "a CLIP",
+    "e4e": "an encoder",
+    "vgg16": "a VGG16",
+}
 
 
 def convert(

@@ -199,6 +199,13 @@ def chw_to_hwc(x: np.ndarray) -> np.ndarray:
     return x.transpose(1, 2, 0)
 
 
+def chw_rows_to_hwc(kernel: np.ndarray, channels: int) -> np.ndarray:
+    """[C·s·s, E] of a map flattened as [C, s, s] → [s·s·C, E] of one as [s, s, C]."""
+    rows, columns = kernel.shape
+    by_channel = kernel.reshape(channels, rows // channels, columns)
+    return np.ascontiguousarray(by_channel.swapaxes(0, 1)).reshape(rows, columns)
+
+
 def first(x: np.ndarray) -> np.ndarray:
     """Drops a leading axis of length 1."""
     if x.ndim == 0 or x.shape[0] != 1:

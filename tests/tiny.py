@@ -11,7 +11,16 @@ import numpy as np
 
 from styleclip_jax.io import checkpoints, clip_files
 from styleclip_jax.methods import delta, mapper
-from styleclip_jax.models import bpe, clip, e4e, irse50, param_trees, stylegan2
+from styleclip_jax.models import (
+    bpe,
+    clip,
+    e4e,
+    inception,
+    irse50,
+    param_trees,
+    stylegan2,
+    vgg16,
+)
 from styleclip_jax.models.network import Network
 from styleclip_jax.ops import norms
 
@@ -92,6 +101,8 @@ RESNET_CLIP = clip.ResnetClipConfig(
 IDENTITY = irse50.IrseConfig(
     num_blocks=(1, 1), widths=(6, 8), embed_dim=5, input_size=12, reduction=3
 )
+VGG16 = vgg16.Vgg16Config(widths=(8, 8, 8, 8, 8), dense=(8, 9))
+INCEPTION = inception.InceptionConfig(width=2, num_classes=5)
 # For the generator above.
 ENCODER = e4e.E4eConfig(
     num_blocks=(1, 1, 1),
@@ -141,6 +152,18 @@ def clip_network(config: Any = CLIP) -> Network:
 def identity_network(config: irse50.IrseConfig = IDENTITY) -> Network:
     """A face network whose statistics matter."""
     return Network(_uniform(irse50.param_shapes(config), 0.5), config)
+
+
+@functools.cache
+def vgg16_network(config: vgg16.Vgg16Config = VGG16) -> Network:
+    """A VGG16 with all parts."""
+    return Network(_uniform(vgg16.param_shapes(config), 0.5), config)
+
+
+@functools.cache
+def inception_network(config: inception.InceptionConfig = INCEPTION) -> Network:
+    """An Inception-v3 whose statistics matter."""
+    return Network(_uniform(inception.param_shapes(config), 0.5), config)
 
 
 @functools.cache

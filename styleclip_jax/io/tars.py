@@ -5,10 +5,15 @@ archive is what Python's `tarfile` writes of them. So archives can be appended t
 off and put together by copying bytes.
 """
 
+import gzip
 import pathlib
 import tarfile
+import zlib
 from collections.abc import Iterator
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, cast
+
+# Members that are looked at in an archive of others; a package of Python has some ten.
+_MAX_PACKED = 1000
 
 
 class Member(NamedTuple):
@@ -64,3 +69,46 @@ def scan(path: pathlib.Path) -> Iterator[Member]:
                 return
             yield Member(info.name, info.size, start, stop)
             start = stop
+
+
+class _Bounded:
+    """File that refuses to be read beyond a number of bytes."""
+
+    def __init__(self, file: IO[bytes], limit: int) -> None:
+        self._file, self._left = file, limit
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise ValueError("it unpacks to far more than it holds")
+        return data
+
+
+def find_packed(path: pathlib.Path, suffix: str) -> bytes | None:
+    """Content of the first file in a .tar.gz whose name ends so, None without one.
+
+    At most four times the bytes of the archive are unpacked.
+
+    Raises:
+      ValueError: that did not suffice.
+      tarfile.TarError, zlib.error, EOFError, OSError: the archive is damaged.
+    """
+    limit = 4 * path.stat().st_size + (1 << 16)
+    with gzip.open(path) as unpacked:
+        try:
+            head = unpacked.read(tarfile.BLOCKSIZE)
+        except (zlib.error, EOFError, gzip.BadGzipFile):
+            return None
+        if head[257:262] != b"ustar":
+            return None
+        unpacked.seek(0)
+        bounded = cast(IO[bytes], _Bounded(unpacked, limit))
+        with tarfile.open(fileobj=bounded, mode="r|") as archive:
+            for number, info in enumerate(archive):
+                if number == _MAX_PACKED:
+                    raise ValueError(f"more than {_MAX_PACKED:,} members")
+                if info.name.endswith(suffix) and info.isreg() and not info.issparse():
+                    content = archive.extractfile(info)
+                    return None if content is None else content.read()
+    return None

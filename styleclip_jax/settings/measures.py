@@ -9,6 +9,10 @@ METHODS = ("exact", "jacobian")
 
 ROUNDINGS = ("torch", "tf", "none")
 
+PATH_SPACES = ("w", "z")
+
+PATH_SAMPLINGS = ("end", "full")
+
 
 @dataclasses.dataclass(frozen=True)
 class RelevanceConfig(checks.Config):
@@ -210,4 +214,33 @@ class FindConfig(checks.Config):
         if not 0 < self.alpha < float("inf"):
             raise UserError(
                 f"alpha: expected more than 0, found {self.alpha}", field="alpha"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class PathLengthConfig(checks.Config):
+    """Settings of the perceptual path length; the defaults are official ppl2_wend's.
+
+    Attributes:
+      space: latents that paths lead through: w on straight lines, z on the sphere.
+      sampling: end measures steps from the first end of each path, full from random
+        points of it.
+      crop: cut images to the face's middle, as the official FFHQ metric of 2019 did.
+      epsilon: length of a step, as a share of its path.
+      largest: resolution that larger images are averaged down to.
+    """
+
+    space: str = "w"
+    sampling: str = "end"
+    crop: bool = False
+    epsilon: float = 1e-4
+    largest: int = 256
+
+    def __post_init__(self) -> None:
+        checks.one_of(self, space=PATH_SPACES, sampling=PATH_SAMPLINGS)
+        checks.at_least(self, 1, "largest")
+        if not 0 < self.epsilon < 1:
+            raise UserError(
+                f"epsilon must be above 0 and below 1, found {self.epsilon}",
+                field="epsilon",
             )

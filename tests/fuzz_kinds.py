@@ -23,6 +23,7 @@ from styleclip_jax.io import (
     clip_files,
     direction_files,
     direction_formats,
+    feature_statistics,
     files,
     latent_files,
     tars,
@@ -30,6 +31,7 @@ from styleclip_jax.io import (
 )
 from styleclip_jax.methods import mapper
 from styleclip_jax.models import bpe
+from styleclip_jax.ops import moments
 from styleclip_jax.photos import align, pasting, photo_files
 from tests import golden_data, tiny, torch_format
 from tests.convert import generators
@@ -233,6 +235,12 @@ def _npz(path: pathlib.Path) -> None:
     np.savez(path, w=_W_PLUS, names=["a", "b"])
 
 
+def _statistics(path: pathlib.Path) -> None:
+    rows = _W_PLUS[0]
+    sums = moments.FeatureStatistics.of(rows)
+    feature_statistics.write(path, sums, network="a", data="b", features=rows)
+
+
 _PHOTOS = ("jpg", "png", "webp", "tif", "gif", "bmp", "ppm")
 _PICKLED = {"a.jpg": _W_PLUS[0], "b.jpg": _W_PLUS[1]}
 _ALL = (
@@ -321,6 +329,21 @@ _ALL = (
         "landmarks_npz",
         _file("a.npz", lambda p: np.savez_compressed(p, **{"a.jpg": _FACE})),
         align.read_landmarks,
+    ),
+    Kind("statistics", _file("a.npz", _statistics), feature_statistics.read),
+    Kind(
+        "statistics_nvidia",
+        _pickle(
+            {
+                "capture_all": True,
+                "capture_mean_cov": True,
+                "num_items": _ROWS,
+                "all_features": [_W_PLUS[0]],
+                "raw_mean": _W_PLUS[0, 0],
+                "raw_cov": np.eye(_LENGTH),
+            }
+        ),
+        feature_statistics.read,
     ),
     Kind("run", _run_folder, _edits),
     Kind("run_json", _run_folder, _edits, "*.json*"),

@@ -140,8 +140,7 @@ def kernel_distance(
     kernel_inception_distance.py.
     """
     _expect_pair(generated, real)
-    size = subsets.shape[-1]
-    if subsets.ndim != 3 or subsets.shape[1] != 2 or size < 2:
+    if subsets.ndim != 3 or subsets.shape[1] != 2 or subsets.shape[2] < 2:
         raise ValueError(
             f"expected subsets [S, 2, m] of two rows or more, found "
             f"{list(subsets.shape)}"
@@ -149,15 +148,46 @@ def kernel_distance(
     values = []
     for rows, others in subsets:
         g, r = generated[rows].astype(np.float64), real[others].astype(np.float64)
-        within = sum(kernel.sum() - kernel.trace() for kernel in map(_kernel, (g, r)))
-        between = _kernel(g, r).sum()
-        values.append(within / (size * (size - 1)) - 2 * between / size**2)
+        within = _mean_apart(_kernel(g, g)) + _mean_apart(_kernel(r, r))
+        values.append(within - 2 * _kernel(g, r).mean())
     return float(np.mean(values))
 
 
-def _kernel(x: np.ndarray, y: np.ndarray | None = None) -> np.ndarray:
+def paired_kernel_distance(edited: np.ndarray, original: np.ndarray) -> float:
+    """Kernel distance of all edits and their originals, row by row; 0 without edits.
+
+    An edit is like its original, which `kernel_distance` takes for likeness of the
+    distributions. Unbiased without these pairs, for m rows:
+
+      Σ_{i≠j} [k(e_i, e_j) + k(o_i, o_j) − 2 k(e_i, o_j)] / (m (m − 1))
+
+    Args:
+      edited, original: [m, F] features, m at least 2.
+
+    Raises:
+      ValueError: the shapes do not fit.
+
+    Source: Gretton et al. 2012, eq. 4.
+    """
+    if edited.shape != original.shape or len(edited) < 2:
+        raise ValueError(
+            f"expected two or more features of each set, found {list(edited.shape)} "
+            f"and {list(original.shape)}"
+        )
+    _expect_pair(edited, original)
+    e, o = edited.astype(np.float64), original.astype(np.float64)
+    return _mean_apart(_kernel(e, e) + _kernel(o, o) - 2 * _kernel(e, o))
+
+
+def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Polynomial kernel of all pairs of rows."""
-    return (x @ (x if y is None else y).T / x.shape[1] + 1) ** 3
+    return (x @ y.T / x.shape[1] + 1) ** 3
+
+
+def _mean_apart(kernel: np.ndarray) -> float:
+    """Mean over the pairs of different rows."""
+    size = len(kernel)
+    return float((kernel.sum() - kernel.trace()) / (size * (size - 1)))
 
 
 def inception_score(probability: np.ndarray, *, num_splits: int = 10) -> InceptionScore:

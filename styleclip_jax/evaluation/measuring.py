@@ -11,13 +11,16 @@ import numpy as np
 
 from styleclip_jax import latents, parallel, spaces
 from styleclip_jax.errors import UserError
-from styleclip_jax.evaluation import edit_sets, metrics
+from styleclip_jax.evaluation import edit_sets, generator_metrics, metrics
 from styleclip_jax.models import clip, clip_input, irse50
 from styleclip_jax.models.network import Network
+from styleclip_jax.ops import moments
 from styleclip_jax.toy import attributes, judge
 
-# Largest number of steps that are compared with each other in pairs.
+# Largest number of steps, or of features, that are compared with each other in pairs.
 MAX_PAIRED = 1024
+
+_NAN = float("nan")
 
 # Stages that the judge looks at: sources, edits, and random steps as long as these.
 _STAGES = ("before", "after", "random")
@@ -167,7 +170,10 @@ def measure(
         values["identity_similarity"] = np.asarray(identity)
     if target is not None:
         values |= _judge(target, [x["judge"] for x in found["features"]])
-    return summarize(values, seed) | _consistency(delta)
+    summaries = summarize(values, seed) | _consistency(delta)
+    if target is not None:
+        summaries |= _distances([x["judge_features"] for x in found["features"]])
+    return summaries
 
 
 def _first(tree: Any, count: int) -> Any:
@@ -184,7 +190,7 @@ def summarize(values: dict[str, np.ndarray], seed: int) -> dict[str, Summary]:
     summaries = {
         name: Summary(
             float(stacked[:, i].mean()),
-            float(stacked[:, i].std(ddof=1)) if len(stacked) > 1 else float("nan"),
+            float(stacked[:, i].std(ddof=1)) if len(stacked) > 1 else _NAN,
             len(stacked),
             float(low[i]),
             float(high[i]),
@@ -209,7 +215,7 @@ def _summarize_ratio(key: jax.Array, pair: tuple[np.ndarray, np.ndarray]) -> Sum
     """Summary of a ratio of means, which single edits do not have."""
     low, high = metrics.bootstrap_interval(key, pair, statistic=_ratio)
     mean = metrics.disentanglement(*map(jnp.asarray, pair))
-    return Summary(float(mean), float("nan"), len(pair[0]), float(low), float(high))
+    return Summary(float(mean), _NAN, len(pair[0]), float(low), float(high))
 
 
 def _consistency(delta: np.ndarray) -> dict[str, Summary]:
@@ -217,12 +223,34 @@ def _consistency(delta: np.ndarray) -> dict[str, Summary]:
     if len(delta) < 2:
         return {}
     found = _direction_consistency(delta.reshape(len(delta), -1))
-    nan = float("nan")
     return {
         "direction_consistency": Summary(
-            float(found.mean), float(found.std), len(delta), nan, nan
+            float(found.mean), float(found.std), len(delta), _NAN, _NAN
         )
     }
+
+
+def _distances(features: Sequence[np.ndarray]) -> dict[str, Summary]:
+    """Distances of edits, and of random steps, from the sources as distributions.
+
+    Without intervals: drawing examples twice makes both distances larger.
+    """
+    before, *others = features
+    if len(before) < 2:
+        return {}
+
+    def gaussian(feature: np.ndarray) -> moments.Gaussian:
+        return moments.FeatureStatistics.of(feature).gaussian
+
+    found = {}
+    for name, after in zip(("", "_random"), others, strict=True):
+        frechet = generator_metrics.frechet_distance(gaussian(after), gaussian(before))
+        first = slice(MAX_PAIRED)
+        kernel = generator_metrics.paired_kernel_distance(after[first], before[first])
+        found[f"fd_judge{name}"] = Summary(frechet, _NAN, len(before), _NAN, _NAN)
+        count = len(before[first])
+        found[f"kd_judge{name}"] = Summary(kernel, _NAN, count, _NAN, _NAN)
+    return found
 
 
 _direction_consistency = jax.jit(metrics.direction_consistency)
@@ -296,6 +324,7 @@ def _look(instruments: Instruments, image: jax.Array) -> dict[str, Any]:
         found["identity"] = irse50.features(network, image)
     if (network := instruments.judge) is not None:
         found["judge"] = judge.predict(network, image)
+        found["judge_features"] = judge.features(network, image)
     return found
 
 

@@ -36,6 +36,10 @@ _JUDGE = {
     "kept": "kept",
     "kept_random": "random",
     "judge_disentanglement": "disentanglement",
+    "fd_judge": "FD",
+    "fd_judge_random": "random",
+    "kd_judge": "KD",
+    "kd_judge_random": "random",
 }
 _CSV = (
     *("edits", "method", "prompt", "strength", "target", "metric"),
@@ -218,7 +222,8 @@ def _judge_table(rows: Sequence[Row]) -> str:
         "## By the judge\n\nShare with the target, by the judge and by a check on "
         "pixels; share of other attributes kept; each beside random steps of equal "
         "length in the same rows. Disentanglement: gain in the target over other "
-        "attributes changed.\n\n"
+        "attributes changed. FD and KD: Fréchet and kernel distance of the edits from "
+        "their originals, by the judge's features; few edits n make FD larger.\n\n"
         + _table(judged, _JUDGE, ("target", "strength"), deviation=False)
     )
 

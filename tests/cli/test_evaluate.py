@@ -297,6 +297,10 @@ def test_judge_finds_targets_in_edits_and_not_in_random_steps(
     )
     # Steps anywhere change less of a face than steps to another face.
     assert shares["kept_random"] > shares["kept"]
+    assert 0 < shares["fd_judge_random"] < shares["fd_judge"]
+    assert shares["kd_judge_random"] < shares["kd_judge"]
+    distance = row["metrics"]["fd_judge"]
+    assert (distance["n"], distance["low"]) == (6, None)
     assert shares["identity_similarity"] <= 1
     assert 0 < shares["ms_ssim"] < 1
     with Image.open(tmp_path / "out" / "frontier.png") as picture:

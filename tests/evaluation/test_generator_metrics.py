@@ -116,6 +116,28 @@ def test_kernel_distance_of_one_distribution_is_zero_on_average() -> None:
     assert min(values) < 0 < max(values)
 
 
+def test_kernel_distance_of_pairs_is_zero_without_edits_and_their_effect() -> None:
+    random = np.random.default_rng(1)
+    original = random.normal(size=(300, 5))
+    found = generator_metrics.paired_kernel_distance(original, original)
+    assert found == pytest.approx(0, abs=1e-12)
+    # Pairs count as likeness otherwise.
+    every = np.arange(300)[None, None].repeat(2, axis=1)
+    assert generator_metrics.kernel_distance(original, original, every) < -0.01
+    # Independent sets say the same of a shift.
+    a, b = (
+        generator_metrics.paired_kernel_distance(original[rows] + 1, original[rows])
+        for rows in (np.arange(150), np.arange(150, 300))
+    )
+    independent = generator_metrics.kernel_distance(
+        *(original[:150] + 1, original[150:]), every[:, :, :150]
+    )
+    assert a == pytest.approx(b, rel=0.2)
+    assert independent == pytest.approx(a, rel=0.2)
+    with pytest.raises(ValueError, match="two or more features"):
+        generator_metrics.paired_kernel_distance(original[:1], original[:1])
+
+
 def test_subsets_come_from_the_seed_without_replacement() -> None:
     subsets = generator_metrics.draw_subsets(
         3, 20, 30, num_subsets=2, max_subset_size=15

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from styleclip_jax import blends, latents, losses, spaces
+from styleclip_jax.evaluation import path_length
 from styleclip_jax.methods import (
     delta,
     latent_directions,
@@ -21,6 +22,7 @@ from styleclip_jax.methods import (
     stylemc,
 )
 from styleclip_jax.models import clip, clip_input, lpips, stylegan2
+from styleclip_jax.settings.measures import PathLengthConfig
 from tests import tiny
 
 BATCH = 4
@@ -85,6 +87,16 @@ def _learn(networks: losses.Networks, batch: Any) -> jax.Array:
 def _interpolate(curve: str, keyframes: jax.Array, position: jax.Array) -> jax.Array:
     run = functools.partial(blends.interpolate, curve=curve)
     return jax.vmap(run, in_axes=(None, 0))(keyframes, position)
+
+
+def _path_length(generator: stylegan2.Generator, batch: Any) -> jax.Array:
+    noise = path_length.draw(jax.random.key(0), generator.config, batch_size=1).noise
+    return path_length.path_length_distances(
+        generator,
+        lambda image: image.reshape(len(image), -1) / 1000,
+        path_length.Draws(*batch, noise),
+        config=PathLengthConfig(sampling="full", epsilon=0.1),
+    )
 
 
 def entries() -> list[Entry]:
@@ -173,6 +185,13 @@ def entries() -> list[Entry]:
             # bfloat16 has 8 bits; fusion changes where it rounds.
             tolerance=0.3,
             differentiable=False,
+        ),
+        Entry(
+            "path_length_distances",
+            _path_length,
+            generator,
+            (*tiny.normal(7, 2, BATCH, generator.config.z_dim), jnp.arange(BATCH) / 4),
+            tolerance=1e-3,
         ),
         Entry(
             "encode_text",

@@ -5,11 +5,13 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import jaxtyping
 import pytest
 
 from styleclip_jax import blends, losses, spaces
+from styleclip_jax.evaluation import path_length
 from styleclip_jax.models import clip, clip_input, e4e, irse50, stylegan2
 from styleclip_jax.ops import pixels
 from tests import tiny
@@ -39,6 +41,14 @@ def calls() -> list[tuple[Callable[..., Any], tuple[Any, ...]]]:
         (clip_input.preprocess_clip_uint8, (network, pixels.to_uint8(image))),
         (irse50.features, (identity, image)),
         (e4e.encode, (encoder, tiny.image(2, encoder.config.input_size))),
+        (
+            path_length.path_length_distances,
+            (
+                generator,
+                lambda image: image.reshape(len(image), -1),
+                path_length.draw(jax.random.key(0), generator.config, batch_size=2),
+            ),
+        ),
         (losses.describe_source, (losses.Networks(generator, network), w_plus, seen)),
     ]
 

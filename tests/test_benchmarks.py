@@ -162,6 +162,23 @@ def test_a_comparison_without_a_peer_measures_our_side(tmp_path: pathlib.Path) -
 
 
 @pytest.mark.slow
+def test_every_metric_of_features_has_its_time() -> None:
+    flags = ("--images=20", "--features=8", "--neighborhood=4", "--turns=1")
+    found = subprocess.run(
+        [sys.executable, "-m", "benchmarks.features", *flags],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    _, _, *rows = found.stdout.splitlines()
+    assert [row.split("|")[1].strip() for row in rows][3:] == [
+        "Fréchet distance",
+        "kernel distance",
+        "precision, recall",
+    ]
+
+
+@pytest.mark.slow
 def test_every_format_has_its_rate() -> None:
     flags = ("--resolutions=8", "--cores=1", "--turns=1", "--seconds=0.01")
     found = subprocess.run(

@@ -80,10 +80,11 @@ def path_length_distances(
     """
     config = PathLengthConfig() if config is None else config
     generator = _prepare(generator, draws.noise)
-    w = jnp.concatenate(_steps(generator, draws, label, config))
-    w_plus = spaces.broadcast_w(w, generator.config.num_rows)
+    # Both ends side by side, which stay on one device.
+    w = jnp.stack(_steps(generator, draws, label, config), axis=1)
+    w_plus = spaces.broadcast_w(w.reshape(-1, w.shape[-1]), generator.config.num_rows)
     seen = features(_show(stylegan2.synthesize(generator, w_plus), config))
-    before, after = jnp.split(seen, 2)
+    before, after = jnp.unstack(seen.reshape(len(w), 2, -1), axis=1)
     return jnp.sum(jnp.square(before - after), axis=1) / config.epsilon**2
 
 

@@ -93,8 +93,13 @@ def filtered_mean(distance: np.ndarray) -> float:
 
     Those below the 1st percentile, rounded down to one of them, and above the 99th,
     rounded up, are left out.
+
+    Raises:
+      ValueError: there are none, or some are not finite.
     """
     distance = np.asarray(distance, np.float64)
+    if not distance.size or not np.isfinite(distance).all():
+        raise ValueError("expected finite distances, found none or some that are not")
     low = np.percentile(distance, 1, method="lower")
     high = np.percentile(distance, 99, method="higher")
     return float(distance[(distance >= low) & (distance <= high)].mean())

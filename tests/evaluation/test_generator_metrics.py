@@ -235,6 +235,9 @@ def test_filtered_mean_is_the_official_one() -> None:
     found = path_length.filtered_mean(CASE["ppl_distances"])
     assert found == pytest.approx(mean, rel=1e-12)
     assert low < found < high
+    for wrong in ([], [1.0, np.nan]):
+        with pytest.raises(ValueError, match="expected finite distances"):
+            path_length.filtered_mean(np.array(wrong))
 
 
 def test_images_of_8_bits_are_the_official_ones() -> None:

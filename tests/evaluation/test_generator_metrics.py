@@ -220,6 +220,15 @@ def test_precision_and_recall_of_discs_are_their_overlap() -> None:
     assert found.recall == pytest.approx(0.5, abs=0.06)
 
 
+def test_the_edge_of_a_ball_belongs_to_it() -> None:
+    real = np.arange(5.0)[:, None]
+    # The ball around 0 reaches to 3.
+    for place, expected in ((-3, 1), (-3.01, 0)):
+        generated = np.full((4, 1), place)
+        found = generator_metrics.precision_recall(generated, real)
+        assert found.precision == expected
+
+
 def test_precision_and_recall_refuse_what_they_cannot_measure() -> None:
     few, many = np.zeros((3, 2)), np.ones((9, 2))
     with pytest.raises(ValueError, match="more than 3 images"):

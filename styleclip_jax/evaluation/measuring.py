@@ -12,7 +12,7 @@ import numpy as np
 from styleclip_jax import latents, parallel, spaces
 from styleclip_jax.errors import UserError
 from styleclip_jax.evaluation import edit_sets, generator_metrics, metrics
-from styleclip_jax.models import clip, clip_input, irse50
+from styleclip_jax.models import clip, clip_input, irse50, lpips
 from styleclip_jax.models.network import Network
 from styleclip_jax.ops import moments
 from styleclip_jax.toy import attributes, judge
@@ -78,11 +78,15 @@ class Instruments(NamedTuple):
       clip: CLIP, which scores texts.
       identity: identity network, which recognises faces.
       judge: judge, which names attributes.
+      lpips: VGG16 of LPIPS, which sees changes.
+      outside: [H, W] weights of the pixels that edits should leave alone.
     """
 
     clip: Network | None = None
     identity: Network | None = None
     judge: Network | None = None
+    lpips: Network | None = None
+    outside: Any = None
 
 
 class Texts(NamedTuple):
@@ -281,6 +285,8 @@ def _measure_batch(
         instruments = instruments._replace(judge=None)
     images = [_render(generator, latent, space) for latent in stages]
     values = _compare(*stages[:2], *images[:2])
+    if instruments.lpips is not None:
+        values |= _perceive(instruments.lpips, instruments.outside, *images[:2])
     if target is not None:
         values |= _check(target, images)
     return {
@@ -345,6 +351,17 @@ def _compare(
     }
     if metrics.num_scales(*before.shape[1:3]):
         found["ms_ssim"] = metrics.ms_ssim(before, after)
+    return found
+
+
+@jax.jit
+def _perceive(
+    network: Network, outside: jax.Array | None, before: jax.Array, after: jax.Array
+) -> dict[str, jax.Array]:
+    """LPIPS of whole images, and outside of the mask if there is one."""
+    found = {"lpips": lpips.distance(network, before, after)}
+    if outside is not None:
+        found["lpips_outside"] = lpips.distance(network, before, after, outside)
     return found
 
 

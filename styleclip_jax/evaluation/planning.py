@@ -5,13 +5,15 @@ import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from styleclip_jax import loading, places
 from styleclip_jax.errors import UserError
 from styleclip_jax.evaluation import edit_sets, measuring
 from styleclip_jax.evaluation.edit_sets import EditSet
-from styleclip_jax.io import checkpoints, text_files
+from styleclip_jax.io import checkpoints, images, text_files
 from styleclip_jax.loading import Models
-from styleclip_jax.models import clip
+from styleclip_jax.models import clip, vgg16
 from styleclip_jax.models.network import Network
 from styleclip_jax.toy import judge
 
@@ -34,6 +36,8 @@ class Question:
       pairs: pairs of texts that edits should leave alone.
       labels: texts for zero-shot classification.
       eval_clip: CLIPs that score one after the other, in place of the models'.
+      lpips: model directory of a VGG16 with the weights of LPIPS, None for none.
+      mask: picture whose white part edits may change, for LPIPS outside of it.
     """
 
     edits: tuple[str, ...]
@@ -43,6 +47,8 @@ class Question:
     pairs: tuple[tuple[str, str], ...] = ()
     labels: tuple[str, ...] = ()
     eval_clip: tuple[str, ...] = ()
+    lpips: str | None = None
+    mask: str | None = None
 
 
 class Plan(NamedTuple):
@@ -55,6 +61,9 @@ class Plan(NamedTuple):
       clip: CLIP that scores, None for none.
       texts: texts that the CLIP scores by, None without one.
       identity: network that recognises faces, None for none.
+      lpips: VGG16 of LPIPS, None for none.
+      outside: [H, W] weights of the pixels that edits should leave alone, None where no
+        mask says it.
       about: entries of the row beside its metrics.
     """
 
@@ -64,6 +73,8 @@ class Plan(NamedTuple):
     clip: Network | None
     texts: measuring.Texts | None
     identity: Network | None
+    lpips: Network | None
+    outside: np.ndarray | None
     about: dict[str, Any]
 
 
@@ -83,6 +94,15 @@ def plan(question: Question) -> list[Plan]:
     def load_generator(index: int) -> Network:
         return edit_sets.load_generator(folders[index][0], models)
 
+    perceptual = None
+    if question.lpips is not None:
+        perceptual = models.of_other(loading.load_vgg16(question.lpips))
+        if not perceptual.config.lpips:
+            raise UserError(
+                f"lpips: expected a VGG16 with the weights of LPIPS, found none in "
+                f"{question.lpips}",
+                field="lpips",
+            )
     plans: list[Plan] = []
     wanted = iter(targets)
     for index, sets in enumerate(folders):
@@ -97,6 +117,9 @@ def plan(question: Question) -> list[Plan]:
                     f"of {resolution}²",
                     field="target",
                 )
+            outside = None
+            if perceptual is not None:
+                outside = _outside(question.mask, edits, resolution)
             has_identity = models.identity or _is_embedded(edits)
             identity = load_identity(models) if has_identity else None
             for scorer in _scorers(question, edits):
@@ -107,9 +130,8 @@ def plan(question: Question) -> list[Plan]:
                     network, words = load_clip(scorer)
                     pair = (about["neutral"], about["prompt"])
                     texts = _encode(network, words, pair, question)
-                plans.append(
-                    Plan(edits, target, generator, network, texts, identity, about)
-                )
+                instruments = (network, texts, identity, perceptual, outside)
+                plans.append(Plan(edits, target, generator, *instruments, about))
     return plans
 
 
@@ -132,6 +154,36 @@ def targets_of(
         f"for their prompts, found {len(found)}",
         field="target",
     )
+
+
+def _outside(mask: str | None, edits: EditSet, resolution: int) -> np.ndarray | None:
+    """Weights [H, W] of the pixels outside of a mask, None without one.
+
+    Raises:
+      UserError: images are too small for LPIPS, or the mask is no picture of their
+        size with some part that is not white.
+    """
+    least = 1 << (len(vgg16.STAGES) - 1)
+    if resolution < least:
+        raise UserError(
+            f"lpips: expected images of {least}² or more, {edits.directory} has images "
+            f"of {resolution}²",
+            field="lpips",
+        )
+    if mask is None:
+        return None
+    picture = images.read(mask)
+    if picture.shape[:2] != (resolution, resolution):
+        height, width = picture.shape[:2]
+        raise UserError(
+            f"{mask}: expected a picture of {resolution}×{resolution}, as those of "
+            f"{edits.directory}, found {width}×{height}",
+            field="mask",
+        )
+    outside = 1 - picture.mean(axis=2, dtype=np.float32) / 255
+    if not outside.any():
+        raise UserError(f"{mask}: expected a part that is not white", field="mask")
+    return outside
 
 
 def _is_embedded(edits: EditSet) -> bool:

@@ -23,6 +23,8 @@ _METRICS = {
     "pixel_l1": "L1",
     "pixel_l2": "L2",
     "ms_ssim": "MS-SSIM",
+    "lpips": "LPIPS",
+    "lpips_outside": "LPIPS outside",
     "latent_distance": "latent distance",
     "direction_consistency": "direction consistency",
 }
@@ -293,6 +295,8 @@ def _notes(rows: Sequence[Row]) -> list[str]:
         notes.append("Identity is by the network that was optimised.")
     if any("identity_similarity" not in row.metrics for row in rows):
         notes.append("Without an identity network some rows have no identity.")
+    if any("lpips_outside" in row.metrics for row in rows):
+        notes.append("LPIPS outside is that of pixels that the mask leaves black.")
     failed = sum(a["failed"] for a in abouts)
     if failed:
         notes.append(f"{failed} edits that are not finite are left out.")

@@ -4,11 +4,12 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from styleclip_jax import places
 from styleclip_jax.batch import run_folder
 from styleclip_jax.batch.source import SourceRequest
 from styleclip_jax.errors import UserError
 from styleclip_jax.evaluation import classification, mappers, planning, report, table
-from styleclip_jax.io import files, latent_files, text_files
+from styleclip_jax.io import checkpoints, files, latent_files, text_files
 from styleclip_jax.loading import Models
 from styleclip_jax.progress import Listener, ignore
 from styleclip_jax.settings.measures import EvaluationRequest
@@ -67,6 +68,8 @@ def _carry_out(
             others,
             labels,
             request.eval_clip,
+            request.lpips,
+            request.mask,
         )
         plans = planning.plan(question)
     comparison = None
@@ -155,7 +158,11 @@ def _inputs(request: EvaluationRequest, source: SourceRequest) -> dict[str, str]
     for directory in request.edits:
         for edited in pathlib.Path(directory).glob("edited.np[yz]"):
             inputs[str(edited)] = files.hash_file(edited)
+    if request.lpips is not None:
+        found = places.find("vgg16", request.lpips)
+        inputs["lpips"] = checkpoints.fingerprint(found)
     named = {
+        "mask": request.mask,
         "pairs": request.pairs,
         "zero_shot": request.zero_shot,
         "latents": source.latents,

@@ -50,6 +50,8 @@ def measure(
     neutral: str | None = None,
     pairs: Sequence[tuple[str, str]] = (),
     labels: Sequence[str] = (),
+    lpips: files.Path | None = None,
+    mask: files.Path | None = None,
     batch_size: int = 16,
     seed: int = 0,
     quiet: bool = False,
@@ -70,6 +72,9 @@ def measure(
       neutral: text that edits lead away from; that of the edits, or "a face".
       pairs: pairs of texts whose probabilities an edit should leave alone.
       labels: texts to classify originals and edits by.
+      lpips: model directory of a VGG16 with the weights of LPIPS.
+      mask: picture of the images' size whose white part edits may change; LPIPS is
+        measured outside of it as well.
       batch_size: number of edits at a time.
       seed: seed of the bootstrap and of the judge's random steps.
       quiet: whether to show no progress bar.
@@ -89,6 +94,8 @@ def measure(
         pairs=tuple(pairs),
         labels=tuple(labels),
         eval_clip=tuple(map(str, files.several(eval_clip))),
+        lpips=None if lpips is None else str(lpips),
+        mask=None if mask is None else str(mask),
     )
     return answer(
         planning.plan(question),
@@ -125,7 +132,9 @@ def answer(
             found = measuring.measure(
                 plan.edits,
                 plan.generator,
-                measuring.Instruments(plan.clip, plan.identity, network),
+                measuring.Instruments(
+                    plan.clip, plan.identity, network, plan.lpips, plan.outside
+                ),
                 plan.texts,
                 plan.target,
                 mesh=mesh,

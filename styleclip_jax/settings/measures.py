@@ -138,6 +138,10 @@ class EvaluationRequest:
       batch_size: Number of edits or images at a time, rounded up to a multiple of
         the devices.
       seed: Seed of the bootstrap and of the judge's random steps.
+      lpips: Model directory of a VGG16 with the weights of LPIPS, which says how much
+        of an image an edit changes.
+      mask: Picture of the images' size, whose white part edits may change: LPIPS is
+        measured outside of it as well.
     """
 
     edits: tuple[str, ...] = ()
@@ -152,6 +156,8 @@ class EvaluationRequest:
     outdir: str = "outputs/evaluate"
     batch_size: int = dataclasses.field(default=16, metadata={"lower_bound": 1})
     seed: int = dataclasses.field(default=0, metadata={"lower_bound": 0})
+    lpips: str | None = None
+    mask: str | None = None
 
     def __post_init__(self) -> None:
         wanted, tables = self.wanted, ", ".join(TABLES)
@@ -169,6 +175,12 @@ class EvaluationRequest:
             raise UserError(
                 "mapper: expected mappers for their similarity, found none",
                 field="mapper",
+            )
+        if self.mask is not None and self.lpips is None:
+            raise UserError(
+                "mask: expected lpips with a network that looks outside of it",
+                field="mask",
+                also=["lpips"],
             )
         if self.images and self.zero_shot is None:
             raise UserError(

@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from styleclip_jax import latents, loading, places, spaces
+from styleclip_jax import latents, loading, spaces
 from styleclip_jax.cli import evaluate
 from styleclip_jax.errors import UserError
 from styleclip_jax.evaluation import edit_sets, measuring, metrics, planning
-from styleclip_jax.io import checkpoints, latent_files, plots, tables
+from styleclip_jax.io import checkpoints, plots, tables
 from styleclip_jax.methods import mapper
 from styleclip_jax.models import clip, clip_input
 from styleclip_jax.models.network import Network
 from styleclip_jax.toy import attributes, judge
 from tests import programs, tiny
+from tests.cli.edit_folders import write_edits
 from tests.programs import Program
 
 LAYOUT = tiny.GENERATOR.style_layout
@@ -40,41 +41,6 @@ def run(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> Program:
         return code, out, err
 
     return call
-
-
-def write_edits(
-    folder: pathlib.Path,
-    original: np.ndarray,
-    edited: np.ndarray,
-    lines: list[dict[str, Any]],
-    *,
-    generator: str | None,
-    clip_name: str | None,
-    layout: Any = LAYOUT,
-    **flags: Any,
-) -> str:
-    """A folder as styleclip-edit leaves it."""
-    folder.mkdir()
-    space = "s" if original.ndim == 2 else "w_plus"
-    suffix = ".npz" if space == "s" else ".npy"
-    for name, array in (("original", original), ("edited", edited)):
-        latent_files.write(
-            folder / (name + suffix), latent_files.Latents(array, space), layout
-        )
-    numbered = [{"index": i, "row": i, **line} for i, line in enumerate(lines)]
-    (folder / "metrics.jsonl").write_text("".join(map(tables.json_line, numbered)))
-    defaults = {"l2_lambda": 0.008, "neutral": "a dog", "prompt": "a cat"}
-    defaults |= {"num_channels": None, "beta": ["auto"], "mapper": None}
-    record = {
-        "program": "styleclip-edit",
-        "flags": defaults | {"generator": generator, "clip": clip_name} | flags,
-        "inputs": {
-            "generator": checkpoints.fingerprint(places.find("generator", generator)),
-            "clip": loading.clip_fingerprint(clip_name),
-        },
-    }
-    (folder / "run.json").write_text(json.dumps(record))
-    return str(folder)
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from absl import app, flags
 from benchmarks import limit
 from styleclip_jax import parallel
 from styleclip_jax.batch import stream
-from styleclip_jax.batch.journal import Journal
+from styleclip_jax.batch.journal import Journal, Kept
 from styleclip_jax.batch.source import LatentSource
 from styleclip_jax.io import images, tables
 from styleclip_jax.ops import pixels
@@ -92,13 +92,14 @@ def _write(format_: str, level: int, resolution: int, count: int, folder: str) -
         memory=lambda latent, rows: 0,
     )
     latents = np.zeros((count, config.num_rows, config.w_dim), np.float32)
+    kept = Kept.latents("w_plus", config, ("original", "edited"))
     layout = config.style_layout
     source = LatentSource("w_plus", range(count), latents, layout, config.z_dim)
     mesh = parallel.make_mesh(jax.devices()[:1])
     with tempfile.TemporaryDirectory(dir=folder) as name:
         outdir = pathlib.Path(name)
         began, cpu = time.perf_counter(), time.process_time()
-        journal = Journal(outdir, count, "w_plus", config, images=format_)
+        journal = Journal(outdir, count, kept, images=format_)
         stream.run(task, source, journal, _BATCH, mesh, lambda count: None)
         assert stream.finish(journal)
         seconds, cpu = time.perf_counter() - began, time.process_time() - cpu

@@ -14,7 +14,7 @@ import numpy as np
 from styleclip_jax import latents, loading, traced
 from styleclip_jax.batch import run_folder, runs, stream
 from styleclip_jax.batch.editor import Editor, Outcome
-from styleclip_jax.batch.journal import Journal, name
+from styleclip_jax.batch.journal import Journal, Kept, name
 from styleclip_jax.batch.source import LatentSource, SourceRequest
 from styleclip_jax.io import files, films, images, latent_files
 from styleclip_jax.io.images import PNG_LEVEL
@@ -203,15 +203,14 @@ def carry_out(
         output=output,
         source=source,
         task=_task(editor, source, generator, place.label, output, extras, faces),
-        space=editor.space,
-        names=("original", "edited"),
+        kept=Kept.latents(editor.space, generator.config, ("original", "edited")),
         steps=editor.steps,
         unit=editor.unit,
         result="edit",
         quicker=editor.quicker,
     )
     with run_folder.only_run(output.outdir, listener.tell):
-        done = runs.carry_out(work, generator.config, place.mesh, listener)
+        done = runs.carry_out(work, place.mesh, listener)
         if done.complete and jax.process_index() == 0:
             if done.made:
                 listener.tell(

@@ -4,7 +4,7 @@ import contextlib
 import os
 import pathlib
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,15 +21,38 @@ _NUM_SHOWN = 10
 _CHUNK = 1024
 
 
+class Kept(NamedTuple):
+    """Arrays that a run keeps, float32 with a row for each result.
+
+    Attributes:
+      shapes: shape of a row of each array, by its name.
+      layout: layout of S where the rows are flat style vectors; empty elsewhere.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    layout: Sequence[spaces.StyleLayer] = ()
+
+    @classmethod
+    def latents(
+        cls, space: str, config: stylegan2.GeneratorConfig, names: Sequence[str]
+    ) -> "Kept":
+        """Latents in w_plus or s of a generator, by these names."""
+        if space == "s":
+            layout = config.style_layout
+            flat = (sum(layer.channels for layer in layout),)
+            return cls(dict.fromkeys(names, flat), layout)
+        return cls(dict.fromkeys(names, (config.num_rows, config.w_dim)))
+
+
 class Journal:
     """Journal of a run: its results on disk as they are made.
 
-    Each process adds to a part of its own: the latents of an edit to `.latents.partP`,
-    and a line of the same number to `metrics.partP.jsonl`. The line says that
-    everything of the edit is there; a checksum beside the latents covers both. What is
-    damaged is made again, with what comes after it in its part, and so are edits whose
-    image file is missing or empty. When all is done, the parts become NAME.npy (.npz
-    in S) and metrics.jsonl, in order. So the number of processes does not matter, nor
+    Each process adds to a part of its own: the latents of an edit, or other arrays, to
+    `.latents.partP`, and a line of the same number to `metrics.partP.jsonl`. The line
+    says that everything of the edit is there; a checksum beside the latents covers
+    both. What is damaged is made again, with what comes after it in its part, and so
+    are edits whose image file is missing or empty. When all is done, the parts become
+    NAME.npy (.npz in S) and metrics.jsonl, in order. So the number of processes does not matter, nor
     how many there were before an interruption. Pictures of shards are on disk before
     their lines; other files of an edit are its maker's. A finished run that has lost
     something becomes an unfinished one, with what is whole in a part.
@@ -39,9 +62,7 @@ class Journal:
         self,
         outdir: pathlib.Path,
         count: int,
-        space: str,
-        config: stylegan2.GeneratorConfig,
-        names: Sequence[str] = ("original", "edited"),
+        kept: Kept,
         process: int = 0,
         images: str = "none",
     ) -> None:
@@ -52,9 +73,7 @@ class Journal:
         Args:
           outdir: folder of the run.
           count: number of edits, N.
-          space: "w_plus" or "s".
-          config: configuration of the generator.
-          names: names of the files of latents.
+          kept: latents of each edit, or what a run keeps in their place.
           process: number of this process.
           images: format of the images; the journal keeps those of `shards.FORMATS`.
 
@@ -66,19 +85,16 @@ class Journal:
           UserError: the folder cannot be written.
         """
         self.outdir = outdir
-        self._space, self._layout = space, config.style_layout
-        channels = sum(layer.channels for layer in config.style_layout)
-        one = (channels,) if space == "s" else (config.num_rows, config.w_dim)
-        self._shape = (count, *one)
-        suffix = ".npz" if space == "s" else ".npy"
-        self.paths = {n: outdir / (n + suffix) for n in names}
+        self._kept = kept
+        suffix = ".npz" if kept.layout else ".npy"
+        self.paths = {n: outdir / (n + suffix) for n in kept.shapes}
         self.metrics = outdir / "metrics.jsonl"
         self.done = np.ones(count, bool)
         self.notes: list[str] = []
         self._images, self._shards = images, None
         if kind := shards.FORMATS.get(images):
             self._shards = shards.Shards(outdir, count, kind, process)
-        self._part = _Part(outdir, process, names, int(np.prod(one)))
+        self._part = _Part(outdir, process, kept)
         # The file of metrics gets its name after all others.
         self.finished = self.metrics.exists()
         with files.writable(outdir):
@@ -158,7 +174,7 @@ class Journal:
         for name, path in self.paths.items():
             chunks = self._chunks(where, name)
             latent_files.write_chunks(
-                path, self._space, self._shape, chunks, self._layout
+                path, self._shape(name), chunks, self._kept.layout
             )
         with files.new_file(self.metrics) as temporary, temporary.open("wb") as file:
             file.writelines(_in_order(where))
@@ -177,9 +193,13 @@ class Journal:
         """First latents of this name, S as a tuple; once the run is finished."""
         array = latent_files.read_array(self.paths[name])
         found: Any = latent_files.take(array, np.arange(min(count, len(array))))
-        if self._space == "s":
-            return spaces.unflatten_styles(found, self._layout)
+        if self._kept.layout:
+            return spaces.unflatten_styles(found, self._kept.layout)
         return found
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        """Shape of an array of all results."""
+        return (len(self.done), *self._kept.shapes[name])
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """Lines of all edits in order; once the run is finished."""
@@ -270,9 +290,10 @@ class Journal:
         """
         path = self.paths[name]
         array = latent_files.read_array(path)
-        if array.shape != self._shape or array.dtype != np.float32:
+        shape = self._shape(name)
+        if array.shape != shape or array.dtype != np.float32:
             raise UserError(
-                f"{path}: expected float32 of shape {list(self._shape)}, found "
+                f"{path}: expected float32 of shape {list(shape)}, found "
                 f"{array.dtype} of {list(array.shape)}"
             )
         return array
@@ -298,23 +319,22 @@ class Journal:
 
     def _parts(self) -> "list[_Part]":
         """Parts of all processes, earlier ones included."""
-        names, size = tuple(self.paths), int(np.prod(self._shape[1:]))
         found = sorted(self.outdir.glob("metrics.part*.jsonl"))
         numbers = [path.stem.removeprefix("metrics.part") for path in found]
         parts = [int(number) for number in numbers if number.isdecimal()]
-        return [_Part(self.outdir, number, names, size) for number in parts]
+        return [_Part(self.outdir, number, self._kept) for number in parts]
 
     def _chunks(self, where: "_Where", name: str) -> Iterator[np.ndarray]:
         """Latents in order, a chunk at a time."""
-        count = len(where.part)
+        count, one = len(where.part), self._kept.shapes[name]
         for start in range(0, count, _CHUNK):
             stop = min(start + _CHUNK, count)
-            chunk = np.empty((stop - start, *self._shape[1:]), np.float32)
+            chunk = np.empty((stop - start, *one), np.float32)
             for i, part in enumerate(where.parts):
                 here = where.part[start:stop] == i
                 rows = where.record[start:stop][here]
                 if len(rows):
-                    chunk[here] = part.read(name, rows).reshape(-1, *self._shape[1:])
+                    chunk[here] = part.read(name, rows).reshape(-1, *one)
             yield chunk
 
 
@@ -362,16 +382,18 @@ class _Where(NamedTuple):
 class _Part:
     """Part of one process: lines, and latents of the same number."""
 
-    def __init__(
-        self, outdir: pathlib.Path, process: int, names: Sequence[str], size: int
-    ) -> None:
+    def __init__(self, outdir: pathlib.Path, process: int, kept: Kept) -> None:
         self.metrics = outdir / f"metrics.part{process}.jsonl"
         self._latents = outdir / f".latents.part{process}"
-        self._names, self._size = names, size
+        # Values of a row of each array.
+        self._sizes = {name: int(np.prod(one)) for name, one in kept.shapes.items()}
         # Numbers of edits, and of bytes of their lines.
         self._count, self._length = 0, 0
         self.is_damaged = False
-        self._record = np.dtype([("latent", "<f4", (len(names), size)), ("sum", "<u4")])
+        self._record = np.dtype(
+            [(name, "<f4", (size,)) for name, size in self._sizes.items()]
+            + [("sum", "<u4")]
+        )
 
     def open(self, count: int) -> None:
         """Opens the part after its last whole edit, or makes its files.
@@ -387,8 +409,8 @@ class _Part:
     ) -> None:
         texts = [documents.dump(line).encode() + b"\n" for line in lines]
         records = np.zeros(len(lines), self._record)
-        for i, name in enumerate(self._names):
-            records["latent"][:, i] = latent[name].reshape(len(lines), self._size)
+        for name, size in self._sizes.items():
+            records[name] = latent[name].reshape(len(lines), size)
         sums = [_sum_of(x.tobytes(), t) for x, t in zip(records, texts, strict=True)]
         records["sum"] = sums
         offset = self._record.itemsize * self._count
@@ -426,7 +448,7 @@ class _Part:
         """Latents of some rows, flat."""
         count = self._latents.stat().st_size // self._record.itemsize
         stored = np.memmap(self._latents, self._record, "r", shape=(count,))
-        return latent_files.take(stored["latent"][:, self._names.index(name)], rows)
+        return latent_files.take(stored[name], rows)
 
     def remove(self) -> None:
         for path in (self._latents, self.metrics):

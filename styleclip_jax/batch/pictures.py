@@ -14,6 +14,7 @@ from styleclip_jax import latents, parallel, traced
 from styleclip_jax.batch import run_folder, runs, stream
 from styleclip_jax.batch.arrangements import Arrangement, ArrangementRequest, Film
 from styleclip_jax.batch.editor import Outcome, failures
+from styleclip_jax.batch.journal import Kept
 from styleclip_jax.batch.source import SourceRequest
 from styleclip_jax.io import films, images, latent_files
 from styleclip_jax.loading import Models
@@ -139,15 +140,14 @@ def carry_out(request: Request, listener: Listener) -> runs.Summary:
         output=output,
         source=source,
         task=task,
-        space=space,
-        names=(name,),
+        kept=Kept.latents(space, config, (name,)),
         steps=1,
         unit="image",
         result="image",
         quicker="batch_size=auto, images=jpg or tar, or several processes",
     )
     with run_folder.only_run(output.outdir, listener.tell):
-        done = runs.carry_out(work, config, mesh, listener)
+        done = runs.carry_out(work, mesh, listener)
         if done.complete and jax.process_index() == 0:
             listener.tell(f"latents: {done.journal.paths[name]}")
             outdir = done.journal.outdir

@@ -2,17 +2,16 @@
 
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 
 from styleclip_jax import documents, parallel
 from styleclip_jax.batch import run_folder, stream
-from styleclip_jax.batch.journal import Journal, describe_failures
-from styleclip_jax.batch.source import LatentSource
+from styleclip_jax.batch.journal import Journal, Kept, describe_failures
+from styleclip_jax.batch.source import Source
 from styleclip_jax.io import files
-from styleclip_jax.models import stylegan2
 from styleclip_jax.progress import Listener
 from styleclip_jax.settings.output import AUTO, Output
 
@@ -28,28 +27,28 @@ class Work(NamedTuple):
       settings: settings that decide the results, by the names of the flags.
       inputs: () → hash (or name) of each input.
       output: files to write.
-      source: source of the latents.
+      source: source of the latents, or of what else results are made of.
       task: task for each latent.
-      space: latent space of the results, w_plus or s.
-      names: names of the files of latents.
+      kept: latents that are kept of each result, or other arrays.
       steps: units of work per result.
       unit: name of these units, such as "step".
       result: name of a result, such as "edit".
       quicker: what would be quicker, by names of fields.
+      items: name of what the source has.
     """
 
     program: str
     settings: Mapping[str, Any]
     inputs: Callable[[], Mapping[str, str]]
     output: Output
-    source: LatentSource
+    source: Source
     task: stream.Task
-    space: str
-    names: Sequence[str]
+    kept: Kept
     steps: int
     unit: str
     result: str
     quicker: str
+    items: str = "latents"
 
 
 class Summary(NamedTuple):
@@ -76,7 +75,6 @@ class Summary(NamedTuple):
 
 def carry_out(
     work: Work,
-    config: stylegan2.GeneratorConfig,
     mesh: jax.sharding.Mesh,
     listener: Listener,
 ) -> Summary:
@@ -84,7 +82,6 @@ def carry_out(
 
     Args:
       work: task and output of the run.
-      config: configuration of the generator.
       mesh: devices of this process.
       listener: listener for the progress.
 
@@ -102,9 +99,7 @@ def carry_out(
         journal = Journal(
             outdir,
             count,
-            work.space,
-            config,
-            work.names,
+            work.kept,
             jax.process_index(),
             task.image_format,
         )
@@ -113,7 +108,7 @@ def carry_out(
             listener.tell(note)
     done = journal.done.reshape(len(source), -1).all(axis=1).sum()
     if done:
-        listener.tell(f"resumed: {done} of {len(source)} latents are done")
+        listener.tell(f"resumed: {done} of {len(source)} {work.items} are done")
     own = stream.count_open(len(source), size, journal.done)
     total = parallel.total(own)
     if own < total:

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -21,6 +21,15 @@ _convert = jax.jit(
 
 # Largest number of seeds of a run, which has a number in memory for each.
 _MAX_SEEDS = 10_000_000
+
+
+class Source(Protocol):
+    """Source of what a stream works on, read some at a time."""
+
+    def __len__(self) -> int: ...
+
+    def load(self, rows: np.ndarray) -> Any:
+        """Loads some as they go to the devices, a tree of arrays [B, …]."""
 
 
 @dataclasses.dataclass(frozen=True)

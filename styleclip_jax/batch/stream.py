@@ -29,7 +29,7 @@ from styleclip_jax import parallel, progress
 from styleclip_jax.batch import batch_sizes, shards
 from styleclip_jax.batch.editor import Outcome
 from styleclip_jax.batch.journal import Journal
-from styleclip_jax.batch.source import LatentSource
+from styleclip_jax.batch.source import Source
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files, images
 from styleclip_jax.ops import pixels
@@ -112,7 +112,7 @@ class Failures:
             self.first.append(f"{index}: {error}")
 
 
-def find_batch_size(source: LatentSource, task: Task, mesh: jax.sharding.Mesh) -> int:
+def find_batch_size(source: Source, task: Task, mesh: jax.sharding.Mesh) -> int:
     """Batch size, the number of latents per device at a time, found by trying.
 
     An accelerator takes what fits by prediction; a CPU, and a device that does not say
@@ -181,7 +181,7 @@ def count_open(count: int, size: int, done: np.ndarray) -> int:
 
 def run(
     task: Task,
-    source: LatentSource,
+    source: Source,
     journal: Journal,
     size: int,
     mesh: jax.sharding.Mesh,

@@ -13,7 +13,7 @@ import numpy as np
 
 from styleclip_jax import latents, parallel
 from styleclip_jax.batch import run_folder
-from styleclip_jax.batch.journal import Journal
+from styleclip_jax.batch.journal import Journal, Kept
 from styleclip_jax.editing import inverter
 from styleclip_jax.editing.session import Session
 from styleclip_jax.errors import UserError
@@ -108,9 +108,7 @@ def _carry_out(request: Request, listener: Listener) -> Summary:
     journal = Journal(
         outdir,
         len(faces),
-        "w_plus",
-        generator.config,
-        ["w_plus"],
+        Kept.latents("w_plus", generator.config, ["w_plus"]),
         images=output.images,
     )
     for note in journal.notes:

@@ -145,12 +145,11 @@ def write(
         with files.new_file(path) as temporary, temporary.open("wb") as file:
             np.savez(file, latents=np.float32(array), names=np.array(latents.names))
         return
-    write_chunks(path, latents.space, array.shape, [array], layout)
+    write_chunks(path, array.shape, [array], layout if latents.space == "s" else ())
 
 
 def write_chunks(
     path: files.Path,
-    space: str,
     shape: tuple[int, ...],
     chunks: Iterable[np.ndarray],
     layout: Sequence[spaces.StyleLayer],
@@ -159,13 +158,12 @@ def write_chunks(
 
     Args:
       path: file to make.
-      space: one of `SPACES`.
       shape: shape of all of them.
       chunks: the latents in order, some at a time.
-      layout: layout of S.
+      layout: layout of S if they are in S, else empty.
     """
     with files.new_file(path) as temporary:
-        if space != "s":
+        if not layout:
             with temporary.open("wb") as file:
                 _write_npy(file, shape, chunks)
             return

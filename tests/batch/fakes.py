@@ -14,11 +14,12 @@ import pytest
 
 from styleclip_jax import parallel
 from styleclip_jax.batch import stream
-from styleclip_jax.batch.journal import Journal
+from styleclip_jax.batch.journal import Journal, Kept
 from styleclip_jax.batch.source import LatentSource
 from tests import tiny
 
 COUNT, SIZE = 21, 2
+KEPT = Kept.latents("w_plus", tiny.GENERATOR, ("original", "edited"))
 
 
 def task(variants: int = 2, image_format: str = "jpg") -> stream.Task:
@@ -60,8 +61,7 @@ def open_journal(
     """The journal of a task over `source`."""
     work = work or task()
     count = COUNT * work.variants
-    about = ("w_plus", tiny.GENERATOR, ("original", "edited"))
-    return Journal(outdir, count, *about, process, work.image_format)
+    return Journal(outdir, count, KEPT, process, work.image_format)
 
 
 def stream_into(

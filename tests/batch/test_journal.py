@@ -12,7 +12,7 @@ import pytest
 from styleclip_jax.batch import journal
 from styleclip_jax.batch.journal import Journal
 from styleclip_jax.io import files
-from tests import programs, tiny
+from tests import programs
 from tests.batch import fakes
 
 
@@ -73,7 +73,7 @@ def test_nothing_is_done_twice_but_the_batches_under_way(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kill_at(60, tmp_path / "out", monkeypatch)
-    done = Journal(tmp_path / "out", 2 * fakes.COUNT, "w_plus", tiny.GENERATOR).done
+    done = Journal(tmp_path / "out", 2 * fakes.COUNT, fakes.KEPT).done
     assert 8 <= done.sum() < 2 * fakes.COUNT
     written: list[str] = []
     write = files.write_several
@@ -96,7 +96,7 @@ def test_full_disk_costs_what_could_not_be_written(
     assert not complete
     assert 1 <= failures.count <= 20
     assert "No space left on device" in failures.first[0]
-    journal = Journal(tmp_path / "full", 2 * fakes.COUNT, "w_plus", tiny.GENERATOR)
+    journal = Journal(tmp_path / "full", 2 * fakes.COUNT, fakes.KEPT)
     assert journal.done.sum() == 2 * fakes.COUNT - failures.count
     assert not (tmp_path / "full" / "edited.npy").exists()
     # Once there is space again.
@@ -118,7 +118,7 @@ def test_vanished_folder_is_reported_for_every_result(
 
 def test_broken_latent_is_reported_and_the_rest_is_done(tmp_path: pathlib.Path) -> None:
     assert fakes.stream_into(tmp_path / "out", latents=fakes.source(broken=5))[0]
-    opened = Journal(tmp_path / "out", 2 * fakes.COUNT, "w_plus", tiny.GENERATOR)
+    opened = Journal(tmp_path / "out", 2 * fakes.COUNT, fakes.KEPT)
     assert [x["row"] for x in opened.lines() if "failed_at" in x] == [5, 5]
     assert "edit 10 of row 5" in journal.describe_failures(opened, "edit")[0]
 

@@ -14,7 +14,7 @@ import pytest
 
 from styleclip_jax import batch, parallel
 from styleclip_jax.batch import batch_sizes, stream
-from styleclip_jax.batch.journal import Journal
+from styleclip_jax.batch.journal import Journal, Kept
 from styleclip_jax.batch.source import LatentSource
 from styleclip_jax.editing.session import Session
 from styleclip_jax.errors import UserError
@@ -130,8 +130,9 @@ def test_memory_does_not_grow_with_the_latents(tmp_path: pathlib.Path) -> None:
         array = np.broadcast_to(np.float32(0), (count, *shape))
         about = config.style_layout, config.z_dim
         latents = LatentSource("w_plus", range(count), array, *about)
+        kept = Kept.latents("w_plus", config, ("original", "edited"))
         before = fuzzing.reset_peak()
-        journal = Journal(outdir, count, "w_plus", config)
+        journal = Journal(outdir, count, kept)
         stream.run(work, latents, journal, 50, mesh, lambda count: None)
         assert stream.finish(journal)
         return fuzzing.peak() - before

@@ -99,7 +99,7 @@ def test_archives_are_mapped_where_they_can_be(
         np.savez_compressed(path, styles=flat)
     else:
         chunks = [flat[:3], flat[3:]]
-        latent_files.write_chunks(path, "s", flat.shape, chunks, layout)
+        latent_files.write_chunks(path, flat.shape, chunks, layout)
         with np.load(path) as archive:
             np.testing.assert_array_equal(archive["styles"], flat.astype(np.float32))
             assert archive["channels"].tolist() == [x.channels for x in layout]

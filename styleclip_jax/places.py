@@ -1,5 +1,6 @@
 """Places of models: embedded, in folders, or by name on the hub."""
 
+import os
 import pathlib
 
 from styleclip_jax.errors import UserError
@@ -29,6 +30,15 @@ def name_of(directory: files.Path) -> str:
     """Name of a model directory for people: its path, or embedded."""
     path = pathlib.Path(directory)
     return EMBEDDED if path.is_relative_to(ASSETS) else str(path)
+
+
+def user_cache() -> pathlib.Path | None:
+    """Folder of this package in the user's cache; None where there is no home."""
+    try:
+        cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    except RuntimeError:
+        return None
+    return pathlib.Path(cache) / "styleclip_jax"
 
 
 def clip_source(name_or_directory: files.Path | None = None) -> str | pathlib.Path:

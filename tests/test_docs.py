@@ -38,6 +38,7 @@ FLAGS_ALONE = {
     "models/": "official weights",
     "--photos": "cli/test_invert.py",
     "styleclip-evaluate": "cli/test_evaluate.py",
+    "styleclip-metrics": "cli/test_metrics.py",
     "styleclip-app": "cli/test_app.py",
     "--num_processes": "cli/test_many_edits.py",
     "examples.": "examples/test_paper.py, examples/test_examples.py",

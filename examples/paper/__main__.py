@@ -9,8 +9,9 @@
 Writes under --outdir: table1.md (seconds of the three methods on this device),
 table2.md (similarity of mapper steps), figure3.jpg (prompts with their weights),
 figure6.jpg (strength and threshold of a direction), figure9.jpg (three methods on the
-same faces), figure24.jpg (a near and a far target). Started again with the same flags,
-it makes what is missing.
+same faces), figure24.jpg (a near and a far target). --figures=stylegan2_table writes
+stylegan2_table.md, Table 1 of StyleGAN2: a row for each of --generators, beside --data.
+Started again with the same flags, it makes what is missing.
 """
 
 from collections.abc import Callable
@@ -36,7 +37,10 @@ MAKERS: dict[str, Callable[[Setup], Image.Image | str]] = {
     "figure24": paper_figures.figure24,
     "table1": paper_tables.table1,
     "table2": paper_tables.table2,
+    "stylegan2_table": paper_tables.stylegan2_table,
 }
+# What is made if nothing is named: all of StyleCLIP's.
+DEFAULTS = [name for name in MAKERS if name != "stylegan2_table"]
 _MODELS = (
     *(*GENERATOR_FIELDS, "remat", *CLIP_FIELDS),
     *("identity", "class_", "templates"),
@@ -48,7 +52,7 @@ program.define(SourceRequest, VALUES)
 program.define(Content, VALUES)
 flags.DEFINE_list(
     "figures",
-    list(MAKERS),
+    DEFAULTS,
     f"What to make, of {', '.join(MAKERS)}.",
     flag_values=VALUES,
 )
@@ -94,7 +98,7 @@ def _carry_out(request: Request) -> None:
         inputs=request.inputs,
     )
     for name in request.figures:
-        path = outdir / f"{name}{'.md' if name.startswith('table') else '.jpg'}"
+        path = outdir / f"{name}{'.md' if 'table' in name else '.jpg'}"
         if path.exists():
             print(f"kept: {path}", flush=True)
             continue

@@ -24,10 +24,14 @@ from styleclip_jax import latents, loading
 from styleclip_jax.batch.editor import Editor
 from styleclip_jax.editing import directing
 from styleclip_jax.editing.prompts import Prompts
+from styleclip_jax.evaluation import generator_tables
 from styleclip_jax.io import tables
+from styleclip_jax.loading import Models
 from styleclip_jax.losses import Networks
 from styleclip_jax.methods import global_directions, mapper, mapper_training
 from styleclip_jax.methods.mapper_training import State
+from styleclip_jax.progress import BARS
+from styleclip_jax.settings.generator_metrics import MetricsSettings
 
 # Runs of a short edit, and training steps, of which the median counts.
 _NUM_RUNS = 5
@@ -85,6 +89,37 @@ def table1(setup: Setup) -> str:
         f"at a time, compiled. Optimization of {content.steps} steps; a mapper's "
         f"training extrapolated from a step of {_MAPPER_BATCH} latents to "
         f"{_MAPPER_STEPS:,} steps.\n\n" + tables.markdown(columns, rows)
+    )
+
+
+def stylegan2_table(setup: Setup) -> str:
+    """Table 1 of StyleGAN2: FID, path length, precision and recall of generators.
+
+    By the embedded judge its counterparts, which compare with each other alone.
+    """
+    content, rows = setup.content, []
+    names = content.generators or (setup.models.generator,)
+    for index, name in enumerate(names):
+        data = content.data * (len(names) if len(content.data) == 1 else 1)
+        settings = MetricsSettings(
+            data=data[index] if data else None,
+            features=content.features,
+            num_samples=content.num_samples,
+            repeats=content.repeats,
+            outdir=str(pathlib.Path(setup.outdir) / "stylegan2" / str(index)),
+        )
+        models = Models.of(generator=name)
+        done = generator_tables.carry_out(settings, models, settings={}, listener=BARS)
+        if not done.succeeded:
+            raise ValueError(f"{name}: some images are not finite")
+        rows.append((models.generator_name, done.values))
+    columns = list(dict.fromkeys(key for _, values in rows for key in values))
+    return tables.markdown(
+        ["generator", *columns],
+        [
+            [name, *(tables.digits(values[key]) for key in columns)]
+            for name, values in rows
+        ],
     )
 
 

@@ -44,6 +44,13 @@ class Content:
       steps: Steps of the optimization.
       learning_rate: Learning rate of the optimization.
       alpha: Strength on Figure 9.
+      generators: Generators of StyleGAN2's table, a row each; that of the other figures
+        if absent.
+      data: Images that they were trained on, one for all or one for each; drawn faces
+        if absent.
+      features: Model directories of Inception and VGG16; the embedded judge if absent.
+      num_samples: Samples of StyleGAN2's table, in place of the metrics' own number.
+      repeats: Runs of StyleGAN2's table with other seeds, as the paper has 10.
     """
 
     prompts: tuple[str, ...] = (
@@ -64,6 +71,13 @@ class Content:
     steps: int = dataclasses.field(default=80, metadata={"lower_bound": 1})
     learning_rate: float = dataclasses.field(default=0.1, metadata={"lower_bound": 0})
     alpha: float = 4.0
+    generators: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+    num_samples: int | None = dataclasses.field(
+        default=None, metadata={"lower_bound": 2}
+    )
+    repeats: int = dataclasses.field(default=1, metadata={"lower_bound": 1})
 
     def __post_init__(self) -> None:
         if not self.prompts or not all(map(text_files.clean, self.prompts)):
@@ -80,6 +94,13 @@ class Content:
                     f"{len(self.prompts)} prompts, found {_list(found)}",
                     field=name,
                 )
+        if len(self.data) not in (0, 1, len(self.generators)):
+            raise UserError(
+                f"data: expected one for all of {len(self.generators)} generators, or "
+                f"one for each, found {len(self.data)}",
+                field="data",
+                also=["generators"],
+            )
         if not any(alpha > 0 for alpha in self.alphas):
             raise UserError(
                 "alphas: expected one above 0 at least, found none", field="alphas"

@@ -22,6 +22,7 @@ from styleclip_jax.editing.prompts import Prompts
 from styleclip_jax.editing.session import Session
 from styleclip_jax.errors import UserError
 from styleclip_jax.evaluation import measuring, metrics
+from styleclip_jax.loading import Models
 from styleclip_jax.methods import global_directions
 from styleclip_jax.models import clip
 
@@ -37,12 +38,16 @@ class Setup:
       faces: the faces, in W+.
       content: what is shown of them.
       mappers: editors by the prompt that their mappers were trained for.
+      models: names of the networks.
+      outdir: folder for the results.
     """
 
     session: Session
     faces: Faces
     content: Content
     mappers: Mapping[str, Editor]
+    models: Models
+    outdir: str
 
     def face(self, index: int) -> Faces:
         """One face; they are used in turn."""
@@ -78,7 +83,7 @@ def load(request: Request) -> Setup:
             field="latents",
         )
     mappers = {_prompt_of(path): session.mapping(path) for path in content.mapper}
-    return Setup(session, faces, content, mappers)
+    return Setup(session, faces, content, mappers, models, request.outdir)
 
 
 def _prompt_of(mapper: str) -> str:

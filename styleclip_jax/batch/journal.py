@@ -52,10 +52,10 @@ class Journal:
     says that everything of the edit is there; a checksum beside the latents covers
     both. What is damaged is made again, with what comes after it in its part, and so
     are edits whose image file is missing or empty. When all is done, the parts become
-    NAME.npy (.npz in S) and metrics.jsonl, in order. So the number of processes does not matter, nor
-    how many there were before an interruption. Pictures of shards are on disk before
-    their lines; other files of an edit are its maker's. A finished run that has lost
-    something becomes an unfinished one, with what is whole in a part.
+    NAME.npy (.npz in S) and metrics.jsonl, in order. So the number of processes does
+    not matter, nor how many there were before an interruption. Pictures of shards are
+    on disk before their lines; other files of an edit are its maker's. A finished run
+    that has lost something becomes an unfinished one, with what is whole in a part.
     """
 
     def __init__(

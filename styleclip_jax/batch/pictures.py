@@ -30,7 +30,7 @@ _pack = jax.jit(latents.pack)
 
 @functools.partial(jax.jit, static_argnames=("noise",))
 @functools.partial(traced.keep, "pictures.render")
-def _render(
+def render(
     generator: Network, latent: Any, keys: jax.Array, noise: stylegan2.Noise
 ) -> jax.Array:
     """Renders W+ or S as images [B, H, W, 3], each with its own key."""
@@ -103,13 +103,13 @@ def carry_out(request: Request, listener: Listener) -> runs.Summary:
     # Derived latents share a key, so that they alone make the difference.
     num_keys = 1 if arrangement.cells else len(source)
     keys = jax.random.split(jax.random.key(picture.seed), num_keys)
-    render = functools.partial(_render, generator, noise=picture.noise)
+    draw_image = functools.partial(render, generator, noise=picture.noise)
 
     def noise_of(rows: np.ndarray) -> jax.Array:
         return parallel.shard(latents.take(keys, rows % num_keys), mesh)
 
     def compute(latent: Any, rows: np.ndarray, variant: int, report: Report) -> Outcome:
-        image = render(latent, noise_of(rows))
+        image = draw_image(latent, noise_of(rows))
         report(1)
         return Outcome(image, {name: _pack(latent)}, {}, failures(image, -1, 0))
 
@@ -123,7 +123,7 @@ def carry_out(request: Request, listener: Listener) -> runs.Summary:
         png_level=output.png_level,
         probe=lambda latent, rows: compute(latent, rows, 0, ignore),
         memory=lambda latent, rows: parallel.bytes_needed(
-            _render, generator, latent, noise_of(rows), noise=picture.noise
+            render, generator, latent, noise_of(rows), noise=picture.noise
         ),
     )
 
@@ -154,7 +154,7 @@ def carry_out(request: Request, listener: Listener) -> runs.Summary:
 
             def draw(rows: np.ndarray) -> np.ndarray:
                 latent = prepare(parallel.shard(source.load(rows), mesh))
-                return np.asarray(stream.to_uint8(render(latent, noise_of(rows))))
+                return np.asarray(stream.to_uint8(draw_image(latent, noise_of(rows))))
 
             show = functools.partial(_show, outdir, draw, done.size * mesh.size)
             if output.grid:

@@ -267,10 +267,10 @@ def finish(journal: Journal) -> bool:
         # Without the folder there is nothing to wait for.
         if outdir.is_dir():
             marker.touch()
-        _wait_while(marker.exists)
+        wait_while(marker.exists)
         return bool(journal.finished or journal.metrics.exists())
     markers = [outdir / _marker(i) for i in range(1, jax.process_count())]
-    _wait_while(lambda: outdir.is_dir() and not all(m.exists() for m in markers))
+    wait_while(lambda: outdir.is_dir() and not all(m.exists() for m in markers))
     try:
         return journal.finish()
     finally:
@@ -420,6 +420,6 @@ def _marker(process: Any) -> str:
     return f".ended{process}"
 
 
-def _wait_while(condition: Callable[[], bool]) -> None:
+def wait_while(condition: Callable[[], bool]) -> None:
     while condition():
         time.sleep(_WAIT_SECONDS)

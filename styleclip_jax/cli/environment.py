@@ -8,6 +8,8 @@ import platform
 
 import jax
 
+from styleclip_jax import places
+
 # Flag of XLA that leaves kernels of GPUs out whose sums vary, and the choice of kernels
 # by their time, which does too.
 _EQUAL_BITS = "--xla_gpu_deterministic_ops=true"
@@ -76,13 +78,15 @@ def keep_compiled(folder: str | None) -> None:
 
 def _default_cache() -> str | None:
     """Folder of compiled programs in the user's cache, None if it cannot be written."""
+    cache = places.user_cache()
+    if cache is None:
+        return None
+    # Programs for one kind of CPU may not run on another that sees the same folder.
+    folder = cache / _describe_cpu()
     try:
-        cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-        # Programs for one kind of CPU may not run on another that sees the same folder.
-        folder = pathlib.Path(cache) / "styleclip_jax" / _describe_cpu()
         folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):
-        # There is no home, or one that is read-only.
+    except OSError:
+        # It is read-only.
         return None
     return str(folder) if os.access(folder, os.W_OK) else None
 

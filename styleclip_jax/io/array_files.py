@@ -94,8 +94,12 @@ def read_npz(path: files.Path) -> dict[str, np.ndarray]:
         raise _refuse(path, ".npz", error) from None
 
 
-def open_archive(path: pathlib.Path) -> zipfile.ZipFile:
+def open_archive(path: pathlib.Path, most: int = _MAX_DIRECTORY) -> zipfile.ZipFile:
     """Zip archive whose list of members is of a sensible length.
+
+    Args:
+      path: its file.
+      most: largest length of the list in bytes.
 
     Raises:
       OSError: it cannot be read.
@@ -111,7 +115,7 @@ def open_archive(path: pathlib.Path) -> zipfile.ZipFile:
     large = tail.rfind(b"PK\6\6", 0, max(end, 0))
     if large >= 0:
         length = int.from_bytes(tail[large + 40 : large + 48], "little")
-    if length > _MAX_DIRECTORY:
+    if length > most:
         raise ValueError(f"a list of members of {length:,} bytes")
     return zipfile.ZipFile(path)
 

@@ -104,6 +104,13 @@ def load_network(
     return Network(as_params(path, tensors, shapes), config)
 
 
+def kind_of(directory: files.Path) -> str | None:
+    """Kind of the network of a model directory, None if it is no such directory."""
+    path = pathlib.Path(directory) / _CONFIG
+    kind = documents.read_object(path).get("kind") if path.is_file() else None
+    return kind if isinstance(kind, str) else None
+
+
 def fingerprint(directory: files.Path) -> str:
     """SHA-256 of the weights of a model directory, hexadecimal."""
     return files.hash_file(pathlib.Path(directory) / _WEIGHTS)

@@ -45,6 +45,30 @@ class FeatureFile:
     network: str | None = None
     data: str | None = None
 
+    @property
+    def count(self) -> int:
+        """Number of images, 0 where it is not told."""
+        if self.statistics is not None:
+            return self.statistics.count
+        return 0 if self.features is None else len(self.features)
+
+    @property
+    def num_features(self) -> int:
+        """Number of features of an image."""
+        if self.gaussian is not None:
+            return len(self.gaussian.mean)
+        return 0 if self.features is None else self.features.shape[1]
+
+    def describe(self) -> str:
+        """What it is, for people."""
+        known = f"of {self.count:,} images" if self.count else "of untold images"
+        if self.kind == "pytorch_fid":
+            return (
+                f"statistics of pytorch-fid {known}, which resizes images in another "
+                "way and divides by N − 1: the distance is another than NVIDIA's"
+            )
+        return f"statistics {known}"
+
 
 def write(
     path: files.Path,

@@ -78,7 +78,9 @@ def read(path: files.Path) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def opened(path: files.Path, formats: Sequence[str]) -> Iterator[Image.Image]:
+def opened(
+    path: files.Path | IO[bytes], formats: Sequence[str]
+) -> Iterator[Image.Image]:
     """Yields an image of which only the header is read, whatever its size.
 
     Pillow refuses very large ones itself.

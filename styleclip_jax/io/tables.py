@@ -22,6 +22,11 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def digits(value: float) -> str:
+    """Number with four digits, as 145.0, 2.840 or 0.6890."""
+    return f"{value:#.4g}".rstrip(".")
+
+
 def write_text(path: files.Path, text: str) -> pathlib.Path:
     """Writes a text file whole."""
     with files.new_file(path) as temporary:

@@ -53,6 +53,11 @@ class InceptionConfig(Products):
                 f"width: expected an even number, found {self.width}", field="width"
             )
 
+    @property
+    def num_features(self) -> int:
+        """Number of features of an image."""
+        return 64 * self.width
+
     def channels(self, official: int) -> int:
         """Channels of a layer that has `official` ones at the official width."""
         return official * self.width // _WIDTH

@@ -52,6 +52,11 @@ class Vgg16Config(Products):
         if min(self.widths + self.dense) < 1:
             raise UserError(f"all counts must be positive, found {self}")
 
+    @property
+    def num_features(self) -> int:
+        """Number of features of an image by the dense layers, 0 without them."""
+        return self.dense[1] if self.dense else 0
+
     def require_dense(self) -> None:
         """Refuses a network without dense layers.
 

@@ -2,10 +2,11 @@
 
 import contextlib
 import importlib.util
+import io
 import pathlib
 import re
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 from PIL import Image, features
@@ -33,6 +34,8 @@ _KINDS = (
     (rb"%!PS|%PDF|(<\?xml[^>]*>\s*)?<svg", "a drawing; export it as PNG"),
 )
 _NO_PICTURE = "no picture"
+# Number of bytes that tell kinds apart.
+_HEAD = 64
 # Formats of Pillow that read kinds, and what to do where they are missing.
 _PLUGINS = {"AVIF": "AVIF", "HEIC": "HEIF"}
 _MISSING = {
@@ -116,13 +119,47 @@ def read(path: files.Path, max_pixels: int = images.MAX_PIXELS) -> np.ndarray:
     Raises:
       UserError: the file is missing, unreadable, truncated, too small or too large.
     """
-    path = pathlib.Path(path)
-    with _opened(path) as image:
+    with _opened(pathlib.Path(path)) as image:
         reduction = _reduction(path, image, max_pixels)
         if reduction > 1:
             width, height = image.size
             image.draft("RGB", (width // reduction, height // reduction))
         return _decode(image)
+
+
+def decode(content: bytes, name: str) -> np.ndarray:
+    """Reads an image that is in memory, of any size, as `read` does.
+
+    Args:
+      content: content of its file.
+      name: what it is, for messages.
+
+    Returns:
+      [H, W, 3] uint8.
+
+    Raises:
+      UserError: it is no image, a damaged one, or one of very many pixels.
+    """
+    with _parsed(name, _kind_of(content), io.BytesIO(content)) as image:
+        if image.width * image.height > images.MAX_PIXELS:
+            raise images.too_large(name, image.size, images.MAX_PIXELS)
+        return _decode(image)
+
+
+def size(content: IO[bytes], name: str) -> tuple[int, int]:
+    """Width and height of an image by its head, before its orientation.
+
+    Args:
+      content: stream that holds it.
+      name: what it is, for messages.
+
+    Raises:
+      UserError: it is no image.
+    """
+    head = content.read(_HEAD)
+    content.seek(0)
+    with _parsed(name, _kind_of(head), content) as image:
+        return image.size
 
 
 def reduction(path: files.Path, max_pixels: int = images.MAX_PIXELS) -> int:
@@ -131,8 +168,7 @@ def reduction(path: files.Path, max_pixels: int = images.MAX_PIXELS) -> int:
     Raises:
       UserError: as `read`, as far as the head of the file tells.
     """
-    path = pathlib.Path(path)
-    with _opened(path) as image:
+    with _opened(pathlib.Path(path)) as image:
         return _reduction(path, image, max_pixels)
 
 
@@ -142,12 +178,26 @@ def _opened(path: pathlib.Path) -> Iterator[Image.Image]:
     if not path.is_file():
         found = "a folder" if path.is_dir() else "no such file"
         raise UserError(f"{path}: expected a photo, found {found}")
-    kind = _kind(path)
+    with _parsed(path, _kind(path), path) as image:
+        yield image
+
+
+@contextlib.contextmanager
+def _parsed(
+    path: files.Path, kind: str | None, source: pathlib.Path | IO[bytes]
+) -> Iterator[Image.Image]:
+    """Yields the image of a file or stream, likewise.
+
+    Args:
+      path: its name, for messages.
+      kind: of `_kind`.
+      source: what to read.
+    """
     formats = [*images.READ_FORMATS, *_more_formats()]
     if kind not in (None, _NO_PICTURE) and _PLUGINS.get(kind) not in formats:
         raise UserError(f"{path}: expected {_NAMES}, found {_MISSING.get(kind, kind)}")
     try:
-        with images.opened(path, formats) as image:
+        with images.opened(source, formats) as image:
             yield image
     except Image.DecompressionBombError as error:
         raise UserError(f"{path}: too large a photo, scale it down ({error})") from None
@@ -160,7 +210,7 @@ def _opened(path: pathlib.Path) -> Iterator[Image.Image]:
         ) from None
 
 
-def _reduction(path: pathlib.Path, image: Image.Image, max_pixels: int) -> int:
+def _reduction(path: files.Path, image: Image.Image, max_pixels: int) -> int:
     """Factor that keeps a photo within the limit; see `reduction`."""
     if min(image.size) < _MIN_SIDE:
         raise UserError(
@@ -220,10 +270,15 @@ def _kind(path: pathlib.Path) -> str | None:
         return _CAMERA
     try:
         with path.open("rb") as file:
-            head = file.read(64)
+            head = file.read(_HEAD)
     except OSError:
         # Reading it will say why.
         return None
+    return _kind_of(head)
+
+
+def _kind_of(head: bytes) -> str | None:
+    """Kind of a picture by its first bytes, likewise."""
     for pattern, kind in _KINDS:
         if re.match(pattern, head, re.DOTALL):
             return kind

@@ -4,6 +4,7 @@ import pathlib
 from types import SimpleNamespace
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -73,7 +74,7 @@ def test_all_tables_and_figures_are_made_and_kept(run: Program, tmp_path) -> Non
     assert code == 0, err
     folder = tmp_path / "out"
     names = [
-        f"{n}{'.md' if n.startswith('table') else '.jpg'}" for n in __main__.MAKERS
+        f"{n}{'.md' if n.startswith('table') else '.jpg'}" for n in __main__.DEFAULTS
     ]
     assert out.split() == [str(folder / name) for name in names]
     sizes = {n: Image.open(folder / n).size for n in names if n.endswith(".jpg")}
@@ -153,3 +154,29 @@ def test_bad_input_gets_one_line(run: Program, changes, expected, tmp_path) -> N
     assert code == 2
     assert expected in err.splitlines()[-1]
     assert not list(tmp_path.glob("out/*.jpg"))
+
+
+@pytest.mark.slow
+def test_stylegan2s_table_has_a_row_for_each_generator(
+    run: Program, tmp_path: pathlib.Path
+) -> None:
+    config = tiny.GENERATOR.replace(resolution=32, channels=(8, 8, 6, 4))
+    network, names = tiny.generator(config), []
+    for name, scale in (("one", 1.0), ("two", 0.5)):
+        names.append(str(tmp_path / name))
+        checkpoints.save_network(
+            names[-1],
+            kind="stylegan2",
+            params=jax.tree.map(lambda x, scale=scale: scale * x, network.params),
+            config=config,
+            source={},
+        )
+    code, _, err = run(
+        figures="stylegan2_table", generators=",".join(names), num_samples=8
+    )
+    assert code == 0, err
+    header, _, *rows = (tmp_path / "out/stylegan2_table.md").read_text().splitlines()
+    assert header.startswith("| generator | fd_judge | kd_judge | pr_judge_precision |")
+    first, second = (row.split(" | ") for row in rows)
+    assert [first[0], second[0]] == [f"| {name}" for name in names]
+    assert first[1:] != second[1:]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -140,11 +140,13 @@ def _load_networks(
             )
         where = places.ASSETS / JUDGE
         return {JUDGE: judge.load()}, {JUDGE: checkpoints.fingerprint(where)}
+    kinds: dict[str, Callable[[str], Network]]
     kinds = {"inception": loading.load_inception, "vgg16": loading.load_vgg16}
-    networks, hashes = {}, {}
+    networks: dict[str, Network] = {}
+    hashes = {}
     for directory in directories:
         kind = checkpoints.kind_of(directory)
-        if kind not in kinds or kind in networks:
+        if kind is None or kind not in kinds or kind in networks:
             raise UserError(
                 f"features: expected a model directory of each of {', '.join(kinds)} "
                 f"at most, found {directory} of {kind or 'no kind'}",

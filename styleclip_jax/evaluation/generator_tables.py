@@ -29,7 +29,7 @@ from styleclip_jax.loading import Models
 from styleclip_jax.models import inception
 from styleclip_jax.models.network import Network
 from styleclip_jax.ops.moments import FeatureStatistics, Gaussian
-from styleclip_jax.progress import Listener
+from styleclip_jax.progress import BARS, Listener
 from styleclip_jax.settings.generator_metrics import MetricsSettings
 
 PROGRAM = generator_features.PROGRAM
@@ -59,7 +59,7 @@ def carry_out(
     models: Models,
     *,
     settings: Mapping[str, Any],
-    listener: Listener,
+    listener: Listener = BARS,
 ) -> Result:
     """Computes the metrics that are not there yet, and writes the table.
 

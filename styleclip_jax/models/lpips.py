@@ -100,13 +100,13 @@ def stage_distances(
 
 
 def _unit(x: jax.Array) -> jax.Array:
-    """Maps of length 1 at every pixel; zero stays zero, with a gradient of zero.
+    """Maps of length 1 at every pixel; zero stays zero.
+
+    The gradient is NaN where all channels are zero, and ReLU lets none of that through.
 
     Parity: the official code adds epsilon to the length.
     """
-    squares = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
-    some = squares > 0
-    length = jnp.where(some, jnp.sqrt(jnp.where(some, squares, 1)), 0)
+    length = jnp.sqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True))
     return x / (length + _EPSILON)
 
 

@@ -13,9 +13,11 @@ import pytest
 from convert import __main__, clip_architecture, kinds, settings, wrappers
 from convert import clip as convert_clip
 from convert import e4e as convert_e4e
+from convert import inception as convert_inception
 from convert import irse50 as convert_irse50
 from convert import mapper as convert_mapper
 from convert import stylegan2 as convert_stylegan2
+from convert import vgg16 as convert_vgg16
 from convert.rules import Conversion
 from styleclip_jax.io import torch_files
 from styleclip_jax.io.pickled.inert import Object
@@ -24,6 +26,7 @@ from styleclip_jax.models import clip, stylegan2
 from tests import golden_data, golden_networks, programs, torch_format
 
 FOLDER = golden_data.ROOT / "wrapped"
+METRICS = golden_data.ROOT / "metrics"
 CLIP_FOLDER = golden_data.ROOT / "hf_clip" / "sharded_eos"
 
 # Files of other programs
@@ -142,6 +145,10 @@ def identity_state() -> dict[str, np.ndarray]:
     return torch_files.tensors(torch_files.read(path).content)
 
 
+def metric_state(path: str) -> dict[str, np.ndarray]:
+    return torch_files.tensors(torch_files.read(METRICS / path).content)
+
+
 def encoder_file() -> Any:
     return torch_files.read(FOLDER / "e4e_cars" / "e4e_cars_encode.pt").content
 
@@ -171,6 +178,16 @@ KINDS: dict[str, tuple[Convert, Callable[[], Any], Callable[[], Any]]] = {
         dict,
     ),
     "irse50": (convert_irse50.convert, identity_state, dict),
+    "vgg16": (
+        convert_vgg16.convert,
+        lambda: metric_state("vgg16_lpips_tiny/vgg16-tiny.pth"),
+        dict,
+    ),
+    "inception": (
+        convert_inception.convert,
+        lambda: metric_state("inception_tiny/inception-tiny.pth"),
+        dict,
+    ),
     "e4e": (
         convert_e4e.convert,
         lambda: encoder_file()["state_dict"],

@@ -100,13 +100,14 @@ def stage_distances(
 
 
 def _unit(x: jax.Array) -> jax.Array:
-    """Maps of length 1 at every pixel; zero stays zero.
-
-    The gradient is NaN where all channels are zero, and ReLU lets none of that through.
+    """Maps of length 1 at every pixel; zero stays zero, and so does its derivative.
 
     Parity: the official code adds epsilon to the length.
     """
-    length = jnp.sqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True))
+    squares = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
+    some = squares > 0
+    # The root has no derivative at zero: its argument is 1 there instead.
+    length = jnp.where(some, jnp.sqrt(jnp.where(some, squares, 1)), 0)
     return x / (length + _EPSILON)
 
 

@@ -62,7 +62,7 @@ ROSINALITY = (
     Rule(_LAYER + r"noise\.weight", _at("noise_strength"), rules.squeeze),
     Rule(_LAYER + r"(activate\.)?bias", _at("bias"), rules.squeeze),
     Rule(r"noises\.noise_(\d{1,2})", _noise, rules.squeeze),
-    # Checked by _check_fir.
+    # Checked by check_fir.
     Rule(r"(convs\.\d+\.conv\.blur|to_rgbs\.\d+\.upsample)\.kernel", None),
 )
 
@@ -121,7 +121,7 @@ NVIDIA = (
         r"synthesis\.(b\d+)\.(conv[01]|torgb)\.(bias|noise_const|noise_strength)",
         r"synthesis/\1/\2/\3",
     ),
-    # Checked by _check_fir.
+    # Checked by check_fir.
     Rule(r"synthesis\.b\d+\.(conv[01]\.)?resample_filter", None),
 )
 

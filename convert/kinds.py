@@ -18,6 +18,7 @@ from styleclip_jax.models import param_trees, runtime
 from . import (
     clip,
     clip_architecture,
+    discriminator,
     e4e,
     folders,
     global_directions,
@@ -113,7 +114,9 @@ def _network(module: Any, settings: type | None = None) -> Kind:
 
 
 KINDS = {
-    "stylegan2": _network(stylegan2, GeneratorSettings),
+    "stylegan2": _network(stylegan2, GeneratorSettings)._replace(
+        convert=discriminator.convert_both
+    ),
     "clip": Kind(
         clip.recognize,
         clip.convert,
@@ -142,6 +145,8 @@ KINDS = {
         lambda _: ["latents alone, in a list, or by the names of photos"],
     ),
 }
+# Kinds that are parts of files of others alone.
+_PARTS = {discriminator.KIND: _network(discriminator)}
 _NOUNS = {
     "stylegan2": "a generator",
     "clip": "a CLIP",
@@ -276,7 +281,7 @@ def _fill(
     Returns:
       Count of the numbers of each, by the path of its folder inside `directory`.
     """
-    kind = KINDS[conversion.kind]
+    kind = (KINDS | _PARTS)[conversion.kind]
     kind.write(conversion, file, directory)
     _verify(conversion, *kind.read(conversion, directory), directory)
     sizes = {"": sum(tensor.size for tensor in conversion.tensors.values())}

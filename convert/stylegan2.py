@@ -1,7 +1,7 @@
 """StyleGAN2 generators from rosinality's `.pt` and NVIDIA's and TensorFlow's `.pkl`."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -29,6 +29,7 @@ LAYOUTS = (
 
 _SEED = 0
 _NUM_AVERAGED = 4096
+_FIRS = (".resample_filter", ".blur.kernel", ".upsample.kernel", ".0.kernel")
 _FIR = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64
 _LR_MULTIPLIER = 0.01
 
@@ -41,6 +42,7 @@ _NVIDIA_SETTINGS = (
     (r"mapping\.fc\d+", "activation", "lrelu"),
     (r"mapping\.fc\d+", "bias_gain", _LR_MULTIPLIER),
 )
+_NVIDIA_CLAMPED = r"synthesis\.b\d+\.(conv[01]|torgb)"
 
 # The same as keyword arguments of the TensorFlow networks.
 _TF_SETTINGS = {
@@ -171,10 +173,12 @@ def _open(file: TorchFile, settings: GeneratorSettings) -> _Source:
         table, gain, clamp = generator_names.NVIDIA, 1, None
         if isinstance(part.node, Object):
             what = what if part.path else f"the module {part.node.type}"
-            clamp = _nvidia_clamp(part.node, file.path)
+            clamp = clamp_of_modules(
+                part.node, _NVIDIA_SETTINGS, _NVIDIA_CLAMPED, file.path
+            )
         elif settings.conv_clamp is None:
             notes.append(_CLAMP)
-    _check_fir(source, gain=gain, file=file.path)
+    check_fir(source, gain=gain, file=file.path)
     clamp, told = _told_clamp(settings, clamp)
     return _Source(what, table, source, clamp, notes + told)
 
@@ -291,11 +295,10 @@ def _average_w(
     return np.asarray(w, np.float64).mean(axis=0).astype(np.float32)
 
 
-def _check_fir(source: Mapping[str, np.ndarray], *, gain: float, file: str) -> None:
+def check_fir(source: Mapping[str, np.ndarray], *, gain: float, file: str) -> None:
     """Checks that every stored FIR kernel is [1, 3, 3, 1] in both axes."""
     for name, kernel in source.items():
-        is_fir = name.endswith((".resample_filter", ".blur.kernel", ".upsample.kernel"))
-        if is_fir and not (
+        if name.endswith(_FIRS) and not (
             kernel.shape == (4, 4) and np.allclose(kernel, gain * _FIR, atol=1e-5)
         ):
             raise UserError(
@@ -321,15 +324,30 @@ def _clamp_value(value: Any, file: str) -> float | None:
     return float(value)
 
 
-def _nvidia_clamp(network: Object, file: str) -> float | None:
-    """Checks the settings of all modules, and returns conv_clamp, which may vary."""
+def clamp_of_modules(
+    network: Object,
+    settings: Sequence[tuple[str, str, Any]],
+    clamped: str,
+    file: str,
+) -> float | None:
+    """Bound on the activations of a network of NVIDIA's, its settings checked.
+
+    Args:
+      network: the module.
+      settings: modules by a regular expression, attribute, and the value it must have.
+      clamped: regular expression of the modules that have the bound.
+      file: path to name in errors.
+
+    Raises:
+      UserError: a setting is another one, or bounds differ.
+    """
     clamps = {}
     for path, module in wrappers.modules(network):
-        for pattern, name, expected in _NVIDIA_SETTINGS:
+        for pattern, name, expected in settings:
             if re.fullmatch(pattern, path):
                 value = module.state.get(name, expected)
                 _expect(f"{path}.{name}", value, expected, file)
-        if re.fullmatch(r"synthesis\.b\d+\.(conv[01]|torgb)", path):
+        if re.fullmatch(clamped, path):
             clamps[path] = _clamp_value(module.state.get("conv_clamp"), file)
     if len(set(clamps.values())) > 1:
         raise UserError(

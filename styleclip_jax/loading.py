@@ -23,6 +23,7 @@ from styleclip_jax.methods import delta, global_directions, mapper
 from styleclip_jax.models import (
     clip,
     clip_vit,
+    discriminator,
     e4e,
     inception,
     irse50,
@@ -35,6 +36,8 @@ from styleclip_jax.settings.networks import ModelSettings
 
 # Folder of the generator that an encoder was trained for, in that of the encoder.
 DECODER = "generator"
+# Folder of the discriminator of a generator's training, in that of the generator.
+DISCRIMINATOR = "discriminator"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,6 +241,17 @@ def load_generator(directory: files.Path | None = None) -> Network:
     return _load(directory, "stylegan2", stylegan2.GeneratorConfig, stylegan2)
 
 
+def load_discriminator(directory: files.Path) -> Network:
+    """The discriminator that stands in the model directory of a generator.
+
+    Raises:
+      UserError: the directory holds no valid one.
+    """
+    directory = places.find("generator", directory) / DISCRIMINATOR
+    config_type = discriminator.DiscriminatorConfig
+    return _load(directory, "discriminator", config_type, discriminator)
+
+
 def load_clip(
     name_or_directory: files.Path | None = None,
 ) -> tuple[Clip, Tokenizer]:
@@ -266,9 +280,8 @@ def load_identity(directory: files.Path | None = None) -> Network:
     Raises:
       UserError: the directory holds no valid one.
     """
-    return _load(
-        places.find("identity", directory), "irse50", irse50.IrseConfig, irse50
-    )
+    where = places.find("identity", directory)
+    return _load(where, "irse50", irse50.IrseConfig, irse50)
 
 
 def load_encoder(
@@ -311,12 +324,8 @@ def load_inception(directory: files.Path) -> inception.Inception:
     Raises:
       UserError: the directory holds no valid one.
     """
-    return _load(
-        places.find("inception", directory),
-        "inception",
-        inception.InceptionConfig,
-        inception,
-    )
+    where = places.find("inception", directory)
+    return _load(where, "inception", inception.InceptionConfig, inception)
 
 
 def load_templates(path: files.Path | None = None) -> list[str]:
@@ -486,8 +495,5 @@ def _load(
 ) -> Network:
     """A network of a kind, whose module knows the shapes of its parameters."""
     return checkpoints.load_network(
-        directory,
-        kind=kind,
-        config_type=config_type,
-        param_shapes=module.param_shapes,
+        directory, kind=kind, config_type=config_type, param_shapes=module.param_shapes
     )

@@ -71,6 +71,32 @@ def ranger(
     return lookahead(fast, sync_period, slow_step_size)
 
 
+def lazy_adam(
+    learning_rate: float,
+    interval: int,
+    *,
+    b1: float = 0.0,
+    b2: float = 0.99,
+    eps: float = 1e-8,
+) -> optax.GradientTransformation:
+    """Adam of a network that gets a step more, its regularization, every k steps.
+
+    With c = k / (k + 1), learning rate and decays are c · rate, b1ᶜ and b2ᶜ, so that k
+    steps with the one more are as k steps were.
+
+    Args:
+      learning_rate: learning rate without regularization.
+      interval: steps k from one regularization to the next.
+      b1: decay of the first moment without regularization.
+      b2: decay of the second moment without regularization.
+      eps: added to the root of the second moment.
+
+    Source: Karras et al. 2020, appendix B, "lazy regularization".
+    """
+    share = interval / (interval + 1)
+    return optax.adam(share * learning_rate, b1=b1**share, b2=b2**share, eps=eps)
+
+
 def update(
     optimizer: optax.GradientTransformation,
     gradient: Any,

@@ -15,13 +15,15 @@ import jax.numpy as jnp
 from styleclip_jax import blends, latents, losses, spaces
 from styleclip_jax.evaluation import path_length
 from styleclip_jax.methods import (
+    augmentation,
     delta,
     latent_directions,
     mapper,
     optimization,
     stylemc,
 )
-from styleclip_jax.models import clip, clip_input, lpips, stylegan2
+from styleclip_jax.models import clip, clip_input, discriminator, lpips, stylegan2
+from styleclip_jax.settings.augmentation import PIPELINES
 from styleclip_jax.settings.measures import PathLengthConfig
 from tests import tiny
 
@@ -172,6 +174,12 @@ def entries() -> list[Entry]:
             w_plus,
         ),
         Entry(
+            "discriminate",
+            discriminator.logits,
+            tiny.discriminator_network(),
+            tiny.normal(0, BATCH, 8, 8, 3),
+        ),
+        Entry(
             "synthesize_remat",
             stylegan2.synthesize,
             remat,
@@ -296,6 +304,18 @@ def entries() -> list[Entry]:
             lambda n, pair: lpips.distance(n, *pair),
             tiny.vgg16_network(),
             (tiny.image(BATCH, 16), -tiny.image(BATCH, 16)),
+        ),
+        Entry(
+            "augment",
+            lambda _, batch: augmentation.augment(
+                batch[0], 0.8, batch[1], config=PIPELINES["bgc"]
+            ),
+            None,
+            (tiny.image(BATCH, 8), augmentation.draw(jax.random.key(0), BATCH)),
+            # Random numbers have kinks; tests of it have the image's gradient.
+            differentiable=False,
+            # Devices agree whether anything moves.
+            shardable=False,
         ),
         Entry("stylemc", _learn, networks, text, tolerance=1e-4, differentiable=False),
     ]

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,13 +30,25 @@ class Case:
     def __contains__(self, name: str) -> bool:
         return name in self.arrays
 
-    def check(self, name: str, found: Any) -> None:
-        """Fails unless `found` is what the official code gave, within tolerance."""
-        expected = self.arrays[name]
+    def check(
+        self,
+        name: str,
+        found: Any,
+        layout: Callable[[np.ndarray], np.ndarray] = np.asarray,
+    ) -> None:
+        """Fails unless `found` is what the official code gave, within tolerance.
+
+        Args:
+          name: name of the array.
+          found: array to compare.
+          layout: from the official layout to that of `found`.
+        """
+        expected = layout(self.arrays[name])
         found = np.asarray(found).reshape(expected.shape)
         about = self.meta["arrays"][name]
         error = np.abs(found - expected).max()
-        relative = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+        length = max(np.linalg.norm(expected), np.finfo(np.float32).tiny)
+        relative = np.linalg.norm(found - expected) / length
         close = error <= about["suggested_atol"]
         close |= relative <= about.get("suggested_rel_l2", 0)
         assert close, (

@@ -2,7 +2,8 @@
 
 import functools
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from convert import clip as convert_clip
 from convert import irse50 as convert_irse50
 from convert import mapper as convert_mapper
 from convert import stylegan2 as convert_stylegan2
-from convert.rules import Conversion
+from convert.rules import Conversion, Rule
 from styleclip_jax import loading, losses
 from styleclip_jax.io import torch_files
 from styleclip_jax.models import clip, param_trees
@@ -47,6 +48,42 @@ def converted(
 ) -> Network:
     """The network of an official file in the folder of golden data."""
     return network_of(convert(torch_files.read(golden_data.ROOT / path)))
+
+
+def check_tensors(
+    case: golden_data.Case, table: Sequence[Rule], tree: Any, prefix: str = ""
+) -> None:
+    """Fails unless a tree like parameters has the arrays of official names in a case.
+
+    Args:
+      case: golden data.
+      table: rules of the conversion of these names.
+      tree: parameters, or their gradients.
+      prefix: what stands before the names in the case, which may have others too.
+    """
+    flat, count = param_trees.flatten(tree), 0
+    for name in case.arrays:
+        rule = target = None
+        if name.startswith(prefix):
+            rule, target = target_of(table, name.removeprefix(prefix))
+        if rule is not None and target is not None:
+            case.check(name, flat[target], rule.transform)
+            count += 1
+    assert count
+
+
+def target_of(table: Sequence[Rule], name: str) -> tuple[Rule | None, str | None]:
+    """Rule of an official name and our name for it, None for what has no rule."""
+    for rule in table:
+        if match := re.fullmatch(rule.pattern, name):
+            return rule, rule.target_of(match)
+    return None, None
+
+
+def in_order(table: Sequence[Rule], tree: Any, names: Sequence[str]) -> list[Any]:
+    """Arrays of a tree like parameters, by official names."""
+    flat = param_trees.flatten(tree)
+    return [np.asarray(flat[str(target_of(table, name)[1])]) for name in names]
 
 
 @functools.cache

@@ -67,7 +67,7 @@ def test_settings_reach_the_networks(tmp_path: pathlib.Path) -> None:
     [
         (
             {"dtype": "bfloat16", "low_precision_from": 100},
-            "low_precision_from must be a resolution of this generator, a power of two "
+            "low_precision_from must be a resolution of this network, a power of two "
             "from 4 to 64, found 100",
         ),
         (

@@ -14,6 +14,7 @@ from styleclip_jax.methods import delta, mapper
 from styleclip_jax.models import (
     bpe,
     clip,
+    discriminator,
     e4e,
     inception,
     irse50,
@@ -113,6 +114,14 @@ ENCODER = e4e.E4eConfig(
     input_size=16,
 )
 _synthesize = jax.jit(stylegan2.synthesize)
+
+
+@functools.cache
+def discriminator_network() -> Network:
+    """A discriminator of 8², in whose batches no image depends on another."""
+    config = discriminator.DiscriminatorConfig(8, (10, 8), group_size=1)
+    init = jax.jit(discriminator.init, static_argnums=1)
+    return Network(init(jax.random.key(0), config), config)
 
 
 @functools.cache

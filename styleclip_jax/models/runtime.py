@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from styleclip_jax import checks
+from styleclip_jax.errors import UserError
 from styleclip_jax.settings.networks import DTYPES, PRECISIONS
 
 # Metadata of a field that model directories do not store.
@@ -51,6 +52,55 @@ class Runtime(Products):
         # default.
         exact = self.dtype == "float32"
         return jax.default_matmul_precision(self.precision if exact else "default")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pyramid(Runtime):
+    """Base of configurations of features at 4², 8², …, `resolution`².
+
+    They have `resolution` and `channels`, a count for each of these.
+
+    Attributes:
+      low_precision_from: resolution from which `dtype` applies, None for all; those
+        below it stay in float32.
+    """
+
+    low_precision_from: int | None = dataclasses.field(default=None, metadata=UNSTORED)
+
+    def __post_init__(self) -> None:
+        config: Any = self
+        resolution, channels = config.resolution, config.channels
+        if resolution < 8 or resolution & (resolution - 1):
+            raise UserError(
+                f"resolution must be a power of two from 8 up, found {resolution}",
+                field="resolution",
+            )
+        expected = resolution.bit_length() - 2
+        if len(channels) != expected:
+            raise UserError(
+                f"a network of {resolution}² has {expected} resolutions from 4² up, "
+                f"found {len(channels)} channel counts {channels}"
+            )
+        super().__post_init__()
+        lowest = self.low_precision_from
+        if lowest is None:
+            return
+        if lowest not in (4 << i for i in range(len(channels))):
+            raise UserError(
+                f"low_precision_from must be a resolution of this network, a power "
+                f"of two from 4 to {resolution}, found {lowest}",
+                field="low_precision_from",
+            )
+        if self.dtype == "float32":
+            raise UserError(
+                "low_precision_from is for dtype bfloat16, found float32 with "
+                f"{lowest}",
+                field="low_precision_from",
+            )
+
+    def dtype_at(self, resolution: int) -> str:
+        """Type of the activations at a resolution."""
+        return self.dtype if resolution >= (self.low_precision_from or 0) else "float32"
 
 
 def stored(config: Any) -> dict[str, Any]:

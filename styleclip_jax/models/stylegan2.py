@@ -22,10 +22,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from styleclip_jax import spaces
-from styleclip_jax.errors import UserError
 from styleclip_jax.models import layers, linen, mapping, param_trees, runtime
 from styleclip_jax.models.network import Network
-from styleclip_jax.models.runtime import Runtime
 from styleclip_jax.ops import convolutions, norms
 from styleclip_jax.settings.latents import NOISES, Noise
 
@@ -33,10 +31,11 @@ _EPSILON = 1e-8
 
 
 @dataclasses.dataclass(frozen=True)
-class GeneratorConfig(Runtime):
+class GeneratorConfig(runtime.Pyramid):
     """Static architecture of a generator; the defaults are config F at 1024².
 
-    Precision and type are those of the synthesis; the mapping of z to w is exact.
+    Precision and type are those of the synthesis, whose styles, demodulation and images
+    are float32 always; the mapping of z to w is exact.
 
     Attributes:
       resolution: width and height of the image, a power of two from 8 up.
@@ -47,8 +46,6 @@ class GeneratorConfig(Runtime):
       channels: feature channels at 4², 8², …, resolution².
       conv_clamp: bound on the activations of every layer, None for none. Official
         mixed-precision generators were trained with 256 and keep it in float32.
-      low_precision_from: resolution from which `dtype` applies, None for all; those
-        below it stay in float32. Styles, demodulation and images do so always.
     """
 
     resolution: int = 1024
@@ -58,45 +55,6 @@ class GeneratorConfig(Runtime):
     num_mapping_layers: int = 8
     channels: tuple[int, ...] = (512, 512, 512, 512, 512, 256, 128, 64, 32)
     conv_clamp: float | None = None
-    low_precision_from: int | None = dataclasses.field(
-        default=None, metadata=runtime.UNSTORED
-    )
-
-    def __post_init__(self) -> None:
-        if self.resolution < 8 or self.resolution & (self.resolution - 1):
-            raise UserError(
-                f"resolution must be a power of two from 8 up, found {self.resolution}",
-                field="resolution",
-            )
-        expected = self.resolution.bit_length() - 2
-        if len(self.channels) != expected:
-            raise UserError(
-                f"a generator of {self.resolution}² has {expected} resolutions from "
-                f"4² up, found {len(self.channels)} channel counts {self.channels}"
-            )
-        super().__post_init__()
-        self._check_low_precision()
-
-    def _check_low_precision(self) -> None:
-        lowest = self.low_precision_from
-        if lowest is None:
-            return
-        if lowest not in (4 << i for i in range(len(self.channels))):
-            raise UserError(
-                f"low_precision_from must be a resolution of this generator, a power "
-                f"of two from 4 to {self.resolution}, found {lowest}",
-                field="low_precision_from",
-            )
-        if self.dtype == "float32":
-            raise UserError(
-                "low_precision_from is for dtype bfloat16, found float32 with "
-                f"{lowest}",
-                field="low_precision_from",
-            )
-
-    def dtype_at(self, resolution: int) -> str:
-        """Type of the activations at a resolution."""
-        return self.dtype if resolution >= (self.low_precision_from or 0) else "float32"
 
     @property
     def num_rows(self) -> int:
@@ -342,7 +300,7 @@ class _StyledConv(_ModulatedLayer):
     def _noise(self, noise: Noise, key: jax.Array | None, x: jax.Array) -> jax.Array:
         if noise == "const":
             # Data, not a weight: training the generator must not move it.
-            value = lax.stop_gradient(self.noise_const)[None, :, :, None]
+            value = lax.stop_gradient(self.noise_const)[..., None]
         else:
             assert key is not None
             value = jax.random.normal(key, (*x.shape[:3], 1))

@@ -5,9 +5,10 @@ JAX makes the gradient of an operation by transposing how it is computed, and a
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -60,3 +61,85 @@ def define(
         lowering = mlir.lower_fun(form, multiple_results=False)
         mlir.register_lowering(primitive, lowering, platform=platform)
     return primitive.bind
+
+
+class Forms(NamedTuple):
+    """How a convolution and its two gradients are computed.
+
+    Attributes:
+      value: (images x, kernel, precision) → images y.
+      of_x: (g like y, kernel, precision) → gradient by x.
+      of_kernel: (x, g like y, precision) → gradient by the kernel.
+    """
+
+    value: Form
+    of_x: Form
+    of_kernel: Form
+
+
+def define_convolution(name: str, *, default: Forms, cpu: Forms) -> Forms:
+    """Convolution whose derivatives of any order are itself or its two gradients.
+
+    A batch of images is one of more images; one of kernels is as XLA has it.
+
+    Args:
+      name: name of its primitive, and start of those of its gradients.
+      default: forms as they are computed.
+      cpu: the same as CPUs compute them.
+    """
+
+    def value(x: Any, kernel: Any, precision: str) -> jax.Array:
+        return primitives.value(x, kernel, precision=precision)
+
+    def of_x(g: Any, kernel: Any, precision: str) -> jax.Array:
+        return primitives.of_x(g, kernel, precision=precision)
+
+    def of_kernel(x: Any, g: Any, precision: str) -> jax.Array:
+        return primitives.of_kernel(x, g, precision=precision)
+
+    def each_kernel(x: Any, g: Any, axes: Any, precision: str) -> jax.Array:
+        return jax.vmap(lambda x, g: default.of_kernel(x, g, precision), axes)(x, g)
+
+    primitives = Forms(
+        define(
+            name,
+            static="precision",
+            default=default.value,
+            cpu=cpu.value,
+            of_x=of_x,
+            of_y=of_kernel,
+            batched=_over_images(value, default.value),
+        ),
+        define(
+            f"{name}_gradient",
+            static="precision",
+            default=default.of_x,
+            cpu=cpu.of_x,
+            of_x=value,
+            of_y=lambda g, x, precision: of_kernel(x, g, precision),
+            batched=_over_images(of_x, default.of_x),
+        ),
+        define(
+            f"{name}_kernel_gradient",
+            static="precision",
+            default=default.of_kernel,
+            cpu=cpu.of_kernel,
+            of_x=lambda kernel, g, precision: of_x(g, kernel, precision),
+            of_y=value,
+            batched=each_kernel,
+        ),
+    )
+    return Forms(value, of_x, of_kernel)
+
+
+def _over_images(operation: Form, plain: Form) -> Callable[..., jax.Array]:
+    """Rule for batches of an operation (images, kernel, precision)."""
+
+    def over_batch(x: Any, kernel: Any, axes: Any, precision: str) -> jax.Array:
+        if axes[1] is not None:
+            return jax.vmap(lambda x, k: plain(x, k, precision), axes)(x, kernel)
+        x = jnp.moveaxis(x, axes[0], 0)
+        y = operation(x.reshape(-1, *x.shape[2:]), kernel, precision)
+        return y.reshape(*x.shape[:2], *y.shape[1:])
+
+    return over_batch

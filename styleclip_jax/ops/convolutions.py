@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from styleclip_jax.ops import bilinear, products, winograd
+from styleclip_jax.ops import bilinear, products, unpadded, winograd
 
 # From here on matrix products outweigh the traffic that Winograd adds: along one axis,
 # and along both.
@@ -178,7 +178,7 @@ def direct_conv3x3(
 
 def conv3x3(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
     """Convolution of [B, H, W, I] with [3, 3, I, O], zero padding, same size."""
-    return _conv3x3(x, kernel, precision=precision)
+    return _CONV3X3.value(x, kernel, precision)
 
 
 def _conv3x3_on_cpu(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
@@ -203,50 +203,39 @@ def _conv3x3_gradient_on_cpu(
     form = _quick_conv3x3(g, kernel)
     if form is direct_conv3x3:
         return _conv3x3_gradient(g, kernel, precision)
-    return _in_float32(form)(g, kernel, precision, transposed=True)
+    return products.in_float32(form)(g, kernel, precision, transposed=True)
 
 
 def _conv3x3_kernel_gradient(x: jax.Array, g: jax.Array, precision: str) -> jax.Array:
     """Gradient [3, 3, I, O] of `conv3x3` by the kernel."""
-    convolve = functools.partial(direct_conv3x3, x, precision=precision)
+    return _transpose_of_kernel(direct_conv3x3, x, g, precision)
+
+
+def _conv3x3_kernel_gradient_on_cpu(
+    x: jax.Array, g: jax.Array, precision: str
+) -> jax.Array:
+    """The same with half of the products, where products are what takes time."""
+    wide = min(x.shape[3], g.shape[3]) >= _WINOGRAD_CHANNELS
+    if wide and x.shape[1] % winograd.TILE == 0:
+        form = functools.partial(_transpose_of_kernel, winograd.conv3x3_by_rows)
+        return products.in_float32(form)(x, g, precision)
+    return _conv3x3_kernel_gradient(x, g, precision)
+
+
+def _transpose_of_kernel(
+    form: _Bilinear, x: jax.Array, g: jax.Array, precision: str
+) -> jax.Array:
+    """Transpose of a form of `conv3x3` as a function of the kernel."""
     kernel = jax.ShapeDtypeStruct((3, 3, x.shape[3], g.shape[3]), g.dtype)
-    return jax.linear_transpose(convolve, kernel)(g)[0]
+    return jax.linear_transpose(lambda k: form(x, k, precision), kernel)(g)[0]
 
 
-def _batched(operation: _Bilinear, plain: _Bilinear) -> Callable[..., jax.Array]:
-    """Operation on a batch of images as one; on one of kernels, as XLA has it."""
-
-    def over_batch(x: Any, kernel: Any, axes: Any, precision: str) -> jax.Array:
-        if axes[1] is not None:
-            return jax.vmap(lambda x, k: plain(x, k, precision), axes)(x, kernel)
-        x = jnp.moveaxis(x, axes[0], 0)
-        y = operation(x.reshape(-1, *x.shape[2:]), kernel, precision)
-        return y.reshape(*x.shape[:2], *y.shape[1:])
-
-    return over_batch
-
-
-def _conv3x3_of_x(g: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
-    return _gradient(g, kernel, precision=precision)
-
-
-_conv3x3 = bilinear.define(
+_CONV3X3 = bilinear.define_convolution(
     "conv3x3",
-    static="precision",
-    default=direct_conv3x3,
-    cpu=_conv3x3_on_cpu,
-    of_x=_conv3x3_of_x,
-    of_y=_conv3x3_kernel_gradient,
-    batched=_batched(conv3x3, direct_conv3x3),
-)
-_gradient = bilinear.define(
-    "conv3x3_gradient",
-    static="precision",
-    default=_conv3x3_gradient,
-    cpu=_conv3x3_gradient_on_cpu,
-    of_x=conv3x3,
-    of_y=lambda g, x, precision: _conv3x3_kernel_gradient(x, g, precision),
-    batched=_batched(_conv3x3_of_x, _conv3x3_gradient),
+    default=bilinear.Forms(direct_conv3x3, _conv3x3_gradient, _conv3x3_kernel_gradient),
+    cpu=bilinear.Forms(
+        _conv3x3_on_cpu, _conv3x3_gradient_on_cpu, _conv3x3_kernel_gradient_on_cpu
+    ),
 )
 
 
@@ -274,17 +263,7 @@ def _on_cpu(x: jax.Array, form: _Bilinear, by_product: _Bilinear) -> _Bilinear:
     few = x.shape[1] * x.shape[2] <= _PRODUCTS_PIXELS
     if few and products.cpu_multiplies_bfloat16():
         return by_product
-    return _in_float32(form)
-
-
-def _in_float32(form: _Bilinear) -> _Bilinear:
-    """Form whose factors are made float32, and its result their type again."""
-
-    def exactly(x: jax.Array, kernel: jax.Array, *asked: Any, **options: Any) -> Any:
-        factors = x.astype(jnp.float32), kernel.astype(jnp.float32)
-        return form(*factors, *asked, **options).astype(x.dtype)
-
-    return exactly
+    return products.in_float32(form)
 
 
 def _conv3x3_by_product(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
@@ -319,15 +298,24 @@ def upsample_conv3x3_by_phases(
     In two dimensions these are four convolutions with 2×2, 2×1, 1×2 and 1×1 taps. A
     padding of one gives o the zeros at -1 and n that the FIR reads.
     """
-    even, odd = slice(None, None, -2), slice(1, 2)
-
-    def phase(rows: slice, columns: slice) -> jax.Array:
-        around = ((1, 1), (1, 1))
-        return convolve(x, kernel[rows, columns], around, precision, swap=swap)
-
-    return _interleave_phases(
-        [[phase(row, column) for column in (even, odd)] for row in (even, odd)]
+    around = ((1, 1), (1, 1))
+    return _by_phases(
+        kernel, lambda taps: convolve(x, taps, around, precision, swap=swap)
     )
+
+
+def _by_phases(kernel: jax.Array, phase: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    """Image of the convolutions with each part of the kernel."""
+    even, odd = slice(None, None, -2), slice(1, 2)
+    return _interleave_phases(
+        [[phase(kernel[row, column]) for column in (even, odd)] for row in (even, odd)]
+    )
+
+
+def _upsample_by_kernel(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
+    """`upsample_conv3x3` whose derivatives by the kernel are quick on CPUs."""
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    return _by_phases(kernel, lambda taps: unpadded.convolve(x, taps, precision))
 
 
 def _interleave_phases(phases: Sequence[Sequence[jax.Array]]) -> jax.Array:
@@ -406,16 +394,18 @@ def _upsample_tangent(
     x: jax.Array, kernel: jax.Array, precision: str, *, swap: bool = False
 ) -> jax.Array:
     """`upsample_conv3x3` in the form whose derivatives are quick."""
-    strided = 2 * x.shape[2] >= _STRIDED_GRADIENT
-    on_cpu = _upsample_by_spreading if strided else upsample_conv3x3_by_phases
+    on_cpu: _Bilinear = _upsample_by_kernel
+    if swap:
+        strided = 2 * x.shape[2] >= _STRIDED_GRADIENT
+        on_cpu = _upsample_by_spreading if strided else upsample_conv3x3_by_phases
+        on_cpu = functools.partial(on_cpu, swap=True)
     default = _chosen_upsampling(x, kernel, precision)
 
     # Reverse mode would keep the number of the platform for later, and choose when the
     # program runs; what is computed anew, it chooses when the program is compiled.
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def chosen(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        swapping = functools.partial(on_cpu, swap=swap)
-        return _by_platform(x, kernel, precision, cpu=swapping, default=default)
+        return _by_platform(x, kernel, precision, cpu=on_cpu, default=default)
 
     return chosen(x, kernel)
 

@@ -6,6 +6,7 @@ A CPU multiplies float32 exactly always; an accelerator as exactly as it is aske
 import functools
 import pathlib
 import string
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -40,6 +41,16 @@ def cpu_multiplies_bfloat16() -> bool:
     if not _CPU_FEATURES.is_file():
         return False
     return bool(_BFLOAT16_FEATURES & set(_CPU_FEATURES.read_text().split()))
+
+
+def in_float32(form: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """Form of two factors that are made float32, and its result their type again."""
+
+    def exactly(x: jax.Array, kernel: jax.Array, *asked: Any, **options: Any) -> Any:
+        factors = x.astype(jnp.float32), kernel.astype(jnp.float32)
+        return form(*factors, *asked, **options).astype(x.dtype)
+
+    return exactly
 
 
 def dot(

@@ -28,7 +28,7 @@ class Config:
         return dataclasses.replace(self, **changes)
 
 
-def one_of(config: Any, **choices: Collection[str]) -> None:
+def one_of(config: Any, /, **choices: Collection[str]) -> None:
     """Refuses a configuration with a field that is none of its choices.
 
     Args:

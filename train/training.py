@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import jax
 import numpy as np
@@ -55,10 +55,21 @@ class Request:
 Asked = TypeVar("Asked", bound=Request)
 
 
+class InFolder(Protocol):
+    """Work that is asked for in a folder."""
+
+    @property
+    def workdir(self) -> pathlib.Path:
+        """Folder of the run."""
+
+
+Work = TypeVar("Work", bound=InFolder)
+
+
 def carry_out(
     values: flags.FlagValues,
-    request: Asked,
-    train: Callable[[Asked, Listener], list[str]],
+    request: Work,
+    train: Callable[[Work, Listener], list[str]],
 ) -> int:
     """Carries a training out as the only run in its folder.
 
@@ -231,7 +242,7 @@ def _run(
         for done, batch in zip(range(start + 1, total + 1), batches, strict=False):
             state, terms = trainer.step(state, batch)
             due = {n for n, k in intervals.items() if done % k == 0 or done == total}
-            ends = _agree_to_end(came(), done)
+            ends = agree_to_end(came(), done)
             if ends:
                 due.add("save")
             if pace.wait(terms) or due:
@@ -263,7 +274,7 @@ def _run(
     return []
 
 
-def _agree_to_end(came: int, done: int) -> bool:
+def agree_to_end(came: int, done: int) -> bool:
     """Whether a signal that came to any process ends the run after this step.
 
     Several processes ask each other every few steps, as that takes time.
@@ -276,46 +287,51 @@ def _agree_to_end(came: int, done: int) -> bool:
 def fill_devices(
     request: Asked, program: str
 ) -> tuple[Asked, Sequence[jax.Device] | None, list[str]]:
+    """A request with a batch that all devices share equally; see `share_batch`."""
+    size, devices, notes = share_batch(request.run.batch_size, request.workdir, program)
+    run = dataclasses.replace(request.run, batch_size=size)
+    return dataclasses.replace(request, run=run), devices, notes
+
+
+def share_batch(
+    asked: int, workdir: pathlib.Path, program: str
+) -> tuple[int, Sequence[jax.Device] | None, list[str]]:
     """A batch that all devices share equally, and notes on it.
 
     A run that goes on keeps its batch, on fewer devices where it must.
 
     Args:
-      request: what is asked for.
+      asked: size of the batch that is asked for.
+      workdir: folder of the run.
       program: name of the program in its record.
 
     Returns:
-      The request with that batch, the devices to use (None for all), and the notes.
+      The size, the devices to use (None for all), and the notes.
 
     Raises:
       UserError: a run cannot go on on the devices of several processes.
     """
-    count, asked = jax.device_count(), request.run.batch_size
-    size, kept = (
-        parallel.round_up(asked, count),
-        _batch_size_of(request.workdir, program),
-    )
-    run = dataclasses.replace(request.run, batch_size=kept or size)
-    request = dataclasses.replace(request, run=run)
+    count = jax.device_count()
+    size, kept = parallel.round_up(asked, count), _batch_size_of(workdir, program)
     if kept in (None, size):
         note = (
             f"note: a batch of {asked} is rounded up to {size}, which the {count} "
             "devices share equally"
         )
-        return request, None, [] if size == asked else [note]
+        return size, None, [] if size == asked else [note]
     used = max(n for n in range(1, count + 1) if kept % n == 0)
     note = (
         f"note: the run goes on with its batch of {kept}, on {used} of {count} devices"
     )
     if used == count:
-        return request, None, [note]
+        return kept, None, [note]
     if jax.process_count() > 1:
         raise UserError(
-            f"batch_size: {request.workdir} is of a run with {kept} latents per step, "
+            f"batch_size: {workdir} is of a run with {kept} latents per step, "
             f"expected devices that share them equally, found {count}",
             field="batch_size",
         )
-    return request, jax.local_devices()[:used], [note]
+    return kept, jax.local_devices()[:used], [note]
 
 
 def _batch_size_of(workdir: pathlib.Path, program: str) -> int | None:

@@ -56,16 +56,36 @@ def save_network(
     Raises:
       UserError: the folder exists, or cannot be written.
     """
+    with files.new_directory(directory, overwrite=overwrite) as temporary:
+        fill_directory(
+            temporary,
+            kind=kind,
+            params=params,
+            config=config,
+            source=source,
+            dtype=dtype,
+        )
+
+
+def fill_directory(
+    directory: pathlib.Path,
+    *,
+    kind: str,
+    params: Mapping[str, Any],
+    config: Any,
+    source: Mapping[str, Any],
+    dtype: str = "float32",
+) -> None:
+    """Writes a network into a folder that is there; arguments as of `save_network`."""
     tensors = {
         name: np.array(leaf, dtype, order="C")
         for name, leaf in param_trees.flatten(params).items()
     }
-    with files.new_directory(directory, overwrite=overwrite) as temporary:
-        files.write_json(
-            temporary / _CONFIG,
-            {"kind": kind, "config": runtime.stored(config), "source": source},
-        )
-        safetensors.numpy.save_file(tensors, temporary / _WEIGHTS)
+    files.write_json(
+        directory / _CONFIG,
+        {"kind": kind, "config": runtime.stored(config), "source": source},
+    )
+    safetensors.numpy.save_file(tensors, directory / _WEIGHTS)
 
 
 def load_network(

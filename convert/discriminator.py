@@ -38,6 +38,13 @@ _NVIDIA_SETTINGS = (
 )
 _NVIDIA_CLAMPED = r"b\d+\.(fromrgb|conv[01]?)"
 
+
+def _rows_of_map(x: np.ndarray) -> np.ndarray:
+    """Dense weights [out, C·4·4] → [4·4·C, out]."""
+    kernel = rules.transpose(x)
+    return rules.chw_rows_to_hwc(kernel, len(kernel) // 16)
+
+
 NVIDIA = (
     Rule(r"mapping\.(embed|fc\d+)\.weight", r"mapping/\1/kernel", rules.transpose),
     Rule(r"mapping\.(embed|fc\d+)\.bias", r"mapping/\1/bias"),
@@ -46,7 +53,7 @@ NVIDIA = (
         r"\1/\2/kernel",
         rules.oihw_to_hwio,
     ),
-    Rule(r"b4\.fc\.weight", "b4/fc/kernel", rules.rows_of_chw(4)),
+    Rule(r"b4\.fc\.weight", "b4/fc/kernel", _rows_of_map),
     Rule(r"b4\.out\.weight", "b4/out/kernel", rules.transpose),
     Rule(r"(b\d+)\.(fromrgb|conv[01]?|fc|out)\.bias", r"\1/\2/bias"),
     # Checked by check_fir.
@@ -77,7 +84,7 @@ def rosinality(resolution: int) -> tuple[Rule, ...]:
         kernel(r"skip\.1", "skip"),
         Rule(r"final_conv\.0\.weight", "b4/conv/kernel", rules.oihw_to_hwio),
         Rule(r"final_conv\.1\.bias", "b4/conv/bias"),
-        Rule(r"final_linear\.0\.weight", "b4/fc/kernel", rules.rows_of_chw(4)),
+        Rule(r"final_linear\.0\.weight", "b4/fc/kernel", _rows_of_map),
         Rule(r"final_linear\.0\.bias", "b4/fc/bias"),
         Rule(r"final_linear\.1\.weight", "b4/out/kernel", rules.transpose),
         Rule(r"final_linear\.1\.bias", "b4/out/bias"),

@@ -206,18 +206,6 @@ def chw_rows_to_hwc(kernel: np.ndarray, channels: int) -> np.ndarray:
     return np.ascontiguousarray(by_channel.swapaxes(0, 1)).reshape(rows, columns)
 
 
-def rows_of_chw(size: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Dense weights [out, C·h·w] of h = w = size → [h·w·C, out]."""
-
-    def turn(x: np.ndarray) -> np.ndarray:
-        _expect_rank(x, 2)
-        if x.shape[1] % size**2:
-            raise ValueError(f"expected features of {size}², found {x.shape[1]}")
-        return chw_rows_to_hwc(x.T, x.shape[1] // size**2)
-
-    return turn
-
-
 def first(x: np.ndarray) -> np.ndarray:
     """Drops a leading axis of length 1."""
     if x.ndim == 0 or x.shape[0] != 1:

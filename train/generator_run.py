@@ -208,7 +208,8 @@ def _run(
         )
     state = parallel.replicate(state, trainer.mesh)
     folder.begin(start, size, trainer.data)
-    reported, pace, began = start, Pace(), time.monotonic()
+    reported, pace = start, Pace()
+    ticked, began = start, time.monotonic()
     with listener.long_bar((total - start) * size, "image", "fewer kimg") as report:
         batches = trainer.batches(start, total)
         for done, batch in zip(range(start + 1, total + 1), batches, strict=True):
@@ -227,9 +228,10 @@ def _run(
                     f"last good checkpoint: {saved.last()}"
                 ]
             if at_tick:
-                seconds, began = time.monotonic() - began, time.monotonic()
-                folder.write_tick(done * size, means, state, per_tick * size / seconds)
+                rate = (done - ticked) * size / (time.monotonic() - began)
+                folder.write_tick(done * size, means, state, rate)
                 state = state.without_figures()
+                ticked, began = done, time.monotonic()
             tick = done // per_tick
             is_last = done == total
             measures = at_tick and _is_due(tick, run.metric_ticks, is_last)

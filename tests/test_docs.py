@@ -286,7 +286,10 @@ def compare_outputs(one: pathlib.Path, eight: pathlib.Path) -> None:
     for path in one.glob("**/*.*"):
         inputs = inputs_of(path)
         # A training rounds its batch up to the devices.
-        if path.suffix not in (".npy", ".npz", ".safetensors") or "mapper" in inputs:
+        if path.suffix not in (".npy", ".npz", ".safetensors") or inputs & {
+            "mapper",
+            "training",
+        }:
             continue
         # Exact relevance sees images of 8 bits, and rounding may cross a level.
         is_relevance = path.suffix == ".safetensors" or "directions" in inputs
@@ -298,12 +301,12 @@ def compare_outputs(one: pathlib.Path, eight: pathlib.Path) -> None:
 
 
 def inputs_of(path: pathlib.Path) -> set[str]:
-    """Names of the inputs of the run that a file is from; mapper for a training."""
+    """Names of the inputs of the run that a file is from; training if it is one."""
     for folder in path.parents:
         if (record := folder / "run.json").exists():
             found = json.loads(record.read_text())
-            training = {"mapper"} if found["program"] == "train.mapper" else set()
-            return {*found["inputs"], *training}
+            trains = found["program"] in ("train.mapper", "styleclip-train-generator")
+            return {*found["inputs"], *({"training"} if trains else set())}
     return set()
 
 

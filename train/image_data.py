@@ -7,9 +7,8 @@ the start or after an interruption.
 import dataclasses
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import grain
 import jax
 import numpy as np
 
@@ -91,6 +90,7 @@ class RealImages:
           start, stop: numbers of the first batch, and of the one after the last.
           mesh: devices of this process.
         """
+        grain = require_grain()
         order = (
             grain.MapDataset.range(len(self.images)).shuffle(seed=self.seed).repeat()
         )
@@ -119,6 +119,21 @@ class RealImages:
         yield from dataset.to_iter_dataset(options)
 
 
+def require_grain() -> Any:
+    """The package that reads images ahead.
+
+    Raises:
+      UserError: it is not installed.
+    """
+    try:
+        import grain
+    except ImportError:
+        raise UserError(
+            "training a generator needs grain: pip install 'styleclip-jax[train]'"
+        ) from None
+    return grain
+
+
 def rows_of_device(count: int) -> np.ndarray:
     """Order of the rows of a device, by which each group is of neighbours.
 
@@ -141,8 +156,10 @@ def open_images(
 
     Raises:
       UserError: there are fewer than two images, or one is damaged or of another size
-        than the others, or they are no squares of a power of two.
+        than the others, or they are no squares of a power of two; or the package that
+        reads them is missing.
     """
+    require_grain()
     images: ImageSet
     if settings.data is None:
         resolution = settings.resolution or face_set.RESOLUTION

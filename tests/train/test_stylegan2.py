@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import sys
 from typing import Any
 
 import jax
@@ -232,3 +233,13 @@ def test_what_does_not_fit_is_one_line(
     assert code == 2
     assert expected in err.splitlines()[-1]
     assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_without_grain_it_says_what_to_install(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # None in its place is what Python takes for a package that cannot be imported.
+    monkeypatch.setitem(sys.modules, "grain", None)
+    code, _, err = start()
+    assert code == 2
+    assert err.endswith("needs grain: pip install 'styleclip-jax[train]'\n")

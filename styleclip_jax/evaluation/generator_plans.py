@@ -24,6 +24,8 @@ from styleclip_jax.settings.generator_metrics import (
 )
 from styleclip_jax.toy import face_set, judge
 
+# Images that a metric needs at least, if more than two: neighbours, and splits.
+_LEAST = {"precision_recall": 4, "inception_score": 10}
 # Name of the judge's network, and resolutions of what it can see.
 JUDGE, _JUDGED = "judge", (32, 64, 128)
 
@@ -106,6 +108,12 @@ def plan(request: MetricsSettings, models: Models, listener: Listener) -> Plan:
                 field="metrics",
                 also=["features"],
             )
+    if not names:
+        raise UserError(
+            "features: expected a VGG16 with dense layers or weights of LPIPS, found "
+            "one with neither",
+            field="features",
+        )
     metrics = {name: METRICS[name] for name in names}
     data, statistics = None, None
     compared = [metric for metric in metrics.values() if metric.reals != 0]
@@ -123,7 +131,26 @@ def plan(request: MetricsSettings, models: Models, listener: Listener) -> Plan:
         listener.tell(f"data: {data.name}, {len(data):,} images")
         if jax.process_index() == 0:
             data.check(config.resolution, listener)
-    return Plan(request, generator, label, networks, hashes, metrics, data, statistics)
+    made = Plan(request, generator, label, networks, hashes, metrics, data, statistics)
+    _check_counts(made)
+    return made
+
+
+def _check_counts(made: Plan) -> None:
+    """Refuses fewer samples or images than a metric can be computed of."""
+    for name, metric in made.metrics.items():
+        least = _LEAST.get(metric.measure, 2)
+        counts = {"num_samples": made.request.samples_of(metric)}
+        # A file of statistics may not tell how many images it is of.
+        if metric.reals != 0 and (made.data is not None or made.reals_of(metric)):
+            counts["data"] = made.reals_of(metric)
+        for field, count in counts.items():
+            if count < least:
+                raise UserError(
+                    f"{field}: expected {least} images or more for {name}, found "
+                    f"{count}",
+                    field=field,
+                )
 
 
 def _load_networks(

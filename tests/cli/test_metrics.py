@@ -235,6 +235,10 @@ def test_a_path_is_the_same_in_every_batch(tmp_path: pathlib.Path) -> None:
         ({"metrics": "fid50k"}, "--metrics: fid50k takes --features of inception"),
         ({"num_samples": 1}, "--num_samples"),
         (
+            {"num_samples": 3},
+            "--num_samples: expected 4 images or more for pr_judge, found 3",
+        ),
+        (
             {"data": "nowhere"},
             "nowhere: expected a folder or zip of images, found none",
         ),

@@ -113,7 +113,8 @@ def test_sections_are_those_that_people_know() -> None:
     assert {"host", "port"} <= set(sections(page("styleclip-app"))["Page"])
     assert "workdir" in sections(page("styleclip-train-mapper"))["Output"]
     # Of a configuration by its base.
-    assert "Edit" not in sections(page("styleclip-train-delta"))
+    for script in ("train-delta", "train-generator", "metrics"):
+        assert "Edit" not in sections(page(f"styleclip-{script}"))
 
 
 def test_defaults_are_as_they_are_typed() -> None:

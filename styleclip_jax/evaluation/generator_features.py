@@ -62,12 +62,9 @@ def _judge(network: Network, image: jax.Array) -> jax.Array:
 
 # Networks by their names in `settings.generator_metrics`.
 LOOKS = {
-    "inception": Look(
-        lambda network, image: inception.features(network, image.astype(jnp.float32)),
-        None,
-    ),
+    "inception": Look(inception.features, None),
     "vgg16": Look(
-        lambda network, image: vgg16.dense_features(network, image.astype(jnp.float32)),
+        vgg16.dense_features,
         lambda network, image: lpips.features(network, image / 127.5 - 1),
     ),
     "judge": Look(

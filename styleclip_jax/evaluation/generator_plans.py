@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import numpy as np
 
-from styleclip_jax import loading, places
+from styleclip_jax import loading, parallel, places
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, feature_statistics
 from styleclip_jax.io.feature_statistics import FeatureFile
@@ -37,7 +37,9 @@ class Plan:
     Attributes:
       request: what is asked for.
       generator: generator that is measured.
-      label: class of all samples, None for none or for those of the data.
+      label: class of all samples, None for none or for those of `labels`.
+      labels: classes of the data, which those of samples are drawn from; None for one
+        of all samples, or a generator without classes.
       networks: networks that look, by their names.
       hashes: SHA-256 of these.
       metrics: metrics by their names.
@@ -48,6 +50,7 @@ class Plan:
     request: MetricsSettings
     generator: Network
     label: np.ndarray | None
+    labels: np.ndarray | None
     networks: Mapping[str, Network]
     hashes: Mapping[str, str]
     metrics: Mapping[str, Metric]
@@ -66,9 +69,11 @@ class Plan:
 
     def reals_of(self, metric: Metric) -> int:
         """Number of images of the data that a metric takes."""
+        if metric.reals == 0:
+            return 0
         if self.statistics is not None:
             return self.statistics.count
-        if self.data is None or metric.reals == 0:
+        if self.data is None:
             return 0
         return min(x for x in (metric.reals, len(self.data)) if x is not None)
 
@@ -121,17 +126,28 @@ def plan(request: MetricsSettings, models: Models, listener: Listener) -> Plan:
         statistics = _read_statistics(request.data, metrics, networks, listener)
     elif compared:
         data = _open_data(request, compared, models, config.resolution)
-    label = None
+    label = labels = None
     if config.c_dim and models.class_ is None and data is not None:
-        _check_labels(data, config.c_dim)
+        labels = _read_labels(data, config.c_dim)
     else:
         found = models.one_hot_label(config)
         label = None if found is None else np.asarray(found)
     if data is not None:
         listener.tell(f"data: {data.name}, {len(data):,} images")
-        if jax.process_index() == 0:
-            data.check(config.resolution, listener)
-    made = Plan(request, generator, label, networks, hashes, metrics, data, statistics)
+        with parallel.first_alone():
+            if jax.process_index() == 0:
+                data.check(config.resolution, listener)
+    made = Plan(
+        request,
+        generator,
+        label,
+        labels,
+        networks,
+        hashes,
+        metrics,
+        data,
+        statistics,
+    )
     _check_counts(made)
     return made
 
@@ -251,17 +267,12 @@ def _open_data(
             )
         most = max(metric.reals or metric.samples for metric in compared)
         return face_set.DrawnFaces(request.num_samples or most, resolution)
-    data: ImageSet = image_sets.StoredImages(path)
-    if len(data) < 2:
-        raise UserError(
-            f"data: expected two images or more, found {len(data)} in {path}",
-            field="data",
-        )
+    data: ImageSet = image_sets.open_several(path)
     return image_sets.Mirrored(data) if request.mirror else data
 
 
-def _check_labels(data: ImageSet, c_dim: int) -> None:
-    """Refuses data without classes of a conditional generator."""
+def _read_labels(data: ImageSet, c_dim: int) -> np.ndarray:
+    """Classes of data, which must be those of a conditional generator."""
     labels = data.labels
     if labels is None:
         raise UserError(
@@ -276,3 +287,4 @@ def _check_labels(data: ImageSet, c_dim: int) -> None:
             f"data: expected {c_dim} classes as the generator has them, found {found}",
             field="data",
         )
+    return labels

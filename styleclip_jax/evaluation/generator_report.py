@@ -70,7 +70,7 @@ def _rows(plan: Plan, found: Sequence[Mapping[str, float]]) -> Iterator[dict[str
                 "std": float(np.std(values, ddof=1)) if len(values) > 1 else None,
                 "values": values,
                 "samples": plan.request.samples_of(metric),
-                "reals": plan.reals_of(metric) if metric.reals != 0 else 0,
+                "reals": plan.reals_of(metric),
                 "network": metric.network,
             }
 

@@ -192,7 +192,7 @@ class _Work:
             plan.request.noise,
             seed,
             label=plan.label,
-            labels=None if plan.data is None else plan.data.labels,
+            labels=plan.labels,
         )
         files_: dict[str, Any] = {}
         paths = {n: x for n, x in plan.metrics.items() if x.measure == "path"}
@@ -230,6 +230,11 @@ class _Work:
         """Values of all metrics of a run, by names as NVIDIA's code gives them."""
         plan, found = self.plan, _read(paths)
         values: dict[str, float] = {}
+
+        @functools.cache
+        def gaussian(network: str, count: int) -> Gaussian:
+            return _sum(found[network][:count]).gaussian
+
         for name, metric in plan.metrics.items():
             count = plan.request.samples_of(metric)
             if metric.measure == "path":
@@ -246,7 +251,7 @@ class _Work:
             file, num_reals = reals[metric.network], plan.reals_of(metric)
             if metric.measure == "frechet":
                 values[name] = generator_metrics.frechet_distance(
-                    _sum(generated).gaussian, self._gaussian(file, num_reals)
+                    gaussian(metric.network, count), self._gaussian(file, num_reals)
                 )
                 continue
             assert file.features is not None

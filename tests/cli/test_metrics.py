@@ -258,6 +258,22 @@ def test_what_does_not_fit_is_one_line(
     assert not flags["outdir"].exists()
 
 
+def test_classes_of_data_do_not_concern_a_generator_without_any(
+    flags: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: pathlib.Path,
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(4):
+        Image.new("RGB", (64, 64), (60 * i, 0, 0)).save(folder / f"{i}.png")
+    labels = {"labels": [[f"{i}.png", i % 2] for i in range(4)]}
+    (folder / "dataset.json").write_text(json.dumps(labels))
+    options = {"data": folder, "metrics": "fd_judge", "num_samples": 4}
+    code, _, err = start(capsys, flags, **options)
+    assert code == 0, err
+
+
 def test_images_of_another_size_and_generators_the_judge_cannot_see_are_refused(
     flags: dict[str, Any],
     capsys: pytest.CaptureFixture[str],

@@ -178,11 +178,11 @@ def _begin(
         where = places.find("generator", settings.resume_from)
         if (where / loading.DISCRIMINATOR).is_dir():
             judge = loading.load_discriminator(settings.resume_from)
-            about = ["networks: the generator and discriminator of "]
+            begun = "the generator and discriminator of"
         else:
             judge = _new_discriminator(config, keys[1])
-            about = ["networks: a new discriminator beside the generator of "]
-        about = [about[0] + settings.resume_from]
+            begun = "a new discriminator beside the generator of"
+        about = [f"networks: {begun} {settings.resume_from}"]
     else:
         base = settings.channel_base or numbers.base
         channels = tuple(

@@ -299,11 +299,11 @@ class _Folder:
     def snapshot(self, state: State, images_done: int, *, measures: bool) -> None:
         """Writes last/ and a sheet, and with `measures` the metric and best/."""
         last = self._path / "last"
-        if self._is_primary:
-            host = jax.device_get((state.gan.averaged, state.gan.discriminator))
-            self._save(last, host, images_done, {})
-            self._write_sheet(f"{images_done // 1000:06d}k", self._draw(host[0]))
-        parallel.agree(0)
+        with parallel.first_alone():
+            if self._is_primary:
+                host = jax.device_get((state.gan.averaged, state.gan.discriminator))
+                self._save(last, host, images_done, {})
+                self._write_sheet(f"{images_done // 1000:06d}k", self._draw(host[0]))
         if self._metric is None or not measures:
             return
         value = self._measure(last, images_done)
@@ -339,10 +339,10 @@ class _Folder:
             mirror=request.data.mirror,
             outdir=str(self._path / "metrics" / f"{images_done // 1000:06d}k"),
         )
-        if self._is_primary and pathlib.Path(settings.outdir).exists():
-            # Of a run that was interrupted, whose bits may be others.
-            shutil.rmtree(settings.outdir)
-        parallel.agree(0)
+        with parallel.first_alone():
+            if self._is_primary and pathlib.Path(settings.outdir).exists():
+                # Of a run that was interrupted, whose bits may be others.
+                shutil.rmtree(settings.outdir)
         models = Models.of(generator=generator)
         done = generator_tables.carry_out(
             settings, models, settings={}, listener=SILENT
@@ -358,45 +358,32 @@ class _Folder:
         about: dict[str, float],
     ) -> None:
         """Writes a generator with its discriminator in it, in place of an older one."""
-        source = {"images": images_done, **about}
+        problem, source = self._problem, {"images": images_done, **about}
         with files.new_directory(path, overwrite=True) as folder:
-            checkpoints.fill_directory(
-                folder,
-                kind="stylegan2",
-                params=params[0],
-                config=self._problem.generator,
-                source=source,
-            )
             inner = folder / loading.DISCRIMINATOR
             inner.mkdir()
-            checkpoints.fill_directory(
-                inner,
-                kind="discriminator",
-                params=params[1],
-                config=self._problem.discriminator,
-                source=source,
-            )
+            for where, kind, one, config in (
+                (folder, "stylegan2", params[0], problem.generator),
+                (inner, "discriminator", params[1], problem.discriminator),
+            ):
+                checkpoints.fill_directory(
+                    where, kind=kind, params=one, config=config, source=source
+                )
 
     def _draw(self, params: Any) -> np.ndarray:
         """Samples of fixed seeds, [N, H, W, 3] uint8, without truncation."""
         config = self._problem.generator
         count = self._request.run.sheet_size
-        z = latents.seeded_batch(range(count), config.z_dim)
+        z = jnp.asarray(latents.seeded_batch(range(count), config.z_dim))
         label = None
         if config.c_dim:
             label = jnp.eye(config.c_dim)[jnp.arange(count) % config.c_dim]
-        drawn = _render(Network(params, config), z, label)
-        return np.asarray(pixels.to_uint8(drawn))
+        network = Network(params, config)
+        w = stylegan2.map_latents(network, z, label)
+        w_plus = spaces.broadcast_w(w, config.num_rows)
+        return np.asarray(pixels.to_uint8(latents.render(network, w_plus)))
 
     def _write_sheet(self, name: str, pictures: np.ndarray) -> None:
         rows = [pictures[i : i + _COLUMNS] for i in range(0, len(pictures), _COLUMNS)]
         path = self._path / "sheets" / f"{name}.png"
         images.save_sheet(path, images.grid(rows))
-
-
-@jax.jit
-def _render(generator: Network, z: Any, label: Any) -> jax.Array:
-    w = stylegan2.map_latents(generator, z, label)
-    return stylegan2.synthesize(
-        generator, spaces.broadcast_w(w, generator.config.num_rows)
-    )

@@ -165,13 +165,7 @@ def open_images(
         resolution = settings.resolution or face_set.RESOLUTION
         images = face_set.DrawnFaces(_NUM_FACES, resolution)
         return RealImages(images, None, resolution, seed)
-    stored = image_sets.StoredImages(settings.data)
-    if len(stored) < 2:
-        raise UserError(
-            f"data: expected two images or more, found {len(stored)} in "
-            f"{settings.data}",
-            field="data",
-        )
+    stored = image_sets.open_several(settings.data)
     width, height = stored.first_size()
     resolution = settings.resolution or width
     if width != height or width % resolution or resolution & (resolution - 1):
@@ -181,11 +175,9 @@ def open_images(
             field="data",
             also=["resolution"],
         )
-    labels = stored.labels
-    if jax.process_index() == 0:
-        stored.check(width, listener)
     images = image_sets.Mirrored(stored) if settings.mirror else stored
-    if labels is not None and settings.mirror:
-        labels = np.concatenate([labels, labels])
-    parallel.agree(0)
+    labels = images.labels
+    with parallel.first_alone():
+        if jax.process_index() == 0:
+            stored.check(width, listener)
     return RealImages(images, labels, resolution, seed)

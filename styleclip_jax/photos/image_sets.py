@@ -7,7 +7,7 @@ import os
 import pathlib
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any, Protocol
 
 import numpy as np
@@ -24,6 +24,8 @@ _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".ppm", ".tif", "
 LABELS = "dataset.json"
 # Largest list of members of an archive: that of some millions of images.
 _MAX_DIRECTORY = 1 << 28
+# Heads of images that are looked at in a row.
+_CHUNK = 1024
 # Largest file of an image.
 _MAX_IMAGE = 1 << 28
 # What a file, zip and deflate fail with. RuntimeError is of passwords.
@@ -148,26 +150,21 @@ class StoredImages:
     def check(self, resolution: int, listener: Listener) -> None:
         """Checks the heads of all images; see `ImageSet.check`."""
         with listener.bar(len(self), "image") as report:
-            for name, size in self._in_threads(self._size, range(len(self))):
-                if size != (resolution, resolution):
-                    raise UserError(
-                        f"{self.name}: expected images of {resolution}×{resolution} as "
-                        f"the generator draws them, found {size[0]}×{size[1]} in "
-                        f"{name}; resize them first"
-                    )
-                report(1)
+            for start in range(0, len(self), _CHUNK):
+                names = self._names[start : start + _CHUNK]
+                sizes = _in_threads(self._size, names)
+                for name, size in zip(names, sizes, strict=True):
+                    if size != (resolution, resolution):
+                        raise UserError(
+                            f"{self.name}: expected images of {resolution}×{resolution}"
+                            f" as the generator draws them, found {size[0]}×{size[1]} "
+                            f"in {name}; resize them first"
+                        )
+                report(len(names))
 
     def load(self, rows: np.ndarray) -> np.ndarray:
         """Reads some images; see `ImageSet.load`."""
-        return np.stack([image for _, image in self._in_threads(self._read, rows)])
-
-    def _in_threads(
-        self, work: Callable[[str], Any], rows: Any
-    ) -> Iterator[tuple[str, Any]]:
-        """Names of some images and what becomes of them."""
-        names = [self._names[row] for row in rows]
-        with concurrent.futures.ThreadPoolExecutor(_THREADS) as threads:
-            yield from zip(names, threads.map(work, names), strict=True)
+        return np.stack(_in_threads(self._read, [self._names[row] for row in rows]))
 
     def _size(self, name: str) -> tuple[int, int]:
         with self._opened(name) as file:
@@ -229,6 +226,27 @@ class Mirrored:
         found = self._images.load(np.asarray(rows) % count)
         is_mirrored = np.asarray(rows) >= count
         return np.where(is_mirrored[:, None, None, None], found[:, :, ::-1], found)
+
+
+def open_several(path: files.Path) -> StoredImages:
+    """Opens a set for a work on the field `data`, which one image does not suffice.
+
+    Raises:
+      UserError: there is no set, or one with a single image.
+    """
+    found = StoredImages(path)
+    if len(found) < 2:
+        raise UserError(
+            f"data: expected two images or more, found {len(found)} in {path}",
+            field="data",
+        )
+    return found
+
+
+def _in_threads(work: Callable[[str], Any], names: Sequence[str]) -> list[Any]:
+    """What becomes of some files."""
+    with concurrent.futures.ThreadPoolExecutor(_THREADS) as threads:
+        return list(threads.map(work, names))
 
 
 def _list_folder(folder: pathlib.Path) -> dict[str, str]:

@@ -14,10 +14,10 @@ from convert import generator_names
 from convert import stylegan2 as convert_stylegan2
 from convert.rules import Rule
 from styleclip_jax.io import torch_files
-from styleclip_jax.methods import gan_draws, gan_training
+from styleclip_jax.methods import gan_training
 from styleclip_jax.methods.gan_draws import Fakes, Reals
 from styleclip_jax.methods.gan_training import Figures, Problem, State
-from styleclip_jax.models import param_trees
+from styleclip_jax.models import param_trees, stylegan2
 from styleclip_jax.settings.gan_training import GanTrainingConfig
 from tests import golden_data, golden_networks
 from tests.golden_data import to_nhwc
@@ -43,7 +43,7 @@ class Golden:
     def draws(self, prefix: str, count: int) -> Fakes:
         """Draws of a phase of NVIDIA's loop, of its first images."""
         value = self.value
-        layers = gan_draws.noise_shapes(self.problem.generator)
+        layers = stylegan2.noise_shapes(self.problem.generator)
         names = {x: f"{prefix}.noise_{x[1:].replace('/', '_')}" for x in layers}
         return Fakes(
             value(f"{prefix}.z")[:count],
@@ -55,7 +55,7 @@ class Golden:
     def draws_of_rosinality(self, prefix: str) -> Fakes:
         """Draws of a phase of rosinality's loop."""
         z = self.value(f"{prefix}.z")
-        layers = gan_draws.noise_shapes(self.problem.generator)
+        layers = stylegan2.noise_shapes(self.problem.generator)
         return Fakes(
             z[0],
             z[-1],
@@ -153,3 +153,29 @@ def check_change(golden: Golden, network: str, start: Any, end: Any) -> None:
 
 def values(figures: list[Figures], name: str) -> np.ndarray:
     return np.array([x[name] for x in figures])
+
+
+def check_nvidia_run(
+    golden: Golden, end: State, found: Mapping[str, list[Figures]]
+) -> None:
+    """Compares the losses of a run of NVIDIA's, and how far its networks came."""
+    for name, phase, figure in (
+        ("Loss_G_loss", gan_training.GENERATOR, "loss"),
+        ("Loss_pl_penalty", gan_training.PATHS, "path_penalty"),
+        ("Loss_D_loss", gan_training.DISCRIMINATOR, "loss"),
+        ("Loss_r1_penalty", gan_training.R1, "r1_penalty"),
+    ):
+        golden.case.check(f"traj.{name}", values(found[phase], figure))
+    check_changes(golden, end, ("G", "G_ema", "D"))
+
+
+def check_changes(golden: Golden, end: State, names: Sequence[str]) -> None:
+    """Compares how far G, its average and D came, which have these names."""
+    start = golden.state
+    for network, before, after in zip(
+        names,
+        (start.generator, start.averaged, start.discriminator),
+        (end.generator, end.averaged, end.discriminator),
+        strict=True,
+    ):
+        check_change(golden, network, before, after)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from styleclip_jax import spaces
-from styleclip_jax.models import param_trees, stylegan2
+from styleclip_jax.models import stylegan2
 from styleclip_jax.models.network import Network
 from styleclip_jax.models.stylegan2 import Generator, GeneratorConfig
 from styleclip_jax.settings.measures import PathLengthConfig
@@ -40,15 +40,15 @@ def draw(key: jax.Array, config: GeneratorConfig, *, batch_size: int) -> Draws:
     """Draws of a batch of paths from a PRNG key: z and noise normal, places uniform."""
     start, end, position, noise = jax.random.split(key, 4)
     shape = (batch_size, config.z_dim)
-    layers = [layer for layer in config.style_layout if not layer.is_torgb]
-    keys = jax.random.split(noise, len(layers))
+    shapes = stylegan2.noise_shapes(config)
+    keys = jax.random.split(noise, len(shapes))
     return Draws(
         jax.random.normal(start, shape),
         jax.random.normal(end, shape),
         jax.random.uniform(position, (batch_size,)),
         {
-            layer.name: jax.random.normal(key, (layer.resolution,) * 2)
-            for layer, key in zip(layers, keys, strict=True)
+            name: jax.random.normal(key, shape)
+            for key, (name, shape) in zip(keys, shapes.items(), strict=True)
         },
     )
 
@@ -107,12 +107,10 @@ def filtered_mean(distance: np.ndarray) -> float:
 
 def _prepare(generator: Generator, noise: dict[str, Any]) -> Generator:
     """Generator in exact float32 with other noise stored."""
-    flat = param_trees.flatten(generator.params)
-    flat |= {f"synthesis/{name}/noise_const": x for name, x in noise.items()}
     exact = generator.config.replace(
         dtype="float32", low_precision_from=None, precision="highest"
     )
-    return Network(param_trees.unflatten(flat), exact)
+    return stylegan2.with_noise(Network(generator.params, exact), noise)
 
 
 def _steps(

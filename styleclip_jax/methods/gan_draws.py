@@ -3,7 +3,6 @@
 Draws are values, so that a step can be done again, here or by another program.
 """
 
-import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -11,11 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from styleclip_jax import spaces
-from styleclip_jax.models import param_trees, stylegan2
-from styleclip_jax.models.network import Network
+from styleclip_jax.models import stylegan2
 from styleclip_jax.models.stylegan2 import Generator, GeneratorConfig
-
-_NOISE = "noise_const"
 
 
 class Reals(NamedTuple):
@@ -75,7 +71,7 @@ def draw_fakes(
     rows = config.num_rows
     cutoff = jax.random.randint(of_cutoff, (), 1, rows)
     mixes = jax.random.uniform(of_choice) < style_mixing
-    shapes = noise_shapes(config)
+    shapes = stylegan2.noise_shapes(config)
     keys = jax.random.split(of_noise, len(shapes))
     return Fakes(
         z=jax.random.normal(of_z, (count, config.z_dim)),
@@ -90,16 +86,6 @@ def draw_fakes(
     )
 
 
-@functools.cache
-def noise_shapes(config: GeneratorConfig) -> dict[str, tuple[int, ...]]:
-    """Height and width of each layer's noise, by the layer's name: "b8/conv0"."""
-    return {
-        layer.name: (int(layer.name.split("/")[0][1:]),) * 2
-        for layer in config.style_layout
-        if not layer.is_torgb
-    }
-
-
 def map_fakes(generator: Generator, fakes: Fakes) -> tuple[spaces.WPlus, jax.Array]:
     """W+ of draws, mixed, and the mean w of their z before that, [w_dim]."""
     rows = generator.config.num_rows
@@ -111,10 +97,3 @@ def map_fakes(generator: Generator, fakes: Fakes) -> tuple[spaces.WPlus, jax.Arr
         mixed = spaces.broadcast_w(mixed, rows)
         w_plus = jnp.where(late[:, :, None], mixed, w_plus)
     return w_plus, jnp.mean(w, axis=0)
-
-
-def with_noise(generator: Generator, noise: Mapping[str, jax.Array]) -> Generator:
-    """A generator whose stored noise is another one, [h, w] or [B, h, w] by layer."""
-    params = param_trees.flatten(generator.params)
-    params |= {f"synthesis/{layer}/{_NOISE}": x for layer, x in noise.items()}
-    return Network(param_trees.unflatten(params), generator.config)

@@ -223,7 +223,7 @@ def regularize_generator(
     def loss(params: Any) -> tuple[jax.Array, Any]:
         network = Network(params, problem.generator)
         w_plus, mean_w = gan_draws.map_fakes(network, fakes)
-        network = gan_draws.with_noise(network, fakes.noise)
+        network = stylegan2.with_noise(network, fakes.noise)
         synthesize = functools.partial(stylegan2.synthesize, network)
         length = gan_terms.path_lengths(synthesize, w_plus, direction)
         penalty, path_mean = problem.path_penalty(
@@ -362,7 +362,7 @@ def _generate(
     """Images of draws, and the mean of their w."""
     network = Network(params, problem.generator)
     w_plus, mean_w = gan_draws.map_fakes(network, fakes)
-    network = gan_draws.with_noise(network, fakes.noise)
+    network = stylegan2.with_noise(network, fakes.noise)
     return stylegan2.synthesize(network, w_plus), mean_w
 
 

@@ -13,7 +13,7 @@ then shares one ordinary convolution, also under `vmap`.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -91,6 +91,23 @@ def init(key: jax.Array, config: GeneratorConfig) -> Any:
 def param_shapes(config: GeneratorConfig) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter by its flat name, such as "mapping/fc0/kernel"."""
     return param_trees.shapes_of(init, config)
+
+
+@functools.cache
+def noise_shapes(config: GeneratorConfig) -> dict[str, tuple[int, int]]:
+    """Height and width of each layer's noise, by the layer's name: "b8/conv0"."""
+    return {
+        layer.name: (layer.resolution, layer.resolution)
+        for layer in config.style_layout
+        if not layer.is_torgb
+    }
+
+
+def with_noise(generator: Generator, noise: Mapping[str, jax.Array]) -> Generator:
+    """A generator whose stored noise is another one, [h, w] or [B, h, w] by layer."""
+    params = param_trees.flatten(generator.params)
+    params |= {f"synthesis/{layer}/noise_const": x for layer, x in noise.items()}
+    return Network(param_trees.unflatten(params), generator.config)
 
 
 def map_latents(

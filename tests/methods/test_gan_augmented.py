@@ -11,7 +11,7 @@ import pytest
 from styleclip_jax.methods import augmentation, gan_training
 from styleclip_jax.methods.augmentation import Draw
 from styleclip_jax.settings.augmentation import PIPELINES, AdaptationConfig
-from tests.golden_gans import ORDER, SCALE, Golden, check_change, load, values
+from tests.golden_gans import ORDER, SCALE, Golden, check_nvidia_run, load
 
 pytestmark = pytest.mark.slow
 
@@ -91,17 +91,5 @@ def test_ten_augmented_steps_end_where_nvidia_s_do() -> None:
             p = augmentation.adjust(p, signs, batch * INTERVAL, config=rule)
             signs = jnp.zeros(2)
         probabilities.append(p)
-    for name, phase, figure in (
-        ("Loss_G_loss", gan_training.GENERATOR, "loss"),
-        ("Loss_pl_penalty", gan_training.PATHS, "path_penalty"),
-        ("Loss_D_loss", gan_training.DISCRIMINATOR, "loss"),
-        ("Loss_r1_penalty", gan_training.R1, "r1_penalty"),
-    ):
-        case.check(f"traj.{name}", values(found[phase], figure))
+    check_nvidia_run(golden, state, found)
     np.testing.assert_allclose(probabilities, case["traj.ada_p"], atol=1e-6)
-    for network, (before, after) in {
-        "G": (start.generator, state.generator),
-        "G_ema": (start.averaged, state.averaged),
-        "D": (start.discriminator, state.discriminator),
-    }.items():
-        check_change(golden, network, before, after)

@@ -12,7 +12,7 @@ from styleclip_jax.methods.gan_training import Figures, State
 from styleclip_jax.models import param_trees
 from tests import gan_runs, golden_data, golden_networks
 from tests.golden_data import to_nhwc
-from tests.golden_gans import Golden, check_change, load, values
+from tests.golden_gans import Golden, check_changes, check_nvidia_run, load, values
 
 pytestmark = pytest.mark.slow
 
@@ -117,22 +117,10 @@ def run(golden: Golden) -> tuple[State, dict[str, list[Figures]], list[Any]]:
 
 def test_ten_steps_end_where_nvidia_s_do() -> None:
     golden = load("nvidia")
-    case, start = golden.case, golden.state
+    case = golden.case
     state, found, means = run(golden)
-    for name, phase, figure in (
-        ("Loss_G_loss", gan_training.GENERATOR, "loss"),
-        ("Loss_pl_penalty", gan_training.PATHS, "path_penalty"),
-        ("Loss_D_loss", gan_training.DISCRIMINATOR, "loss"),
-        ("Loss_r1_penalty", gan_training.R1, "r1_penalty"),
-    ):
-        case.check(f"traj.{name}", values(found[phase], figure))
+    check_nvidia_run(golden, state, found)
     case.check("traj.pl_mean", means)
-    for network, (before, after) in {
-        "G": (start.generator, state.generator),
-        "G_ema": (start.averaged, state.averaged),
-        "D": (start.discriminator, state.discriminator),
-    }.items():
-        check_change(golden, network, before, after)
     case.check("traj.final.G.mapping.w_avg", state.generator["mapping"]["w_avg"])
     case.check("traj.final.G_ema.mapping.w_avg", state.averaged["mapping"]["w_avg"])
     batch = case.meta["config"]["batch"]
@@ -153,12 +141,7 @@ def test_ten_steps_end_where_rosinality_s_do() -> None:
     r1 = values(found[gan_training.R1], "r1_penalty")
     case.check("traj.r1", r1[np.arange(10) // 4])
     case.check("traj.mean_path_length", means)
-    for network, (before, after) in {
-        "g": (start.generator, state.generator),
-        "g_ema": (start.averaged, state.averaged),
-        "d": (start.discriminator, state.discriminator),
-    }.items():
-        check_change(golden, network, before, after)
+    check_changes(golden, state, ("g", "g_ema", "d"))
     # Noise is not copied into the average.
     noise = "synthesis/b8/conv0/noise_const"
     kept = param_trees.flatten(state.averaged)[noise]

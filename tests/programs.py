@@ -5,8 +5,11 @@ import hashlib
 import json
 import os
 import pathlib
+import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -60,6 +63,38 @@ def run_on(devices: int, calls: Sequence[tuple[str, str, list[str]]]) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout[-4000:]
+
+
+def kill_once(process: subprocess.Popen[str], part: pathlib.Path, lines: int) -> None:
+    """Kills a program by SIGKILL as soon as a file of it has so many lines."""
+    while not part.exists() or part.read_bytes().count(b"\n") < lines:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def run_in_two(
+    launch: Callable[[dict[str, Any]], subprocess.Popen[str]], timeout: int = 600
+) -> list[str]:
+    """Output of both processes of a program that shares its work; both must succeed.
+
+    Args:
+      launch: (flags that connect them) → a process whose output is captured.
+      timeout: seconds that each may take.
+    """
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    shared = {"coordinator_address": f"localhost:{port}", "num_processes": 2}
+    processes = [launch(shared | {"process_id": i}) for i in range(2)]
+    try:
+        printed = [process.communicate(timeout=timeout)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], printed
+    return printed
 
 
 def refusal(function: Callable[..., Any], *args: Any, **kwargs: Any) -> str:

@@ -19,6 +19,17 @@ from styleclip_jax.models import stylegan2
 from tests import programs
 
 
+def run(module: str, *flags: str) -> str:
+    """What a benchmark prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, *flags],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
 def test_multiply_adds_of_a_small_generator() -> None:
     config = stylegan2.GeneratorConfig(resolution=8, channels=(5, 3))
     first = 16 * (9 * 5 * 5 + 5 * 3)
@@ -149,28 +160,18 @@ def test_the_measurements_have_the_marks_of_a_table() -> None:
 def test_a_comparison_without_a_peer_measures_our_side(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "run.json"
     flags = ("--rows=synthesis_8_x2", "--repeats=1", "--any_load", f"--json={path}")
-    found = subprocess.run(
-        [sys.executable, "-m", "benchmarks.compare", *flags],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    printed = run("benchmarks.compare", *flags)
     (row,) = json.loads(path.read_text())["rows"]
     assert list(row["sides"]) == ["ours"]
     assert row["sides"]["ours"]["seconds"]["median"] > 0
-    assert "| synthesis_8_x2 |" in found.stdout
+    assert "| synthesis_8_x2 |" in printed
 
 
 @pytest.mark.slow
 def test_every_metric_of_features_has_its_time() -> None:
     flags = ("--images=20", "--features=8", "--neighborhood=4", "--turns=1")
-    found = subprocess.run(
-        [sys.executable, "-m", "benchmarks.features", *flags],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    _, _, *rows = found.stdout.splitlines()
+    printed = run("benchmarks.features", *flags)
+    _, _, *rows = printed.splitlines()
     assert [row.split("|")[1].strip() for row in rows][3:] == [
         "Fréchet distance",
         "kernel distance",
@@ -181,13 +182,8 @@ def test_every_metric_of_features_has_its_time() -> None:
 @pytest.mark.slow
 def test_every_format_has_its_rate() -> None:
     flags = ("--resolutions=8", "--cores=1", "--turns=1", "--seconds=0.01")
-    found = subprocess.run(
-        [sys.executable, "-m", "benchmarks.writers", *flags],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    _, _, *rows = found.stdout.splitlines()
+    printed = run("benchmarks.writers", *flags)
+    _, _, *rows = printed.splitlines()
     cells = [row.strip("|").split("|") for row in rows]
     assert len({format_ for _, format_, *_ in cells}) == 7
     assert all(float(rate) > 0 for *_, rate in cells)

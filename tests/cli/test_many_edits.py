@@ -4,11 +4,8 @@ import json
 import os
 import pathlib
 import re
-import signal
-import socket
 import subprocess
 import sys
-import time
 from typing import Any
 
 import jax
@@ -58,28 +55,11 @@ def test_four_devices_two_processes_and_a_kill_end_the_same(
     # One device, killed; programs are kept in the user's cache.
     process = launch(direction | {"outdir": tmp_path / "killed"}, cache)
     part = tmp_path / "killed" / "metrics.part0.jsonl"
-    while not part.exists() or part.read_bytes().count(b"\n") < 6:
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    programs.kill_once(process, part, lines=6)
     assert list(cache.glob("styleclip_jax/*/*"))
     # Two processes go on.
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    shared = direction | {
-        "outdir": tmp_path / "killed",
-        "coordinator_address": f"localhost:{port}",
-        "num_processes": 2,
-    }
-    processes = [launch(shared | {"process_id": i}, cache) for i in range(2)]
-    try:
-        printed = [process.communicate(timeout=600)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], printed
+    same = direction | {"outdir": tmp_path / "killed"}
+    printed = programs.run_in_two(lambda shared: launch(same | shared, cache))
     assert "latents are done" in printed[0]
     (line,) = [x for x in printed[0].splitlines() if x.startswith("processes: 2, ")]
     own, total = map(int, re.findall(r"(\d+) of (\d+) edits", line)[0])

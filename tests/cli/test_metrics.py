@@ -3,11 +3,8 @@
 import json
 import os
 import pathlib
-import signal
-import socket
 import subprocess
 import sys
-import time
 from typing import Any
 
 import jax.numpy as jnp
@@ -166,24 +163,9 @@ def test_four_devices_two_processes_and_a_kill_give_the_same_digits(
     assert start(capsys, flags)[0] == 0
     outdir = flags["outdir"].with_name("killed")
     flags |= {"outdir": outdir, "data_cache": "none"}
-    process = launch(flags)
     part = outdir / "repeat-0/samples/metrics.part0.jsonl"
-    while not part.exists() or part.read_bytes().count(b"\n") < 4:
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    shared = {"coordinator_address": f"localhost:{port}", "num_processes": 2}
-    processes = [launch(flags | shared | {"process_id": i}) for i in range(2)]
-    try:
-        printed = [process.communicate(timeout=600)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], printed
+    programs.kill_once(launch(flags), part, lines=4)
+    printed = programs.run_in_two(lambda shared: launch(flags | shared))
     assert "images are done" in printed[0]
     tables = [outdir.with_name(name) / "metrics.md" for name in ("out", "killed")]
     assert tables[0].read_text() == tables[1].read_text()

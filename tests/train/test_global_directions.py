@@ -5,7 +5,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -276,35 +275,27 @@ def test_two_processes_share_the_channels(
     # Their batches are not of one shape, and rounding to 8 bits would magnify that.
     settings = {"layers": "all", "rounding": "none"}
     assert run(output=tmp_path / "whole.safetensors", **settings)[0] == 0
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
     flags = {
         "output": tmp_path / "out.safetensors",
         "num_samples": 3,
         "num_statistics": 20,
         "batch_size": 16,
-        "coordinator_address": address,
-        "num_processes": 2,
     }
-    commands = [
-        [f"--{name}={value}" for name, value in (models | flags | settings).items()]
-        + [f"--process_id={i}"]
-        for i in range(2)
-    ]
-    environment = os.environ | {"XLA_FLAGS": ""}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "train.global_directions", *command],
-            env=environment,
+
+    def launch(shared: dict[str, Any]) -> subprocess.Popen[str]:
+        options = models | flags | settings | shared
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-m", "train.global_directions"),
+                *(f"--{name}={value}" for name, value in options.items()),
+            ],
+            env=os.environ | {"XLA_FLAGS": ""},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for command in commands
-    ]
-    outputs = [process.communicate(timeout=300)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
+
+    outputs = programs.run_in_two(launch, timeout=300)
     assert "relevance: " in outputs[0]
     assert "relevance: " not in outputs[1]
     tables = [

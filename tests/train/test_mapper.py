@@ -5,7 +5,6 @@ import json
 import os
 import pathlib
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -209,14 +208,10 @@ def read_whole_lines(workdir: pathlib.Path) -> list[dict[str, Any]]:
 def test_two_processes_train_as_one(
     models: dict[str, str], finished: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    shared = {"coordinator_address": f"localhost:{port}", "num_processes": 2}
-    options = models | shared | {"workdir": tmp_path}
-    processes = [launch(options | {"process_id": i}, devices=1) for i in range(2)]
-    outputs = [process.communicate(timeout=300)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
+    options = models | {"workdir": tmp_path}
+    outputs = programs.run_in_two(
+        lambda shared: launch(options | shared, devices=1), timeout=300
+    )
     assert "2 in 2 processes" in outputs[0]
     assert_same_metrics(read_metrics(tmp_path), read_metrics(finished), 1e-4)
     assert (tmp_path / "last" / "a-dog" / "config.json").exists()

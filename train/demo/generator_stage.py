@@ -42,7 +42,7 @@ from styleclip_jax.models import param_trees, stylegan2
 from styleclip_jax.models.network import Network
 from styleclip_jax.toy import attributes, judge
 
-from . import common, convolution, judge_stage
+from . import common, judge_stage
 
 _MAPPING_LR_MULTIPLIER = 0.01
 _STEEPNESS = 100.0
@@ -330,8 +330,7 @@ def train(
 
     @functools.partial(jax.jit, donate_argnums=0)
     def update(state: Any, rate: jax.Array, key: jax.Array, *batch: jax.Array) -> Any:
-        with convolution.quick_weight_gradients():
-            value, gradient = jax.value_and_grad(loss)(state["params"], key, *batch)
+        value, gradient = jax.value_and_grad(loss)(state["params"], key, *batch)
         state["optimizer"].hyperparams["learning_rate"] = rate
         updates, opt_state = optimizer.update(gradient, state["optimizer"])
         params = optax.apply_updates(state["params"], updates)

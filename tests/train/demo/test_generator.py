@@ -1,7 +1,5 @@
 """The embedded generator: varied samples, codes of faces."""
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,13 +8,9 @@ import pytest
 from styleclip_jax.editing.session import Session
 from styleclip_jax.models import stylegan2
 from styleclip_jax.models.network import Network
-from styleclip_jax.ops import convolutions
 from styleclip_jax.toy import attributes, judge
 from tests import tiny
-from train.demo import (
-    convolution,
-    generator_stage,
-)
+from train.demo import generator_stage
 
 
 @pytest.mark.slow
@@ -51,21 +45,3 @@ def test_the_mapping_network_makes_the_codes_of_faces():
     np.testing.assert_allclose(
         w, params["mapping"]["w_avg"] + generator_stage.to_w(vectors, 128), atol=1e-3
     )
-
-
-def test_quick_weight_gradients_are_those_of_xla():
-    x, kernel = tiny.normal(0, 2, 8, 8, 3), tiny.normal(1, 3, 3, 3, 5)
-
-    def loss_of(name: str) -> Callable[..., jax.Array]:
-        def loss(x: jax.Array, kernel: jax.Array) -> jax.Array:
-            # By name, since the quick form takes its place in the module.
-            return jnp.sum(jnp.sin(getattr(convolutions, name)(x, kernel, "highest")))
-
-        return loss
-
-    for name in ("conv3x3", "upsample_conv3x3"):
-        wanted = jax.jit(jax.grad(loss_of(name), (0, 1)))(x, kernel)
-        with convolution.quick_weight_gradients():
-            found = jax.jit(jax.grad(loss_of(name), (0, 1)))(x, kernel)
-        for a, b in zip(found, wanted, strict=True):
-            np.testing.assert_allclose(a, b, atol=1e-4)

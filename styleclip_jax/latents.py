@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from styleclip_jax import spaces
-from styleclip_jax.models import stylegan2
+from styleclip_jax.models import generators
 
 
 def seeded_z(seed: int, z_dim: int) -> np.ndarray:
@@ -50,7 +50,7 @@ def take(arrays: Any, rows: Any) -> Any:
 
 @functools.partial(jax.jit, static_argnames=("space", "cutoff", "to"))
 def convert(
-    generator: stylegan2.Generator,
+    generator: generators.Generator,
     batch: Any,
     *,
     space: str,
@@ -77,13 +77,13 @@ def convert(
     if space == "z":
         if label is not None:
             label = jnp.broadcast_to(label, (len(batch), *label.shape))
-        batch = stylegan2.map_latents(generator, batch, label)
+        batch = generators.map_latents(generator, batch, label)
     if space in ("z", "w"):
         w_plus = spaces.broadcast_w(batch, generator.config.num_rows)
         w_avg = generator.params["mapping"]["w_avg"]
         batch = spaces.truncate(w_plus, w_avg, truncation_psi, cutoff)
     if to == "s" and space != "s":
-        batch = stylegan2.to_styles(generator, batch)
+        batch = generators.to_styles(generator, batch)
     return batch
 
 
@@ -95,24 +95,24 @@ class Space(NamedTuple):
       movable: (generator) → for each leaf of a latent, whether it may move.
     """
 
-    synthesize: Callable[[stylegan2.Generator, Any], spaces.Image]
-    movable: Callable[[stylegan2.Generator], Any]
+    synthesize: Callable[[generators.Generator, Any], spaces.Image]
+    movable: Callable[[generators.Generator], Any]
 
 
 SPACES = {
-    "w_plus": Space(stylegan2.synthesize, movable=lambda generator: True),
+    "w_plus": Space(generators.synthesize, movable=lambda generator: True),
     # Parity: the toRGB vectors stay, as in the official code.
     "s": Space(
-        stylegan2.synthesize_styles,
+        generators.synthesize_styles,
         movable=lambda generator: tuple(
-            not layer.is_torgb for layer in generator.config.style_layout
+            layer.moves for layer in generator.config.style_layout
         ),
     ),
 }
 
 
 @jax.jit
-def render(generator: stylegan2.Generator, latent: Any) -> spaces.Image:
+def render(generator: generators.Generator, latent: Any) -> spaces.Image:
     """Images [B, H, W, 3] of W+ [B, L, D], or of a tuple of styles [B, C]; jitted."""
     space = "s" if isinstance(latent, tuple) else "w_plus"
     return SPACES[space].synthesize(generator, latent)

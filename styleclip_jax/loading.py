@@ -16,6 +16,7 @@ from styleclip_jax.io import (
     clip_files,
     direction_files,
     files,
+    generator_files,
     hub,
     text_files,
 )
@@ -25,9 +26,9 @@ from styleclip_jax.models import (
     clip_vit,
     discriminator,
     e4e,
+    generators,
     inception,
     irse50,
-    stylegan2,
     vgg16,
 )
 from styleclip_jax.models.clip import Clip, Tokenizer
@@ -111,7 +112,7 @@ class Models(ModelSettings, computation.Computation):
                 return dataclasses.replace(self, generator=str(decoder))
         return self
 
-    def one_hot_label(self, config: stylegan2.GeneratorConfig) -> jax.Array | None:
+    def one_hot_label(self, config: generators.GeneratorConfig) -> jax.Array | None:
         """The class as a one-hot vector [c_dim], None for an unconditional generator.
 
         Raises:
@@ -185,12 +186,12 @@ class Models(ModelSettings, computation.Computation):
         """Face recognition network, likewise."""
         return self.of_other(load_identity(self.identity))
 
-    def load_encoder(self, generator: stylegan2.GeneratorConfig) -> Network:
+    def load_encoder(self, generator: generators.GeneratorConfig) -> Network:
         """Encoder, which must be named, for a generator; likewise."""
         return self.of_other(load_encoder(str(self.encoder), generator))
 
     def load_mapper(
-        self, directory: files.Path, generator: stylegan2.GeneratorConfig
+        self, directory: files.Path, generator: generators.GeneratorConfig
     ) -> Network[mapper.MapperConfig]:
         """Mapper of a directory for the generator, likewise."""
         return self.of_other(
@@ -212,7 +213,7 @@ class Models(ModelSettings, computation.Computation):
         words = tuple(tokenizer for _, tokenizer in pairs)
         return joint, words if len(pairs) > 1 else words[0]
 
-    def describe_generator(self, config: stylegan2.GeneratorConfig) -> str:
+    def describe_generator(self, config: generators.GeneratorConfig) -> str:
         """Line on the generator, for people."""
         return (
             f"generator: {self.generator_name}, {config.resolution}², "
@@ -237,8 +238,7 @@ def load_generator(directory: files.Path | None = None) -> Network:
     Raises:
       UserError: the directory holds no valid generator.
     """
-    directory = places.find("generator", directory)
-    return _load(directory, "stylegan2", stylegan2.GeneratorConfig, stylegan2)
+    return generator_files.load(places.find("generator", directory))
 
 
 def load_discriminator(directory: files.Path) -> Network:
@@ -285,7 +285,7 @@ def load_identity(directory: files.Path | None = None) -> Network:
 
 
 def load_encoder(
-    directory: files.Path, generator: stylegan2.GeneratorConfig
+    directory: files.Path, generator: generators.GeneratorConfig
 ) -> Network:
     """An encoder of photos from a model directory.
 
@@ -348,7 +348,7 @@ def load_templates(path: files.Path | None = None) -> list[str]:
 def load_mapper(
     directory: files.Path,
     generator_directory: files.Path | None = None,
-    generator: stylegan2.GeneratorConfig | None = None,
+    generator: generators.GeneratorConfig | None = None,
 ) -> Network[mapper.MapperConfig]:
     """A mapper for a generator, from a model directory.
 
@@ -367,7 +367,7 @@ def load_mapper(
 
 
 def load_delta(
-    directory: files.Path, models: Models, generator: stylegan2.GeneratorConfig
+    directory: files.Path, models: Models, generator: generators.GeneratorConfig
 ) -> Network[delta.DeltaConfig]:
     """A delta network from a model directory.
 
@@ -397,14 +397,13 @@ def _load_trained(
     config_type: type,
     module: ModuleType,
     generator_directory: files.Path | None,
-    generator: stylegan2.GeneratorConfig | None,
+    generator: generators.GeneratorConfig | None,
 ) -> Network:
     """A network that was trained with this generator, unless it does not say."""
     network = _load(directory, module.KIND, config_type, module)
     where = places.find("generator", generator_directory)
     if generator is None:
-        kind, config_type = "stylegan2", stylegan2.GeneratorConfig
-        generator = checkpoints.read_config(where, kind, config_type)
+        generator = generator_files.read_config(where)
     try:
         module.check_generator(network.config, generator)
     except ValueError as error:

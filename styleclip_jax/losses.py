@@ -21,8 +21,8 @@ from styleclip_jax import spaces
 from styleclip_jax.errors import UserError
 from styleclip_jax.models import clip, clip_input, irse50
 from styleclip_jax.models.clip import Clip
+from styleclip_jax.models.generators import Generator
 from styleclip_jax.models.irse50 import Identity
-from styleclip_jax.models.stylegan2 import Generator
 from styleclip_jax.ops import norms
 
 

@@ -1,4 +1,4 @@
-"""Latent spaces Z, W, W+ and S of StyleGAN2: shapes, layout and conversions.
+"""Latent spaces Z, W, W+ and S of StyleGAN: shapes, layout and conversions.
 
 Z and W are single vectors, W+ holds one row of W per layer of the generator, and S
 (StyleSpace) holds the style vectors that those rows become inside the layers.
@@ -51,6 +51,11 @@ class StyleLayer(NamedTuple):
         """Width and height of the image that the layer works at."""
         return int(self.name.split("/")[0].removeprefix("b"))
 
+    @property
+    def moves(self) -> bool:
+        """Whether edits in S move it: no colours, and no place of the whole image."""
+        return not self.is_torgb and self.name.split("/")[-1] != "input"
+
 
 def num_rows(resolution: int) -> int:
     """Number of W+ rows of a generator: 18 at 1024², 14 at 256², 10 at 64²."""
@@ -74,6 +79,30 @@ def style_layout(channels: Sequence[int]) -> tuple[StyleLayer, ...]:
             StyleLayer(f"{block}/torgb", 3 + 2 * k, after, True),
         ]
     return tuple(layers)
+
+
+def layout_of(
+    channels: Sequence[int], layer_names: Sequence[str] = ()
+) -> tuple[StyleLayer, ...]:
+    """Layout of S by numbers and names, as configurations keep it.
+
+    Args:
+      channels: feature channels at 4², 8², 16², …; with names, channels of each layer.
+      layer_names: names of layers that have a row of W+ each, in order; none for a
+        generator whose layers follow from the channels, see `style_layout`.
+
+    Raises:
+      ValueError: there are names, but not another one for each number.
+    """
+    if not layer_names:
+        return style_layout(channels)
+    if len({*layer_names}) < len(layer_names):
+        raise ValueError(f"expected a name for each layer, found {layer_names}")
+    pairs = zip(layer_names, channels, strict=True)
+    return tuple(
+        StyleLayer(name, row, count, name.endswith("/torgb"))
+        for row, (name, count) in enumerate(pairs)
+    )
 
 
 def channels_of(lengths: Sequence[int]) -> tuple[int, ...] | None:

@@ -17,7 +17,7 @@ from styleclip_jax.io import torch_files
 from styleclip_jax.methods import gan_training
 from styleclip_jax.methods.gan_draws import Fakes, Reals
 from styleclip_jax.methods.gan_training import Figures, Problem, State
-from styleclip_jax.models import param_trees, stylegan2
+from styleclip_jax.models import param_trees
 from styleclip_jax.settings.gan_training import GanTrainingConfig
 from tests import golden_data, golden_networks
 from tests.golden_data import to_nhwc
@@ -43,7 +43,7 @@ class Golden:
     def draws(self, prefix: str, count: int) -> Fakes:
         """Draws of a phase of NVIDIA's loop, of its first images."""
         value = self.value
-        layers = stylegan2.noise_shapes(self.problem.generator)
+        layers = self.problem.generator.noise_shapes
         names = {x: f"{prefix}.noise_{x[1:].replace('/', '_')}" for x in layers}
         return Fakes(
             value(f"{prefix}.z")[:count],
@@ -55,7 +55,7 @@ class Golden:
     def draws_of_rosinality(self, prefix: str) -> Fakes:
         """Draws of a phase of rosinality's loop."""
         z = self.value(f"{prefix}.z")
-        layers = stylegan2.noise_shapes(self.problem.generator)
+        layers = self.problem.generator.noise_shapes
         return Fakes(
             z[0],
             z[-1],

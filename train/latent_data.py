@@ -14,7 +14,7 @@ import numpy as np
 from styleclip_jax import latents, spaces
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import latent_files
-from styleclip_jax.models import stylegan2
+from styleclip_jax.models import generators
 from styleclip_jax.models.network import Network
 from styleclip_jax.settings.latents import DataRequest
 
@@ -96,7 +96,7 @@ class Data(NamedTuple):
 
 def open_data(
     request: DataRequest,
-    generator: stylegan2.GeneratorConfig,
+    generator: generators.GeneratorConfig,
     *,
     to: str,
     num_validation: int,

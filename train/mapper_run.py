@@ -11,7 +11,7 @@ from styleclip_jax import loading, losses
 from styleclip_jax.editing.prompts import Prompts
 from styleclip_jax.methods import mapper, mapper_training
 from styleclip_jax.methods.mapper_training import TrainingConfig
-from styleclip_jax.models import clip, stylegan2
+from styleclip_jax.models import clip, generators
 from styleclip_jax.progress import Listener
 from styleclip_jax.settings.mappers import ArchitectureSettings
 
@@ -28,7 +28,7 @@ _PROGRAM = "train.mapper"
 class Architecture(ArchitectureSettings):
     """Architecture of the mappers, by its settings and a generator."""
 
-    def configure(self, generator: stylegan2.GeneratorConfig) -> mapper.MapperConfig:
+    def configure(self, generator: generators.GeneratorConfig) -> mapper.MapperConfig:
         """The configuration for a generator.
 
         Raises:
@@ -154,7 +154,7 @@ def _describe(
     request: MapperRequest,
     problem: mapper_training.Problem,
     data: latent_data.Data,
-    generator: stylegan2.GeneratorConfig,
+    generator: generators.GeneratorConfig,
 ) -> list[str]:
     """Lines on what is trained."""
     config = problem.config

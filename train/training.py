@@ -20,7 +20,7 @@ from styleclip_jax.cli.program import EXIT_FAILED_ITEMS
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files, latent_files
 from styleclip_jax.loading import Models
-from styleclip_jax.models import stylegan2
+from styleclip_jax.models import generators
 from styleclip_jax.progress import Listener, Pace
 from styleclip_jax.settings.training import RunConfig
 
@@ -95,7 +95,7 @@ def carry_out(
 
 
 def open_data(
-    request: Request, generator: stylegan2.GeneratorConfig, to: str
+    request: Request, generator: generators.GeneratorConfig, to: str
 ) -> tuple[Data, Callable[..., Any]]:
     """Latents of a training, and the way into the space that they are edited in.
 
@@ -165,7 +165,7 @@ def begin(
 
 
 def describe(
-    request: Request, data: Data, generator: stylegan2.GeneratorConfig, to: str
+    request: Request, data: Data, generator: generators.GeneratorConfig, to: str
 ) -> list[str]:
     """Lines on networks, latents and devices of a training that edits in a space."""
     count = "sampled" if data.training is None else len(data.training.array)

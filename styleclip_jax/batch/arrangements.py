@@ -19,7 +19,7 @@ from styleclip_jax.batch.source import (
 )
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import films
-from styleclip_jax.models import stylegan2
+from styleclip_jax.models import generators
 from styleclip_jax.settings.latents import (
     FILM_SPACES,
     SPACES,
@@ -44,7 +44,7 @@ class ArrangementRequest(ArrangementSettings):
     def open(
         self,
         request: SourceRequest,
-        generator: stylegan2.Generator,
+        generator: generators.Generator,
         *,
         default_seeds: str,
         space: str | None,
@@ -167,7 +167,7 @@ def _mix(
     cols: Sequence[int],
     text: str | None,
     source: LatentSource,
-    generator: stylegan2.Generator,
+    generator: generators.Generator,
     label: jax.Array | None,
 ) -> Arrangement:
     """Sheet of mixed styles: the rows' latents with rows of W+ of the columns'.
@@ -235,7 +235,7 @@ def _mixed(known: jax.Array, chosen: jax.Array, pair: Any) -> jax.Array:
 def _sweep(
     sweep: Sequence[float],
     source: LatentSource,
-    generator: stylegan2.Generator,
+    generator: generators.Generator,
     label: jax.Array | None,
 ) -> Arrangement:
     """Sheet of truncations: a row per latent, a column per truncation."""
@@ -285,7 +285,7 @@ def _film(
     interpolate: str,
     settings: FilmSettings,
     source: LatentSource,
-    generator: stylegan2.Generator,
+    generator: generators.Generator,
     label: jax.Array | None,
 ) -> Arrangement:
     """Films through the latents, with frames of each pair on the sheet."""

@@ -13,7 +13,7 @@ from styleclip_jax import documents, spaces
 from styleclip_jax.batch import shards
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files, latent_files
-from styleclip_jax.models import stylegan2
+from styleclip_jax.models import generators
 
 # Number of failures that are named.
 _NUM_SHOWN = 10
@@ -34,7 +34,7 @@ class Kept(NamedTuple):
 
     @classmethod
     def latents(
-        cls, space: str, config: stylegan2.GeneratorConfig, names: Sequence[str]
+        cls, space: str, config: generators.GeneratorConfig, names: Sequence[str]
     ) -> "Kept":
         """Latents in w_plus or s of a generator, by these names."""
         if space == "s":

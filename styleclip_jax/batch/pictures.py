@@ -18,10 +18,10 @@ from styleclip_jax.batch.journal import Kept
 from styleclip_jax.batch.source import SourceRequest
 from styleclip_jax.io import films, images, latent_files
 from styleclip_jax.loading import Models
-from styleclip_jax.models import stylegan2
+from styleclip_jax.models import generators
 from styleclip_jax.models.network import Network
 from styleclip_jax.progress import Listener, Report, ignore
-from styleclip_jax.settings.latents import PictureRequest
+from styleclip_jax.settings.latents import Noise, PictureRequest
 
 PROGRAM = "styleclip-generate"
 
@@ -30,14 +30,12 @@ _pack = jax.jit(latents.pack)
 
 @functools.partial(jax.jit, static_argnames=("noise",))
 @functools.partial(traced.keep, "pictures.render")
-def render(
-    generator: Network, latent: Any, keys: jax.Array, noise: stylegan2.Noise
-) -> jax.Array:
+def render(generator: Network, latent: Any, keys: jax.Array, noise: Noise) -> jax.Array:
     """Renders W+ or S as images [B, H, W, 3], each with its own key."""
     synthesize = (
-        stylegan2.synthesize_styles
+        generators.synthesize_styles
         if isinstance(latent, tuple)
-        else stylegan2.synthesize
+        else generators.synthesize
     )
 
     def one(latent: Any, key: jax.Array) -> jax.Array:

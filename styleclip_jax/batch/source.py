@@ -11,7 +11,7 @@ import numpy as np
 from styleclip_jax import latents, spaces, traced
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import latent_files
-from styleclip_jax.models import stylegan2
+from styleclip_jax.models import generators
 from styleclip_jax.settings.latents import SourceSettings
 
 _convert = jax.jit(
@@ -38,7 +38,7 @@ class SourceRequest(SourceSettings):
 
     def open(
         self,
-        config: stylegan2.GeneratorConfig,
+        config: generators.GeneratorConfig,
         *,
         default_seeds: str,
         space: str | None = None,

@@ -20,7 +20,7 @@ from styleclip_jax import latents
 from styleclip_jax.batch.editor import Editor
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files
-from styleclip_jax.models import stylegan2
+from styleclip_jax.models import generators
 from styleclip_jax.models.network import Network
 from styleclip_jax.settings.output import ExportRequest
 
@@ -62,7 +62,7 @@ def write(request: ExportRequest, editor: Editor, generator: Network) -> list[st
         generator, rest = jax.tree.unflatten(structure, [every[n] for n in arrays])
         batch: Any = w_plus
         if editor.space == "s":
-            batch = stylegan2.to_styles(generator, w_plus)
+            batch = generators.to_styles(generator, w_plus)
         made = frozen.apply(generator, rest, batch)
         return {"image": made.image, "latent": latents.pack(made.latent["edited"])}
 

@@ -16,7 +16,7 @@ from styleclip_jax.batch.runs import Summary
 from styleclip_jax.batch.source import LatentSource
 from styleclip_jax.editing.loaded import Loaded
 from styleclip_jax.io import files, images
-from styleclip_jax.models import stylegan2
+from styleclip_jax.models import generators
 from styleclip_jax.progress import SILENT, Report
 
 # Number of faces on a sheet in a notebook.
@@ -66,7 +66,7 @@ class Faces:
         """Latents as files hold them: W+ [B, L, D], or S flat [B, S]."""
         return np.asarray(latents.pack(self.latent))
 
-    def as_source(self, config: stylegan2.GeneratorConfig) -> LatentSource:
+    def as_source(self, config: generators.GeneratorConfig) -> LatentSource:
         """Source of a run with these faces, for a generator of this configuration."""
         return LatentSource(
             self.space,

@@ -18,7 +18,7 @@ from styleclip_jax.io import files, images, tables, text_files
 from styleclip_jax.loading import Models
 from styleclip_jax.methods import direction_names, global_directions, latent_directions
 from styleclip_jax.methods.global_directions import Direction
-from styleclip_jax.models import stylegan2
+from styleclip_jax.models import generators
 from styleclip_jax.ops import pixels
 from styleclip_jax.progress import Listener
 from styleclip_jax.settings.measures import FindConfig
@@ -177,7 +177,7 @@ def _factorize(
     z = np.random.RandomState(_SEED).randn(_NUM_STATISTICS, generator.config.z_dim)
     if label is not None:
         label = jnp.broadcast_to(label, (len(z), *label.shape))
-    w = jax.jit(stylegan2.map_latents)(generator, jnp.float32(z), label)
+    w = jax.jit(generators.map_latents)(generator, jnp.float32(z), label)
     factors = jax.jit(latent_directions.factorize, static_argnums=1)(generator, layers)
     factors = jax.device_get(factors)
     spread = np.std(np.asarray(w) @ factors.step.T, axis=0)

@@ -29,7 +29,7 @@ from styleclip_jax.io import direction_files, files, latent_files
 from styleclip_jax.methods import global_directions
 from styleclip_jax.methods.global_directions import Direction
 from styleclip_jax.methods.inversion import InversionConfig
-from styleclip_jax.models import clip, stylegan2
+from styleclip_jax.models import clip, generators
 from styleclip_jax.models.clip import Clip, Tokenizer
 from styleclip_jax.models.network import Network
 from styleclip_jax.photos import crops, photo_files
@@ -115,7 +115,7 @@ class Session:
         self.listener = listener
 
     @functools.cached_property
-    def generator(self) -> stylegan2.Generator:
+    def generator(self) -> generators.Generator:
         """Generator, on the devices."""
         return parallel.replicate(self.models.load_generator(), self.mesh)
 

@@ -20,7 +20,7 @@ from styleclip_jax.batch.editor import Outcome
 from styleclip_jax.batch.journal import Kept
 from styleclip_jax.batch.source import Source
 from styleclip_jax.evaluation import path_length
-from styleclip_jax.models import inception, lpips, stylegan2, vgg16
+from styleclip_jax.models import generators, inception, lpips, vgg16
 from styleclip_jax.models.network import Network
 from styleclip_jax.ops import pixels
 from styleclip_jax.photos.image_sets import ImageSet
@@ -151,7 +151,7 @@ def _look(
 @jax.jit
 def _map(generator: Network, batch: Any) -> jax.Array:
     """W+ of samples without truncation."""
-    w = stylegan2.map_latents(generator, batch["z"], batch.get("label"))
+    w = generators.map_latents(generator, batch["z"], batch.get("label"))
     return spaces.broadcast_w(w, generator.config.num_rows)
 
 

@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from styleclip_jax import spaces
-from styleclip_jax.models import stylegan2
+from styleclip_jax.models import generators
+from styleclip_jax.models.generators import Generator, GeneratorConfig
 from styleclip_jax.models.network import Network
-from styleclip_jax.models.stylegan2 import Generator, GeneratorConfig
 from styleclip_jax.settings.measures import PathLengthConfig
 
 # Images in [0, 255] to features whose squared distance is that of the images.
@@ -40,7 +40,7 @@ def draw(key: jax.Array, config: GeneratorConfig, *, batch_size: int) -> Draws:
     """Draws of a batch of paths from a PRNG key: z and noise normal, places uniform."""
     start, end, position, noise = jax.random.split(key, 4)
     shape = (batch_size, config.z_dim)
-    shapes = stylegan2.noise_shapes(config)
+    shapes = config.noise_shapes
     keys = jax.random.split(noise, len(shapes))
     return Draws(
         jax.random.normal(start, shape),
@@ -83,7 +83,7 @@ def path_length_distances(
     # Both ends side by side, which stay on one device.
     w = jnp.stack(_steps(generator, draws, label, config), axis=1)
     w_plus = spaces.broadcast_w(w.reshape(-1, w.shape[-1]), generator.config.num_rows)
-    seen = features(_show(stylegan2.synthesize(generator, w_plus), config))
+    seen = features(_show(generators.synthesize(generator, w_plus), config))
     before, after = jnp.unstack(seen.reshape(len(w), 2, -1), axis=1)
     return jnp.sum(jnp.square(before - after), axis=1) / config.epsilon**2
 
@@ -110,7 +110,7 @@ def _prepare(generator: Generator, noise: dict[str, Any]) -> Generator:
     exact = generator.config.replace(
         dtype="float32", low_precision_from=None, precision="highest"
     )
-    return stylegan2.with_noise(Network(generator.params, exact), noise)
+    return generators.with_noise(Network(generator.params, exact), noise)
 
 
 def _steps(
@@ -119,7 +119,7 @@ def _steps(
     """w at both ends of each step, two of [B, w_dim]."""
 
     def to_w(z: jax.Array) -> jax.Array:
-        return stylegan2.map_latents(generator, z, label)
+        return generators.map_latents(generator, z, label)
 
     start = jnp.where(config.sampling == "full", draws.position, 0)
     places = [x[:, None] for x in (start, start + config.epsilon)]

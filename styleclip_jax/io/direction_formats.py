@@ -20,7 +20,7 @@ import numpy as np
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files, latent_containers, torch_files
 from styleclip_jax.io.pickled.inert import Object
-from styleclip_jax.models.stylegan2 import GeneratorConfig
+from styleclip_jax.models.generators import GeneratorConfig
 
 # Names of components and of their deviations: GANSpace's, and e4e's for the same.
 _COMPONENTS = (("lat_comp", "lat_stdev"), ("comp", "std"))

@@ -19,7 +19,7 @@ from styleclip_jax import spaces
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import array_files, files, latent_containers, torch_files
 from styleclip_jax.io.latent_containers import Contents
-from styleclip_jax.models import stylegan2
+from styleclip_jax.models import generators
 
 # Suffixes of the files that are taken from a folder.
 _SUFFIXES = (".npy", ".npz", ".pt", ".pth", ".pkl", ".safetensors")
@@ -51,7 +51,7 @@ def is_latents(path: files.Path) -> bool:
 
 
 def read(
-    path: files.Path, config: stylegan2.GeneratorConfig, space: str | None
+    path: files.Path, config: generators.GeneratorConfig, space: str | None
 ) -> Latents:
     """Reads latents for a generator.
 
@@ -67,7 +67,7 @@ def read(
     Raises:
       UserError: the file cannot be read, or does not fit the generator.
     """
-    rows = spaces.num_rows(config.resolution)
+    rows = config.num_rows
     found = unpack(path, rows, space)
     layout = tuple(layer.channels for layer in config.style_layout)
     if found.lengths and found.lengths != layout:
@@ -84,7 +84,7 @@ def read(
 
 def interpret(
     array: np.ndarray,
-    config: stylegan2.GeneratorConfig,
+    config: generators.GeneratorConfig,
     space: str | None,
     *,
     name: str,
@@ -99,7 +99,7 @@ def interpret(
       name: what the array is from, for messages.
       counted: whether the first axis surely counts latents.
     """
-    rows = spaces.num_rows(config.resolution)
+    rows = config.num_rows
     channels = sum(layer.channels for layer in config.style_layout)
     shapes = {
         "z": (config.z_dim,),
@@ -246,7 +246,7 @@ def _write_npy(
         file.write(np.ascontiguousarray(chunk, "<f4").tobytes())
 
 
-def _guess(shape: tuple[int, ...], config: stylegan2.GeneratorConfig) -> str:
+def _guess(shape: tuple[int, ...], config: generators.GeneratorConfig) -> str:
     """Guess at the resolution that the rows of a W+ array were made for, if any."""
     resolutions = {spaces.num_rows(8 << i): 8 << i for i in range(8)}
     found = resolutions.get(shape[1]) if len(shape) == 3 else None

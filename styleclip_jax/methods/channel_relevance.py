@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from styleclip_jax import losses, spaces
-from styleclip_jax.models import clip, clip_input, stylegan2
+from styleclip_jax.models import clip, clip_input, generators
 from styleclip_jax.ops import norms, pixels, products
 from styleclip_jax.settings.measures import RelevanceConfig
 
@@ -100,7 +100,7 @@ class Prepared(NamedTuple):
     """
 
     styles: spaces.Styles
-    activations: stylegan2.Activations | None
+    activations: generators.Activations | None
 
 
 def prepare(
@@ -132,7 +132,7 @@ def prepare(
     )
     if layer == 0:
         return Prepared(styles, None)
-    activations = stylegan2.synthesize_layers(generator, styles, stop=layer)
+    activations = generators.synthesize_layers(generator, styles, stop=layer)
     return Prepared(styles, activations)
 
 
@@ -182,7 +182,7 @@ def channel_features(
                 for sign in (-1, 1)
             ]
         )
-        made = stylegan2.synthesize_layers(
+        made = generators.synthesize_layers(
             generator,
             (*both.styles[:layer], ends, *both.styles[layer + 1 :]),
             both.activations,
@@ -203,9 +203,8 @@ def last_layer(
     if not clip_resolution:
         return None
     size = max(clip_resolution, layout[layer].resolution)
-    return 1 + max(
-        i for i, x in enumerate(layout) if x.is_torgb and x.resolution <= size
-    )
+    images = [i for i, x in enumerate(layout) if x.is_torgb and x.resolution <= size]
+    return 1 + images[-1] if images else None
 
 
 def differences(features: jax.Array) -> jax.Array:
@@ -323,7 +322,7 @@ def probe_basis(text: jax.Array, key: jax.Array, num_probes: int) -> jax.Array:
 def _image_feature(networks: losses.Networks, styles: spaces.Styles) -> jax.Array:
     """Feature E(s), [B, E], differentiable."""
     generator = networks.generator
-    image = stylegan2.synthesize_styles(generator, styles)
+    image = generators.synthesize_styles(generator, styles)
     return norms.unit_by_rsqrt(_encode(networks.clip, image, "none"))
 
 

@@ -20,9 +20,9 @@ from jax import lax
 
 from styleclip_jax import checks, latents, spaces
 from styleclip_jax.errors import UserError
-from styleclip_jax.models import linen, param_trees, stylegan2
+from styleclip_jax.models import generators, linen, param_trees
 from styleclip_jax.models.network import Network
-from styleclip_jax.models.runtime import Products
+from styleclip_jax.models.runtime import STORED_IF_GIVEN, Products
 
 # Kind of network in model directories.
 KIND = "delta"
@@ -42,6 +42,8 @@ class DeltaConfig(Products):
       w_dim: in W+, length of a row; 0 in S.
       channels: in S, feature channels of the generator at 4², 8², …, which give the
         layout; empty in W+.
+      layer_names: in S, names of the layers where channels are of each, see
+        `spaces.layout_of`.
       width: length of the hidden features.
       num_layers: dense layers.
     """
@@ -53,6 +55,9 @@ class DeltaConfig(Products):
     channels: tuple[int, ...] = ()
     width: int = 256
     num_layers: int = 4
+    layer_names: tuple[str, ...] = dataclasses.field(
+        default=(), metadata=STORED_IF_GIVEN
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -76,7 +81,7 @@ class DeltaConfig(Products):
     @property
     def style_layout(self) -> tuple[spaces.StyleLayer, ...]:
         """Layout of S."""
-        return spaces.style_layout(self.channels)
+        return spaces.layout_of(self.channels, self.layer_names)
 
     @property
     def size(self) -> int:
@@ -89,29 +94,29 @@ class DeltaConfig(Products):
 Delta = Network[DeltaConfig]
 
 
-def of_generator(generator: stylegan2.GeneratorConfig, **settings: Any) -> DeltaConfig:
+def of_generator(generator: generators.GeneratorConfig, **settings: Any) -> DeltaConfig:
     """Configuration of a delta network for a generator.
 
     Args:
-      generator: gives channels, or num_rows and w_dim.
+      generator: gives channels and names, or num_rows and w_dim.
       settings: other fields of the configuration.
 
     Raises:
       UserError: a setting is wrong.
     """
     if settings.get("space", DeltaConfig.space) == "s":
-        return DeltaConfig(channels=generator.channels, **settings)
+        return DeltaConfig(**generator.style_fields, **settings)
     return DeltaConfig(num_rows=generator.num_rows, w_dim=generator.w_dim, **settings)
 
 
-def check_generator(config: DeltaConfig, generator: stylegan2.GeneratorConfig) -> None:
+def check_generator(config: DeltaConfig, generator: generators.GeneratorConfig) -> None:
     """Refuses a network whose latents are not those of the generator.
 
     Raises:
       UserError: says what differs.
     """
     expected = of_generator(generator, embed_dim=1, space=config.space)
-    for name in ("channels", "num_rows", "w_dim"):
+    for name in ("channels", "layer_names", "num_rows", "w_dim"):
         wanted, found = getattr(expected, name), getattr(config, name)
         if wanted != found:
             raise UserError(

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from styleclip_jax import losses, spaces
 from styleclip_jax.methods import global_directions
 from styleclip_jax.methods.global_directions import Direction
-from styleclip_jax.models import clip, clip_input, stylegan2
+from styleclip_jax.models import clip, clip_input, generators
 from styleclip_jax.ops import norms, products
 
 
@@ -44,7 +44,7 @@ def ends(
 
     def at(strength: float | jax.Array) -> tuple[spaces.Image, jax.Array]:
         moved = global_directions.edit(styles, direction, strength)
-        image = stylegan2.synthesize_styles(networks.generator, moved)
+        image = generators.synthesize_styles(networks.generator, moved)
         seen = clip_input.preprocess_clip(networks.clip, image)
         return image, norms.unit_by_rsqrt(clip.encode_image(networks.clip, seen))
 

@@ -71,7 +71,7 @@ def draw_fakes(
     rows = config.num_rows
     cutoff = jax.random.randint(of_cutoff, (), 1, rows)
     mixes = jax.random.uniform(of_choice) < style_mixing
-    shapes = stylegan2.noise_shapes(config)
+    shapes = config.noise_shapes
     keys = jax.random.split(of_noise, len(shapes))
     return Fakes(
         z=jax.random.normal(of_z, (count, config.z_dim)),

@@ -116,7 +116,7 @@ def select_layers(layout: Layout, text: str) -> tuple[int, ...]:
     Raises:
       UserError: something named does not exist, or is a toRGB layer.
     """
-    usable = {i: layer for i, layer in enumerate(layout) if not layer.is_torgb}
+    usable = {i: layer for i, layer in enumerate(layout) if layer.moves}
     found: set[int] = set()
     for part in (part.strip() for part in text.split(",")):
         match = re.fullmatch(r"(\d+)-(\d+)", part)

@@ -19,7 +19,7 @@ import optax
 
 from styleclip_jax import latents, losses, optimizers, spaces
 from styleclip_jax.methods import optimization
-from styleclip_jax.models import clip, clip_input, stylegan2
+from styleclip_jax.models import clip, clip_input, generators
 from styleclip_jax.ops import norms
 from styleclip_jax.settings.photos import InversionConfig
 
@@ -31,9 +31,9 @@ class Phases(NamedTuple):
     w_plus: optimization.Problem
 
 
-def _synthesize_w(generator: stylegan2.Generator, w: jax.Array) -> jax.Array:
+def _synthesize_w(generator: generators.Generator, w: jax.Array) -> jax.Array:
     w_plus = spaces.broadcast_w(w, generator.config.num_rows)
-    return stylegan2.synthesize(generator, w_plus)
+    return generators.synthesize(generator, w_plus)
 
 
 _W = latents.Space(synthesize=_synthesize_w, movable=lambda generator: True)
@@ -107,7 +107,7 @@ def invert(
     return optimization.finish(networks, run(state, second), problem=second)
 
 
-def average(generator: stylegan2.Generator) -> jax.Array:
+def average(generator: generators.Generator) -> jax.Array:
     """Average latent, [D] in W."""
     return generator.params["mapping"]["w_avg"]
 

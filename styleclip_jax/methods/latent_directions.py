@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from styleclip_jax import spaces
 from styleclip_jax.methods.global_directions import Direction
-from styleclip_jax.models import stylegan2
+from styleclip_jax.models import generators
 from styleclip_jax.ops import norms, products
 
 
@@ -36,7 +36,7 @@ class Factors(NamedTuple):
     value: jax.Array
 
 
-def to_direction(generator: stylegan2.Generator, delta: jax.Array) -> Direction:
+def to_direction(generator: generators.Generator, delta: jax.Array) -> Direction:
     """Direction in S of a step in W+.
 
     Args:
@@ -53,7 +53,7 @@ def to_direction(generator: stylegan2.Generator, delta: jax.Array) -> Direction:
     return Direction(step, generator.config.style_layout)
 
 
-def factorize(generator: stylegan2.Generator, layers: Sequence[int]) -> Factors:
+def factorize(generator: generators.Generator, layers: Sequence[int]) -> Factors:
     """Steps in W that move the styles of some layers most.
 
     Every channel's row of A counts with length 1; of a step and its opposite, the one
@@ -87,11 +87,11 @@ def in_layers(
     return jnp.zeros((count, len(step))).at[jnp.array(rows)].set(step)
 
 
-def _styles_of(generator: stylegan2.Generator, delta: spaces.WPlus) -> spaces.Styles:
+def _styles_of(generator: generators.Generator, delta: spaces.WPlus) -> spaces.Styles:
     """Linear part A Δw [N, C] per layer of the styles of steps [N, L, D]."""
     # The derivative of an affine map is its linear part, without rounding of the bias.
     _, moved = jax.jvp(
-        lambda w_plus: stylegan2.to_styles(generator, w_plus),
+        lambda w_plus: generators.to_styles(generator, w_plus),
         (jnp.zeros_like(delta),),
         (delta,),
     )

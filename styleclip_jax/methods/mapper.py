@@ -15,9 +15,10 @@ import jax.numpy as jnp
 
 from styleclip_jax import checks, latents, spaces
 from styleclip_jax.errors import UserError
-from styleclip_jax.models import layers, linen, param_trees, stylegan2
+from styleclip_jax.models import layers, linen, param_trees
+from styleclip_jax.models.generators import GeneratorConfig
 from styleclip_jax.models.network import Network
-from styleclip_jax.models.runtime import Products
+from styleclip_jax.models.runtime import STORED_IF_GIVEN, Products
 from styleclip_jax.ops import norms, products
 
 # Kind of network in model directories.
@@ -46,6 +47,8 @@ class MapperConfig(Products):
       w_dim: in W+, length of a row.
       channels: in S, feature channels of the generator at 4², 8², …, which give the
         layout; empty in W+, where the number of rows does not matter.
+      layer_names: in S, names of the layers where channels are of each, see
+        `spaces.layout_of`.
       normalize_over: in W+, what the input is divided by: its root mean square over
         the rows of a level (official) or over features. Over rows, latents whose rows
         are equal keep their signs alone, so that the step hardly depends on them.
@@ -61,6 +64,9 @@ class MapperConfig(Products):
     normalize_over: str = "rows"
     num_layers: int = 4
     strength: float = 0.1
+    layer_names: tuple[str, ...] = dataclasses.field(
+        default=(), metadata=STORED_IF_GIVEN
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,13 +101,13 @@ class MapperConfig(Products):
     @property
     def style_layout(self) -> tuple[spaces.StyleLayer, ...]:
         """Layout of S."""
-        return spaces.style_layout(self.channels)
+        return spaces.layout_of(self.channels, self.layer_names)
 
 
 Mapper = Network[MapperConfig]
 
 
-def of_generator(generator: stylegan2.GeneratorConfig, **settings: Any) -> MapperConfig:
+def of_generator(generator: GeneratorConfig, **settings: Any) -> MapperConfig:
     """Configuration of a mapper for a generator.
 
     Args:
@@ -112,7 +118,7 @@ def of_generator(generator: stylegan2.GeneratorConfig, **settings: Any) -> Mappe
       UserError: a level lies beyond the rows of the generator, or a setting is wrong.
     """
     if settings.get("space") == "s":
-        settings["channels"] = generator.channels
+        settings |= generator.style_fields
     else:
         settings["w_dim"] = generator.w_dim
         settings.setdefault("levels", levels_of(generator))
@@ -121,23 +127,24 @@ def of_generator(generator: stylegan2.GeneratorConfig, **settings: Any) -> Mappe
     return config
 
 
-def levels_of(generator: stylegan2.GeneratorConfig) -> tuple[str, ...]:
+def levels_of(generator: GeneratorConfig) -> tuple[str, ...]:
     """Levels that the generator has rows for; all three from 32² up."""
     return tuple(
         level for level, rows in LEVELS.items() if rows.start < generator.num_rows
     )
 
 
-def check_generator(config: MapperConfig, generator: stylegan2.GeneratorConfig) -> None:
+def check_generator(config: MapperConfig, generator: GeneratorConfig) -> None:
     """Refuses a mapper whose latents are not those of the generator.
 
     Raises:
       UserError: says what differs.
     """
     if config.space == "s":
-        if config.channels != generator.channels:
+        expected = MapperConfig(space="s", **generator.style_fields)
+        if config.style_layout != expected.style_layout:
             raise UserError(
-                f"expected a mapper for style vectors of channels {generator.channels}"
+                f"expected a mapper for style vectors of channels {expected.channels}"
                 f", found one for {config.channels}"
             )
         return
@@ -269,7 +276,7 @@ def _keep_levels(delta: Any, levels: Sequence[str], config: MapperConfig) -> Any
 
     if config.space == "w_plus":
         return delta * jnp.asarray(kept(delta.shape[1]))[:, None]
-    keep = kept(2 * len(config.channels))
+    keep = kept(1 + config.style_layout[-1].row)
     return tuple(
         d * keep[layer.row] for d, layer in zip(delta, config.style_layout, strict=True)
     )
@@ -317,7 +324,7 @@ class _Mapper(linen.Module):
         if config.space == "s":
             return tuple(
                 self._map(layer.name.replace("/", "_"), s)
-                if config.torgb or not layer.is_torgb
+                if layer.moves or (config.torgb and layer.is_torgb)
                 else jnp.zeros_like(s)
                 for layer, s in zip(config.style_layout, latent, strict=True)
             )

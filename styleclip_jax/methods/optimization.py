@@ -139,7 +139,7 @@ def optimize(
     Args:
       networks: generator, CLIP, and whatever else the objective asks for.
       latent: the source, of the problem's space: [L, D] W+, or for S a tuple of [C]
-        (`stylegan2.to_styles` makes it from W+).
+        (`generators.to_styles` makes it from W+).
       text: [E] normalised CLIP features of the prompt.
       neutral: [E] features of the neutral text, for losses that read them.
       problem: objective, optimizer and number of steps.

@@ -20,7 +20,7 @@ from styleclip_jax import losses, optimizers, spaces
 from styleclip_jax.errors import UserError
 from styleclip_jax.methods import global_directions, optimization
 from styleclip_jax.methods.global_directions import Direction
-from styleclip_jax.models import stylegan2
+from styleclip_jax.models import generators
 from styleclip_jax.settings.edits import StyleMCConfig
 
 # Least resolution that is chosen where none is given.
@@ -56,10 +56,11 @@ def official(config: StyleMCConfig, layout: tuple[spaces.StyleLayer, ...]) -> Pr
     Raises:
       UserError: the generator has no such resolution.
     """
-    known = sorted({layer.resolution for layer in layout})
+    known = sorted(layer.resolution for layer in layout if layer.is_torgb)
     chosen = config.resolution
     if chosen is None:
-        chosen = min(max(_LEAST, known[-1] // 4), known[-1])
+        least = min(max(_LEAST, known[-1] // 4), known[-1])
+        chosen = min(size for size in known if size >= least)
     if chosen not in known:
         raise UserError(
             f"resolution: expected one of {', '.join(map(str, known))}, found {chosen}",
@@ -154,7 +155,7 @@ def step(
       state: state before the step.
       problem: objective, optimizer and layers.
     """
-    moved = [i for i, x in enumerate(problem.layout[: problem.stop]) if not x.is_torgb]
+    moved = [i for i, x in enumerate(problem.layout[: problem.stop]) if x.moves]
 
     def loss(direction: Direction) -> tuple[jax.Array, dict[str, jax.Array]]:
         # Layers that stay have no gradient, and no share in the length.
@@ -197,6 +198,6 @@ def _synthesize(
 ) -> spaces.Image:
     """Images of the layers that run."""
     stop = problem.stop
-    image = stylegan2.synthesize_layers(networks.generator, styles, stop=stop).rgb
+    image = generators.synthesize_layers(networks.generator, styles, stop=stop).rgb
     assert image is not None  # the last layer is a toRGB layer
     return image

@@ -4,7 +4,7 @@ from typing import Any, Generic, TypeVar
 
 import flax.struct
 
-Config = TypeVar("Config")
+Config = TypeVar("Config", covariant=True)
 
 
 @flax.struct.dataclass

@@ -10,8 +10,10 @@ from styleclip_jax import checks
 from styleclip_jax.errors import UserError
 from styleclip_jax.settings.networks import DTYPES, PRECISIONS
 
-# Metadata of a field that model directories do not store.
+# Metadata of a field that model directories do not store, and of one that they store
+# only where it is not the default.
 UNSTORED = {"stored": False}
+STORED_IF_GIVEN = {"stored": "if given"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,5 +110,6 @@ def stored(config: Any) -> dict[str, Any]:
     return {
         field.name: getattr(config, field.name)
         for field in dataclasses.fields(config)
-        if field.metadata.get("stored", True)
+        if (stored := field.metadata.get("stored", True))
+        if stored is True or getattr(config, field.name) != field.default
     }

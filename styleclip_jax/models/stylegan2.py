@@ -13,8 +13,7 @@ then shares one ordinary convolution, also under `vmap`.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -22,16 +21,23 @@ import jax.numpy as jnp
 from jax import lax
 
 from styleclip_jax import spaces
-from styleclip_jax.models import layers, linen, mapping, param_trees, runtime
+from styleclip_jax.models import (
+    generators,
+    layers,
+    linen,
+    mapping,
+    param_trees,
+    runtime,
+)
 from styleclip_jax.models.network import Network
 from styleclip_jax.ops import convolutions, norms
-from styleclip_jax.settings.latents import NOISES, Noise
+from styleclip_jax.settings.latents import Noise
 
 _EPSILON = 1e-8
 
 
 @dataclasses.dataclass(frozen=True)
-class GeneratorConfig(runtime.Pyramid):
+class GeneratorConfig(runtime.Pyramid, generators.GeneratorConfig):
     """Static architecture of a generator; the defaults are config F at 1024².
 
     Precision and type are those of the synthesis, whose styles, demodulation and images
@@ -66,20 +72,26 @@ class GeneratorConfig(runtime.Pyramid):
         """Layout of S."""
         return spaces.style_layout(self.channels)
 
+    @property
+    def style_fields(self) -> dict[str, Any]:
+        """Fields by which networks in S keep its layout."""
+        return {"channels": self.channels}
+
+    @property
+    def noise_shapes(self) -> dict[str, tuple[int, int]]:
+        """Height and width of each layer's noise, by the layer's name: "b8/conv0"."""
+        return {
+            layer.name: (layer.resolution, layer.resolution)
+            for layer in self.style_layout
+            if not layer.is_torgb
+        }
+
+    def module(self) -> nn.Module:
+        """Module that computes it."""
+        return _Generator(self)
+
 
 Generator = Network[GeneratorConfig]
-
-
-class Activations(NamedTuple):
-    """Activations between two layers: all that the synthesis has made so far.
-
-    Attributes:
-      x: [B, h, w, C] features.
-      rgb: [B, h, w, 3] sum of the toRGB layers that have run, None before the first.
-    """
-
-    x: jax.Array
-    rgb: spaces.Image | None
 
 
 def init(key: jax.Array, config: GeneratorConfig) -> Any:
@@ -93,163 +105,14 @@ def param_shapes(config: GeneratorConfig) -> dict[str, tuple[int, ...]]:
     return param_trees.shapes_of(init, config)
 
 
-@functools.cache
-def noise_shapes(config: GeneratorConfig) -> dict[str, tuple[int, int]]:
-    """Height and width of each layer's noise, by the layer's name: "b8/conv0"."""
-    return {
-        layer.name: (layer.resolution, layer.resolution)
-        for layer in config.style_layout
-        if not layer.is_torgb
-    }
-
-
-def with_noise(generator: Generator, noise: Mapping[str, jax.Array]) -> Generator:
-    """A generator whose stored noise is another one, [h, w] or [B, h, w] by layer."""
-    params = param_trees.flatten(generator.params)
-    params |= {f"synthesis/{layer}/noise_const": x for layer, x in noise.items()}
-    return Network(param_trees.unflatten(params), generator.config)
-
-
-def map_latents(
-    generator: Generator,
-    z: spaces.Z,
-    label: jax.Array | None = None,
-) -> spaces.W:
-    """w of each z, without truncation.
-
-    Args:
-      generator: the generator.
-      z: [B, z_dim], standard normal.
-      label: [B, c_dim] one-hot classes; given exactly when the generator is
-        class-conditional.
-
-    Returns:
-      [B, w_dim] float32.
-
-    Raises:
-      ValueError: z or the label does not fit the generator.
-    """
-    config = generator.config
-    _expect("z", z, (config.z_dim,))
-    if config.c_dim and label is None:
-        raise ValueError(f"this generator has {config.c_dim} classes and needs a label")
-    if label is not None:
-        _expect("label", label, (config.c_dim,))
-    return _apply(generator, _Generator.map_latents, z, label)
-
-
-def to_styles(generator: Generator, w_plus: spaces.WPlus) -> spaces.Styles:
-    """Style vectors of W+ latents [B, L, D]: the layers' affine outputs, in order.
-
-    The vectors of toRGB layers are those before stylegan2-ada-pytorch's factor of
-    1/sqrt(channels), which belongs to the layer (as in StyleCLIP's StyleSpace).
-
-    Raises:
-      ValueError: the latents do not fit the generator.
-    """
-    config = generator.config
-    _expect("w_plus", w_plus, (config.num_rows, config.w_dim))
-    return _apply(generator, _Generator.to_styles, w_plus)
-
-
-def synthesize_styles(
-    generator: Generator,
-    styles: spaces.Styles,
-    *,
-    noise: Noise = "const",
-    key: jax.Array | None = None,
-) -> spaces.Image:
-    """Images of style vectors.
-
-    Args:
-      generator: the generator.
-      styles: tuple of [B, channels] in the order of `generator.config.style_layout`.
-      noise: "const" adds the stored noise (what StyleCLIP edits with), "random" draws
-        it from `key`, "none" adds none.
-      key: PRNG key for random noise.
-
-    Returns:
-      [B, H, W, 3] float32, nominally in [-1, 1] and not clipped.
-
-    Raises:
-      ValueError: the styles do not fit the generator, or the noise is not one of the
-        three, or is random and has no key.
-    """
-    done = synthesize_layers(generator, styles, noise=noise, key=key)
-    assert done.rgb is not None
-    return done.rgb
-
-
-def synthesize_layers(
-    generator: Generator,
-    styles: spaces.Styles,
-    activations: Activations | None = None,
-    *,
-    start: int = 0,
-    stop: int | None = None,
-    noise: Noise = "const",
-    key: jax.Array | None = None,
-) -> Activations:
-    """Activations after some layers, from those of the earlier ones.
-
-    It is a part of `synthesize_styles`: whatever only changes late layers needs the
-    early ones once.
-
-    Args:
-      generator: the generator.
-      styles: tuple of all style vectors; those from `start` to `stop` are used.
-      activations: result for the layers before `start`; None when `start` is 0.
-      start: index in `generator.config.style_layout` of the first layer to run.
-      stop: index after the last layer to run, None for all. After a toRGB layer, the
-        result's `rgb` is the image at that layer's resolution.
-      noise: the noise, as for `synthesize_styles`.
-      key: the key, as for `synthesize_styles`, and the same for every part.
-
-    Raises:
-      ValueError: as for `synthesize_styles`, or the layers do not exist, or a later
-        start has no activations or a start of 0 has some.
-    """
-    layout = generator.config.style_layout
-    stop = len(layout) if stop is None else stop
-    if not 0 <= start <= stop <= len(layout):
-        raise ValueError(
-            f"expected layers from 0 to {len(layout)}, found {start} to {stop}"
-        )
-    if (start == 0) != (activations is None):
-        raise ValueError("activations go with a start after the first layer")
-    if len(styles) != len(layout):
-        raise ValueError(f"expected {len(layout)} style vectors, found {len(styles)}")
-    for layer, style in zip(layout, styles, strict=True):
-        _expect(f"style of {layer.name}", style, (layer.channels,))
-    if noise not in NOISES:
-        raise ValueError(f"noise must be one of {', '.join(NOISES)}, found {noise!r}")
-    if noise == "random" and key is None:
-        raise ValueError("random noise needs a PRNG key")
-    inputs = (styles, activations, noise, key, start, stop)
-    return _apply(generator, _Generator.synthesize, *inputs)
-
-
-def synthesize(
-    generator: Generator,
-    w_plus: spaces.WPlus,
-    *,
-    noise: Noise = "const",
-    key: jax.Array | None = None,
-) -> spaces.Image:
-    """Images of W+ latents [B, L, D]; see `synthesize_styles`."""
-    styles = to_styles(generator, w_plus)
-    return synthesize_styles(generator, styles, noise=noise, key=key)
-
-
-def _apply(generator: Generator, method: Callable[..., Any], *inputs: Any) -> Any:
-    params = {"params": generator.params}
-    return _Generator(generator.config).apply(params, *inputs, method=method)
-
-
-def _expect(name: str, array: jax.Array, shape: tuple[int, ...]) -> None:
-    if array.ndim != len(shape) + 1 or array.shape[1:] != shape:
-        expected = ", ".join(map(str, ("N", *shape)))
-        raise ValueError(f"{name}: expected [{expected}], found {list(array.shape)}")
+# Functions of every generator.
+Activations = generators.Activations
+map_latents = generators.map_latents
+to_styles = generators.to_styles
+synthesize_styles = generators.synthesize_styles
+synthesize_layers = generators.synthesize_layers
+synthesize = generators.synthesize
+with_noise = generators.with_noise
 
 
 class _ModulatedLayer(linen.Module):

@@ -16,6 +16,7 @@ from styleclip_jax.io.torch_files import TorchFile
 from styleclip_jax.models import param_trees, runtime
 
 from . import (
+    alexnet,
     clip,
     clip_architecture,
     discriminator,
@@ -33,7 +34,12 @@ from . import (
     wrappers,
 )
 from .rules import Conversion
-from .settings import EncoderSettings, GeneratorSettings, Vgg16Settings
+from .settings import (
+    AlexNetSettings,
+    EncoderSettings,
+    GeneratorSettings,
+    Vgg16Settings,
+)
 from .wrappers import Part
 
 
@@ -129,6 +135,7 @@ KINDS = {
     "e4e": _network(e4e, EncoderSettings),
     "mapper": _network(mapper),
     "vgg16": _network(vgg16, Vgg16Settings),
+    "alexnet": _network(alexnet, AlexNetSettings),
     "inception": _network(inception),
     "global_directions": Kind(
         global_directions.recognize,
@@ -152,6 +159,7 @@ _NOUNS = {
     "clip": "a CLIP",
     "e4e": "an encoder",
     "vgg16": "a VGG16",
+    "alexnet": "an AlexNet",
 }
 
 

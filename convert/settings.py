@@ -7,8 +7,8 @@ from styleclip_jax.models.preprocessing import INTERPOLATIONS, RESIZE_MODES
 from styleclip_jax.settings.networks import ACTIVATIONS
 
 KINDS = (
-    *("stylegan2", "clip", "irse50", "e4e", "mapper", "vgg16", "inception"),
-    *("global_directions", "latents"),
+    *("stylegan2", "clip", "irse50", "e4e", "mapper", "vgg16", "alexnet"),
+    *("inception", "global_directions", "latents"),
 )
 # Whether rows of W+ are offsets to the first, by the official name of the encoder.
 OFFSETS = {"Encoder4Editing": True, "GradualStyleEncoder": False}
@@ -90,10 +90,22 @@ class Vgg16Settings:
     lpips_weights: str | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class AlexNetSettings:
+    """What a user says of an AlexNet.
+
+    Attributes:
+      alexnet_lpips: File with the weights of LPIPS for an AlexNet, lpips' alex.pth.
+    """
+
+    alexnet_lpips: str | None = None
+
+
 # Settings by the kind of the files that they are of.
 SETTINGS = {
     "stylegan2": GeneratorSettings,
     "clip": ClipSettings,
     "e4e": EncoderSettings,
     "vgg16": Vgg16Settings,
+    "alexnet": AlexNetSettings,
 }

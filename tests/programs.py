@@ -65,6 +65,27 @@ def run_on(devices: int, calls: Sequence[tuple[str, str, list[str]]]) -> None:
     assert done.returncode == 0, done.stdout[-4000:]
 
 
+def launch(
+    name: str, options: dict[str, Any], cache: pathlib.Path, devices: int = 1
+) -> subprocess.Popen[str]:
+    """A program of `styleclip_jax.cli` as a process with so many devices."""
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count="
+    environment = dict(os.environ) | {
+        "XLA_FLAGS": f"{flags}{devices}",
+        "XDG_CACHE_HOME": str(cache),
+    }
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    arguments = [f"--{flag}={value}" for flag, value in options.items()]
+    return subprocess.Popen(
+        [sys.executable, "-m", f"styleclip_jax.cli.{name}", *arguments],
+        cwd=REPOSITORY,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
 def kill_once(process: subprocess.Popen[str], part: pathlib.Path, lines: int) -> None:
     """Kills a program by SIGKILL as soon as a file of it has so many lines."""
     while not part.exists() or part.read_bytes().count(b"\n") < lines:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from styleclip_jax import blends, latents, spaces
-from styleclip_jax.batch import journal
+from styleclip_jax.batch import result_lines
 from styleclip_jax.batch.source import (
     DerivedSource,
     LatentSource,
@@ -151,7 +151,7 @@ def _derived(
 
 
 def _names(source: LatentSource) -> list[str]:
-    return [journal.name(source.origin(row)) for row in range(len(source))]
+    return [result_lines.name(source.origin(row)) for row in range(len(source))]
 
 
 def _refuse_styles(source: LatentSource, field: str) -> None:
@@ -188,7 +188,7 @@ def _mix(
                     field=field,
                 )
         picked = [*rows, *cols]
-    names = [journal.name(source.origin(number)) for number in picked]
+    names = [result_lines.name(source.origin(number)) for number in picked]
     num_rows = generator.config.num_rows
     if text is None:
         text = f"0-{max(1, _MIXED * num_rows // _OF_ALL) - 1}"

@@ -14,7 +14,8 @@ import numpy as np
 from styleclip_jax import latents, loading, traced
 from styleclip_jax.batch import run_folder, runs, stream
 from styleclip_jax.batch.editor import Editor, Outcome
-from styleclip_jax.batch.journal import Journal, Kept, name
+from styleclip_jax.batch.journal import Journal, Kept
+from styleclip_jax.batch.result_lines import name
 from styleclip_jax.batch.source import LatentSource, SourceRequest
 from styleclip_jax.io import files, films, images, latent_files
 from styleclip_jax.io.images import PNG_LEVEL

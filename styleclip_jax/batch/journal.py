@@ -15,8 +15,6 @@ from styleclip_jax.errors import UserError
 from styleclip_jax.io import files, latent_files
 from styleclip_jax.models import generators
 
-# Number of failures that are named.
-_NUM_SHOWN = 10
 # Number of latents in memory while parts are put in order.
 _CHUNK = 1024
 
@@ -336,31 +334,6 @@ class Journal:
                 if len(rows):
                     chunk[here] = part.read(name, rows).reshape(-1, *one)
             yield chunk
-
-
-def name(line: dict[str, Any]) -> str:
-    """Name of the latent that a line of metrics.jsonl is about, for people."""
-    if "name" in line:
-        return str(line["name"])
-    return f"seed {line['seed']}" if "seed" in line else f"row {line.get('row', '?')}"
-
-
-def describe_failures(journal: Journal, unit: str) -> list[str]:
-    """Lines on the failures of a finished run: results that mean nothing.
-
-    Args:
-      journal: journal of the run.
-      unit: name of a result, such as "edit".
-    """
-    failed = [line for line in journal.lines() if "failed_at" in line]
-    lines = [
-        f"failed: {unit} {line['index']} of {name(line)}, it was not finite or out of "
-        f"reach of the generator at step {line['failed_at']}"
-        for line in failed[:_NUM_SHOWN]
-    ]
-    if failed:
-        lines.append(f"failed: {len(failed)} of {len(journal.done)} {unit}s")
-    return lines
 
 
 class _Where(NamedTuple):

@@ -9,7 +9,8 @@ import jax
 
 from styleclip_jax import documents, parallel
 from styleclip_jax.batch import run_folder, stream
-from styleclip_jax.batch.journal import Journal, Kept, describe_failures
+from styleclip_jax.batch.journal import Journal, Kept
+from styleclip_jax.batch.result_lines import describe_failures
 from styleclip_jax.batch.source import Source
 from styleclip_jax.io import files
 from styleclip_jax.progress import Listener

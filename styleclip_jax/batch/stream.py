@@ -1,8 +1,8 @@
 """Stream of work: any number of latents, through the devices, into files.
 
-Batches are placed on the devices ahead of time, and work on them is queued there
-without waiting. Threads fetch and write results while the next ones are computed. So
-the memory holds a few batches, however many latents there are.
+Batches are loaded by a thread and placed on the devices ahead of time, and work on them
+is queued there without waiting. Threads fetch and write results while the next ones are
+computed. So the memory holds a few batches, however many latents there are.
 
 A batch has `batch_size` latents, and each device takes one batch at a time. Which
 latents share a batch depends on their order and on that size alone: neither on the
@@ -12,6 +12,7 @@ comes from the same batch everywhere; docs/scale.md says to how many bits it is 
 
 import collections
 import concurrent.futures
+import contextlib
 import functools
 import itertools
 import math
@@ -210,12 +211,16 @@ def run(
     with files.writable(journal.outdir):
         for folder in _folders(task):
             (journal.outdir / folder).mkdir(exist_ok=True)
-    todo, ahead = itertools.tee(steps(len(source), size, mesh.size, journal.done))
-    batches = parallel.prefetch((source.load(s.rows) for s in ahead), mesh, size=1)
+    todo, coming = itertools.tee(steps(len(source), size, mesh.size, journal.done))
     with (
         concurrent.futures.ThreadPoolExecutor(_WRITERS) as writers,
         concurrent.futures.ThreadPoolExecutor(1) as keeper,
+        concurrent.futures.ThreadPoolExecutor(1) as loader,
+        contextlib.closing(
+            parallel.ahead(lambda step: source.load(step.rows), coming, loader, 1)
+        ) as loads,
     ):
+        batches = parallel.prefetch(loads, mesh, size=1)
         pending: collections.deque[concurrent.futures.Future] = collections.deque()
 
         def keep_up(queued: int) -> None:

@@ -42,7 +42,6 @@ _OF_CLASS = {
     "Extras": OUTPUT,
     "ExportRequest": OUTPUT,
     "MeasureSettings": OUTPUT,
-    "PhotoOutput": OUTPUT,
     "PictureRequest": OUTPUT,
     "Hosts": PAGE,
     "Limits": PAGE,

@@ -2,29 +2,31 @@
 
   styleclip-invert --photos=me.jpg,holiday/ --encoder=models/e4e --refine_steps=100
   styleclip-invert --photos=crops/ --noalign
+  styleclip-invert --photos=photos.txt --encoder=models/e4e --images=tar-jpg
 
 With --encoder, the optimization in W+ starts at the encoder's latent. Without it, the
 optimization starts at the average latent and first goes through W. Faces are cropped
 as in FFHQ; with --noalign the photos are such crops already.
 
 Files under --outdir: w_plus.npy, images/ (of the latents), metrics.jsonl (a line per
-face: file, each loss term, seconds, and as "levels" the mean absolute error of 8-bit
-pixels), aligned.json (the corners of each face's square in its photo), grid.png and
-run.json.
+face: file, each loss term, and as "levels" the mean absolute error of 8-bit pixels),
+aligned.json (the corners of each face's square in its photo), grid.png and run.json.
 
-The same command resumes an interrupted run. Exit code 1 says that some photos could
-not be inverted; they are listed at the end.
+The same command resumes an interrupted run. Several processes can share a run, as with
+styleclip-edit. Exit code 1 says that some photos could not be inverted; they are listed
+at the end.
 """
 
 from absl import flags
 
-from styleclip_jax.cli import program
+from styleclip_jax.cli import processes, program
 from styleclip_jax.settings.networks import (
     CLIP_FIELDS,
     GENERATOR_FIELDS,
     ModelSettings,
 )
-from styleclip_jax.settings.photos import InversionConfig, PhotoOutput, PhotoRequest
+from styleclip_jax.settings.output import Output
+from styleclip_jax.settings.photos import InversionConfig, PhotoRequest
 
 _MODELS = (*GENERATOR_FIELDS, "remat", *CLIP_FIELDS, "identity", "encoder")
 
@@ -32,16 +34,19 @@ VALUES = flags.FlagValues()
 program.define(ModelSettings, VALUES, _MODELS)
 program.define(PhotoRequest, VALUES)
 program.define(InversionConfig, VALUES)
-program.define(PhotoOutput, VALUES)
+program.define(Output, VALUES, outdir="outputs/invert")
+processes.define(VALUES)
 program.define_profile(VALUES)
 
 # Flags that do not decide the results: they say where and how fast.
-_NEUTRAL = ("outdir", "batch_size")
+_NEUTRAL = ("outdir", "batch_size", "png_level", *processes.FLAGS)
 
 
 def main(values: flags.FlagValues) -> int:
     """Inverts every face that is not done yet."""
     config = program.build(InversionConfig, values)
+
+    import jax
 
     from styleclip_jax.cli import profiling
     from styleclip_jax.editing import inversions
@@ -51,13 +56,16 @@ def main(values: flags.FlagValues) -> int:
         models=program.build(Models, values, _MODELS),
         photos=program.build(PhotoRequest, values),
         config=config,
-        output=program.build(PhotoOutput, values),
+        output=program.build(Output, values),
         settings=program.settings(values, _NEUTRAL),
     )
-    done = inversions.carry_out(request, profiling.listener(values))
+    processes.connect(values)
+    done = inversions.carry_out(
+        request, profiling.listener(values, shown=jax.process_index() == 0)
+    )
     for line in done.failures:
         print(line)
-    return program.EXIT_FAILED_ITEMS if done.failures else 0
+    return 0 if done.succeeded else program.EXIT_FAILED_ITEMS
 
 
 def entry() -> None:

@@ -97,15 +97,7 @@ def optimize(
 
     def memory(batch: Any) -> int:
         arguments = (placed, batch, features[0], neutral)
-        state = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-            jax.eval_shape(compiled.start, *arguments),
-        )
-        return max(
-            parallel.bytes_needed(compiled.start, *arguments),
-            parallel.bytes_needed(compiled.step, placed, state),
-            parallel.bytes_needed(compiled.finish, placed, state),
-        )
+        return bytes_of_steps(compiled.start, compiled, sharding, *arguments)
 
     def apply(generator: Network, weights: Any, batch: Any) -> Outcome:
         others, text, neutral = weights
@@ -161,6 +153,33 @@ def compile_steps(
     """Parts of an optimization, with as many steps in a call as suit the devices."""
     stride = parallel.steps_per_call(problem.steps, sharding)
     return optimization.compiled(problem, sharding=sharding, stride=stride, said=said)
+
+
+def bytes_of_steps(
+    start: Any,
+    parts: optimization.Compiled,
+    sharding: jax.sharding.Sharding,
+    networks: losses.Networks,
+    *source: Any,
+) -> int:
+    """Bytes on each device that an optimization takes, by the compiler.
+
+    Args:
+      start: jitted (networks, source) → state before the first step.
+      parts: parts of the optimization.
+      sharding: sharding of its state.
+      networks: networks on the devices.
+      *source: further arguments of `start`, or their shapes with shardings.
+    """
+    state = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        jax.eval_shape(start, networks, *source),
+    )
+    return max(
+        parallel.bytes_needed(start, networks, *source),
+        parallel.bytes_needed(parts.step, networks, state),
+        parallel.bytes_needed(parts.finish, networks, state),
+    )
 
 
 def _optimized(result: optimization.Result) -> Outcome:

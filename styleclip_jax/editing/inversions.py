@@ -1,19 +1,22 @@
 """Inversions of many photos, resumable: faces are found, cut out and inverted."""
 
+import concurrent.futures
 import dataclasses
 import functools
 import hashlib
 import pathlib
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from styleclip_jax import latents, parallel
-from styleclip_jax.batch import run_folder
+from styleclip_jax.batch import photo_faces, run_folder, runs, stream
+from styleclip_jax.batch.editor import Outcome
 from styleclip_jax.batch.journal import Journal, Kept
+from styleclip_jax.batch.photo_faces import FaceSource
 from styleclip_jax.editing import inverter
 from styleclip_jax.editing.session import Session
 from styleclip_jax.errors import UserError
@@ -21,11 +24,13 @@ from styleclip_jax.io import files, images
 from styleclip_jax.loading import Models
 from styleclip_jax.methods import optimization
 from styleclip_jax.methods.inversion import InversionConfig
-from styleclip_jax.models.network import Network
 from styleclip_jax.ops import pixels
-from styleclip_jax.photos import crops, pasting, photo_files
+from styleclip_jax.photos import photo_files
+from styleclip_jax.photos.crops import Crops
+from styleclip_jax.photos.finding import Finder
 from styleclip_jax.progress import Listener, Report
-from styleclip_jax.settings.photos import PhotoOutput, PhotoRequest
+from styleclip_jax.settings.output import Output
+from styleclip_jax.settings.photos import PhotoRequest
 
 PROGRAM = "styleclip-invert"
 
@@ -48,7 +53,7 @@ class Request:
     models: Models
     photos: PhotoRequest
     config: InversionConfig
-    output: PhotoOutput
+    output: Output
     settings: Mapping[str, Any]
 
 
@@ -57,11 +62,14 @@ class Summary(NamedTuple):
 
     Attributes:
       journal: journal of the run.
-      failures: lines on photos that were skipped, and faces that did not stay finite.
+      failures: lines on photos that were skipped, and faces that did not stay finite or
+        could not be written.
+      succeeded: whether every photo was inverted.
     """
 
     journal: Journal
     failures: list[str]
+    succeeded: bool
 
 
 def carry_out(request: Request, listener: Listener) -> Summary:
@@ -78,102 +86,129 @@ def carry_out(request: Request, listener: Listener) -> Summary:
       UserError: no photo has a face, a network is missing, or the folder is of another
         run.
     """
-    with run_folder.only_run(request.output.outdir, listener.tell):
-        return _carry_out(request, listener)
+    with (
+        run_folder.only_run(request.output.outdir, listener.tell),
+        photo_faces.readers() as readers,
+    ):
+        return _carry_out(request, readers, listener)
 
 
-def _carry_out(request: Request, listener: Listener) -> Summary:
+def _carry_out(
+    request: Request, readers: concurrent.futures.Executor, listener: Listener
+) -> Summary:
     asked, output = request.photos, request.output
     paths, left_out = photo_files.find(asked.photos)
     session = Session(request.models.with_decoder(), listener=listener)
     invert, steps = session.inverter(request.config)
-    models, generator = session.models, session.generator
-    inputs = _inputs(models, asked, paths)
-    outdir, faces, skipped = _open(request, paths, inputs, session)
-    resolution = generator.config.resolution
+    models, config = session.models, session.generator.config
+    settings = {**request.settings, **request.models.record()}
+    inputs = functools.cache(lambda: _inputs(models, asked, paths, readers))
+    finder = Finder(
+        is_aligned=not asked.align,
+        landmarks_file=asked.landmarks,
+        all_faces=asked.all_faces,
+        encoded_size=session.encoded_size,
+        max_pixels=asked.max_pixels,
+    )
+    with parallel.first_alone():
+        if jax.process_index() == 0:
+            run_folder.begin(
+                output.outdir, program=PROGRAM, settings=settings, inputs=inputs()
+            )
+    outdir = pathlib.Path(output.outdir)
+    faces, skipped = photo_faces.find(outdir, paths, finder, readers, listener).values()
+    source = FaceSource(
+        faces,
+        resolution=config.resolution,
+        encoded_size=session.encoded_size,
+        is_aligned=not asked.align,
+        readers=readers,
+    )
     listener.tell(
-        f"{models.describe_generator(generator.config)}\n"
+        f"{models.describe_generator(config)}\n"
         f"encoder: {models.encoder or 'none'}\n"
         f"{models.describe_clip(session.clip)}\n"
         f"photos: {len(paths)}, {len(faces)} faces"
     )
     for line in left_out:
         listener.tell(f"left out: {line}")
-    crop = functools.partial(
-        crops.crop,
-        resolution=resolution,
-        encoded_size=session.encoded_size,
-        is_aligned=not asked.align,
+    work = runs.Work(
+        program=PROGRAM,
+        settings=settings,
+        inputs=inputs,
+        output=output,
+        source=source,
+        task=_task(invert, source, output),
+        kept=Kept.latents("w_plus", config, ["w_plus"]),
+        steps=steps,
+        unit="step",
+        result="face",
+        quicker=inverter.QUICKER,
+        items="faces",
     )
-    journal = Journal(
-        outdir,
-        len(faces),
-        Kept.latents("w_plus", generator.config, ["w_plus"]),
-        images=output.images,
-    )
-    for note in journal.notes:
-        listener.tell(note)
-    todo = np.flatnonzero(~journal.done).tolist()
-    if len(todo) < len(faces):
-        listener.tell(
-            f"resumed: {len(faces) - len(todo)} of {len(faces)} faces are done"
-        )
-    with listener.long_bar(len(todo) * steps, "step", inverter.QUICKER) as report:
-        for rows, size in _batches(todo, asked.batch_size, session.mesh.size):
-            started = time.monotonic()
-            cut = crop([faces[row] for row in rows])
-            batch = parallel.shard(parallel.pad(cut, size), session.mesh)
-            advance = functools.partial(_advance, report, len(rows))
-            result = _to_host(invert(batch, advance), len(rows))
-            seconds = (time.monotonic() - started) / len(rows)
-            if output.images != "none":
-                for row, picture in zip(rows, result.image, strict=True):
-                    path = outdir / "images" / f"{row:06d}.{output.images}"
-                    images.write(path, picture)
-            lines = _lines(faces, rows, cut.target, result, seconds)
-            journal.append(rows, lines, w_plus=result.latent)
-    journal.finish()
-    if output.grid:
-        target = crop(faces[: output.grid]).target
-        path = _write_sheet(journal, generator, faces, target)
-        listener.tell(f"sheet: {path}")
-    listener.tell(f"latents: {journal.paths['w_plus']}")
+    done = runs.carry_out(work, session.mesh, listener)
+    if done.complete and jax.process_index() == 0:
+        _finish(done, source, session, output.grid)
     if skipped or left_out:
         listener.tell(
             f"photos not taken: {len(skipped)} of {len(paths)}; other files left out: "
             f"{len(left_out)}"
         )
-    return Summary(journal, _describe_failures(journal, skipped, listener))
+    failures = list(done.failures)
+    if jax.process_index() == 0:
+        failures += [f"skipped: {line}" for line in skipped]
+    return Summary(done.journal, failures, done.succeeded and not skipped)
 
 
-def _batches(
-    todo: list[int], batch_size: int, devices: int
-) -> Iterator[tuple[list[int], int]]:
-    """Rows of each batch, and the size that all batches are padded to."""
-    size = parallel.round_up(min(batch_size, len(todo)), devices)
-    for start in range(0, len(todo), max(size, 1)):
-        yield todo[start : start + size], size
+def _task(invert: inverter.Inverter, source: FaceSource, output: Output) -> stream.Task:
+    """Inversion of each face of a source."""
+
+    def compute(faces: Crops, rows: np.ndarray, variant: int, report: Report) -> Any:
+        return _outcome(invert(faces, report))
+
+    return stream.Task(
+        variants=1,
+        prepare=lambda faces: faces,
+        compute=compute,
+        describe=lambda row, variant: source.describe(row),
+        image_format=output.images,
+        png_level=output.png_level,
+        probe=lambda faces, rows: invert.probe(faces),
+        memory=lambda faces, rows: invert.memory(faces),
+    )
 
 
-def _advance(report: Report, faces: int, steps: int) -> None:
-    """Reports the steps of a batch of faces as units of work."""
-    report(faces * steps)
+@jax.jit
+def _outcome(result: optimization.Result) -> Outcome:
+    """Inversions with their mean absolute error in levels of 8 bits.
 
-
-def _to_host(result: optimization.Result, count: int) -> Any:
-    """Result as NumPy arrays, without the padding of the batch."""
-    return jax.tree.map(lambda x: np.asarray(x)[:count], result)
+    One without steps has an encoder's latent, which nobody has looked at.
+    """
+    photo, latent = result.source.image, result.latent
+    known = jnp.isfinite(latent).all((1, 2)) & pixels.is_drawn(result.image)
+    a, b = (pixels.to_uint8(x).astype(jnp.int32) for x in (result.image, photo))
+    # Whole numbers, so that their sum is exact up to 2048².
+    total = jnp.sum(jnp.abs(a - b).astype(jnp.uint32), (1, 2, 3))
+    return Outcome(
+        result.image,
+        {"w_plus": latent},
+        {**result.terms, "levels": total / np.prod(photo.shape[1:])},
+        jnp.where(known | (result.failed_at >= 0), result.failed_at, 0),
+    )
 
 
 def _inputs(
-    models: Models, asked: PhotoRequest, paths: Sequence[pathlib.Path]
+    models: Models,
+    asked: PhotoRequest,
+    paths: Sequence[pathlib.Path],
+    readers: concurrent.futures.Executor,
 ) -> dict[str, str]:
     """Hashes of the files that the run reads; a CLIP from the hub goes by its name."""
     named = [n for n in ("encoder", "identity") if getattr(models, n) is not None]
     inputs = models.fingerprints("generator", "clip", *named)
     if asked.landmarks is not None:
         inputs["landmarks"] = files.hash_file(asked.landmarks)
-    hashes = "".join(map(_hash_photo, paths))
+    hashes = "".join(readers.map(_hash_photo, paths))
     inputs["photos"] = hashlib.sha256(hashes.encode()).hexdigest()
     return inputs
 
@@ -186,104 +221,29 @@ def _hash_photo(path: pathlib.Path) -> str:
         return str(error)
 
 
-def _open(
-    request: Request,
-    paths: list[pathlib.Path],
-    inputs: Mapping[str, str],
-    session: Session,
-) -> tuple[pathlib.Path, list[dict[str, Any]], list[str]]:
-    """Folder of the run, its faces, and lines on why photos were skipped.
-
-    A face has the keys "file" and "quad", the corners of its square. A run that goes on
-    has the same photos, so that faces need not be found again.
-    """
-    path = pathlib.Path(request.output.outdir) / pasting.RECORD
-    found = None
-    if not path.exists():
-        found = crops.find(
-            paths,
-            is_aligned=not request.photos.align,
-            landmarks_file=request.photos.landmarks,
-            all_faces=request.photos.all_faces,
-            encoded_size=session.encoded_size,
-            max_pixels=request.photos.max_pixels,
-            tell=session.listener.tell,
+def _finish(
+    done: runs.Summary, source: FaceSource, session: Session, count: int
+) -> None:
+    """Writes the sheet of the first faces, and tells of a run that is complete."""
+    listener, journal = session.listener, done.journal
+    if done.made:
+        listener.tell(
+            f"inverted: {done.made} in {done.seconds:.1f} s, "
+            f"{done.made / done.seconds:.1f} per second, {done.size} per device at a "
+            "time"
         )
-    outdir = run_folder.begin(
-        request.output.outdir,
-        program=PROGRAM,
-        settings={**request.settings, **request.models.record()},
-        inputs=inputs,
-        tell=session.listener.tell,
-    )
-    if found is not None:
-        files.write_json(path, found)
-    document = pasting.read_record(path)
-    return outdir, document["faces"], document["skipped"]
-
-
-def _lines(
-    faces: list[dict[str, Any]],
-    rows: list[int],
-    target: np.ndarray,
-    result: Any,
-    seconds: float,
-) -> list[dict[str, Any]]:
-    """Lines of metrics.jsonl for a batch of faces."""
-    lines = []
-    for i, row in enumerate(rows):
-        failed_at = int(result.failed_at[i])
-        known = np.isfinite(result.latent[i]).all() and pixels.is_drawn(result.image[i])
-        if failed_at < 0 and not known:
-            # The latent is an encoder's, which no step has looked at.
-            failed_at = 0
-        outcome: dict[str, Any] = {"failed_at": failed_at}
-        if failed_at < 0:
-            outcome = {name: float(value[i]) for name, value in result.terms.items()}
-            outcome["levels"] = _levels(result.image[i], target[i])
-        lines.append(
-            {"index": row, "file": faces[row]["file"]}
-            | outcome
-            | {"seconds": round(seconds, 3)}
+    if count:
+        rows = range(min(count, len(source)))
+        image = latents.render(session.generator, journal.read("w_plus", len(rows)))
+        names = [pathlib.Path(source.describe(row)["file"]).stem for row in rows]
+        sheet = images.grid(
+            [source.load(np.array(rows)).target, np.asarray(image)],
+            row_labels=["photo", "inversion"],
+            column_labels=[name[:_MAX_LABEL] for name in names],
         )
-    return lines
-
-
-def _levels(image: np.ndarray, target: np.ndarray) -> float:
-    """Mean absolute difference of two images as 8-bit images, from 0 to 255."""
-    a, b = (pixels.to_uint8(x).astype(int) for x in (image, target))
-    return float(np.abs(a - b).mean())
-
-
-def _write_sheet(
-    journal: Journal,
-    generator: Network,
-    faces: list[dict[str, Any]],
-    target: np.ndarray,
-) -> pathlib.Path:
-    """Writes the sheet of the first faces and inversions, from the files of the run."""
-    image = latents.render(generator, journal.read("w_plus", len(target)))
-    labels = [pathlib.Path(face["file"]).stem[:_MAX_LABEL] for face in faces]
-    sheet = images.grid(
-        [target, np.asarray(image)],
-        row_labels=["photo", "inversion"],
-        column_labels=labels[: len(target)],
-    )
-    return images.save_sheet(journal.outdir / "grid.png", sheet)
-
-
-def _describe_failures(
-    journal: Journal, skipped: list[str], listener: Listener
-) -> list[str]:
-    """Lines on faces and photos that failed; the mean error of the others is told."""
-    lines = list(journal.lines())
-    levels = [line["levels"] for line in lines if "levels" in line]
+        path = images.save_sheet(journal.outdir / "grid.png", sheet)
+        listener.tell(f"sheet: {path}")
+    listener.tell(f"latents: {journal.paths['w_plus']}")
+    levels = [line["levels"] for line in journal.lines() if "levels" in line]
     if levels:
         listener.tell(f"mean absolute error: {np.mean(levels):.2f} of 255 levels")
-    failed = [
-        f"failed: {line.get('file', line['index'])}: the loss was not finite at step "
-        f"{line['failed_at']}"
-        for line in lines
-        if "failed_at" in line
-    ]
-    return failed + [f"skipped: {line}" for line in skipped]

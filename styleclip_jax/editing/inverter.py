@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -13,13 +13,35 @@ from styleclip_jax.methods import inversion, optimization
 from styleclip_jax.models import e4e
 from styleclip_jax.models.network import Network
 from styleclip_jax.photos.crops import Crops
-from styleclip_jax.progress import Pace, Report, take_steps
-
-# Inverter of a batch of faces, which reports the steps that it has taken.
-Inverter = Callable[[Crops, Report], optimization.Result]
+from styleclip_jax.progress import Pace, Report, ignore, take_steps
 
 # What is quicker than an inversion, by names of fields.
 QUICKER = "fewer w_steps and refine_steps, or an encoder"
+# Steps of each phase that tell how long and how large all are.
+_PROBED = 2
+
+
+class Inverter(NamedTuple):
+    """Inverter of batches of faces.
+
+    Attributes:
+      invert: (faces, report, largest number of steps of a phase or None) → result, of
+        which the steps are reported.
+      memory: (faces) → bytes on each device that an inversion takes, by the compiler.
+    """
+
+    invert: Callable[[Crops, Report, int | None], optimization.Result]
+    memory: Callable[[Crops], int]
+
+    def __call__(
+        self, crops: Crops, report: Report, most: int | None = None
+    ) -> optimization.Result:
+        """Inverts faces, perhaps by some steps alone."""
+        return self.invert(crops, report, most)
+
+    def probe(self, crops: Crops) -> optimization.Result:
+        """Steps of an inversion that take the memory of all."""
+        return self(crops, ignore, _PROBED)
 
 
 def count_steps(config: inversion.InversionConfig, encoder: Network | None) -> int:
@@ -45,7 +67,7 @@ def inverter(
     config: inversion.InversionConfig,
     sharding: jax.sharding.NamedSharding,
 ) -> Inverter:
-    """Inverter of batches of faces, which reports its steps.
+    """Inverter of batches of faces, which compiles nothing yet.
 
     Args:
       networks: generator and CLIP, and the identity network where it has a weight.
@@ -69,13 +91,15 @@ def inverter(
     start = over_batch(inversion.start, second, None, 0, 0)
     encode = jax.jit(e4e.encode, out_shardings=sharding)
 
-    def run(
-        parts: optimization.Compiled, state: Any, steps: int, report: Report
-    ) -> optimization.State:
-        about: Any = {"stride": parts.stride, "pace": pace}
-        return take_steps(parts.step, networks, state, steps, report, **about)
+    def invert(crops: Crops, report: Report, most: int | None) -> optimization.Result:
+        def run(
+            parts: optimization.Compiled, state: Any, steps: int, report: Report
+        ) -> optimization.State:
+            about: Any = {"stride": parts.stride, "pace": pace}
+            if most is not None:
+                steps = min(steps, most * parts.stride)
+            return take_steps(parts.step, networks, state, steps, report, **about)
 
-    def invert(crops: Crops, report: Report) -> optimization.Result:
         if encoder is None:
             average = inversion.average(networks.generator)
             state = start_in_w(networks, crops.target, average)
@@ -87,4 +111,17 @@ def inverter(
         state = run(in_w_plus, state, second.steps, report)
         return in_w_plus.finish(networks, state)
 
-    return invert
+    def memory(crops: Crops) -> int:
+        average = inversion.average(networks.generator)
+        if encoder is None:
+            first: Any = (start_in_w, in_w, average)
+        else:
+            w_plus = jax.eval_shape(encode, encoder, crops.encoded)
+            shape = jax.ShapeDtypeStruct(w_plus.shape, w_plus.dtype, sharding=sharding)
+            first = (start, in_w_plus, shape)
+        begin, parts, latent = first
+        return editors.bytes_of_steps(
+            begin, parts, sharding, networks, crops.target, latent
+        )
+
+    return Inverter(invert, memory)

@@ -23,7 +23,7 @@ from styleclip_jax.errors import UserError
 from styleclip_jax.io import direction_files, files, latent_files
 from styleclip_jax.methods import essence, optimization, stylemc
 from styleclip_jax.methods.global_directions import Direction
-from styleclip_jax.photos import crops
+from styleclip_jax.photos import finding
 from styleclip_jax.settings.edits import EssenceSettings, StyleMCSettings
 
 # Truncation of the faces that are learned from.
@@ -229,7 +229,7 @@ def _read_target(
         networks = losses.Networks(loaded.generator, loaded.clip()[0])
         describe = jax.jit(functools.partial(stylemc.describe, problem=problem))
         return describe(networks, styles).image, latent_files.hash_source(path)
-    cut = crops.cut_all(
+    cut = finding.cut_all(
         [path],
         is_aligned=not config.align_target,
         resolution=problem.resolution,

@@ -32,7 +32,7 @@ from styleclip_jax.methods.inversion import InversionConfig
 from styleclip_jax.models import clip, generators
 from styleclip_jax.models.clip import Clip, Tokenizer
 from styleclip_jax.models.network import Network
-from styleclip_jax.photos import crops, photo_files
+from styleclip_jax.photos import crops, finding, photo_files
 from styleclip_jax.progress import BARS, SILENT, Listener
 
 
@@ -272,7 +272,7 @@ class Session:
         """
         paths = photo_files.find(files.several(photos)).photos
         invert, steps = self.inverter(InversionConfig(**settings))
-        cut = crops.cut_all(
+        cut = finding.cut_all(
             paths,
             is_aligned=not align,
             resolution=self.generator.config.resolution,

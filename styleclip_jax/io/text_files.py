@@ -92,7 +92,7 @@ def read_lines(
       UserError: no such file, not a text, a line is there twice, or there is none.
     """
     first: dict[str, int] = {}
-    for number, line in enumerate(_decode(path, what, tell).splitlines(), 1):
+    for number, line in enumerate(read(path, what, tell=tell).splitlines(), 1):
         text = clean(line)
         if text.startswith(_COMMENT):
             continue
@@ -109,7 +109,8 @@ def read_lines(
     return list(first)
 
 
-def _decode(path: files.Path, what: str, tell: Callable[[str], None]) -> str:
+def read(path: files.Path, what: str, *, tell: Callable[[str], None] = ignore) -> str:
+    """Text of a file; arguments and errors as of `read_lines`."""
     try:
         with pathlib.Path(path).open("rb") as file:
             content = file.read(_MAX_BYTES + 1)

@@ -9,6 +9,7 @@ the 68 points of the iBUG scheme, as dlib finds them.
 import functools
 import importlib.util
 import pathlib
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -83,6 +84,31 @@ def quad(landmarks: np.ndarray) -> np.ndarray:
     x *= length / np.hypot(*x)
     y, c = _quarter_turn(x), eyes + 0.1 * eye_to_mouth
     return np.stack([c - x - y, c - x + y, c + x + y, c + x - y])
+
+
+def expect_inside(photo: np.ndarray, quad: np.ndarray) -> None:
+    """Refuses a square that does not lie in a photo.
+
+    Args:
+      photo: [H, W, 3].
+      quad: [4, 2] square.
+
+    Raises:
+      UserError: its centre is outside, or it is very small or very large.
+      ValueError: the shape of the square is wrong.
+    """
+    if np.shape(quad) != (4, 2):
+        raise ValueError(f"quad: expected [4, 2], found {list(np.shape(quad))}")
+    shape = (photo.shape[1], photo.shape[0])
+    x, y = quad.mean(0)
+    side = _side(quad)
+    inside = 0 <= x < shape[0] and 0 <= y < shape[1]
+    if not (inside and 2 <= side <= _MAX_SIDE * max(shape)):
+        raise UserError(
+            f"landmarks: expected a face in the photo of {shape[0]}×{shape[1]} pixels, "
+            f"found a square of {side:.0f} pixels around ({x:.0f}, {y:.0f}): "
+            "do they belong to another photo or size?"
+        )
 
 
 def crop(
@@ -218,6 +244,8 @@ def read_landmarks(path: files.Path) -> dict[str, list[np.ndarray]]:
 def detect(photo: np.ndarray) -> list[np.ndarray]:
     """Detects upright faces with dlib, as the official alignment does.
 
+    Several threads may detect: dlib lets the interpreter's lock go.
+
     Args:
       photo: [H, W, 3] uint8.
 
@@ -229,7 +257,7 @@ def detect(photo: np.ndarray) -> list[np.ndarray]:
       ValueError: the shape is wrong.
     """
     _expect_image("photo", photo)
-    find, mark = _dlib()
+    find, mark = _detector(threading.get_ident()), _dlib()[1]
     photo = np.ascontiguousarray(photo)
     boxes = find(photo, 0)
     if not boxes and max(photo.shape) <= _MAX_DOUBLED:
@@ -257,7 +285,7 @@ def _expect_image(name: str, image: np.ndarray) -> None:
 
 def _plan(photo: np.ndarray, quad: np.ndarray, size: int) -> _Plan:
     width, height = shape = (photo.shape[1], photo.shape[0])
-    _expect_inside(shape, quad)
+    expect_inside(photo, quad)
     side = _side(quad)
     shrink = int(np.floor(side / size * 0.5))
     if shrink > 1:
@@ -276,20 +304,6 @@ def _plan(photo: np.ndarray, quad: np.ndarray, size: int) -> _Plan:
     else:
         pad = np.zeros_like(pad)
     return _Plan((width, height), quad, side, box, pad)
-
-
-def _expect_inside(shape: tuple[int, int], quad: np.ndarray) -> None:
-    if np.shape(quad) != (4, 2):
-        raise ValueError(f"quad: expected [4, 2], found {list(np.shape(quad))}")
-    x, y = quad.mean(0)
-    side = _side(quad)
-    inside = 0 <= x < shape[0] and 0 <= y < shape[1]
-    if not (inside and 2 <= side <= _MAX_SIDE * max(shape)):
-        raise UserError(
-            f"landmarks: expected a face in the photo of {shape[0]}×{shape[1]} pixels, "
-            f"found a square of {side:.0f} pixels around ({x:.0f}, {y:.0f}): "
-            "do they belong to another photo or size?"
-        )
 
 
 def _continue(image: np.ndarray, plan: _Plan) -> np.ndarray:
@@ -392,8 +406,8 @@ def _faces(path: pathlib.Path, name: str, value: Any) -> list[np.ndarray]:
 
 
 @functools.cache
-def _dlib() -> tuple[Any, Any]:
-    """Face detector of dlib, and its predictor of landmarks."""
+def _dlib() -> tuple[Callable[[], Any], Any]:
+    """Maker of dlib's face detectors, and its predictor of landmarks."""
     # The package of the model is not imported: it needs pkg_resources, which is gone.
     package = importlib.util.find_spec("face_recognition_models")
     try:
@@ -408,4 +422,11 @@ def _dlib() -> tuple[Any, Any]:
         )
     folder = pathlib.Path(package.origin).parent / "models"
     model = folder / "shape_predictor_68_face_landmarks.dat"
-    return dlib.get_frontal_face_detector(), dlib.shape_predictor(str(model))
+    return dlib.get_frontal_face_detector, dlib.shape_predictor(str(model))
+
+
+@functools.lru_cache(maxsize=64)
+def _detector(thread: int) -> Any:
+    """Face detector of a thread; two threads in one crash."""
+    del thread
+    return _dlib()[0]()

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, features
 
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import files, images
+from styleclip_jax.io import files, images, text_files
 
 _NAMES = "JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP, GIF or PPM"
 _MIN_SIDE = 16
@@ -50,6 +50,9 @@ _SUFFIXES = {
     *_CAMERA_SUFFIXES,
 }
 
+# Suffix of a list of photos.
+_LIST = ".txt"
+
 # Orientation tag of EXIF, and the turn that makes a photo with each value upright.
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -79,15 +82,18 @@ def find(paths: Sequence[files.Path]) -> Found:
     """Finds the photos among files and folders.
 
     Args:
-      paths: photos, which are taken whatever they are, and folders, which give the
-        pictures in them, told by their content and sorted by name. A path with commas
-        may be in pieces, as a list with commas has it.
+      paths: photos, which are taken whatever they are; folders, which give the
+        pictures in them, told by their content and sorted by name; and text files with
+        such a path in each line, from the current folder on. A path with commas may be
+        in pieces, as a list with commas has it.
 
     Returns:
-      Photos in the order of the arguments, and what is none.
+      Photos in the order of the arguments, and what is none. Those of a text file need
+      not exist.
 
     Raises:
-      UserError: a path does not exist, a folder holds no photo, or nothing is named.
+      UserError: a path does not exist, a folder or text file holds no photo, or nothing
+        is named.
     """
     if not paths:
         raise UserError("expected photos or folders of photos, found none")
@@ -247,7 +253,7 @@ def _rejoin(parts: list[str]) -> list[pathlib.Path]:
 
 def _find(path: pathlib.Path) -> Found:
     if path.is_file():
-        return Found([path], [])
+        return _listed(path) if path.suffix.lower() == _LIST else Found([path], [])
     photos, left_out = [], []
     for file in sorted(path.iterdir()):
         # Names that begin with a dot, and these, are of the system.
@@ -262,6 +268,21 @@ def _find(path: pathlib.Path) -> Found:
     if not photos:
         raise UserError(f"{path}: no photos in this folder ({_NAMES})")
     return Found(photos, left_out)
+
+
+def _listed(path: pathlib.Path) -> Found:
+    """Photos that a text file names, and those of the folders that it names."""
+    found = Found([], [])
+    for line in text_files.read(path, "photos").split("\n"):
+        if not line.strip():
+            continue
+        one = pathlib.Path(line.removesuffix("\r"))
+        more = _find(one) if one.is_dir() else Found([one], [])
+        found.photos.extend(more.photos)
+        found.left_out.extend(more.left_out)
+    if not found.photos:
+        raise UserError(f"{path}: expected photos, one a line, found none")
+    return found
 
 
 def _kind(path: pathlib.Path) -> str | None:

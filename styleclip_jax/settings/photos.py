@@ -1,10 +1,9 @@
-"""Settings of inversions: photos, steps and files."""
+"""Settings of inversions: photos and steps."""
 
 import dataclasses
 
 from styleclip_jax import checks
 from styleclip_jax.errors import UserError
-from styleclip_jax.settings.output import IMAGE_FORMATS
 
 # Largest number of pixels of an image that is read, each of which takes some 16 bytes.
 MAX_PIXELS = 50_000_000
@@ -15,14 +14,14 @@ class PhotoRequest:
     """Photos to invert.
 
     Attributes:
-      photos: Photos and folders of photos, with commas between.
+      photos: Photos, folders of photos, and text files with one of these in each line,
+        with commas between.
       align: Find faces and crop them as in FFHQ; without it photos are square crops.
       all_faces: Invert all faces of a photo, not the largest alone.
       landmarks: File of 68 landmarks per face by name of the photo (.json, .npz);
         without it a detector finds them.
       max_pixels: Largest number of pixels of a photo. A larger JPEG is shrunk while it
         is read, other photos are skipped.
-      batch_size: Number of faces at a time.
     """
 
     photos: tuple[str, ...] = ()
@@ -30,7 +29,6 @@ class PhotoRequest:
     all_faces: bool = False
     landmarks: str | None = None
     max_pixels: int = dataclasses.field(default=MAX_PIXELS, metadata={"lower_bound": 1})
-    batch_size: int = dataclasses.field(default=8, metadata={"lower_bound": 1})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,18 +66,3 @@ class InversionConfig(checks.Config):
                 "found 0",
                 field="pixel_lambda",
             )
-
-
-@dataclasses.dataclass(frozen=True)
-class PhotoOutput:
-    """Output of an inversion: its folder and files.
-
-    Attributes:
-      outdir: Folder for the results.
-      images: Format of the images; npy is float32 in [-1, 1], for exact work.
-      grid: Number of latents on the sheet grid.png, 0 for no sheet.
-    """
-
-    outdir: str = "outputs/invert"
-    images: str = dataclasses.field(default="png", metadata={"choices": IMAGE_FORMATS})
-    grid: int = dataclasses.field(default=8, metadata={"lower_bound": 0})

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from styleclip_jax.batch import journal
+from styleclip_jax.batch import result_lines
 from styleclip_jax.batch.journal import Journal
 from styleclip_jax.io import files
 from tests import programs
@@ -120,7 +120,7 @@ def test_broken_latent_is_reported_and_the_rest_is_done(tmp_path: pathlib.Path) 
     assert fakes.stream_into(tmp_path / "out", latents=fakes.source(broken=5))[0]
     opened = Journal(tmp_path / "out", 2 * fakes.COUNT, fakes.KEPT)
     assert [x["row"] for x in opened.lines() if "failed_at" in x] == [5, 5]
-    assert "edit 10 of row 5" in journal.describe_failures(opened, "edit")[0]
+    assert "edit 10 of row 5" in result_lines.describe_failures(opened, "edit")[0]
 
 
 DAMAGES = {

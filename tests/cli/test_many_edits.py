@@ -1,11 +1,8 @@
 """styleclip-edit on many latents: devices, processes, prompts, mappers, refusals."""
 
 import json
-import os
 import pathlib
 import re
-import subprocess
-import sys
 from typing import Any
 
 import jax
@@ -19,22 +16,6 @@ from styleclip_jax.editing.session import Session
 from styleclip_jax.models import stylegan2
 from tests import programs, tiny
 from tests.programs import Program
-
-
-def launch(options: dict[str, Any], cache: pathlib.Path) -> subprocess.Popen[str]:
-    """styleclip-edit as a process with one device."""
-    flags = os.environ["XLA_FLAGS"].replace("device_count=4", "device_count=1")
-    environment = dict(os.environ) | {"XLA_FLAGS": flags, "XDG_CACHE_HOME": str(cache)}
-    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
-    arguments = [f"--{name}={value}" for name, value in options.items()]
-    return subprocess.Popen(
-        [sys.executable, "-m", "styleclip_jax.cli.edit", *arguments],
-        cwd=programs.REPOSITORY,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
 
 
 @pytest.mark.slow
@@ -53,13 +34,17 @@ def test_four_devices_two_processes_and_a_kill_end_the_same(
     expected = programs.hashes(tmp_path / "four")
     assert len(expected) == num_files + 4
     # One device, killed; programs are kept in the user's cache.
-    process = launch(direction | {"outdir": tmp_path / "killed"}, cache)
+    process = programs.launch(
+        "edit", direction | {"outdir": tmp_path / "killed"}, cache
+    )
     part = tmp_path / "killed" / "metrics.part0.jsonl"
     programs.kill_once(process, part, lines=6)
     assert list(cache.glob("styleclip_jax/*/*"))
     # Two processes go on.
     same = direction | {"outdir": tmp_path / "killed"}
-    printed = programs.run_in_two(lambda shared: launch(same | shared, cache))
+    printed = programs.run_in_two(
+        lambda shared: programs.launch("edit", same | shared, cache)
+    )
     assert "latents are done" in printed[0]
     (line,) = [x for x in printed[0].splitlines() if x.startswith("processes: 2, ")]
     own, total = map(int, re.findall(r"(\d+) of (\d+) edits", line)[0])

@@ -47,7 +47,7 @@ MEASURE = (global_directions, {"output": "{tmp}/d.safetensors", "num_samples": 4
         pytest.param(GENERATE, images, "encode", HOST, id="encoding"),
         pytest.param(GENERATE, images, "grid", HANDLE, id="sheet"),
         pytest.param(EDIT, edits, "_render", GRAPH, id="rendering", marks=SLOW),
-        pytest.param(INVERT, inversions.parallel, "pad", AMD, id="inverting"),
+        pytest.param(INVERT, inversions, "_outcome", AMD, id="inverting"),
         pytest.param(EVALUATE, classification, "_classify_batch", XLA, id="evaluating"),
         pytest.param(MAPPER, trainer.Trainer, "step", CUDNN, id="training"),
         pytest.param(MEASURE, relevance_run, "_measure_group", TPU, id="measuring"),

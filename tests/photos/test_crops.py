@@ -7,6 +7,7 @@ from PIL import Image
 
 from styleclip_jax.ops import pixels
 from styleclip_jax.photos import crops
+from styleclip_jax.photos.finding import Finder
 from tests import golden_data
 from tests.golden_data import to_nchw
 
@@ -27,11 +28,11 @@ def test_landmarks_fit_photos_that_were_shrunk(tmp_path: pathlib.Path) -> None:
     Image.open(photo).save(path, quality=95)
     width, height = Image.open(path).size
     landmarks = str(photo.with_name("landmarks.json"))
-    options = {"is_aligned": False, "landmarks_file": landmarks, "all_faces": False}
-    (whole,) = crops.find([path], **options)["faces"]
+    (whole,) = Finder(is_aligned=False, landmarks_file=landmarks).find(path)
     assert whole.keys() == {"file", "quad"}
     limit = -(-width // 2) * -(-height // 2)
-    (shrunk,) = crops.find([path], **options, max_pixels=limit)["faces"]
+    finder = Finder(is_aligned=False, landmarks_file=landmarks, max_pixels=limit)
+    (shrunk,) = finder.find(path)
     assert shrunk["max_pixels"] == limit
     expected = (np.array(whole["quad"]) + 0.5) / 2 - 0.5
     np.testing.assert_allclose(shrunk["quad"], expected)

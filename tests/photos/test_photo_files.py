@@ -315,6 +315,24 @@ def test_paths_with_commas_are_found_in_a_list_with_commas(
     assert found.photos == [tmp_path / "other.png", tmp_path / name]
 
 
+def test_a_text_file_names_photos_and_folders(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("folder").mkdir()
+    for name in ("folder/b.png", "folder/a.png", "folder/notes.txt", "a  b, c.png"):
+        pathlib.Path(name).touch()
+    lines = ["a  b, c.png", "", "gone.png", "folder", "a  b, c.png"]
+    pathlib.Path("list.txt").write_bytes("\r\n".join(lines).encode())
+    found = photo_files.find(["list.txt"])
+    expected = ["a  b, c.png", "gone.png", "folder/a.png", "folder/b.png"]
+    assert list(map(str, found.photos)) == expected
+    assert found.left_out == ["folder/notes.txt: no picture"]
+    pathlib.Path("list.txt").write_text("\n \n")
+    with pytest.raises(UserError, match=r"list\.txt: expected photos, one a line"):
+        photo_files.find(["list.txt"])
+
+
 def test_find_says_what_is_missing(tmp_path: pathlib.Path) -> None:
     with pytest.raises(UserError, match=r"x\.png: no such photo"):
         photo_files.find([str(tmp_path / "x.png")])

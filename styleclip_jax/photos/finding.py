@@ -1,0 +1,147 @@
+"""Faces in photos: found by a detector or by landmarks, one photo at a time."""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from styleclip_jax.errors import UserError
+from styleclip_jax.io import images
+from styleclip_jax.photos import align, crops, photo_files
+from styleclip_jax.photos.crops import Size
+
+
+class Finder:
+    """Finder of the faces of photos; several threads may call it."""
+
+    def __init__(
+        self,
+        *,
+        is_aligned: bool,
+        landmarks_file: str | None = None,
+        all_faces: bool = False,
+        encoded_size: Size | None = None,
+        max_pixels: int = images.MAX_PIXELS,
+    ) -> None:
+        """Prepares the search.
+
+        Args:
+          is_aligned: whether photos are square crops, each of one face.
+          landmarks_file: file of landmarks by name of the photo; None to detect faces.
+          all_faces: whether to take all faces of a photo, not the largest alone.
+          encoded_size: input size of the encoder; one that is not square, of cars,
+            takes whole photos of any shape.
+          max_pixels: largest number of pixels of a photo; a larger JPEG is shrunk.
+
+        Raises:
+          UserError: there is no detector, the landmarks cannot be read, or the settings
+            do not fit each other.
+        """
+        if not is_aligned and isinstance(encoded_size, tuple):
+            height, width = encoded_size
+            raise UserError(
+                f"align: expected noalign with an encoder of whole photos of {width}×"
+                f"{height}, such as of cars, found align",
+                field="align",
+                also=["noalign"],
+            )
+        self._landmarks = None
+        if is_aligned:
+            if landmarks_file is not None:
+                raise UserError(
+                    "landmarks: expected align with it, found noalign",
+                    field="landmarks",
+                    also=["align", "noalign"],
+                )
+        elif landmarks_file is not None:
+            self._landmarks = align.read_landmarks(landmarks_file)
+        else:
+            # A missing detector is reported at once.
+            align.detect(np.zeros((16, 16, 3), np.uint8))
+        self._is_aligned, self._all_faces = is_aligned, all_faces
+        self._encoded_size, self._max_pixels = encoded_size, max_pixels
+
+    def find(self, path: pathlib.Path) -> list[dict[str, Any]]:
+        """Finds the faces of a photo.
+
+        Args:
+          path: the photo.
+
+        Returns:
+          Faces, each with its "file" and as "quad" the corners of its square. They have
+          "max_pixels" too if it is not the default, since a shrunk photo has a shrunk
+          square.
+
+        Raises:
+          UserError: the photo cannot be read, or has no face; its path comes first.
+        """
+        try:
+            quads = self._quads(path)
+        except UserError as error:
+            reason = str(error).removeprefix(f"{path}: ")
+            raise UserError(f"{path}: {reason}") from None
+        face: dict[str, Any] = {"file": str(path.resolve())}
+        more = {"max_pixels": self._max_pixels}
+        shrunk = {} if self._max_pixels == images.MAX_PIXELS else more
+        return [face | {"quad": quad.tolist()} | shrunk for quad in quads]
+
+    def _quads(self, path: pathlib.Path) -> list[np.ndarray]:
+        """Squares [4, 2] of the faces of a photo."""
+        photo = photo_files.read(path, self._max_pixels)
+        if self._is_aligned:
+            return [_whole(photo, self._encoded_size)]
+        if self._landmarks is None:
+            found, where = align.detect(photo), "in the photo"
+        else:
+            found, where = self._landmarks.get(path.name, []), "in the landmarks"
+            reduction = photo_files.reduction(path, self._max_pixels)
+            if reduction > 1:
+                # Whole numbers are at the centres of pixels.
+                found = [(face + 0.5) / reduction - 0.5 for face in found]
+        if not found:
+            raise UserError(f"expected a face, found none {where}")
+        faces = found if self._all_faces else [align.largest(found)]
+        quads = [align.quad(face) for face in faces]
+        for quad in quads:
+            align.expect_inside(photo, quad)
+        return quads
+
+
+def cut_all(
+    paths: list[pathlib.Path],
+    *,
+    is_aligned: bool,
+    resolution: int,
+    encoded_size: Size | None,
+) -> crops.Crops:
+    """Cuts out the largest face of each photo, float32 [B, …]; see `crops.cut`.
+
+    Raises:
+      UserError: a photo cannot be read or has no face.
+    """
+    finder = Finder(is_aligned=is_aligned, encoded_size=encoded_size)
+    faces = [face for path in paths for face in finder.find(path)]
+    return crops.crop(
+        faces,
+        resolution=resolution,
+        encoded_size=encoded_size,
+        is_aligned=is_aligned,
+    )
+
+
+def _whole(photo: np.ndarray, encoded_size: Size | None) -> np.ndarray:
+    """Corners [4, 2] of a whole photo; pixels have their centres at integers.
+
+    Of an encoder of photos that are not square, its bars above and below belong to it.
+    """
+    height, width, _ = photo.shape
+    bar = 0.0
+    if isinstance(encoded_size, tuple):
+        rows, columns = encoded_size
+        bar = height * (columns / rows - 1) / 2
+    elif height != width:
+        raise UserError(
+            f"expected a square crop without align, found {width}×{height} pixels"
+        )
+    top, bottom = -bar, height + bar
+    return np.array([(0, top), (0, bottom), (width, bottom), (width, top)]) - 0.5

@@ -154,7 +154,8 @@ def _find(
 
     def look(index: int) -> dict[str, Any]:
         try:
-            return {"index": index, "faces": finder.find(paths[index])}
+            faces = finder.find(paths[index], lambda x: listener.tell(f"note: {x}"))
+            return {"index": index, "faces": faces}
         except UserError as error:
             return {"index": index, "skipped": str(error)}
 

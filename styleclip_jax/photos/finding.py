@@ -1,6 +1,7 @@
 """Faces in photos: found by a detector or by landmarks, one photo at a time."""
 
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from styleclip_jax.errors import UserError
 from styleclip_jax.io import images
 from styleclip_jax.photos import align, crops, photo_files
 from styleclip_jax.photos.crops import Size
+from styleclip_jax.progress import ignore
 
 
 class Finder:
@@ -61,11 +63,14 @@ class Finder:
         self._is_aligned, self._all_faces = is_aligned, all_faces
         self._encoded_size, self._max_pixels = encoded_size, max_pixels
 
-    def find(self, path: pathlib.Path) -> list[dict[str, Any]]:
+    def find(
+        self, path: pathlib.Path, tell: Callable[[str], None] = ignore
+    ) -> list[dict[str, Any]]:
         """Finds the faces of a photo.
 
         Args:
           path: the photo.
+          tell: takes notes on how it was read.
 
         Returns:
           Faces, each with its "file" and as "quad" the corners of its square. They have
@@ -76,7 +81,8 @@ class Finder:
           UserError: the photo cannot be read, or has no face; its path comes first.
         """
         try:
-            quads = self._quads(path)
+            photo = photo_files.read(path, self._max_pixels, tell)
+            quads = self._quads(path, photo)
         except UserError as error:
             reason = str(error).removeprefix(f"{path}: ")
             raise UserError(f"{path}: {reason}") from None
@@ -85,9 +91,8 @@ class Finder:
         shrunk = {} if self._max_pixels == images.MAX_PIXELS else more
         return [face | {"quad": quad.tolist()} | shrunk for quad in quads]
 
-    def _quads(self, path: pathlib.Path) -> list[np.ndarray]:
+    def _quads(self, path: pathlib.Path, photo: np.ndarray) -> list[np.ndarray]:
         """Squares [4, 2] of the faces of a photo."""
-        photo = photo_files.read(path, self._max_pixels)
         if self._is_aligned:
             return [_whole(photo, self._encoded_size)]
         if self._landmarks is None:

@@ -5,14 +5,15 @@ import importlib.util
 import io
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, NamedTuple
 
 import numpy as np
-from PIL import Image, features
+from PIL import Image, ImageCms, features
 
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files, images, text_files
+from styleclip_jax.progress import ignore
 
 _NAMES = "JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP, GIF or PPM"
 _MIN_SIDE = 16
@@ -52,6 +53,12 @@ _SUFFIXES = {
 
 # Suffix of a list of photos.
 _LIST = ".txt"
+
+# Largest colour profile: twice the usual ones of printers.
+_MAX_PROFILE = 4 << 20
+# Modes of images by the colours that a profile is for.
+_PROFILED = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
+_SRGB = "sRGB"
 
 # Orientation tag of EXIF, and the turn that makes a photo with each value upright.
 _ORIENTATION = 0x0112
@@ -106,18 +113,23 @@ def find(paths: Sequence[files.Path]) -> Found:
     return Found(list(dict.fromkeys(photos)), left_out)
 
 
-def read(path: files.Path, max_pixels: int = images.MAX_PIXELS) -> np.ndarray:
-    """Reads a photo, upright as its EXIF orientation says.
+def read(
+    path: files.Path,
+    max_pixels: int = images.MAX_PIXELS,
+    tell: Callable[[str], None] = ignore,
+) -> np.ndarray:
+    """Reads a photo in sRGB, upright as its EXIF orientation says.
 
     Grey values are repeated, 16-bit values are scaled to 8, and transparent pixels are
-    laid over white. The first frame of an animation counts. Colour profiles are
-    ignored, as the official alignment does. A larger JPEG is shrunk while it is
+    laid over white. The first frame of an animation counts. Colours of 8 bits with
+    another profile than sRGB are converted. A larger JPEG is shrunk while it is
     decoded, unless it is progressive, which takes memory for all of it.
 
     Args:
       path: file in JPEG, PNG, WebP, TIFF, BMP, GIF or PPM; in AVIF where Pillow has
         it, and in HEIC with pillow-heif.
       max_pixels: largest number of pixels.
+      tell: takes a note on an animation, or on a profile that is damaged.
 
     Returns:
       [H, W, 3] uint8.
@@ -130,11 +142,16 @@ def read(path: files.Path, max_pixels: int = images.MAX_PIXELS) -> np.ndarray:
         if reduction > 1:
             width, height = image.size
             image.draft("RGB", (width // reduction, height // reduction))
-        return _decode(image)
+        # Several pictures of a camera's file are one photo.
+        if getattr(image, "is_animated", False) and image.format != "MPO":
+            tell(f"{path}: the first of its pictures is taken")
+        return _decode(image, lambda image: _to_srgb(image, path, tell))
 
 
 def decode(content: bytes, name: str) -> np.ndarray:
     """Reads an image that is in memory, of any size, as `read` does.
+
+    Parity: profiles are ignored, as the official tools for data sets do.
 
     Args:
       content: content of its file.
@@ -149,7 +166,7 @@ def decode(content: bytes, name: str) -> np.ndarray:
     with _parsed(name, _kind_of(content), io.BytesIO(content)) as image:
         if image.width * image.height > images.MAX_PIXELS:
             raise images.too_large(name, image.size, images.MAX_PIXELS)
-        return _decode(image)
+        return _decode(image, _to_rgb)
 
 
 def size(content: IO[bytes], name: str) -> tuple[int, int]:
@@ -317,13 +334,43 @@ def _more_formats() -> list[str]:
     return found
 
 
-def _decode(image: Image.Image) -> np.ndarray:
+def _decode(
+    image: Image.Image, to_rgb: Callable[[Image.Image], Image.Image]
+) -> np.ndarray:
     """Pixels of a photo, [H, W, 3] uint8, upright."""
     image.load()
     # The tag is read after loading: Pillow turns TIFF itself, and then drops it.
     turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
-    rgb = _to_rgb(image)
+    rgb = to_rgb(image)
     return np.array(rgb if turn is None else rgb.transpose(turn))
+
+
+def _to_srgb(
+    image: Image.Image, path: files.Path, tell: Callable[[str], None]
+) -> Image.Image:
+    """RGB image whose colours are those of sRGB."""
+    content = image.info.get("icc_profile")
+    if not content or image.mode == "F" or image.mode.startswith("I"):
+        return _to_rgb(image)
+    try:
+        if len(content) > _MAX_PROFILE:
+            raise ValueError(f"more than {_MAX_PROFILE >> 20} MB")
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(content))
+        mode = _PROFILED.get(profile.profile.xcolor_space)
+        name = profile.profile.profile_description or ""
+        if mode is None or name.startswith(_SRGB):
+            return _to_rgb(image)
+        colors = _to_rgb(image) if mode == "RGB" else image
+        if colors.mode != mode:
+            raise ValueError(f"it is for {mode}, and the pixels are {colors.mode}")
+        found = ImageCms.profileToProfile(
+            colors, profile, ImageCms.createProfile(_SRGB), outputMode="RGB"
+        )
+    except (ImageCms.PyCMSError, OSError, ValueError) as error:
+        tell(f"{path}: its colour profile is ignored ({_line(error)})")
+        return _to_rgb(image)
+    assert found is not None
+    return found
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -60,12 +60,12 @@ def test_finding_goes_on_in_the_order_of_the_photos(
     outdir.mkdir()
     look = Finder.find
 
-    def die_at(self: Finder, path: pathlib.Path) -> list[dict]:
+    def die_at(self: Finder, path: pathlib.Path, tell: object) -> list[dict]:
         if path == paths[30]:
             raise fakes.Killed
         return look(self, path)
 
-    def watch(self: Finder, path: pathlib.Path) -> list[dict]:
+    def watch(self: Finder, path: pathlib.Path, tell: object) -> list[dict]:
         seen.append(path)
         return look(self, path)
 

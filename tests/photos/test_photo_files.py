@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, features
+from PIL import Image, ImageCms, features
 
 from styleclip_jax.errors import UserError
 from styleclip_jax.photos import photo_files
@@ -167,6 +167,66 @@ def test_the_first_frame_of_an_animation_counts(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "a.gif"
     save(path, frames[0], save_all=True, append_images=frames[1:])
     assert tuple(photo_files.read(path)[0, 0]) == (255, 0, 0)
+
+
+def test_the_first_picture_of_several_is_told(tmp_path: pathlib.Path) -> None:
+    frames = [Image.new("RGB", (WIDTH, HEIGHT), c) for c in ("red", "blue")]
+    more: dict[str, Any] = {"save_all": True, "append_images": frames[1:]}
+    for suffix, count in (("gif", 1), ("webp", 1), ("tif", 1), ("mpo", 0)):
+        notes: list[str] = []
+        path = save(tmp_path / f"a.{suffix}", frames[0], **more)
+        found = photo_files.read(path, tell=notes.append)
+        assert np.abs(found[0, 0] - np.array([255.0, 0, 0])).max() < 9
+        expected = f"{path}: the first of its pictures is taken"
+        assert notes == [expected] * count, suffix
+
+
+def profile(gamma: float = 1.0, space: bytes = b"RGB ") -> bytes:
+    """Colour profile of sRGB's primaries with another curve."""
+    whole = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    content = bytearray(whole)
+    curve = b"curv" + bytes(4) + (1).to_bytes(4) + round(gamma * 256).to_bytes(2)
+    for i in range(int.from_bytes(content[128:132])):
+        entry = 132 + 12 * i
+        start = int.from_bytes(content[entry + 4 : entry + 8])
+        if content[entry : entry + 4] in (b"rTRC", b"gTRC", b"bTRC"):
+            content[start : start + len(curve)] = curve
+        if content[entry : entry + 4] == b"desc":
+            content[start + 12 : start + 40] = b"\0" * 28
+    content[16:20] = space
+    return bytes(content)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp"])
+def test_colours_of_a_profile_become_those_of_srgb(
+    tmp_path: pathlib.Path, suffix: str
+) -> None:
+    linear = Image.new("RGB", (WIDTH, HEIGHT), (55, 128, 200))
+    path = save(tmp_path / f"a.{suffix}", linear, icc_profile=profile())
+    x = np.array([55, 128, 200]) / 255
+    expected = 255 * (1.055 * x ** (1 / 2.4) - 0.055)
+    assert np.abs(photo_files.read(path)[5, 5] - expected).max() <= 3
+
+
+def test_srgb_stays_as_it_is_to_the_bit(tmp_path: pathlib.Path) -> None:
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    path = save(tmp_path / "a.png", Image.fromarray(picture()), icc_profile=srgb)
+    np.testing.assert_array_equal(photo_files.read(path), picture())
+
+
+@pytest.mark.parametrize(
+    "content", [b"no profile", profile()[:200], profile(space=b"CMYK"), bytes(5 << 20)]
+)
+def test_a_damaged_profile_is_told_and_ignored(
+    tmp_path: pathlib.Path, content: bytes
+) -> None:
+    path = save(tmp_path / "a.tif", Image.fromarray(picture()), icc_profile=content)
+    notes: list[str] = []
+    found = photo_files.read(path, tell=notes.append)
+    np.testing.assert_array_equal(found, picture())
+    (note,) = notes
+    assert note.startswith(f"{path}: its colour profile is ignored (")
+    assert "\n" not in note
 
 
 def test_a_missing_photo_is_refused(tmp_path: pathlib.Path) -> None:

@@ -44,7 +44,7 @@ FLAGS_ALONE = {
     "styleclip-metrics": "cli/test_metrics.py",
     "styleclip-app": "cli/test_app.py",
     "--num_processes": "cli/test_many_edits.py",
-    "examples.": "examples/test_paper.py, examples/test_examples.py",
+    "examples.": "examples/test_paper.py, test_examples.py, toy/test_cats.py",
     "train.demo": "hours",
 }
 # Values that make a run short, of the flags that a command has. How much work there is,
@@ -125,8 +125,8 @@ def module_of(name: str) -> Any:
         for folder in ("train", "convert"):
             module = module.replace(f"styleclip_jax.{folder}", folder)
         return importlib.import_module(module)
-    if name == "examples.paper":
-        return importlib.import_module("examples.paper.__main__")
+    if name in ("examples.paper", "examples.drawings"):
+        return importlib.import_module(f"{name}.__main__")
     return importlib.import_module(name)
 
 

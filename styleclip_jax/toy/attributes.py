@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from styleclip_jax import checks
-
-Color = tuple[int, ...]
+from styleclip_jax.toy.canvas import Color
 
 HAIR_COLORS: dict[str, Color] = {
     "black": (38, 34, 38),

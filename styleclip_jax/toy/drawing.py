@@ -4,81 +4,11 @@ A face is drawn with Pillow at four times the size and averaged down, so edges a
 anti-aliased and the same face is the same picture everywhere.
 """
 
-import math
-
 import numpy as np
-from PIL import Image, ImageDraw
 
 from styleclip_jax.toy import attributes
 from styleclip_jax.toy.attributes import Color, Face
-
-Points = list[tuple[float, float]]
-
-_SUPERSAMPLING = 4
-_ZOOM = 1.17
-_OFFSET = (64 / _ZOOM - 64, 67 / _ZOOM - 62)
-_BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
-
-
-def to_pixels(x: float, y: float, size: int) -> tuple[float, float]:
-    """Position in a picture of the given size of a point of the 128 × 128 canvas."""
-    scale = size / 128 * _ZOOM
-    return (x + _OFFSET[0]) * scale, (y + _OFFSET[1]) * scale
-
-
-class _Canvas:
-    """Canvas: shapes in its coordinates, drawn onto a supersampled picture."""
-
-    def __init__(self, size: int, background: Color) -> None:
-        self.size = size * _SUPERSAMPLING
-        self.scale = self.size / 128 * _ZOOM
-        self.image = Image.new("RGB", (self.size, self.size), background)
-        self._draw = ImageDraw.Draw(self.image)
-
-    def _box(self, x0: float, y0: float, x1: float, y1: float) -> Points:
-        return [to_pixels(x0, y0, self.size), to_pixels(x1, y1, self.size)]
-
-    def ellipse(self, x: float, y: float, rx: float, ry: float, fill: Color) -> None:
-        self._draw.ellipse(self._box(x - rx, y - ry, x + rx, y + ry), fill=fill)
-
-    def ring(self, x: float, y: float, r: float, color: Color, width: float) -> None:
-        self._draw.ellipse(
-            self._box(x - r, y - r, x + r, y + r),
-            outline=color,
-            width=max(1, round(width * self.scale)),
-        )
-
-    def polygon(self, points: Points, fill: Color) -> None:
-        self._draw.polygon([to_pixels(x, y, self.size) for x, y in points], fill=fill)
-
-    def line(self, points: Points, fill: Color, width: float) -> None:
-        self._draw.line(
-            [to_pixels(x, y, self.size) for x, y in points],
-            fill=fill,
-            width=max(1, round(width * self.scale)),
-            joint="curve",
-        )
-        for x, y in (points[0], points[-1]):
-            self.ellipse(x, y, width / 2, width / 2, fill)
-
-    def rectangle(
-        self, x0: float, y0: float, x1: float, y1: float, radius: float, fill: Color
-    ) -> None:
-        self._draw.rounded_rectangle(
-            self._box(x0, y0, x1, y1), radius=radius * self.scale, fill=fill
-        )
-
-
-def _mix(a: Color, b: Color, share: float) -> Color:
-    return tuple(round(x + (y - x) * share) for x, y in zip(a, b, strict=True))
-
-
-def _arc(
-    x: float, y: float, rx: float, ry: float, start: float, stop: float, steps: int = 16
-) -> Points:
-    """Points of an elliptic arc; angles in half turns, clockwise from the right."""
-    angles = np.linspace(start * math.pi, stop * math.pi, steps + 1)
-    return [(x + rx * math.cos(t), y + ry * math.sin(t)) for t in angles]
+from styleclip_jax.toy.canvas import BLACK, WHITE, Canvas, arc, mix
 
 
 class _Drawing:
@@ -91,9 +21,9 @@ class _Drawing:
         self.skin = self._tinted(attributes.SKIN_COLORS, "skin")
         self.background = self._tinted(attributes.BACKGROUND_COLORS, "background")
         self.clothes = self._tinted(attributes.CLOTHES_COLORS, "clothes")
-        self.dark_hair = _mix(self.hair, _BLACK, 0.25)
-        self.light_hair = _mix(self.hair, _WHITE, 0.16)
-        self.dark_skin = _mix(self.skin, (70, 20, 10), 0.22)
+        self.dark_hair = mix(self.hair, BLACK, 0.25)
+        self.light_hair = mix(self.hair, WHITE, 0.16)
+        self.dark_skin = mix(self.skin, (70, 20, 10), 0.22)
         self.x, self.y = 64.0, 62.0
         self.width = 27 + 3.5 * shape["face_width"]
         self.height = 33 + 3 * shape["face_height"]
@@ -104,7 +34,7 @@ class _Drawing:
         self.eye_y = self.y - 1 + 2 * shape["eye_height"]
         self.eye_x = 12.5 + 2 * shape["eye_distance"]
         self.mouth_y = self.y + 21
-        self.canvas = _Canvas(size, self.background)
+        self.canvas = Canvas(size, self.background)
 
     def _tinted(self, colors: dict[str, Color], name: str) -> Color:
         color = colors[getattr(self.face, name)]
@@ -115,8 +45,8 @@ class _Drawing:
             int(min(255, max(0, c + d))) for c, d in zip(color, change, strict=True)
         )
 
-    def paint(self) -> Image.Image:
-        light = _mix(self.background, _WHITE, 0.18)
+    def paint(self) -> Canvas:
+        light = mix(self.background, WHITE, 0.18)
         self.canvas.ellipse(64, 58, 50, 50, light)
         self._hair_behind()
         self._body()
@@ -128,7 +58,7 @@ class _Drawing:
         self._hair_in_front()
         if self.face.glasses != "none":
             self._glasses()
-        return self.canvas.image
+        return self.canvas
 
     def _hair_behind(self) -> None:
         x, y, width, top, canvas = self.x, self.y, self.width, self.top, self.canvas
@@ -140,7 +70,7 @@ class _Drawing:
                 left, right = x - width - 9, x + width + 9
                 canvas.rectangle(left, top - 6, right, y + 22, 22, self.dark_hair)
             case "curly":
-                for curl in _arc(x, y - 8, width + 3, self.height - 1, 0.85, 2.15, 10):
+                for curl in arc(x, y - 8, width + 3, self.height - 1, 0.85, 2.15, 10):
                     canvas.ellipse(*curl, 12, 12, self.dark_hair)
             case "bun":
                 canvas.ellipse(x, top - 8, 13, 12, self.dark_hair)
@@ -148,7 +78,7 @@ class _Drawing:
 
     def _body(self) -> None:
         x, canvas = self.x, self.canvas
-        shade = _mix(self.clothes, _BLACK, 0.22)
+        shade = mix(self.clothes, BLACK, 0.22)
         canvas.rectangle(x - 46, 103, x + 46, 150, 24, self.clothes)
         canvas.rectangle(x - 46, 120, x - 36, 150, 4, shade)
         canvas.rectangle(x + 36, 120, x + 46, 150, 4, shade)
@@ -162,15 +92,15 @@ class _Drawing:
             canvas.ellipse(ear, y + 3, 6, 8, self.dark_skin)
         canvas.ellipse(x, y - 6, self.width, self.height - 4, self.skin)
         canvas.ellipse(x, y + 4, self.width - 2.5, self.height - 3, self.skin)
-        cheek = _mix(self.skin, (235, 90, 90), 0.22)
+        cheek = mix(self.skin, (235, 90, 90), 0.22)
         for side in (-1, 1):
             canvas.ellipse(self.front + 16 * side, y + 12, 5.5, 4, cheek)
 
     def _facial_hair(self) -> None:
         x, y, front, mouth = self.x, self.y, self.front, self.mouth_y
-        color = _mix(self.dark_hair, self.hair, 0.4)
+        color = mix(self.dark_hair, self.hair, 0.4)
         if self.face.facial_hair == "beard":
-            jaw = _arc(x, y + 4, self.width - 1.5, self.height - 1.5, 0.02, 0.98, 24)
+            jaw = arc(x, y + 4, self.width - 1.5, self.height - 1.5, 0.02, 0.98, 24)
             cheek = self.width - 9
             edge = [(-cheek, 14), (-12, 14), (0, 12.5), (12, 14), (cheek, 14)]
             self.canvas.polygon(jaw + [(front + a, y + b) for a, b in edge], color)
@@ -182,18 +112,18 @@ class _Drawing:
     def _mouth(self) -> None:
         x, y, canvas = self.front, self.mouth_y, self.canvas
         width = 9 + 1.5 * self.shape["mouth_width"]
-        lip = _mix(self.skin, (150, 30, 40), 0.55)
+        lip = mix(self.skin, (150, 30, 40), 0.55)
         palate, tongue = (110, 24, 34), (206, 84, 92)
         match self.face.mouth:
             case "neutral":
                 canvas.line([(x - width * 0.8, y), (x + width * 0.8, y)], lip, 2.6)
             case "smile":
-                canvas.polygon(_arc(x, y - 2.5, width + 1.5, 8.5, 0, 1, 20), palate)
+                canvas.polygon(arc(x, y - 2.5, width + 1.5, 8.5, 0, 1, 20), palate)
                 upper, lower = width + 0.2, width - 1.5
                 teeth = [(-upper, -2.5), (upper, -2.5), (lower, 0.8), (-lower, 0.8)]
-                canvas.polygon([(x + a, y + b) for a, b in teeth], _WHITE)
+                canvas.polygon([(x + a, y + b) for a, b in teeth], WHITE)
             case "sad":
-                canvas.line(_arc(x, y + 5, width, 6.5, 1.1, 1.9), lip, 2.8)
+                canvas.line(arc(x, y + 5, width, 6.5, 1.1, 1.9), lip, 2.8)
             case "surprised":
                 canvas.ellipse(x, y + 0.5, 5.2, 6.6, palate)
                 canvas.ellipse(x, y + 3.5, 3.2, 2.6, tongue)
@@ -206,7 +136,7 @@ class _Drawing:
         bridge, base = self.eye_y + 3, 0.7 * width
         self.canvas.polygon(
             [(x - 1.2, bridge), (x + 1.2, bridge), (x + base, y), (x - base, y)],
-            _mix(self.skin, self.dark_skin, 0.45),
+            mix(self.skin, self.dark_skin, 0.45),
         )
 
     def _eyes(self) -> None:
@@ -214,7 +144,7 @@ class _Drawing:
         size = 1 + 0.16 * shape["eye_size"]
         brow_y = y - 9.5 - (2.2 if self.face.mouth == "surprised" else 0)
         angle = 2.2 * shape["brow_angle"] + (1.8 if self.face.mouth == "sad" else 0)
-        brow_color = _mix(self.dark_hair, (40, 26, 20), 0.35)
+        brow_color = mix(self.dark_hair, (40, 26, 20), 0.35)
         for side in (-1, 1):
             x = self.front + side * self.eye_x
             iris = x + self.yaw / 4
@@ -222,7 +152,7 @@ class _Drawing:
             color = attributes.EYE_COLORS[self.face.eyes]
             canvas.ellipse(iris, y, 3.2 * size, 3.6 * size, color)
             canvas.ellipse(iris, y, 1.7 * size, 1.9 * size, (16, 14, 18))
-            canvas.ellipse(iris + 1, y - 1.2, 0.9, 0.9, _WHITE)
+            canvas.ellipse(iris + 1, y - 1.2, 0.9, 0.9, WHITE)
             brow = [
                 (x - 6 * side, brow_y - angle / 2 + 0.2),
                 (x, brow_y - 0.9),
@@ -235,7 +165,7 @@ class _Drawing:
         top, canvas = self.top, self.canvas
         match self.face.hair_style:
             case "short" | "bun":
-                cap = _arc(x, y - 5, width + 2.5, height + 1.5, 1, 2, 26)
+                cap = arc(x, y - 5, width + 2.5, height + 1.5, 1, 2, 26)
                 fringe = [
                     (x + width - 2, y - 12),
                     (x + 0.45 * width, top + 13),
@@ -250,7 +180,7 @@ class _Drawing:
                 end = y + (30 if self.face.hair_style == "long" else 14)
                 for side, inner, fall in ((-1, 0.55, 17), (1, 0.6, 15)):
                     # From the ear up to the crown, then down along the parting.
-                    outer = _arc(x, y - 5, width + 4, height + 2.5, 1.5 + side / 2, 1.5)
+                    outer = arc(x, y - 5, width + 4, height + 2.5, 1.5 + side / 2, 1.5)
                     strand = [
                         (x - 2, top + 7),
                         (x + side * inner * width, top + fall),
@@ -259,15 +189,15 @@ class _Drawing:
                         (x + side * (width + 8), end),
                     ]
                     canvas.polygon(outer + strand, self.hair)
-                shine = _arc(x, y - 3, width - 4, height - 3, 1.2, 1.45, 8)
+                shine = arc(x, y - 3, width - 4, height - 3, 1.2, 1.45, 8)
                 canvas.line(shine, self.light_hair, 2.6)
             case "curly":
-                for curl in _arc(x, y - 8, width - 3, height - 7, 1.04, 1.96, 7):
+                for curl in arc(x, y - 8, width - 3, height - 7, 1.04, 1.96, 7):
                     canvas.ellipse(*curl, 8.5, 8.5, self.hair)
-                for curl in _arc(x, y - 10, width - 4, height - 6, 1.2, 1.6, 3):
+                for curl in arc(x, y - 10, width - 4, height - 6, 1.2, 1.6, 3):
                     canvas.ellipse(*curl, 3.2, 3.2, self.light_hair)
             case "bald":
-                canvas.ellipse(x - 8, top + 9, 6, 3.5, _mix(self.skin, _WHITE, 0.3))
+                canvas.ellipse(x - 8, top + 9, 6, 3.5, mix(self.skin, WHITE, 0.3))
 
     def _glasses(self) -> None:
         y, canvas = self.eye_y, self.canvas
@@ -289,5 +219,4 @@ class _Drawing:
 
 def draw(face: Face, size: int) -> np.ndarray:
     """Picture of a face, [size, size, 3] uint8."""
-    image = _Drawing(face, size).paint()
-    return np.asarray(image.resize((size, size), Image.Resampling.BOX))
+    return _Drawing(face, size).paint().picture(size)

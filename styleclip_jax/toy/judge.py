@@ -21,7 +21,7 @@ from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, files
 from styleclip_jax.models import linen, param_trees
 from styleclip_jax.models.network import Network
-from styleclip_jax.toy import attributes, drawing
+from styleclip_jax.toy import attributes, canvas
 
 KIND = "judge"
 
@@ -188,8 +188,8 @@ _OPEN_MOUTH = (62, 78.5, 66, 88.5)
 def _patch(image: np.ndarray, box: Box) -> np.ndarray:
     """Pixels of a box (x0, y0, x1, y1) of the canvas, [N, 3] in [0, 255]."""
     size = image.shape[0]
-    x0, y0 = np.round(drawing.to_pixels(*box[:2], size)).astype(int)
-    x1, y1 = np.round(drawing.to_pixels(*box[2:], size)).astype(int)
+    x0, y0 = np.round(canvas.to_pixels(*box[:2], size)).astype(int)
+    x1, y1 = np.round(canvas.to_pixels(*box[2:], size)).astype(int)
     pixels = image[y0 : y1 + 1, x0 : x1 + 1].reshape(-1, 3)
     return (np.clip(pixels, -1, 1) + 1) * 127.5
 

@@ -1,0 +1,1 @@
+"""Drawings of two domains, faces and cats, as folders of images."""

@@ -240,6 +240,7 @@ def _read_statistics(
             "frechet": found.gaussian is None and "mean and covariance",
             "kernel": found.features is None and "features of each image",
             "precision_recall": found.features is None and "features of each image",
+            "attributes": found.features is None and "features of each image",
         }[metric.measure]
         if lacks:
             raise UserError(

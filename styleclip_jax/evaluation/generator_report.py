@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from styleclip_jax.evaluation import generator_attributes
 from styleclip_jax.evaluation.generator_plans import JUDGE, Plan
 from styleclip_jax.io import tables
 from styleclip_jax.loading import Models
@@ -29,6 +30,8 @@ def write(
       The files.
     """
     rows = [*_rows(plan, found)]
+    means = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
+    shares = [x for n in plan.metrics for x in generator_attributes.rows(n, means)]
     notes = [*_notes(plan)]
     about = {
         "generator": models.generator_name,
@@ -38,6 +41,8 @@ def write(
         "metrics": rows,
         "notes": notes,
     }
+    if shares:
+        about["attributes"] = [row._asdict() for row in shares]
     columns = ["metric", "value", "deviation", "samples", "images of the data"]
     cells = [
         [
@@ -52,7 +57,10 @@ def write(
     title = f"Generator: {about['generator']}" + (
         f"; data: {about['data']}" if about["data"] else ""
     )
-    text = "\n\n".join([f"# {title}", tables.markdown(columns, cells), *notes])
+    parts = [f"# {title}", tables.markdown(columns, cells)]
+    if shares:
+        parts.append(tables.markdown(*_shares_table(shares)))
+    text = "\n\n".join([*parts, *notes])
     return [
         tables.write_json(outdir / "metrics.json", about),
         tables.write_text(outdir / "metrics.md", text.rstrip() + "\n"),
@@ -80,12 +88,29 @@ def _is_part(value: str, metric: str) -> bool:
     return value.removeprefix(f"{metric}_") in ("precision", "recall", "mean", "std")
 
 
+def _shares_table(
+    shares: Sequence[generator_attributes.Row],
+) -> tuple[list[str], list[list[str]]]:
+    """Columns and cells of the table of attributes."""
+    columns = ["attribute", "value", "share of samples", "share of the data"]
+    cells = [
+        [row.attribute, row.value, f"{row.samples:.1%}", f"{row.data:.1%}"]
+        for row in shares
+    ]
+    return columns, cells
+
+
 def _notes(plan: Plan) -> Iterator[str]:
     """Lines on how to read the table."""
     if JUDGE in plan.networks:
         yield (
             "These are by the features of the embedded judge, a small network that "
             "knows drawn faces: they compare with each other alone."
+        )
+    if any(x.measure == "attributes" for x in plan.metrics.values()):
+        yield (
+            "attributes is the part of the data's shares that samples have too, a mean "
+            "over attributes: 1 if each value is as frequent as in the data."
         )
     if any(plan.request.samples_of(x) != x.samples for x in plan.metrics.values()):
         yield (

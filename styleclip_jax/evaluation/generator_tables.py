@@ -15,6 +15,7 @@ from styleclip_jax import documents, parallel, places
 from styleclip_jax.batch import run_folder, stream
 from styleclip_jax.errors import UserError
 from styleclip_jax.evaluation import (
+    generator_attributes,
     generator_features,
     generator_metrics,
     generator_plans,
@@ -256,7 +257,12 @@ class _Work:
                 continue
             assert file.features is not None
             real = file.features[:num_reals]
-            if metric.measure == "kernel":
+            if metric.measure == "attributes":
+                both = [
+                    generator_attributes.shares(network, x) for x in (generated, real)
+                ]
+                values |= generator_attributes.to_values(name, *both)
+            elif metric.measure == "kernel":
                 seed = (plan.request.seed, number)
                 subsets = generator_metrics.draw_subsets(
                     seed, len(generated), len(real)

@@ -12,7 +12,9 @@ from styleclip_jax.errors import UserError
 from styleclip_jax.settings.latents import NOISES, Noise
 from styleclip_jax.settings.measures import PathLengthConfig
 
-Measure = Literal["frechet", "kernel", "inception_score", "precision_recall", "path"]
+Measure = Literal[
+    "frechet", "kernel", "inception_score", "precision_recall", "path", "attributes"
+]
 
 
 class Metric(NamedTuple):
@@ -60,6 +62,7 @@ METRICS = {
     "kd_judge": Metric("kernel", "judge", _FEW, _FEW),
     "pr_judge": Metric("precision_recall", "judge", _FEW, _FEW),
     "ppl_judge": Metric("path", "judge", _FEW),
+    "attributes": Metric("attributes", "judge", _FEW, _FEW),
 }
 
 # Metrics that are computed where none are named: those of StyleGAN2's Table 1.

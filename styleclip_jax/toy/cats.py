@@ -245,5 +245,5 @@ class _Drawing:
         for side in (-1, 1):
             for rise, fall in ((3, -1), (7, 8)):
                 start = (self.front + side * 13, self.nose_y + rise)
-                end = (self.front + side * 37, self.nose_y + fall)
-                self.canvas.line([start, end], color, 1.1)
+                tip = (self.front + side * 37, self.nose_y + fall)
+                self.canvas.line([start, tip], color, 1.1)

@@ -81,7 +81,9 @@ class _Module(linen.Module):
         return nn.leaky_relu(self.hidden(x.reshape(x.shape[0], -1)), 0.1)
 
     def __call__(self, image: jax.Array) -> dict[str, jax.Array]:
-        features = self.features(image)
+        return self.classify(self.features(image))
+
+    def classify(self, features: jax.Array) -> dict[str, jax.Array]:
         return {name: head(features) for name, head in self.heads.items()}
 
 
@@ -164,6 +166,11 @@ def feature_maps(network: Judge, image: jax.Array) -> list[jax.Array]:
 def features(network: Judge, image: jax.Array) -> jax.Array:
     """Features before the heads, [B, num_features], for images in [-1, 1]."""
     return _apply(network, image, _Module.features)
+
+
+def classify(network: Judge, features: jax.Array) -> dict[str, jax.Array]:
+    """Scores of each attribute's values, as `logits`, for features [B, F]."""
+    return _apply(network, features, _Module.classify)
 
 
 def _apply(network: Judge, image: jax.Array, method: Callable[..., Any]) -> Any:

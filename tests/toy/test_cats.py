@@ -33,11 +33,11 @@ def test_every_attribute_changes_the_picture() -> None:
 
 def test_cats_have_the_frequencies_of_their_attributes() -> None:
     random = np.random.default_rng(0)
-    found = [cats.sample(random) for _ in range(2000)]
+    found = [cats.sample(random) for _ in range(600)]
     for name, table in cats.ATTRIBUTES.items():
         counts = Counter(getattr(cat, name) for cat in found)
         for value, share in table.items():
-            assert counts[value] / len(found) == pytest.approx(share, abs=0.04)
+            assert counts[value] / len(found) == pytest.approx(share, abs=0.07)
     with pytest.raises(UserError, match="coat"):
         dataclasses.replace(found[0], coat="purple")
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from styleclip_jax import latents, loading, traced
-from styleclip_jax.batch import run_folder, runs, stream
+from styleclip_jax.batch import group_photos, run_folder, runs, stream
 from styleclip_jax.batch.editor import Editor, Outcome
 from styleclip_jax.batch.journal import Journal, Kept
 from styleclip_jax.batch.result_lines import name
@@ -74,6 +74,7 @@ def run(
     film_frames: int = 0,
     film_format: str = "gif",
     paste: bool = False,
+    paste_mask: str | None = None,
 ) -> runs.Summary:
     """Edits many latents into a folder, as styleclip-edit does. A run is resumable.
 
@@ -92,7 +93,7 @@ def run(
       images: format of the images: png, jpg, npy, tar, tar-jpg, or none.
       png_level: compression of PNGs, from 0 to 9.
       grid: number of latents on the sheet grid.png, 0 for no sheet.
-      film_frames, film_format, paste: see `Extras`.
+      film_frames, film_format, paste, paste_mask: see `Extras`.
 
     Returns:
       Summary of the run.
@@ -106,7 +107,7 @@ def run(
         truncation_psi,
         truncation_cutoff,
     )
-    extras = Extras(film_frames, film_format, paste)
+    extras = Extras(film_frames, film_format, paste, paste_mask)
     editor = session.editor(edit)
     settings = record(session.models, editor, prompt=prompt, images=images, grid=grid)
     return carry_out(
@@ -189,7 +190,9 @@ def carry_out(
       UserError: as in `runs.carry_out`, or there is nothing to paste into.
     """
     generator = place.generator
-    faces = pasting.read_faces(latents_file, len(source)) if extras.paste else []
+    faces = []
+    if extras.paste:
+        faces = pasting.read_faces(latents_file, len(source), extras.paste_mask)
 
     def inputs() -> dict[str, str]:
         found = place.models.fingerprints("generator") | dict(editor.inputs)
@@ -222,6 +225,9 @@ def carry_out(
             if output.grid:
                 path = _write_sheet(done.journal, generator, editor, output.grid)
                 listener.tell(f"sheet: {path}")
+            about = (faces, len(editor.settings), functools.partial(_render, generator))
+            if together := group_photos.write(done.journal, *about, extras):
+                listener.tell(f"photos of several faces: {together}")
             listener.tell(f"latents: {done.journal.paths['edited']}")
     return done
 
@@ -256,7 +262,9 @@ def _task(
         about = (outdir, generator, extras.film_format)
         writers.append(_Writer("films", functools.partial(_write_film, *about)))
     if faces:
-        writers.append(_Writer("pasted", functools.partial(_paste, outdir, faces)))
+        writers.append(
+            _Writer("pasted", functools.partial(_paste, outdir, faces, extras))
+        )
 
     def write(index: int, row: int, one: Outcome) -> None:
         for writer in writers:
@@ -317,11 +325,13 @@ def _write_film(
 def _paste(
     outdir: pathlib.Path,
     faces: list[dict[str, Any]],
+    extras: Extras,
     index: int,
     row: int,
     one: Outcome,
 ) -> None:
-    pasting.paste(outdir / "pasted" / f"{index:06d}.png", faces[row], one.image)
+    path = outdir / "pasted" / f"{index:06d}.png"
+    pasting.paste(path, [faces[row]], [one.image], mask=extras.paste_mask)
 
 
 _render = jax.jit(traced.keep("edits.render", latents.render))

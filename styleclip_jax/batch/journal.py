@@ -189,8 +189,12 @@ class Journal:
 
     def read(self, name: str, count: int) -> Any:
         """First latents of this name, S as a tuple; once the run is finished."""
+        return self.take(name, np.arange(min(count, len(self.done))))
+
+    def take(self, name: str, rows: np.ndarray) -> Any:
+        """Latents of these rows, likewise."""
         array = latent_files.read_array(self.paths[name])
-        found: Any = latent_files.take(array, np.arange(min(count, len(array))))
+        found: Any = latent_files.take(array, rows)
         if self._kept.layout:
             return spaces.unflatten_styles(found, self._kept.layout)
         return found

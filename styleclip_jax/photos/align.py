@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFilter
 
 from styleclip_jax import documents
 from styleclip_jax.errors import UserError
@@ -23,6 +23,7 @@ from styleclip_jax.io import array_files, files
 _NUM_LANDMARKS = 68
 _EYES = slice(36, 42), slice(42, 48)
 _MOUTH_CORNERS = 48, 54
+_JAW, _BROWS = slice(0, 17), slice(17, 27)
 
 # Largest side of a face's square, in multiples of the photo's longer side.
 _MAX_SIDE = 4
@@ -111,6 +112,23 @@ def expect_inside(photo: np.ndarray, quad: np.ndarray) -> None:
         )
 
 
+def outline(landmarks: np.ndarray) -> np.ndarray:
+    """Outline of a face: its jaw, and its brows raised to where hair begins.
+
+    Brows are raised by 0.8 of the way from the mouth to the eyes.
+
+    Args:
+      landmarks: [68, 2] landmarks of one face.
+
+    Returns:
+      [27, 2] float64 corners in turn.
+    """
+    points = np.asarray(landmarks, np.float64)
+    eyes = np.concatenate([points[eye] for eye in _EYES]).mean(0)
+    up = eyes - points[list(_MOUTH_CORNERS)].mean(0)
+    return np.concatenate([points[_JAW], points[_BROWS][::-1] + 0.8 * up])
+
+
 def crop(
     photo: np.ndarray, quad: np.ndarray, size: int, *, supersampling: int = 4
 ) -> np.ndarray:
@@ -156,7 +174,12 @@ def crop(
 
 
 def paste(
-    photo: np.ndarray, edited: np.ndarray, quad: np.ndarray, *, feather: float = 0.1
+    photo: np.ndarray,
+    edited: np.ndarray,
+    quad: np.ndarray,
+    *,
+    feather: float = 0.1,
+    outline: np.ndarray | None = None,
 ) -> np.ndarray:
     """Pastes an edited crop back where it came from.
 
@@ -168,6 +191,8 @@ def paste(
       edited: [S, S, 3] uint8, a crop of the photo after editing.
       quad: [4, 2] square of the crop, from `quad`.
       feather: width of the fading rim, as a part of the square's side, in (0, 0.5].
+      outline: [N, 2] corners in turn of what is replaced, inside of the square; its
+        rim fades to both sides. None for all of the square.
 
     Returns:
       [H, W, 3] uint8; pixels outside of the square are those of the photo.
@@ -203,6 +228,8 @@ def paste(
 
     side = int(np.ceil(np.linalg.norm(axes, axis=0).max()))
     shape = (x.shape[1], y.shape[0])
+    if outline is not None:
+        weight = weight * _inside(outline - low, shape, feather * side / 2)
     warped = _unwarp(edited, to_uv, low - corners[0], shape, side)
     result = photo.copy()
     region = result[low[1] : high[1], low[0] : high[0]]
@@ -342,6 +369,14 @@ def _kept(x: np.ndarray, y: np.ndarray, plan: _Plan) -> np.ndarray:
     for distance, pad in zip(inwards, plan.pad, strict=True):
         weight = weight * _fade(3 * distance / pad)
     return weight
+
+
+def _inside(outline: np.ndarray, shape: tuple[int, int], blur: float) -> np.ndarray:
+    """Weight [H, W]: 1 inside of an outline, 0 outside, blurred between."""
+    mask = Image.new("L", shape)
+    corners = [tuple(corner) for corner in outline.tolist()]
+    ImageDraw.Draw(mask).polygon(corners, fill=255)
+    return np.asarray(mask.filter(ImageFilter.GaussianBlur(blur))) / np.float32(255)
 
 
 def _fade(t: np.ndarray) -> np.ndarray:

@@ -73,28 +73,28 @@ class Finder:
           tell: takes notes on how it was read.
 
         Returns:
-          Faces, each with its "file" and as "quad" the corners of its square. They have
-          "max_pixels" too if it is not the default, since a shrunk photo has a shrunk
-          square.
+          Faces, each with its "file", as "quad" the corners of its square, and with
+          landmarks as "outline" that of the face. They have "max_pixels" too if it is
+          not the default, since a shrunk photo has a shrunk square.
 
         Raises:
           UserError: the photo cannot be read, or has no face; its path comes first.
         """
         try:
             photo = photo_files.read(path, self._max_pixels, tell)
-            quads = self._quads(path, photo)
+            found = self._find(path, photo)
         except UserError as error:
             reason = str(error).removeprefix(f"{path}: ")
             raise UserError(f"{path}: {reason}") from None
         face: dict[str, Any] = {"file": str(path.resolve())}
         more = {"max_pixels": self._max_pixels}
         shrunk = {} if self._max_pixels == images.MAX_PIXELS else more
-        return [face | {"quad": quad.tolist()} | shrunk for quad in quads]
+        return [face | one | shrunk for one in found]
 
-    def _quads(self, path: pathlib.Path, photo: np.ndarray) -> list[np.ndarray]:
-        """Squares [4, 2] of the faces of a photo."""
+    def _find(self, path: pathlib.Path, photo: np.ndarray) -> list[dict[str, Any]]:
+        """Squares of the faces of a photo, and outlines of those with landmarks."""
         if self._is_aligned:
-            return [_whole(photo, self._encoded_size)]
+            return [{"quad": _whole(photo, self._encoded_size).tolist()}]
         if self._landmarks is None:
             found, where = align.detect(photo), "in the photo"
         else:
@@ -106,10 +106,15 @@ class Finder:
         if not found:
             raise UserError(f"expected a face, found none {where}")
         faces = found if self._all_faces else [align.largest(found)]
-        quads = [align.quad(face) for face in faces]
-        for quad in quads:
-            align.expect_inside(photo, quad)
-        return quads
+        for face in faces:
+            align.expect_inside(photo, align.quad(face))
+        return [
+            {
+                "quad": align.quad(face).tolist(),
+                "outline": align.outline(face).round(1).tolist(),
+            }
+            for face in faces
+        ]
 
 
 def cut_all(

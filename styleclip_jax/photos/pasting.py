@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,17 +16,23 @@ from styleclip_jax.photos import align, crops
 
 # File of faces that styleclip-invert writes beside its latents.
 RECORD = "aligned.json"
+# Largest coordinate of a point, and most corners of an outline.
+_FAR, _MAX_CORNERS = 1e9, 1000
 
 
-def read_faces(latents: str | None, count: int) -> list[dict[str, Any]]:
+def read_faces(
+    latents: str | None, count: int, mask: str | None = None
+) -> list[dict[str, Any]]:
     """Reads the photo and square of each latent of a file of styleclip-invert.
 
     Args:
       latents: file of latents; None for seeds.
       count: number of its latents.
+      mask: how they are to be pasted, as `Extras.paste_mask` has it.
 
     Raises:
-      UserError: the file is not of styleclip-invert, or a photo is gone.
+      UserError: the file is not of styleclip-invert, a photo is gone, or a face has no
+        outline for the mask.
     """
     path = pathlib.Path(latents or "").parent / RECORD
     if latents is None or not path.is_file():
@@ -46,6 +53,13 @@ def read_faces(latents: str | None, count: int) -> list[dict[str, Any]]:
         # Unlike that of pathlib, it takes names that no file may have.
         if not os.path.isfile(face["file"]):
             raise UserError(f"paste: {face['file']}: no such photo", field="paste")
+        if mask == "face" and face.get("outline") is None:
+            raise UserError(
+                f"paste_mask: expected faces with an outline, found none of "
+                f"{face['file']} in {path}; invert it again with align",
+                field="paste_mask",
+                also=["align"],
+            )
     return faces
 
 
@@ -67,19 +81,51 @@ def read_record(path: files.Path) -> dict[str, list[Any]]:
 
 
 def _is_face(
-    *, file: Any = None, quad: Any = None, max_pixels: Any = 1, **_: Any
+    *,
+    file: Any = None,
+    quad: Any = None,
+    outline: Any = None,
+    max_pixels: Any = 1,
+    **_: Any,
 ) -> bool:
-    try:
-        corners = np.array(quad, np.float64)
-    except (OverflowError, TypeError, ValueError):
+    corners = _points(quad)
+    if not (isinstance(file, str) and type(max_pixels) is int):
         return False
-    is_square = corners.shape == (4, 2) and bool(np.isfinite(corners).all())
-    return isinstance(file, str) and type(max_pixels) is int and is_square
+    if corners is None or corners.shape != (4, 2):
+        return False
+    found = corners if outline is None else _points(outline)
+    return found is not None and 3 <= len(found) <= _MAX_CORNERS
 
 
-def paste(path: files.Path, face: dict[str, Any], image: np.ndarray) -> None:
-    """Writes the photo of a face with the edited image [H, W, 3] in [-1, 1] in it."""
-    photo = crops.read(face)
-    edited = align.paste(photo, pixels.to_uint8(image), np.array(face["quad"]))
+def _points(value: Any) -> np.ndarray | None:
+    """Points [N, 2] of a document; None where it has none, or some that are far off."""
+    try:
+        found = np.array(value, np.float64)
+    except (OverflowError, TypeError, ValueError):
+        return None
+    is_near = found.ndim == 2 and bool((abs(found) < _FAR).all())
+    return found if is_near and found.shape[1] == 2 else None
+
+
+def paste(
+    path: files.Path,
+    faces: Sequence[dict[str, Any]],
+    edited: Iterable[np.ndarray],
+    *,
+    mask: str | None = None,
+) -> None:
+    """Writes a photo with edits of its faces in it.
+
+    Args:
+      path: file to make.
+      faces: faces of one photo, of `read_faces`.
+      edited: edit of each, [H, W, 3] in [-1, 1] or uint8.
+      mask: as `Extras.paste_mask` has it.
+    """
+    photo = crops.read(faces[0])
+    for face, image in zip(faces, edited, strict=True):
+        outline = np.array(face["outline"]) if mask == "face" else None
+        quad = np.array(face["quad"])
+        photo = align.paste(photo, pixels.to_uint8(image), quad, outline=outline)
     with files.new_file(path) as temporary:
-        Image.fromarray(edited).save(temporary)
+        Image.fromarray(photo).save(temporary)

@@ -6,7 +6,7 @@ import io
 import pathlib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO, NamedTuple
+from typing import IO, Final, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageCms, features
@@ -58,7 +58,7 @@ _LIST = ".txt"
 _MAX_PROFILE = 4 << 20
 # Modes of images by the colours that a profile is for.
 _PROFILED = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
-_SRGB = "sRGB"
+_SRGB: Final = "sRGB"
 
 # Orientation tag of EXIF, and the turn that makes a photo with each value upright.
 _ORIENTATION = 0x0112

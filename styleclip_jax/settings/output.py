@@ -10,6 +10,8 @@ from styleclip_jax.errors import UserError
 IMAGE_FORMATS = ("png", "jpg", "npy", "none")
 SHARD_FORMATS = {"tar": ".png", "tar-jpg": ".jpg"}
 FILM_FORMATS = ("gif", "mp4")
+# Parts of a photo that an edited face may replace.
+PASTE_MASKS = ("square", "face")
 # Formats of the images of a run.
 FORMATS = (*IMAGE_FORMATS, *SHARD_FORMATS)
 # Compression of PNGs: five times as fast as Pillow's 6, for some 15 % more bytes.
@@ -68,7 +70,9 @@ class Extras:
       film_format: Format of the films that film_frames asks for; mp4 needs the extra
         film.
       paste: Paste the edited faces back into the photos that styleclip-invert made
-        the latents from.
+        the latents from; a photo of several faces also with all of them.
+      paste_mask: Part of the photo that an edited face replaces with a soft rim: the
+        whole square, as without this, or along the face's outline, without its hair.
     """
 
     film_frames: int = 0
@@ -76,9 +80,24 @@ class Extras:
         default="gif", metadata={"choices": FILM_FORMATS}
     )
     paste: bool = False
+    paste_mask: str | None = dataclasses.field(
+        default=None, metadata={"choices": PASTE_MASKS}
+    )
 
     def __post_init__(self) -> None:
         checks.at_least(self, 0, "film_frames")
+        if self.paste_mask not in (None, *PASTE_MASKS):
+            raise UserError(
+                f"paste_mask: expected {' or '.join(PASTE_MASKS)}, found "
+                f"{self.paste_mask!r}",
+                field="paste_mask",
+            )
+        if self.paste_mask and not self.paste:
+            raise UserError(
+                f"paste_mask: expected paste with {self.paste_mask}, found none",
+                field="paste_mask",
+                also=["paste"],
+            )
 
 
 # Places for the weights.

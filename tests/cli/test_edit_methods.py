@@ -298,6 +298,7 @@ def test_a_wrong_direction_gets_one_line(
         ({"method": "mapper"}, "--mapper"),
         ({"method": "mapper", "mapper": "absent"}, "absent"),
         ({"paste": True, "method": "optimization"}, "--paste"),
+        ({"paste_mask": "face", "method": "optimization"}, "expected --paste with"),
         ({"id_lambda": 0.1, "method": "optimization"}, "--id_lambda"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
@@ -330,9 +331,14 @@ def test_edited_faces_return_into_their_photos(
     Image.fromarray(photo).save(tmp_path / "photo.png")
     quad = [[10, 8], [10, 28], [30, 28], [30, 8]]
     face = {"file": str(tmp_path / "photo.png"), "quad": quad}
-    (tmp_path / "aligned.json").write_text(json.dumps({"faces": [face]}))
-    np.save(tmp_path / "w_plus.npy", np.asarray(tiny.w_plus(1)))
-    code, *_ = run(edit, latents=tmp_path / "w_plus.npy", paste=True)
+    other = face | {"quad": [[x + 22, y] for x, y in quad]}
+    (tmp_path / "aligned.json").write_text(json.dumps({"faces": [face, other]}))
+    np.save(tmp_path / "w_plus.npy", np.asarray(tiny.w_plus(2)))
+    asked = {"latents": tmp_path / "w_plus.npy", "paste": True}
+    code, _, err = run(edit, **asked, paste_mask="face")
+    assert code == 2
+    assert "--paste_mask: expected faces with an outline, found none of" in err
+    code, *_ = run(edit, **asked)
     assert code == 0
     pasted = np.asarray(Image.open(tmp_path / "out/pasted/000000.png"))
     assert pasted.shape == photo.shape
@@ -340,3 +346,8 @@ def test_edited_faces_return_into_their_photos(
     inside[7:30, 9:32] = True
     np.testing.assert_array_equal(pasted[~inside], photo[~inside])
     assert np.abs(pasted[14:22, 16:24].astype(int) - 90).max() > 5
+    # Another picture has both faces.
+    second = np.asarray(Image.open(tmp_path / "out/pasted/000001.png"))
+    both = np.asarray(Image.open(tmp_path / "out/pasted/together/000000.png"))
+    np.testing.assert_array_equal(both[:, :31], pasted[:, :31])
+    np.testing.assert_array_equal(both[:, 33:], second[:, 33:])

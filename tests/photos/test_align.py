@@ -323,6 +323,28 @@ def test_an_edit_fades_without_a_seam() -> None:
         assert result.max() == 200
 
 
+def test_an_outline_of_a_face_bounds_what_is_replaced() -> None:
+    photo = photo_files.read(PHOTO)
+    (face,) = align.read_landmarks(PHOTO.parent / "landmarks.json")[PHOTO.name]
+    quad, outline = align.quad(face), align.outline(face)
+    edited = np.zeros((64, 64, 3), np.uint8)
+    whole = align.paste(photo, edited, quad)
+    masked = align.paste(photo, edited, quad, outline=outline)
+    # Eyes, nose and mouth are replaced, and what is beside the face stays.
+    for x, y in face[27:].round().astype(int):
+        assert masked[y, x].max() <= 25
+    beside = face[[0, 16, 8]] + np.array([(-25, 0), (25, 0), (0, 25)])
+    for x, y in beside:
+        np.testing.assert_array_equal(masked[int(y), int(x)], photo[int(y), int(x)])
+        assert whole[int(y), int(x)].max() < 10
+    # The forehead belongs to it, and the rim is soft.
+    x, y = face[17:27].mean(0) + 0.5 * (face[36:48].mean(0) - face[[48, 54]].mean(0))
+    assert masked[int(y), int(x)].max() <= 25
+    white = np.full_like(photo, 255)
+    result = align.paste(white, edited, quad, outline=outline).astype(int)
+    assert max(np.abs(np.diff(result, axis=axis)).max() for axis in (0, 1)) <= 30
+
+
 # Landmarks from files and from the detector.
 
 

@@ -29,7 +29,7 @@ def test_landmarks_fit_photos_that_were_shrunk(tmp_path: pathlib.Path) -> None:
     width, height = Image.open(path).size
     landmarks = str(photo.with_name("landmarks.json"))
     (whole,) = Finder(is_aligned=False, landmarks_file=landmarks).find(path)
-    assert whole.keys() == {"file", "quad"}
+    assert whole.keys() == {"file", "quad", "outline"}
     limit = -(-width // 2) * -(-height // 2)
     finder = Finder(is_aligned=False, landmarks_file=landmarks, max_pixels=limit)
     (shrunk,) = finder.find(path)

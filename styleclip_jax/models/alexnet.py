@@ -74,7 +74,7 @@ def feature_maps(network: AlexNet, image: spaces.Image) -> tuple[jax.Array, ...]
     """
     vgg16.expect_image(image, SMALLEST)
     module = _Module(network.config)
-    found: tuple[jax.Array, ...] = module.apply({"params": network.params}, image)
+    found: Any = module.apply({"params": network.params}, image)
     return found
 
 

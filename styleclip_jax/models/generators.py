@@ -137,15 +137,15 @@ def synthesize_styles(
       generator: the generator.
       styles: tuple of [B, channels] in the order of `generator.config.style_layout`.
       noise: "const" adds the stored noise (what StyleCLIP edits with), "random" draws
-        it from `key`, "none" adds none.
+        it from `key`, "none" adds none. "moving" is "const" with a gradient.
       key: PRNG key for random noise.
 
     Returns:
       [B, H, W, 3] float32, nominally in [-1, 1] and not clipped.
 
     Raises:
-      ValueError: the styles do not fit the generator, or the noise is not one of the
-        three, or is random and has no key.
+      ValueError: the styles do not fit the generator, or the noise is not one of
+        these, or is random and has no key.
     """
     done = synthesize_layers(generator, styles, noise=noise, key=key)
     assert done.rgb is not None
@@ -193,7 +193,7 @@ def synthesize_layers(
         raise ValueError(f"expected {len(layout)} style vectors, found {len(styles)}")
     for layer, style in zip(layout, styles, strict=True):
         _expect(f"style of {layer.name}", style, (layer.channels,))
-    if noise not in NOISES:
+    if noise not in (*NOISES, "moving"):
         raise ValueError(f"noise must be one of {', '.join(NOISES)}, found {noise!r}")
     if noise == "random" and key is None:
         raise ValueError("random noise needs a PRNG key")

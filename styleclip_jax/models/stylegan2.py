@@ -178,7 +178,9 @@ class _StyledConv(_ModulatedLayer):
         return self._clamp(layers.leaky_relu(x + self.bias.astype(x.dtype)))
 
     def _noise(self, noise: Noise, key: jax.Array | None, x: jax.Array) -> jax.Array:
-        if noise == "const":
+        if noise == "moving":
+            value = self.noise_const[..., None]
+        elif noise == "const":
             # Data, not a weight: training the generator must not move it.
             value = lax.stop_gradient(self.noise_const)[..., None]
         else:

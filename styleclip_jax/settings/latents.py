@@ -11,7 +11,8 @@ from styleclip_jax.settings.output import FILM_FORMATS
 SPACES = ("z", "w", "w_plus", "s")
 # Spaces that edits move in.
 EDIT_SPACES = ("w_plus", "s")
-Noise = Literal["const", "random", "none"]
+Noise = Literal["const", "random", "none", "moving"]
+# Noises of pictures; a "moving" one is of use to gradients alone.
 NOISES: tuple[Noise, ...] = ("const", "random", "none")
 # Paths of films.
 CURVES = ("spline", "linear", "spherical")

@@ -1,0 +1,49 @@
+"""Settings of projections: photos become latents and noise as in NVIDIA's projector."""
+
+import dataclasses
+
+from styleclip_jax import checks
+from styleclip_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class ProjectionConfig(checks.Config):
+    """Settings of a projection; its weights and jitter are the official ones.
+
+    NVIDIA's projector has w_steps=1000 and refine_steps=0.
+
+    Attributes:
+      w_steps: steps in W from the average of w; none where an encoder gives the start.
+      refine_steps: steps in W+ after that.
+      learning_rate: peak learning rate of both phases.
+      perceptual_lambda: weight of the perceptual distance to the photo, that of lpips,
+        or without it of the identity network.
+      mse_lambda: weight of the mean squared distance of pixels.
+      noise_lambda: weight of the term that holds the noise white, which moves as well;
+        with 0 the noise stays that of the generator.
+      w_jitter: deviation of the noise on w at first, as a share of that of w; it fades.
+      jitter_ramp: share of a phase after which there is no noise on w.
+    """
+
+    w_steps: int = 50
+    refine_steps: int = 100
+    learning_rate: float = 0.1
+    perceptual_lambda: float = 1.0
+    mse_lambda: float = 0.0
+    noise_lambda: float = 1e5
+    w_jitter: float = 0.05
+    jitter_ramp: float = 0.75
+
+    def __post_init__(self) -> None:
+        checks.at_least(self, 0, *(field.name for field in dataclasses.fields(self)))
+        if not 0 < self.jitter_ramp <= 1:
+            raise UserError(
+                "jitter_ramp: expected above 0 and at most 1, found "
+                f"{self.jitter_ramp:g}",
+                field="jitter_ramp",
+            )
+        if not (self.perceptual_lambda or self.mse_lambda):
+            raise UserError(
+                "mse_lambda must be above 0 where perceptual_lambda is 0, found 0",
+                field="mse_lambda",
+            )

@@ -11,9 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
+from convert import alexnet as convert_alexnet
 from convert import clip as convert_clip
 from convert import irse50 as convert_irse50
 from convert import mapper as convert_mapper
+from convert import settings
 from convert import stylegan2 as convert_stylegan2
 from convert.rules import Conversion, Rule
 from styleclip_jax import loading, losses
@@ -128,6 +130,15 @@ def _clip_params() -> dict[str, jax.Array]:
 def openai_clip() -> clip.Clip:
     """A small CLIP in OpenAI's format."""
     return converted(convert_clip.convert, CLIP)
+
+
+@functools.cache
+def alexnet() -> Network:
+    """A small AlexNet with the weights of LPIPS."""
+    folder = golden_data.ROOT / "pti"
+    given = settings.AlexNetSettings(str(folder / "alex.pth"))
+    file = torch_files.read(folder / "alexnet-tiny.pth")
+    return network_of(convert_alexnet.convert(file, given))
 
 
 @functools.cache

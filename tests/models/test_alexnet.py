@@ -20,11 +20,7 @@ FOLDER = golden_data.ROOT / "pti"
 NETWORK, WEIGHTS = FOLDER / "alexnet-tiny.pth", FOLDER / "alex.pth"
 
 
-@functools.cache
-def network() -> Network:
-    given = settings.AlexNetSettings(str(WEIGHTS))
-    file = torch_files.read(NETWORK)
-    return golden_networks.network_of(convert_alexnet.convert(file, given))
+network = golden_networks.alexnet
 
 
 def test_lpips_is_the_official_one() -> None:

@@ -1,0 +1,44 @@
+"""Settings of pivotal tuning: how a generator is tuned for a photo."""
+
+import dataclasses
+
+from styleclip_jax import checks
+
+
+@dataclasses.dataclass(frozen=True)
+class TuningConfig(checks.Config):
+    """Settings of pivotal tuning; the defaults are the official ones.
+
+    Attributes:
+      tune_steps: steps of tuning the generator to each photo, 0 for none; 350 are the
+        official number.
+      tune_rate: learning rate of the tuning.
+      tune_l2_lambda: weight of the mean squared distance of pixels.
+      tune_lpips_lambda: weight of the perceptual distance, that of lpips, or without
+        it of the identity network.
+      tune_threshold: perceptual distance at which the tuning of a photo ends; if absent
+        0.06 with lpips, and none without.
+      tune_seed: seed of the codes of the locality regularization.
+      locality_lambda: weight of the locality regularization, which keeps images near
+        the pivot as they were; 0 for none, and 0.1 is the official one.
+      locality_alpha: distance from the pivot at which it looks.
+      locality_interval: steps from one such look to the next.
+      locality_samples: number of images of a look.
+    """
+
+    tune_steps: int = 0
+    tune_rate: float = 3e-4
+    tune_l2_lambda: float = 1.0
+    tune_lpips_lambda: float = 1.0
+    tune_threshold: float | None = None
+    tune_seed: int = 0
+    locality_lambda: float = 0.0
+    locality_alpha: float = 30.0
+    locality_interval: int = dataclasses.field(default=1, metadata={"lower_bound": 1})
+    locality_samples: int = dataclasses.field(default=1, metadata={"lower_bound": 1})
+
+    def __post_init__(self) -> None:
+        named = [x.name for x in dataclasses.fields(self)]
+        given = [x for x in named if getattr(self, x) is not None]
+        checks.at_least(self, 0, *given)
+        checks.at_least(self, 1, "locality_interval", "locality_samples")

@@ -24,6 +24,8 @@ class Outcome(NamedTuple):
       film: latents of the film's frames, with a frame axis after the batch axis. None
         stands for the straight line from the original to the edited latent.
       history: {name: [B, steps]} terms before each step; None where there are none.
+      changes: {name: [B, …] bfloat16} changes of the generator's parameters that belong
+        to each result; None where the generator stays.
     """
 
     image: Any
@@ -32,6 +34,7 @@ class Outcome(NamedTuple):
     failed_at: Any
     film: Any = None
     history: Any = None
+    changes: Any = None
 
 
 def finished(original: Any, latent: Any, image: jax.Array) -> Outcome:
@@ -96,6 +99,9 @@ class Editor(NamedTuple):
       quicker: what would be quicker, by names of fields.
       finds: term that is found for each latent and shown with it, such as strength;
         empty for none.
+      through: (generator on the devices, latents, number of the setting, report) →
+        `Outcome`, the edit through another generator of the same configuration, such as
+        a tuned one; None where there is no such way.
     """
 
     method: str
@@ -114,3 +120,4 @@ class Editor(NamedTuple):
     from_average: bool = False
     quicker: str = "batch_size=auto, images=jpg or tar, or several processes"
     finds: str = ""
+    through: Callable[[Network, Any, int, progress.Report], Outcome] | None = None

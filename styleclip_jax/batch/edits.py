@@ -17,11 +17,14 @@ from styleclip_jax.batch.editor import Editor, Outcome
 from styleclip_jax.batch.journal import Journal, Kept
 from styleclip_jax.batch.result_lines import name
 from styleclip_jax.batch.source import LatentSource, SourceRequest
+from styleclip_jax.batch.tuned import Generators
+from styleclip_jax.errors import UserError
 from styleclip_jax.io import files, films, images, latent_files
 from styleclip_jax.io.images import PNG_LEVEL
 from styleclip_jax.models.network import Network
 from styleclip_jax.photos import pasting
 from styleclip_jax.progress import Listener, Report
+from styleclip_jax.settings.latents import LEFT_OUT
 from styleclip_jax.settings.output import Extras
 
 PROGRAM = "styleclip-edit"
@@ -75,6 +78,7 @@ def run(
     film_format: str = "gif",
     paste: bool = False,
     paste_mask: str | None = None,
+    tuned: str | None = None,
 ) -> runs.Summary:
     """Edits many latents into a folder, as styleclip-edit does. A run is resumable.
 
@@ -94,6 +98,7 @@ def run(
       png_level: compression of PNGs, from 0 to 9.
       grid: number of latents on the sheet grid.png, 0 for no sheet.
       film_frames, film_format, paste, paste_mask: see `Extras`.
+      tuned: see `TunedSettings`.
 
     Returns:
       Summary of the run.
@@ -115,6 +120,7 @@ def run(
         editor,
         source.open(session.generator.config, default_seeds="0-7"),
         latents_file=source.latents,
+        tuned_folder=tuned,
         output=runs.Output(
             str(outdir),
             images,
@@ -123,7 +129,8 @@ def run(
             None if batch_size is None else str(batch_size),
         ),
         extras=extras,
-        settings=settings | dataclasses.asdict(source) | dataclasses.asdict(extras),
+        settings=settings
+        | {**dataclasses.asdict(source), **dataclasses.asdict(extras), "tuned": tuned},
         listener=session.listener,
     )
 
@@ -170,6 +177,7 @@ def carry_out(
     extras: Extras,
     settings: Mapping[str, Any],
     listener: Listener,
+    tuned_folder: str | None = None,
 ) -> runs.Summary:
     """Makes every edit that is missing, and the sheet of edits.
 
@@ -182,20 +190,34 @@ def carry_out(
       extras: additional files to write.
       settings: settings that decide the results, by the names of the flags.
       listener: listener for the progress.
+      tuned_folder: folder of generators tuned to the latents, see `TunedSettings`.
 
     Returns:
       Summary of the run.
 
     Raises:
-      UserError: as in `runs.carry_out`, or there is nothing to paste into.
+      UserError: as in `runs.carry_out`, or there is nothing to paste into, or the tuned
+        generators do not fit.
     """
     generator = place.generator
+    generators = Generators.open(
+        place.models, generator, place.mesh, tuned_folder, latents_file, len(source)
+    )
+    if generators.paths and editor.through is None:
+        raise UserError(
+            f"tuned: the method {editor.method} cannot edit through tuned generators, "
+            f"expected {LEFT_OUT}",
+            field="tuned",
+        )
+    for line in generators.describe():
+        listener.tell(line)
     faces = []
     if extras.paste:
         faces = pasting.read_faces(latents_file, len(source), extras.paste_mask)
 
     def inputs() -> dict[str, str]:
         found = place.models.fingerprints("generator") | dict(editor.inputs)
+        found |= generators.inputs
         if latents_file is not None:
             found["latents"] = latent_files.hash_source(latents_file)
         return found
@@ -206,7 +228,7 @@ def carry_out(
         inputs=inputs,
         output=output,
         source=source,
-        task=_task(editor, source, generator, place.label, output, extras, faces),
+        task=_task(editor, source, generators, place.label, output, extras, faces),
         kept=Kept.latents(editor.space, generator.config, ("original", "edited")),
         steps=editor.steps,
         unit=editor.unit,
@@ -223,9 +245,10 @@ def carry_out(
                     "device at a time"
                 )
             if output.grid:
-                path = _write_sheet(done.journal, generator, editor, output.grid)
+                path = _write_sheet(done.journal, generators, editor, output.grid)
                 listener.tell(f"sheet: {path}")
-            about = (faces, len(editor.settings), functools.partial(_render, generator))
+            draw = functools.partial(generators.each, _render)
+            about = (faces, len(editor.settings), draw)
             if together := group_photos.write(done.journal, *about, extras):
                 listener.tell(f"photos of several faces: {together}")
             listener.tell(f"latents: {done.journal.paths['edited']}")
@@ -242,7 +265,7 @@ class _Writer(NamedTuple):
 def _task(
     editor: Editor,
     source: LatentSource,
-    generator: Network,
+    generators: Generators,
     label: jax.Array | None,
     output: runs.Output,
     extras: Extras,
@@ -250,8 +273,24 @@ def _task(
 ) -> stream.Task:
     """Task of a run: the edit of each latent, and its files."""
 
-    def compute(latent: Any, rows: np.ndarray, variant: int, report: Report) -> Outcome:
-        made = editor.edit(latent, variant, report)
+    convert = functools.partial(source.convert, to=editor.space, label=label)
+    prepare = functools.partial(convert, generators.generator)
+    # Tuned generators convert their latents themselves, when they edit them.
+    late = prepare if generators.paths else _keep
+
+    def edit(batch: Any, rows: np.ndarray, variant: int, report: Report) -> Outcome:
+        if not generators.paths:
+            return editor.edit(batch, variant, report)
+        through = editor.through
+        assert through is not None
+
+        def one(generator: Network, batch: Any) -> Outcome:
+            return through(generator, convert(generator, batch), variant, report)
+
+        return generators.each(one, batch, rows)
+
+    def compute(batch: Any, rows: np.ndarray, variant: int, report: Report) -> Outcome:
+        made = edit(batch, rows, variant, report)
         film = _film(made, extras.film_frames)
         return made._replace(latent=_pack(made.latent), film=film, history=None)
 
@@ -259,7 +298,7 @@ def _task(
     outdir = pathlib.Path(output.outdir)
     if extras.film_frames:
         films.require(extras.film_format)
-        about = (outdir, generator, extras.film_format)
+        about = (outdir, generators, extras.film_format)
         writers.append(_Writer("films", functools.partial(_write_film, *about)))
     if faces:
         writers.append(
@@ -272,18 +311,20 @@ def _task(
 
     return stream.Task(
         variants=len(editor.settings),
-        prepare=functools.partial(
-            source.convert, generator, to=editor.space, label=label
-        ),
+        prepare=_keep if generators.paths else prepare,
         compute=compute,
         describe=lambda row, i: source.origin(row) | editor.settings[i],
         image_format=output.images,
         png_level=output.png_level,
-        probe=lambda latent, rows: editor.probe(latent),
-        memory=lambda latent, rows: editor.memory(latent),
+        probe=lambda batch, rows: editor.probe(late(batch)),
+        memory=lambda batch, rows: editor.memory(late(batch)),
         folders=[writer.folder for writer in writers],
         write=write if writers else None,
     )
+
+
+def _keep(batch: Any) -> Any:
+    return batch
 
 
 _pack = jax.jit(lambda tree: {n: latents.pack(x) for n, x in tree.items()})
@@ -310,14 +351,14 @@ def _film(made: Outcome, num_frames: int) -> Any:
 
 def _write_film(
     outdir: pathlib.Path,
-    generator: Network,
+    generators: Generators,
     format_: str,
     index: int,
     row: int,
     one: Outcome,
 ) -> None:
     """Writes the film of an edit: the source, then the frames up to the edit."""
-    frames = np.asarray(latents.render(generator, one.film))
+    frames = np.asarray(latents.render(generators.of(row), one.film))
     path = outdir / "films" / f"{index:06d}.{format_}"
     films.FORMATS[format_](path, frames, len(frames) / _FILM_SECONDS)
 
@@ -338,7 +379,7 @@ _render = jax.jit(traced.keep("edits.render", latents.render))
 
 
 def _write_sheet(
-    journal: Journal, generator: Network, editor: Editor, count: int
+    journal: Journal, generators: Generators, editor: Editor, count: int
 ) -> pathlib.Path:
     """Writes the sheet of the first latents, from the files of the run."""
     variants = len(editor.settings)
@@ -348,8 +389,10 @@ def _write_sheet(
     labels = captions_of(editor, names, [line.get(editor.finds) for line in lines])
     before, after = (
         [
-            np.asarray(_render(generator, part))
-            for part in _split(journal.read(which, count * variants), count)
+            np.asarray(_render(generators.of(row), part))
+            for row, part in enumerate(
+                _split(journal.read(which, count * variants), count)
+            )
         ]
         for which in ("original", "edited")
     )

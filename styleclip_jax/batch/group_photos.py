@@ -24,7 +24,7 @@ def write(
     journal: Journal,
     faces: Sequence[dict[str, Any]],
     variants: int,
-    render: Callable[[Any], jax.Array],
+    render: Callable[[Any, np.ndarray], jax.Array],
     extras: Extras,
 ) -> pathlib.Path | None:
     """Pastes the edits of all faces of a photo into it, once a run is finished.
@@ -36,7 +36,7 @@ def write(
       journal: journal of the run.
       faces: faces of the latents, of `pasting.read_faces`.
       variants: number of edits of each face.
-      render: (latents) → images [B, H, W, 3] in [-1, 1].
+      render: (latents, rows of their faces [B]) → images [B, H, W, 3] in [-1, 1].
       extras: how faces are pasted.
 
     Returns:
@@ -55,16 +55,20 @@ def write(
         kept = [row for row in group if row * variants + variant not in failed]
         if kept and not path.exists():
             indices = [row * variants + variant for row in kept]
-            drawn = _draw(journal, indices, render)
+            drawn = _draw(journal, indices, variants, render)
             pasting.paste(path, [faces[x] for x in kept], drawn, mask=extras.paste_mask)
     return folder
 
 
 def _draw(
-    journal: Journal, indices: Sequence[int], render: Callable[[Any], jax.Array]
+    journal: Journal,
+    indices: Sequence[int],
+    variants: int,
+    render: Callable[[Any, np.ndarray], jax.Array],
 ) -> Iterator[np.ndarray]:
     """Images of some edits in turn, a batch of one size at a time."""
     for start in range(0, len(indices), _BATCH):
         part = np.array(indices[start : start + _BATCH])
-        latent = journal.take("edited", parallel.pad(part, _BATCH))
-        yield from np.asarray(render(latent))[: len(part)]
+        wanted = parallel.pad(part, _BATCH)
+        latent = journal.take("edited", wanted)
+        yield from np.asarray(render(latent, wanted // variants))[: len(part)]

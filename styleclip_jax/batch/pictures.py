@@ -16,12 +16,14 @@ from styleclip_jax.batch.arrangements import Arrangement, ArrangementRequest, Fi
 from styleclip_jax.batch.editor import Outcome, failures
 from styleclip_jax.batch.journal import Kept
 from styleclip_jax.batch.source import SourceRequest
+from styleclip_jax.batch.tuned import Generators
+from styleclip_jax.errors import UserError
 from styleclip_jax.io import films, images, latent_files
 from styleclip_jax.loading import Models
 from styleclip_jax.models import generators
 from styleclip_jax.models.network import Network
 from styleclip_jax.progress import Listener, Report, ignore
-from styleclip_jax.settings.latents import Noise, PictureRequest
+from styleclip_jax.settings.latents import LEFT_OUT, Noise, PictureRequest
 
 PROGRAM = "styleclip-generate"
 
@@ -56,6 +58,7 @@ class Request:
       arrangement: latents that are derived from them, in sheets and films.
       output: files to write.
       settings: all of this by the names of the flags, for run.json.
+      tuned: folder of tuned generators, see `TunedSettings`.
     """
 
     models: Models
@@ -64,6 +67,7 @@ class Request:
     arrangement: ArrangementRequest
     output: runs.Output
     settings: Mapping[str, Any]
+    tuned: str | None = None
 
 
 def carry_out(request: Request, listener: Listener) -> runs.Summary:
@@ -96,18 +100,27 @@ def carry_out(request: Request, listener: Listener) -> runs.Summary:
     listener.tell(models.describe_generator(config))
     for line in source.describe():
         listener.tell(line)
+    tuned = _open_tuned(request, arrangement, generator, mesh)
+    for line in tuned.describe():
+        listener.tell(line)
     space = "s" if source.space == "s" else "w_plus"
     name = "styles" if space == "s" else "w_plus"
     # Derived latents share a key, so that they alone make the difference.
     num_keys = 1 if arrangement.cells else len(source)
     keys = jax.random.split(jax.random.key(picture.seed), num_keys)
-    draw_image = functools.partial(render, generator, noise=picture.noise)
+    draw_image = functools.partial(render, noise=picture.noise)
 
     def noise_of(rows: np.ndarray) -> jax.Array:
         return parallel.shard(latents.take(keys, rows % num_keys), mesh)
 
+    def draw_all(latent: Any, rows: np.ndarray) -> jax.Array:
+        def one(generator: Network, batch: Any) -> jax.Array:
+            return draw_image(generator, *batch)
+
+        return tuned.each(one, (latent, noise_of(rows)), rows)
+
     def compute(latent: Any, rows: np.ndarray, variant: int, report: Report) -> Outcome:
-        image = draw_image(latent, noise_of(rows))
+        image = draw_all(latent, rows)
         report(1)
         return Outcome(image, {name: _pack(latent)}, {}, failures(image, -1, 0))
 
@@ -129,7 +142,7 @@ def carry_out(request: Request, listener: Listener) -> runs.Summary:
         found = models.fingerprints("generator")
         if request.source.latents is not None:
             found["latents"] = latent_files.hash_source(request.source.latents)
-        return found
+        return found | tuned.inputs
 
     work = runs.Work(
         program=PROGRAM,
@@ -152,7 +165,7 @@ def carry_out(request: Request, listener: Listener) -> runs.Summary:
 
             def draw(rows: np.ndarray) -> np.ndarray:
                 latent = prepare(parallel.shard(source.load(rows), mesh))
-                return np.asarray(stream.to_uint8(draw_image(latent, noise_of(rows))))
+                return np.asarray(stream.to_uint8(draw_all(latent, rows)))
 
             show = functools.partial(_show, outdir, draw, done.size * mesh.size)
             if output.grid:
@@ -168,6 +181,28 @@ def carry_out(request: Request, listener: Listener) -> runs.Summary:
                 path = _write_film(outdir, arrangement.film, show)
                 listener.tell(f"film: {path}")
     return done
+
+
+def _open_tuned(
+    request: Request, arrangement: Arrangement, generator: Network, mesh: Any
+) -> Generators:
+    """Generators of the latents; those of sheets and films are not tuned.
+
+    Raises:
+      UserError: as of `Generators.open`, or tuned ones are asked for by name with
+        derived latents.
+    """
+    source, asked = request.source, request.tuned
+    if arrangement.cells or arrangement.film:
+        if asked not in (None, LEFT_OUT):
+            raise UserError(
+                "tuned: mixed and interpolated latents have no tuned generator, "
+                f"expected {LEFT_OUT}",
+                field="tuned",
+            )
+        asked = LEFT_OUT
+    about = (asked, source.latents, len(arrangement.source))
+    return Generators.open(request.models, generator, mesh, *about)
 
 
 def _rows(pictures: np.ndarray) -> list[np.ndarray]:

@@ -27,7 +27,11 @@ from styleclip_jax.app.storage import Storage
 from styleclip_jax.cli import help_page, program, signals
 from styleclip_jax.errors import UserError
 from styleclip_jax.settings.edits import DirectionSettings, MappingConfig
-from styleclip_jax.settings.networks import ModelSettings
+from styleclip_jax.settings.networks import (
+    CLIP_FIELDS,
+    GENERATOR_FIELDS,
+    ModelSettings,
+)
 from styleclip_jax.settings.photos import PhotoRequest
 
 if TYPE_CHECKING:
@@ -39,8 +43,12 @@ _EVERYWHERE = ("", "0.0.0.0", "::", "[::]")
 _TICK, _TIDY = 0.2, 60
 _ADVICE = "start styleclip-app with --allowed_hosts=NAME"
 
+_MODELS = (
+    *(*GENERATOR_FIELDS, "remat", *CLIP_FIELDS),
+    *("identity", "encoder", "class_", "templates"),
+)
 VALUES = flags.FlagValues()
-program.define(ModelSettings, VALUES)
+program.define(ModelSettings, VALUES, _MODELS)
 program.define(MappingConfig, VALUES, ("mapper",))
 program.define(DirectionSettings, VALUES, ("directions", "num_samples"))
 program.define(PhotoRequest, VALUES, ("max_pixels",))
@@ -81,7 +89,7 @@ def open_room(values: flags.FlagValues) -> "rooms.Room":
     from styleclip_jax.loading import Models
 
     return rooms.open_room(
-        program.build(Models, values),
+        program.build(Models, values, _MODELS),
         mappers=values.mapper or (),
         directions=values.directions,
         num_samples=values.num_samples,

@@ -11,6 +11,7 @@ With the embedded models, as they stand here:
 With files of your own:
 
   styleclip-edit --prompt="a smiling face" --latents=w_plus.npy --space=s
+  styleclip-edit --prompt="a smiling face" --latents=outputs/invert/w_plus.npy --paste
   styleclip-edit --prompt="a person with purple hair" --generator=models/ffhq \
     --clip=models/clip --identity=models/identity --id_lambda=0.005
   styleclip-edit --method=mapper --mapper=models/purple_hair --strength=0.12
@@ -23,7 +24,8 @@ With files of your own:
 Files under --outdir: original.npy and edited.npy (.npz in S), images/, metrics.jsonl
 (a line per edit), grid.png, films/ with --film_frames, pasted/ with --paste, and
 run.json. With several --alpha and --beta, a latent has one row in original and edited
-for every pair of them.
+for every pair of them. Latents of styleclip-invert --tune_steps are edited through the
+generators that were tuned to their photos.
 
 The same command resumes an interrupted run. Exit code 1 says that some latents could
 not be edited; metrics.jsonl says which.
@@ -41,7 +43,7 @@ from styleclip_jax.editing import prompts, registry
 from styleclip_jax.editing.registry import Method
 from styleclip_jax.errors import UserError
 from styleclip_jax.settings.edits import PromptRequest
-from styleclip_jax.settings.latents import SourceSettings
+from styleclip_jax.settings.latents import SourceSettings, TunedSettings
 from styleclip_jax.settings.networks import (
     CLIP_FIELDS,
     GENERATOR_FIELDS,
@@ -76,6 +78,7 @@ def _define(methods: Mapping[str, Method]) -> flags.FlagValues:
     values = flags.FlagValues()
     program.define(ModelSettings, values, _MODELS)
     program.define(SourceSettings, values)
+    program.define(TunedSettings, values)
     _define_method(values)
     program.define(PromptRequest, values)
     program.define(Output, values, outdir="outputs/edit")
@@ -186,6 +189,7 @@ def _parse(values: flags.FlagValues) -> "EditRequest":
         extras=extras,
         export=program.build(ExportRequest, values),
         settings=settings | dict.fromkeys(unused, run_folder.UNUSED),
+        tuned=program.build(TunedSettings, values).tuned,
     )
 
 

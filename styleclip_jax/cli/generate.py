@@ -23,6 +23,7 @@ from styleclip_jax.settings.latents import (
     ArrangementSettings,
     PictureRequest,
     SourceSettings,
+    TunedSettings,
 )
 from styleclip_jax.settings.networks import GENERATOR_FIELDS, ModelSettings
 from styleclip_jax.settings.output import Output
@@ -32,6 +33,7 @@ _MODELS = (*GENERATOR_FIELDS, "class_")
 VALUES = flags.FlagValues()
 program.define(ModelSettings, VALUES, _MODELS)
 program.define(SourceSettings, VALUES)
+program.define(TunedSettings, VALUES)
 program.define(PictureRequest, VALUES)
 program.define(ArrangementSettings, VALUES)
 program.define(Output, VALUES, outdir="outputs/generate", grid=16)
@@ -59,6 +61,7 @@ def main(values: flags.FlagValues) -> int:
         arrangement=program.build(ArrangementRequest, values),
         output=program.build(Output, values),
         settings=program.settings(values, _NEUTRAL),
+        tuned=program.build(TunedSettings, values).tuned,
     )
     processes.connect(values)
     done = pictures.carry_out(

@@ -25,6 +25,7 @@ _OF_CLASS = {
     "EncoderSettings": MODELS,
     "PhotoRequest": PHOTOS,
     "SourceSettings": LATENTS,
+    "TunedSettings": LATENTS,
     "DataRequest": LATENTS,
     "ArrangementSettings": LATENTS,
     "Architecture": TRAINING,

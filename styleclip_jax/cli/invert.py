@@ -1,12 +1,16 @@
-"""styleclip-invert: invert photos, find the latents whose images they are.
+r"""styleclip-invert: invert photos, find the latents whose images they are.
 
   styleclip-invert --photos=me.jpg,holiday/ --encoder=models/e4e --refine_steps=100
   styleclip-invert --photos=crops/ --noalign
+  styleclip-invert --photos=me.jpg --encoder=models/e4e --lpips=models/alexnet \
+    --tune_steps=350
   styleclip-invert --photos=photos.txt --encoder=models/e4e --images=tar-jpg
 
 With --encoder, the optimization in W+ starts at the encoder's latent. Without it, the
 optimization starts at the average latent and first goes through W. Faces are cropped
-as in FFHQ; with --noalign the photos are such crops already.
+as in FFHQ; with --noalign the photos are such crops already. With --tune_steps, the
+generator is then tuned to each photo; styleclip-edit and styleclip-generate find what
+has changed beside the latents, in tuned/.
 
 Files under --outdir: w_plus.npy, images/ (of the latents), metrics.jsonl (a line per
 face: file, each loss term, and as "levels" the mean absolute error of 8-bit pixels),
@@ -27,13 +31,15 @@ from styleclip_jax.settings.networks import (
 )
 from styleclip_jax.settings.output import Output
 from styleclip_jax.settings.photos import InversionConfig, PhotoRequest
+from styleclip_jax.settings.tuning import TuningConfig
 
-_MODELS = (*GENERATOR_FIELDS, "remat", *CLIP_FIELDS, "identity", "encoder")
+_MODELS = (*GENERATOR_FIELDS, "remat", *CLIP_FIELDS, "identity", "encoder", "lpips")
 
 VALUES = flags.FlagValues()
 program.define(ModelSettings, VALUES, _MODELS)
 program.define(PhotoRequest, VALUES)
 program.define(InversionConfig, VALUES)
+program.define(TuningConfig, VALUES)
 program.define(Output, VALUES, outdir="outputs/invert")
 processes.define(VALUES)
 program.define_profile(VALUES)
@@ -58,6 +64,7 @@ def main(values: flags.FlagValues) -> int:
         config=config,
         output=program.build(Output, values),
         settings=program.settings(values, _NEUTRAL),
+        tuning=program.build(TuningConfig, values),
     )
     processes.connect(values)
     done = inversions.carry_out(

@@ -86,14 +86,25 @@ def optimize(
 
     stride, pace = compiled.stride, Pace()
 
-    def edit(
-        batch: Any, setting: int, report: Report, steps: int = config.steps
+    def run(
+        networks: losses.Networks,
+        batch: Any,
+        setting: int,
+        report: Report,
+        steps: int = config.steps,
     ) -> Outcome:
-        state = compiled.start(placed, batch, features[setting], neutral)
+        state = compiled.start(networks, batch, features[setting], neutral)
         state = take_steps(
-            compiled.step, placed, state, steps, report, stride=stride, pace=pace
+            compiled.step, networks, state, steps, report, stride=stride, pace=pace
         )
-        return _optimized(compiled.finish(placed, state))
+        return _optimized(compiled.finish(networks, state))
+
+    def through(
+        generator: Network, batch: Any, setting: int, report: Report
+    ) -> Outcome:
+        return run(placed.replace(generator=generator), batch, setting, report)
+
+    edit = functools.partial(run, placed)
 
     def memory(batch: Any) -> int:
         arguments = (placed, batch, features[0], neutral)
@@ -117,6 +128,7 @@ def optimize(
         inputs=inputs | texts.inputs,
         about=describe(loaded, texts),
         edit=edit,
+        through=through,
         probe=lambda batch: edit(batch, 0, ignore, min(2 * stride, config.steps)),
         memory=memory,
         freeze=lambda: Frozen(apply, (frozen, features[0], neutral)),
@@ -325,15 +337,19 @@ def at_once(
     """
     run = _jit(apply, *said)
 
-    def edit(batch: Any, setting: int, report: Report) -> Outcome:
+    def through(
+        generator: Network, batch: Any, setting: int, report: Report
+    ) -> Outcome:
         edits = run(generator, weights[setting], batch)
         report(1)
         return edits
 
+    edit = functools.partial(through, generator)
     return Editor(
         steps=1,
         unit="edit",
         edit=edit,
+        through=through,
         probe=lambda batch: edit(batch, 0, ignore),
         memory=lambda batch: parallel.bytes_needed(run, generator, weights[0], batch),
         freeze=lambda: Frozen(apply, frozen),

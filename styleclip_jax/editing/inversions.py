@@ -12,12 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from styleclip_jax import latents, parallel
-from styleclip_jax.batch import photo_faces, run_folder, runs, stream
+from styleclip_jax import parallel
+from styleclip_jax.batch import photo_faces, run_folder, runs, stream, tuned
 from styleclip_jax.batch.editor import Outcome
 from styleclip_jax.batch.journal import Journal, Kept
 from styleclip_jax.batch.photo_faces import FaceSource
-from styleclip_jax.editing import inverter
+from styleclip_jax.batch.tuned import Generators
+from styleclip_jax.editing import inverter, tuning
 from styleclip_jax.editing.session import Session
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files, images
@@ -28,14 +29,17 @@ from styleclip_jax.ops import pixels
 from styleclip_jax.photos import photo_files
 from styleclip_jax.photos.crops import Crops
 from styleclip_jax.photos.finding import Finder
-from styleclip_jax.progress import Listener, Report
+from styleclip_jax.progress import Listener, Report, ignore
 from styleclip_jax.settings.output import Output
 from styleclip_jax.settings.photos import PhotoRequest
+from styleclip_jax.settings.tuning import TuningConfig
 
 PROGRAM = "styleclip-invert"
 
 # Largest number of letters of a file's name on the sheet.
 _MAX_LABEL = 16
+# Steps of each phase that tell how long all take.
+_PROBED = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +52,7 @@ class Request:
       config: settings of the inversion.
       output: files to write.
       settings: all of this by the names of the flags, for run.json.
+      tuning: settings of the tuning of generators after that.
     """
 
     models: Models
@@ -55,6 +60,7 @@ class Request:
     config: InversionConfig
     output: Output
     settings: Mapping[str, Any]
+    tuning: TuningConfig
 
 
 class Summary(NamedTuple):
@@ -101,6 +107,10 @@ def _carry_out(
     session = Session(request.models.with_decoder(), listener=listener)
     invert, steps = session.inverter(request.config)
     models, config = session.models, session.generator.config
+    tune, total = None, steps
+    if request.tuning.tune_steps:
+        tune = tuning.tuner(models, session.generator, request.tuning, session.mesh)
+        total = steps + request.tuning.tune_steps
     settings = {**request.settings, **request.models.record()}
     inputs = functools.cache(lambda: _inputs(models, asked, paths, readers))
     finder = Finder(
@@ -138,12 +148,12 @@ def _carry_out(
         inputs=inputs,
         output=output,
         source=source,
-        task=_task(invert, source, output),
+        task=_task(session, source, output, invert, tune, steps),
         kept=Kept.latents("w_plus", config, ["w_plus"]),
-        steps=steps,
+        steps=total,
         unit="step",
         result="face",
-        quicker=inverter.QUICKER,
+        quicker=inverter.QUICKER if tune is None else tuning.QUICKER,
         items="faces",
     )
     done = runs.carry_out(work, session.mesh, listener)
@@ -160,21 +170,45 @@ def _carry_out(
     return Summary(done.journal, failures, done.succeeded and not skipped)
 
 
-def _task(invert: inverter.Inverter, source: FaceSource, output: Output) -> stream.Task:
-    """Inversion of each face of a source."""
+def _task(
+    session: Session,
+    source: FaceSource,
+    output: Output,
+    invert: inverter.Inverter,
+    tune: tuning.Tuner | None,
+    steps: int,
+) -> stream.Task:
+    """Inversion of each face of a source, and the tuning of its generator."""
+    folder = pathlib.Path(output.outdir) / tuned.FOLDER
+    origin = session.models.generator_origin()
 
-    def compute(faces: Crops, rows: np.ndarray, variant: int, report: Report) -> Any:
-        return _outcome(invert(faces, report))
+    def compute(faces: Crops, report: Report, most: int | None = None) -> Outcome:
+        outcome = _outcome(invert(faces, report, most))
+        if tune is None:
+            return outcome
+        found = tune(faces.target, outcome.latent["w_plus"], report, most)
+        return tuning.follow(outcome, faces.target, found, steps)
+
+    def memory(faces: Crops) -> int:
+        needed = invert.memory(faces)
+        if tune is None:
+            return needed
+        latent = jax.eval_shape(invert.probe, faces).latent
+        return max(needed, tune.memory(faces.target, latent))
 
     return stream.Task(
         variants=1,
         prepare=lambda faces: faces,
-        compute=compute,
+        compute=lambda faces, rows, variant, report: compute(faces, report),
         describe=lambda row, variant: source.describe(row),
         image_format=output.images,
         png_level=output.png_level,
-        probe=lambda faces, rows: invert.probe(faces),
-        memory=lambda faces, rows: invert.memory(faces),
+        probe=lambda faces, rows: compute(faces, ignore, _PROBED),
+        memory=lambda faces, rows: memory(faces),
+        folders=[] if tune is None else [tuned.FOLDER],
+        write=None
+        if tune is None
+        else lambda index, row, one: tuning.write(folder, origin, row, one),
     )
 
 
@@ -186,13 +220,11 @@ def _outcome(result: optimization.Result) -> Outcome:
     """
     photo, latent = result.source.image, result.latent
     known = jnp.isfinite(latent).all((1, 2)) & pixels.is_drawn(result.image)
-    a, b = (pixels.to_uint8(x).astype(jnp.int32) for x in (result.image, photo))
-    # Whole numbers, so that their sum is exact up to 2048².
-    total = jnp.sum(jnp.abs(a - b).astype(jnp.uint32), (1, 2, 3))
+    levels = pixels.mean_levels(result.image, photo)
     return Outcome(
         result.image,
         {"w_plus": latent},
-        {**result.terms, "levels": total / np.prod(photo.shape[1:])},
+        {**result.terms, "levels": levels},
         jnp.where(known | (result.failed_at >= 0), result.failed_at, 0),
     )
 
@@ -204,7 +236,9 @@ def _inputs(
     readers: concurrent.futures.Executor,
 ) -> dict[str, str]:
     """Hashes of the files that the run reads; a CLIP from the hub goes by its name."""
-    named = [n for n in ("encoder", "identity") if getattr(models, n) is not None]
+    named = [
+        n for n in ("encoder", "identity", "lpips") if getattr(models, n) is not None
+    ]
     inputs = models.fingerprints("generator", "clip", *named)
     if asked.landmarks is not None:
         inputs["landmarks"] = files.hash_file(asked.landmarks)
@@ -234,7 +268,11 @@ def _finish(
         )
     if count:
         rows = range(min(count, len(source)))
-        image = latents.render(session.generator, journal.read("w_plus", len(rows)))
+        w_plus = journal.read("w_plus", len(rows))
+        beside = str(journal.paths["w_plus"])
+        about = (session.models, session.generator, session.mesh)
+        generators = Generators.open(*about, None, beside, len(source))
+        image = generators.draw(w_plus)
         names = [pathlib.Path(source.describe(row)["file"]).stem for row in rows]
         sheet = images.grid(
             [source.load(np.array(rows)).target, np.asarray(image)],

@@ -32,6 +32,7 @@ class EditRequest:
       extras: additional files of each edit.
       export: program to write instead of edits.
       settings: all of this by the names of the flags, for run.json.
+      tuned: folder of tuned generators, see `TunedSettings`.
     """
 
     models: Models
@@ -43,6 +44,7 @@ class EditRequest:
     extras: edits.Extras
     export: ExportRequest
     settings: Mapping[str, Any]
+    tuned: str | None = None
 
 
 def carry_out(request: EditRequest, listener: Listener) -> runs.Summary | None:
@@ -83,6 +85,7 @@ def carry_out(request: EditRequest, listener: Listener) -> runs.Summary | None:
         extras=request.extras,
         settings={**request.settings, **request.models.record()},
         listener=listener,
+        tuned_folder=request.tuned,
     )
 
 

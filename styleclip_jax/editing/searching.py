@@ -122,6 +122,13 @@ def search(
         step = _step(editor.edit(batch, setting, report))
         return find(generator, placed[setting], step)
 
+    def through(
+        generator: Network, batch: Any, setting: int, report: Report
+    ) -> Outcome:
+        assert editor.through is not None
+        made = editor.through(generator, batch, setting, report)
+        return find(generator, placed[setting], _step(made))
+
     def memory(batch: Any) -> int:
         none = jnp.zeros(len(jax.tree.leaves(batch)[0]), jnp.int32)
         step = (batch, batch, none)
@@ -150,6 +157,7 @@ def search(
     )
     return editor._replace(
         edit=edit,
+        through=through if editor.through else None,
         probe=lambda batch: find(generator, placed[0], _step(editor.probe(batch))),
         memory=memory,
         freeze=freeze,

@@ -166,6 +166,11 @@ def _check_record(path: pathlib.Path, record: dict[str, Any]) -> None:
         and (flags["method"] != "mapper" or flags.get("mapper"))
     ):
         raise UserError(f"{path}: expected the flags and inputs of styleclip-edit")
+    if "tuned" in inputs:
+        raise UserError(
+            f"{path}: expected edits through one generator, found those through tuned "
+            "ones, which are not measured; edits with tuned=none are"
+        )
 
 
 def _has_types(values: dict[str, Any], types: dict[str, Any]) -> bool:

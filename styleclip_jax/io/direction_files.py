@@ -17,7 +17,7 @@ from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, files, tensor_files
 
 # A single entry, since safetensors writes several in random order.
-_KEY = "styleclip_jax"
+KEY = "styleclip_jax"
 _RELEVANCE, _DIRECTION = "channel_relevance", "direction"
 
 
@@ -92,7 +92,7 @@ def read_relevance(
       UserError: no such file, a broken one, or one of another generator or CLIP.
     """
     tensors, record = _read(path, _RELEVANCE, layout, generator)
-    _expect_origin(path, "CLIP", record.get("clip"), clip)
+    expect_origin(path, "CLIP", record.get("clip"), clip)
     names = [layer.name for layer in layout]
     found = record.get("layers")
     if not isinstance(found, list) or not found or not set(found) <= set(names):
@@ -146,7 +146,7 @@ def is_ours(path: files.Path) -> bool:
       UserError: there is no such file, or it is a broken `.safetensors` file.
     """
     name = pathlib.Path(path)
-    return name.suffix == ".safetensors" and _KEY in tensor_files.read(path).metadata
+    return name.suffix == ".safetensors" and KEY in tensor_files.read(path).metadata
 
 
 def _write(
@@ -161,7 +161,23 @@ def _write(
     for name, array in arrays.items():
         checkpoints.require_finite(path, name, array)
     # Its function for files leaves some under names of its own when it is killed.
-    files.write_bytes(path, safetensors.numpy.save(arrays, {_KEY: document}))
+    files.write_bytes(path, safetensors.numpy.save(arrays, {KEY: document}))
+
+
+def open_record(
+    path: files.Path, kind: str
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Tensors of a file of ours and the record beside them.
+
+    Raises:
+      UserError: no such file, a broken one, or one of another kind.
+    """
+    tensors, metadata = tensor_files.read(path)
+    record = documents.parse(metadata.get(KEY, "null"), str(path))
+    found = record.get("kind") if isinstance(record, dict) else None
+    if found != kind:
+        raise UserError(f"{path}: expected a file of {kind}, found {found!r}")
+    return tensors, record
 
 
 def _read(
@@ -170,13 +186,9 @@ def _read(
     layout: Sequence[spaces.StyleLayer],
     generator: Origin,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    tensors, metadata = tensor_files.read(path)
-    record = documents.parse(metadata.get(_KEY, "null"), str(path))
-    found = record.get("kind") if isinstance(record, dict) else None
-    if found != kind:
-        raise UserError(f"{path}: expected a file of {kind}, found {found!r}")
+    tensors, record = open_record(path, kind)
     # The hash first: it names the generator that the file is for.
-    _expect_origin(path, "generator", record.get("generator"), generator)
+    expect_origin(path, "generator", record.get("generator"), generator)
     channels = {layer.name: layer.channels for layer in layout}
     stored = record.get("layout")
     if stored != channels:
@@ -189,15 +201,34 @@ def _read(
     return tensors, record
 
 
-def _expect_origin(path: files.Path, what: str, stored: Any, used: Origin) -> None:
+def expect_origin(
+    path: files.Path,
+    what: str,
+    stored: Any,
+    used: Origin,
+    *,
+    again: str = "measure it again",
+) -> None:
+    """Refuses a file that is not of a network.
+
+    Args:
+      path: the file.
+      what: kind of the network, for people.
+      stored: its origin as the file has it.
+      used: origin of the network in use.
+      again: how to make the file anew.
+
+    Raises:
+      UserError: the file does not say whose it is, or is of another network.
+    """
     try:
         made_for = Origin(**stored)
     except TypeError:
         raise UserError(f"{path}: does not say which {what} it is for") from None
     if None not in (made_for.sha256, used.sha256) and made_for.sha256 != used.sha256:
         raise UserError(
-            f"{path}: is for the {what} {made_for}, found {used}; measure it again "
-            f"for this {what}"
+            f"{path}: is for the {what} {made_for}, found {used}; {again} for "
+            f"this {what}"
         )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from styleclip_jax import traced
@@ -34,6 +35,13 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
             node = node.setdefault(parent, {})
         node[leaf] = value
     return nested
+
+
+def changed(params: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested parameters with differences added in float32, by flat name."""
+    flat = flatten(params)
+    flat |= {name: flat[name] + x.astype(jnp.float32) for name, x in changes.items()}
+    return unflatten(flat)
 
 
 def shapes_of(

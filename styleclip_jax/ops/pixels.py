@@ -3,6 +3,7 @@
 from typing import Any, Literal, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 # Array of NumPy or of JAX, as the argument is.
@@ -67,3 +68,11 @@ def is_drawn(image: Array) -> Array:
 def to_float(image: Array) -> Array:
     """float32 image in [-1, 1] of one of 8 bits, of any shape."""
     return image.astype(np.float32) / 127.5 - 1
+
+
+def mean_levels(image: jax.Array, other: jax.Array) -> jax.Array:
+    """Mean absolute difference [B] of images [B, H, W, 3] as 8-bit ones, 0 to 255."""
+    a, b = (to_uint8(x).astype(jnp.int32) for x in (image, other))
+    # Whole numbers, so that their sum is exact up to 2048².
+    total = jnp.sum(jnp.abs(a - b).astype(jnp.uint32), (1, 2, 3))
+    return total / np.prod(image.shape[1:])

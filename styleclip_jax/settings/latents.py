@@ -56,6 +56,22 @@ class SourceSettings:
             )
 
 
+# Value of `TunedSettings.tuned` for none.
+LEFT_OUT = "none"
+
+
+@dataclasses.dataclass(frozen=True)
+class TunedSettings:
+    """Generators that were tuned to the photos of the latents.
+
+    Attributes:
+      tuned: Folder of generators tuned to each latent's photo by styleclip-invert; that
+        beside its latents if absent, and none to leave them out.
+    """
+
+    tuned: str | None = None
+
+
 @dataclasses.dataclass(frozen=True)
 class PictureRequest:
     """Settings of pictures: space of the latents, and noise.

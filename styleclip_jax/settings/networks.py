@@ -84,6 +84,7 @@ class ModelSettings(ComputationSettings):
         losses; the embedded one if absent, for the embedded generator.
       encoder: Encoder that photos are inverted from, e4e or pSp, by model directory or
         hub name.
+      lpips: Network of LPIPS, a VGG16 or an AlexNet, by model directory or hub name.
       class_: Class of the samples, for class-conditional generators.
       templates: File of templates with {} for a direction's texts; the official ones
         if absent.
@@ -95,5 +96,6 @@ class ModelSettings(ComputationSettings):
     clip_towers: str = dataclasses.field(default="own", metadata={"choices": TOWERS})
     identity: str | None = None
     encoder: str | None = None
+    lpips: str | None = None
     class_: int | None = None
     templates: str | None = None

@@ -122,7 +122,7 @@ def test_defaults_are_as_they_are_typed() -> None:
     assert "(default: optimization 300, stylemc 60, essence 100)" in text
     assert "(default: direction 4, stylemc 1, essence 1)" in text
     assert "['" not in text
-    assert "Number of leading rows that are truncated; all if absent. Edit:" in text
+    assert "Number of leading rows that are truncated; all if absent. --tuned=" in text
 
 
 def test_version_and_flag_files(

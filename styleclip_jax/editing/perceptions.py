@@ -1,0 +1,64 @@
+"""Perceptions of photos: LPIPS by a network that is named, or the identity network."""
+
+from styleclip_jax import places
+from styleclip_jax.errors import UserError
+from styleclip_jax.io import checkpoints
+from styleclip_jax.loading import Models
+from styleclip_jax.methods.perception import Perception
+from styleclip_jax.models import alexnet, irse50, lpips, vgg16
+
+# Networks with weights of LPIPS by their kinds, and their smallest images.
+_NETWORKS = {
+    "vgg16": (vgg16, vgg16.Vgg16Config, 16),
+    "alexnet": (alexnet, alexnet.AlexNetConfig, alexnet.SMALLEST),
+}
+
+
+def load(
+    models: Models, resolution: int, field: str, largest: int | None
+) -> Perception:
+    """Perception of images of a resolution.
+
+    Args:
+      models: names of the networks.
+      resolution: width and height of the images.
+      field: weight that asks for it.
+      largest: width and height to which LPIPS shrinks larger images, None for none.
+
+    Raises:
+      UserError: there is no network, or it cannot see such images.
+    """
+    if models.lpips is None:
+        if not models.has_identity:
+            raise UserError(
+                f"{field}: needs a network that sees photos, expected lpips with one, "
+                "or identity",
+                field=field,
+                also=["lpips", "identity"],
+            )
+        return Perception(models.load_identity(), irse50.features)
+    where = places.find("lpips", models.lpips)
+    kind = checkpoints.kind_of(where)
+    if kind not in _NETWORKS:
+        raise UserError(
+            f"lpips: expected a network of {' or '.join(_NETWORKS)}, found "
+            f"{kind or 'none'} in {models.lpips}",
+            field="lpips",
+        )
+    module, config, least = _NETWORKS[kind]
+    network = checkpoints.load_network(
+        where, kind=kind, config_type=config, param_shapes=module.param_shapes
+    )
+    if not network.config.lpips:
+        raise UserError(
+            f"lpips: expected a network with the weights of LPIPS, found {models.lpips}"
+            " without",
+            field="lpips",
+        )
+    if resolution < least:
+        raise UserError(
+            f"lpips: {kind} sees images of {least}² or more, found a generator of "
+            f"{resolution}²",
+            field="lpips",
+        )
+    return Perception(models.of_other(network), lpips.features, largest)

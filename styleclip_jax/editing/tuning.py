@@ -1,0 +1,182 @@
+"""Tuner: batches of photos with their latents through pivotal tuning, with progress."""
+
+import functools
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from styleclip_jax import parallel
+from styleclip_jax.batch.editor import Outcome
+from styleclip_jax.editing import perceptions
+from styleclip_jax.io import tuned_files
+from styleclip_jax.io.direction_files import Origin
+from styleclip_jax.loading import Models
+from styleclip_jax.methods import pivotal_tuning
+from styleclip_jax.methods.projection import Networks
+from styleclip_jax.models import generators, param_trees
+from styleclip_jax.models.network import Network
+from styleclip_jax.ops import pixels
+from styleclip_jax.progress import Pace, Report, take_steps
+from styleclip_jax.settings.tuning import TuningConfig
+
+# What is quicker than a tuning, by names of fields.
+QUICKER = "fewer tune_steps"
+# LPIPS at which the official tuning ends; another perception is on another scale.
+_THRESHOLD = 0.06
+
+
+class Tuned(NamedTuple):
+    """Tuned generators of a batch of photos.
+
+    Attributes:
+      changes: {name: [B, …] bfloat16}, what the tunings have changed of the generator's
+        parameters by flat name.
+      image: [B, H, W, 3] of the latents by the changed generators.
+      num_steps: [B] steps that were taken.
+      failed_at: [B] first step whose loss or gradient was not finite, -1 for none.
+    """
+
+    changes: dict[str, jax.Array]
+    image: jax.Array
+    num_steps: jax.Array
+    failed_at: jax.Array
+
+
+class Tuner(NamedTuple):
+    """Tuner of batches of photos, all of a batch at once.
+
+    Attributes:
+      tune: (photos [B, H, W, 3], latents [B, L, D], report, largest number of steps or
+        None) → tuned generators, of which the steps are reported.
+      memory: (photos, latents) → bytes on each device that a tuning takes, by the
+        compiler.
+    """
+
+    tune: Callable[[Any, Any, Report, int | None], Tuned]
+    memory: Callable[[Any, Any], int]
+
+    def __call__(
+        self, photo: Any, pivot: Any, report: Report, most: int | None = None
+    ) -> Tuned:
+        """Tunes generators, perhaps by some steps alone."""
+        return self.tune(photo, pivot, report, most)
+
+
+def tuner(
+    models: Models, generator: Network, config: TuningConfig, mesh: jax.sharding.Mesh
+) -> Tuner:
+    """Tuner of batches of photos, which compiles nothing yet.
+
+    Args:
+      models: names of the networks.
+      generator: generator on the devices.
+      config: settings of the tuning.
+      mesh: devices that batches are spread over.
+
+    Raises:
+      UserError: there is no network for the perceptual distance.
+    """
+    perception = None
+    if config.tune_lpips_lambda:
+        size = generator.config.resolution
+        perception = perceptions.load(models, size, "tune_lpips_lambda", None)
+    if config.tune_threshold is None and models.lpips is not None:
+        config = config.replace(tune_threshold=_THRESHOLD)
+    networks = parallel.replicate(Networks(generator, perception), mesh)
+    sharding, pace = parallel.over_batch(mesh), Pace()
+    stride = parallel.steps_per_call(config.tune_steps, sharding)
+    step_all = jax.vmap(
+        functools.partial(pivotal_tuning.step, config=config), in_axes=(None, 0)
+    )
+
+    @functools.partial(jax.jit, out_shardings=sharding)
+    def start(networks: Networks, photo: Any, pivot: Any) -> pivotal_tuning.State:
+        one = functools.partial(pivotal_tuning.start, config=config)
+        key = jax.random.key(config.tune_seed)
+        return jax.vmap(one, in_axes=(None, 0, 0, None))(networks, photo, pivot, key)
+
+    @functools.partial(jax.jit, donate_argnums=1, out_shardings=sharding)
+    def steps(networks: Networks, state: pivotal_tuning.State) -> pivotal_tuning.State:
+        if stride == 1:
+            return step_all(networks, state)
+        return jax.lax.fori_loop(0, stride, lambda _, s: step_all(networks, s), state)
+
+    @jax.jit
+    def finish(networks: Networks, state: pivotal_tuning.State) -> Tuned:
+        return jax.vmap(functools.partial(_finish, networks.generator))(state)
+
+    def tune(photo: Any, pivot: Any, report: Report, most: int | None) -> Tuned:
+        count = config.tune_steps
+        if most is not None:
+            count = min(count, most * stride)
+        state = start(networks, photo, pivot)
+        about: Any = {"stride": stride, "pace": pace}
+        state = take_steps(steps, networks, state, count, report, **about)
+        return finish(networks, state)
+
+    def memory(photo: Any, pivot: Any) -> int:
+        state = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+            jax.eval_shape(start, networks, photo, pivot),
+        )
+        needed = functools.partial(parallel.bytes_needed, steps, networks)
+        return max(needed(state), parallel.bytes_needed(finish, networks, state))
+
+    return Tuner(tune, memory)
+
+
+def _finish(generator: Network, state: pivotal_tuning.State) -> Tuned:
+    """Tuned generator of a photo as its file will have it, and what it draws."""
+    before = param_trees.flatten({"synthesis": generator.params["synthesis"]})
+    after = param_trees.flatten({"synthesis": state.weights})
+    changes = {
+        name: (after[name] - before[name]).astype(jnp.bfloat16) for name in before
+    }
+    params = param_trees.changed(generator.params, changes)
+    tuned = Network(params, generator.config)
+    image = generators.synthesize(tuned, state.pivot[None])[0]
+    return Tuned(changes, image, state.step, state.failed_at)
+
+
+@jax.jit
+def follow(outcome: Outcome, photo: jax.Array, tuned: Tuned, steps: int) -> Outcome:
+    """Outcome of inversions with the generators that were tuned after them.
+
+    Args:
+      outcome: outcome of the inversions, with "levels".
+      photo: [B, H, W, 3] photos.
+      tuned: tuned generators.
+      steps: number of steps of the inversions.
+    """
+    before = outcome.terms["levels"]
+    levels = pixels.mean_levels(tuned.image, photo)
+    terms = {"levels": levels, "levels_untuned": before, "tune_steps": tuned.num_steps}
+    drawn = pixels.is_drawn(tuned.image)
+    tuned_at = jnp.where(drawn | (tuned.failed_at >= 0), tuned.failed_at, 0)
+    after = jnp.where(tuned_at < 0, tuned_at, steps + tuned_at)
+    return outcome._replace(
+        image=tuned.image,
+        terms=outcome.terms | terms,
+        failed_at=jnp.where(outcome.failed_at < 0, after, outcome.failed_at),
+        changes=tuned.changes,
+    )
+
+
+def write(folder: pathlib.Path, origin: Origin, index: int, one: Outcome) -> None:
+    """Writes the tuned generator of a face into a folder.
+
+    Raises:
+      UserError: the file cannot be written, or a number is not finite.
+    """
+    if one.failed_at >= 0:
+        # Its latent or its weights are worth nothing, but each face has a file.
+        changes: dict[str, Any] = {}
+    else:
+        changes = {name: x.astype(np.float32) for name, x in one.changes.items()}
+    about = {"steps": int(one.terms["tune_steps"])}
+    path = folder / tuned_files.name(index)
+    tuned_files.write(path, changes, generator=origin, about=about)

@@ -1,0 +1,171 @@
+"""Latents of styleclip-invert are drawn and edited through their tuned generators."""
+
+import json
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from styleclip_jax import latents, loading, spaces
+from styleclip_jax.cli import edit, generate, invert
+from styleclip_jax.errors import UserError
+from styleclip_jax.evaluation import edit_sets
+from styleclip_jax.io import direction_files, latent_files, tuned_files
+from styleclip_jax.models import param_trees
+from styleclip_jax.models.network import Network
+from tests import tiny
+from tests.programs import Program
+
+COUNT = 3
+CHANNEL = {"method": "direction", "channel": "1:2", "alpha": "3,5", "prompt": None}
+CHANNEL |= {"clip": None, "steps": None, "images": "npy", "film_frames": 2}
+
+
+def changes(row: int) -> dict[str, np.ndarray]:
+    """Changes of a generator, in numbers that bfloat16 has."""
+    flat = param_trees.flatten(tiny.generator().params)
+    names = ("synthesis/const", "synthesis/b8/conv1/affine/bias")
+    values = ((row + 1) / 4, -(row + 1) / 8)
+    return {n: np.full(flat[n].shape, x) for n, x in zip(names, values, strict=True)}
+
+
+def generator_of(row: int) -> Network:
+    params = param_trees.changed(tiny.generator().params, changes(row))
+    return Network(params, tiny.GENERATOR)
+
+
+@pytest.fixture
+def inverted(models: dict[str, str], tmp_path: pathlib.Path) -> pathlib.Path:
+    """Latents with tuned generators beside them, as styleclip-invert leaves them."""
+    folder = tmp_path / "invert"
+    folder.mkdir()
+    np.save(folder / "w_plus.npy", tiny.w_plus(COUNT))
+    origin = loading.Models(generator=models["generator"]).generator_origin()
+    for row in range(COUNT):
+        path = folder / "tuned" / tuned_files.name(row)
+        tuned_files.write(path, changes(row), generator=origin, about={})
+    return folder
+
+
+def images(folder: pathlib.Path, count: int) -> np.ndarray:
+    paths = [folder / "images" / f"{i:06d}.npy" for i in range(count)]
+    return np.stack([np.load(path) for path in paths])
+
+
+def expected(latent: Any, row: int) -> np.ndarray:
+    batch = jax.tree.map(lambda x: x[row : row + 1], latent)
+    return np.asarray(latents.render(generator_of(row), batch)[0])
+
+
+def test_pictures_are_those_of_the_tuned_generators(
+    run: Program, inverted: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    options = {"latents": inverted / "w_plus.npy", "images": "npy", "batch_size": 2}
+    code, out, _ = run(generate, **options)
+    assert code == 0
+    assert f"tuned: {COUNT} generators of {inverted / 'tuned'}" in out
+    w_plus, found = tiny.w_plus(COUNT), images(tmp_path / "out", COUNT)
+    for row in range(COUNT):
+        np.testing.assert_allclose(found[row], expected(w_plus, row), atol=1e-5)
+    plain = tmp_path / "plain"
+    code, out, _ = run(generate, **options, tuned="none", outdir=plain)
+    assert "tuned" not in out
+    np.testing.assert_allclose(images(plain, COUNT), tiny.render(w_plus), atol=1e-5)
+    # The record says which, so that the other run is not gone on with.
+    code, _, err = run(generate, **options, outdir=plain)
+    assert (code, "tuned" in err) == (2, True)
+
+
+def test_edits_go_through_the_tuned_generators(
+    run: Program, inverted: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    code, _, err = run(edit, latents=inverted / "w_plus.npy", **CHANNEL, grid=2)
+    assert code == 0, err
+    out = tmp_path / "out"
+    found = images(out, 2 * COUNT)
+    flat = latent_files.read(out / "edited.npz", tiny.GENERATOR, "s").array
+    edited = spaces.unflatten_styles(flat, tiny.GENERATOR.style_layout)
+    for index in range(2 * COUNT):
+        one = jax.tree.map(lambda x, i=index: x[i : i + 1], edited)
+        drawn = latents.render(generator_of(index // 2), one)[0]
+        np.testing.assert_allclose(found[index], drawn, atol=1e-5)
+        assert (out / "films" / f"{index:06d}.gif").is_file()
+    assert (out / "grid.png").is_file()
+    assert json.loads((out / "run.json").read_text())["inputs"]["tuned"]
+    with pytest.raises(UserError, match="those through tuned ones, which are not mea"):
+        edit_sets.read(out)
+
+
+def test_optimization_goes_through_the_tuned_generators(
+    run: Program, inverted: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    options = {"latents": inverted / "w_plus.npy", "images": "npy"}
+    code, _, err = run(edit, **options)
+    assert code == 0, err
+    w_plus = np.load(tmp_path / "out" / "edited.npy")
+    assert np.abs(w_plus - tiny.w_plus(COUNT)).max() > 0
+    found = images(tmp_path / "out", COUNT)
+    for row in range(COUNT):
+        np.testing.assert_allclose(found[row], expected(w_plus, row), atol=1e-5)
+
+
+def test_generators_that_do_not_fit_are_refused(
+    run: Program, inverted: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    options = {"latents": inverted / "w_plus.npy"}
+    wrong = inverted / "tuned" / tuned_files.name(1)
+    content = wrong.read_bytes()
+    wrong.unlink()
+    code, _, err = run(generate, **options)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "for each of 3 --latents, 000000.safetensors and on, found 2" in err
+    other = direction_files.Origin("cars", "ab" * 32)
+    tuned_files.write(wrong, changes(1), generator=other, about={})
+    code, _, err = run(generate, **options)
+    assert (code, "is for the generator cars (sha256 abab" in err) == (2, True)
+    wrong.write_bytes(content[:-1])
+    code, _, err = run(generate, **options)
+    assert (code, "not a readable safetensors file" in err) == (2, True)
+    wrong.write_bytes(content)
+    code, _, err = run(generate, **options, interpolate="w", tuned=inverted / "tuned")
+    assert (code, "mixed and interpolated latents have no tuned" in err) == (2, True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_generators_are_tuned_to_photos_and_used_from_then_on(
+    run: Program, models: dict[str, str], tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "photos").mkdir()
+    for i in range(2):
+        values = np.random.default_rng(i).integers(0, 256, (4, 4, 3), np.uint8)
+        image = Image.fromarray(values).resize((20, 20), Image.Resampling.BICUBIC)
+        image.save(tmp_path / "photos" / f"{i}.png")
+    options = {"photos": tmp_path / "photos", "align": False, "clip": models["clip"]}
+    options |= {"w_steps": 2, "refine_steps": 3, "images": "npy", "grid": 2}
+    tuning = {"tune_steps": 40, "tune_rate": 3e-3, "tune_lpips_lambda": 0}
+    inverted, plain = tmp_path / "inverted", tmp_path / "plain"
+    code, _, err = run(invert, **options, **tuning, outdir=inverted)
+    assert code == 0, err
+    assert run(invert, **options, outdir=plain)[0] == 0
+    w_plus = np.load(inverted / "w_plus.npy")
+    np.testing.assert_array_equal(w_plus, np.load(plain / "w_plus.npy"))
+    metrics = [json.loads(x) for x in (inverted / "metrics.jsonl").open()]
+    untuned = [json.loads(x) for x in (plain / "metrics.jsonl").open()]
+    for line, before in zip(metrics, untuned, strict=True):
+        assert line["tune_steps"] == 40
+        np.testing.assert_allclose(line["levels_untuned"], before["levels"], rtol=1e-5)
+        assert line["levels"] < 0.7 * line["levels_untuned"]
+    # What is drawn later is what the inversion showed.
+    assert run(generate, latents=inverted / "w_plus.npy", images="npy")[0] == 0
+    found = images(inverted, 2)
+    np.testing.assert_allclose(images(tmp_path / "out", 2), found, atol=1e-5)
+    size = (inverted / "tuned" / tuned_files.name(0)).stat().st_size
+    numbers = sum(x.size for x in jax.tree.leaves(tiny.generator().params["synthesis"]))
+    assert size < 2 * numbers + 4096
+    # A perceptual distance needs a network, which is told before any work.
+    code, _, err = run(invert, **options, tune_steps=1, outdir=tmp_path / "none")
+    assert (code, "--tune_lpips_lambda: needs a network that sees" in err) == (2, True)
+    assert not (tmp_path / "none").exists()

@@ -10,7 +10,8 @@ With --encoder, the optimization in W+ starts at the encoder's latent. Without i
 optimization starts at the average latent and first goes through W. Faces are cropped
 as in FFHQ; with --noalign the photos are such crops already. With --tune_steps, the
 generator is then tuned to each photo; styleclip-edit and styleclip-generate find what
-has changed beside the latents, in tuned/.
+has changed beside the latents, in tuned/. --objective=projector finds latents, and
+noise, as NVIDIA's projector does.
 
 Files under --outdir: w_plus.npy, images/ (of the latents), metrics.jsonl (a line per
 face: file, each loss term, and as "levels" the mean absolute error of 8-bit pixels),
@@ -24,6 +25,8 @@ at the end.
 from absl import flags
 
 from styleclip_jax.cli import processes, program
+from styleclip_jax.errors import UserError
+from styleclip_jax.settings import projection
 from styleclip_jax.settings.networks import (
     CLIP_FIELDS,
     GENERATOR_FIELDS,
@@ -39,6 +42,8 @@ VALUES = flags.FlagValues()
 program.define(ModelSettings, VALUES, _MODELS)
 program.define(PhotoRequest, VALUES)
 program.define(InversionConfig, VALUES)
+program.define(projection.ObjectiveSettings, VALUES)
+program.define(projection.ProjectionConfig, VALUES, projection.FIELDS)
 program.define(TuningConfig, VALUES)
 program.define(Output, VALUES, outdir="outputs/invert")
 processes.define(VALUES)
@@ -51,6 +56,11 @@ _NEUTRAL = ("outdir", "batch_size", "png_level", *processes.FLAGS)
 def main(values: flags.FlagValues) -> int:
     """Inverts every face that is not done yet."""
     config = program.build(InversionConfig, values)
+    projector = None
+    if program.build(projection.ObjectiveSettings, values).objective == "projector":
+        projector = program.build(projection.ProjectionConfig, values)
+    else:
+        _refuse_projector(values)
 
     import jax
 
@@ -65,6 +75,7 @@ def main(values: flags.FlagValues) -> int:
         output=program.build(Output, values),
         settings=program.settings(values, _NEUTRAL),
         tuning=program.build(TuningConfig, values),
+        projection=projector,
     )
     processes.connect(values)
     done = inversions.carry_out(
@@ -73,6 +84,17 @@ def main(values: flags.FlagValues) -> int:
     for line in done.failures:
         print(line)
     return 0 if done.succeeded else program.EXIT_FAILED_ITEMS
+
+
+def _refuse_projector(values: flags.FlagValues) -> None:
+    """Refuses flags of the projector without it."""
+    for name in projection.FIELDS:
+        if values[name].present:
+            raise UserError(
+                f"{name}: expected objective=projector with it, found pixel",
+                field=name,
+                also=["objective"],
+            )
 
 
 def entry() -> None:

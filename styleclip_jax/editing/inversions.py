@@ -18,7 +18,7 @@ from styleclip_jax.batch.editor import Outcome
 from styleclip_jax.batch.journal import Journal, Kept
 from styleclip_jax.batch.photo_faces import FaceSource
 from styleclip_jax.batch.tuned import Generators
-from styleclip_jax.editing import inverter, tuning
+from styleclip_jax.editing import inverter, projecting, tuning
 from styleclip_jax.editing.session import Session
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files, images
@@ -32,6 +32,7 @@ from styleclip_jax.photos.finding import Finder
 from styleclip_jax.progress import Listener, Report, ignore
 from styleclip_jax.settings.output import Output
 from styleclip_jax.settings.photos import PhotoRequest
+from styleclip_jax.settings.projection import ProjectionConfig
 from styleclip_jax.settings.tuning import TuningConfig
 
 PROGRAM = "styleclip-invert"
@@ -53,6 +54,8 @@ class Request:
       output: files to write.
       settings: all of this by the names of the flags, for run.json.
       tuning: settings of the tuning of generators after that.
+      projection: settings of a projection in place of the inversion by `config`; None
+        for the latter.
     """
 
     models: Models
@@ -61,6 +64,7 @@ class Request:
     output: Output
     settings: Mapping[str, Any]
     tuning: TuningConfig
+    projection: ProjectionConfig | None = None
 
 
 class Summary(NamedTuple):
@@ -105,7 +109,7 @@ def _carry_out(
     asked, output = request.photos, request.output
     paths, left_out = photo_files.find(asked.photos)
     session = Session(request.models.with_decoder(), listener=listener)
-    invert, steps = session.inverter(request.config)
+    invert, steps = _inverter(session, request)
     models, config = session.models, session.generator.config
     tune, total = None, steps
     if request.tuning.tune_steps:
@@ -148,7 +152,7 @@ def _carry_out(
         inputs=inputs,
         output=output,
         source=source,
-        task=_task(session, source, output, invert, tune, steps),
+        task=_task(request, session, source, invert, tune, steps),
         kept=Kept.latents("w_plus", config, ["w_plus"]),
         steps=total,
         unit="step",
@@ -170,15 +174,26 @@ def _carry_out(
     return Summary(done.journal, failures, done.succeeded and not skipped)
 
 
+def _inverter(session: Session, request: Request) -> tuple[inverter.Inverter, int]:
+    """Inverter of batches of photos, and its number of steps per photo."""
+    if request.projection is None:
+        return session.inverter(request.config)
+    about = (session.models, session.generator, session.encoder)
+    return projecting.projector(*about, request.projection, session.mesh)
+
+
 def _task(
+    request: Request,
     session: Session,
     source: FaceSource,
-    output: Output,
     invert: inverter.Inverter,
     tune: tuning.Tuner | None,
     steps: int,
 ) -> stream.Task:
     """Inversion of each face of a source, and the tuning of its generator."""
+    output = request.output
+    moves_noise = request.projection is not None and request.projection.noise_lambda
+    folders = [tuned.FOLDER] if tune is not None or moves_noise else []
     folder = pathlib.Path(output.outdir) / tuned.FOLDER
     origin = session.models.generator_origin()
 
@@ -205,15 +220,15 @@ def _task(
         png_level=output.png_level,
         probe=lambda faces, rows: compute(faces, ignore, _PROBED),
         memory=lambda faces, rows: memory(faces),
-        folders=[] if tune is None else [tuned.FOLDER],
-        write=None
-        if tune is None
-        else lambda index, row, one: tuning.write(folder, origin, row, one),
+        folders=folders,
+        write=(lambda index, row, one: tuning.write(folder, origin, row, one))
+        if folders
+        else None,
     )
 
 
 @jax.jit
-def _outcome(result: optimization.Result) -> Outcome:
+def _outcome(result: optimization.Result | projecting.Projected) -> Outcome:
     """Inversions with their mean absolute error in levels of 8 bits.
 
     One without steps has an encoder's latent, which nobody has looked at.
@@ -226,6 +241,7 @@ def _outcome(result: optimization.Result) -> Outcome:
         {"w_plus": latent},
         {**result.terms, "levels": levels},
         jnp.where(known | (result.failed_at >= 0), result.failed_at, 0),
+        changes=result.changes if isinstance(result, projecting.Projected) else None,
     )
 
 

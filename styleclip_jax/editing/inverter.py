@@ -14,6 +14,7 @@ from styleclip_jax.models import e4e
 from styleclip_jax.models.network import Network
 from styleclip_jax.photos.crops import Crops
 from styleclip_jax.progress import Pace, Report, ignore, take_steps
+from styleclip_jax.settings.projection import ProjectionConfig
 
 # What is quicker than an inversion, by names of fields.
 QUICKER = "fewer w_steps and refine_steps, or an encoder"
@@ -44,7 +45,9 @@ class Inverter(NamedTuple):
         return self(crops, ignore, _PROBED)
 
 
-def count_steps(config: inversion.InversionConfig, encoder: Network | None) -> int:
+def count_steps(
+    config: inversion.InversionConfig | ProjectionConfig, encoder: Network | None
+) -> int:
     """Number of steps of the inversion of each face.
 
     Raises:

@@ -167,7 +167,7 @@ def follow(outcome: Outcome, photo: jax.Array, tuned: Tuned, steps: int) -> Outc
 
 
 def write(folder: pathlib.Path, origin: Origin, index: int, one: Outcome) -> None:
-    """Writes the tuned generator of a face into a folder.
+    """Writes what belongs to a face of its generator into a folder.
 
     Raises:
       UserError: the file cannot be written, or a number is not finite.
@@ -177,6 +177,6 @@ def write(folder: pathlib.Path, origin: Origin, index: int, one: Outcome) -> Non
         changes: dict[str, Any] = {}
     else:
         changes = {name: x.astype(np.float32) for name, x in one.changes.items()}
-    about = {"steps": int(one.terms["tune_steps"])}
+    about = {"steps": int(one.terms.get("tune_steps", 0))}
     path = folder / tuned_files.name(index)
     tuned_files.write(path, changes, generator=origin, about=about)

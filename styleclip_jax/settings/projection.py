@@ -5,6 +5,27 @@ import dataclasses
 from styleclip_jax import checks
 from styleclip_jax.errors import UserError
 
+# What the optimization of an inversion minimizes, and the fields of the second.
+OBJECTIVES = ("pixel", "projector")
+FIELDS = (
+    *("perceptual_lambda", "mse_lambda", "noise_lambda"),
+    *("w_jitter", "jitter_ramp", "jitter_seed"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ObjectiveSettings:
+    """Choice of what the optimization of an inversion minimizes.
+
+    Attributes:
+      objective: pixel for a distance of pixels and of CLIP's features; projector for
+        that of NVIDIA's projector, a perceptual distance with noise that moves.
+    """
+
+    objective: str = dataclasses.field(
+        default="pixel", metadata={"choices": OBJECTIVES}
+    )
+
 
 @dataclasses.dataclass(frozen=True)
 class ProjectionConfig(checks.Config):
@@ -17,12 +38,13 @@ class ProjectionConfig(checks.Config):
       refine_steps: steps in W+ after that.
       learning_rate: peak learning rate of both phases.
       perceptual_lambda: weight of the perceptual distance to the photo, that of lpips,
-        or without it of the identity network.
+        or without it a stand-in of pixels and the identity network.
       mse_lambda: weight of the mean squared distance of pixels.
       noise_lambda: weight of the term that holds the noise white, which moves as well;
         with 0 the noise stays that of the generator.
       w_jitter: deviation of the noise on w at first, as a share of that of w; it fades.
       jitter_ramp: share of a phase after which there is no noise on w.
+      jitter_seed: seed of the noise on w, and of the noise at the start.
     """
 
     w_steps: int = 50
@@ -33,6 +55,7 @@ class ProjectionConfig(checks.Config):
     noise_lambda: float = 1e5
     w_jitter: float = 0.05
     jitter_ramp: float = 0.75
+    jitter_seed: int = 0
 
     def __post_init__(self) -> None:
         checks.at_least(self, 0, *(field.name for field in dataclasses.fields(self)))

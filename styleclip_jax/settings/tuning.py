@@ -15,7 +15,7 @@ class TuningConfig(checks.Config):
       tune_rate: learning rate of the tuning.
       tune_l2_lambda: weight of the mean squared distance of pixels.
       tune_lpips_lambda: weight of the perceptual distance, that of lpips, or without
-        it of the identity network.
+        it a stand-in of pixels and the identity network.
       tune_threshold: perceptual distance at which the tuning of a photo ends; if absent
         0.06 with lpips, and none without.
       tune_seed: seed of the codes of the locality regularization.

@@ -135,15 +135,42 @@ def test_generators_that_do_not_fit_are_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_generators_are_tuned_to_photos_and_used_from_then_on(
-    run: Program, models: dict[str, str], tmp_path: pathlib.Path
-) -> None:
-    (tmp_path / "photos").mkdir()
+@pytest.fixture
+def photos(tmp_path: pathlib.Path) -> pathlib.Path:
+    """Two photos that are crops already."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
     for i in range(2):
         values = np.random.default_rng(i).integers(0, 256, (4, 4, 3), np.uint8)
         image = Image.fromarray(values).resize((20, 20), Image.Resampling.BICUBIC)
-        image.save(tmp_path / "photos" / f"{i}.png")
-    options = {"photos": tmp_path / "photos", "align": False, "clip": models["clip"]}
+        image.save(folder / f"{i}.png")
+    return folder
+
+
+def test_projected_noise_belongs_to_each_photo(
+    run: Program, models: dict[str, str], photos: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    options = {"photos": photos, "align": False, "clip": models["clip"]}
+    options |= {"w_steps": 2, "refine_steps": 2, "images": "npy", "grid": 2}
+    code, _, err = run(invert, **options, noise_lambda=1)
+    assert (code, "--noise_lambda: expected --objective=projector" in err) == (2, True)
+    options |= {"perceptual_lambda": 0, "mse_lambda": 1, "objective": "projector"}
+    projected = tmp_path / "projected"
+    code, _, err = run(invert, **options, outdir=projected)
+    assert code == 0, err
+    lines = [json.loads(x) for x in (projected / "metrics.jsonl").open()]
+    assert all({"mse", "noise", "total", "levels"} <= line.keys() for line in lines)
+    assert run(generate, latents=projected / "w_plus.npy", images="npy")[0] == 0
+    found, again = images(projected, 2), images(tmp_path / "out", 2)
+    np.testing.assert_allclose(again, found, atol=1e-5)
+    own = tiny.render(np.load(projected / "w_plus.npy"))
+    assert np.abs(own - found).max() > 1e-3
+
+
+def test_generators_are_tuned_to_photos_and_used_from_then_on(
+    run: Program, models: dict[str, str], photos: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    options = {"photos": photos, "align": False, "clip": models["clip"]}
     options |= {"w_steps": 2, "refine_steps": 3, "images": "npy", "grid": 2}
     tuning = {"tune_steps": 40, "tune_rate": 3e-3, "tune_lpips_lambda": 0}
     inverted, plain = tmp_path / "inverted", tmp_path / "plain"

@@ -1,10 +1,11 @@
-"""e4e and pSp: encoder, average latent and decoder of one checkpoint.
+"""e4e, pSp and ReStyle: encoder, average latent and decoder of one checkpoint.
 
 The decoder is a generator in rosinality's layout, and becomes a model directory of its
 own.
 """
 
 import functools
+import itertools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +20,7 @@ from styleclip_jax.models import e4e
 
 from . import irse50, rules, stylegan2, wrappers
 from .rules import Conversion, Rule
-from .settings import OFFSETS, EncoderSettings
+from .settings import ENCODER_TYPES, EncoderSettings
 from .wrappers import Layout, Part
 
 KIND = "e4e"
@@ -31,7 +32,17 @@ LAYOUTS = (
         "e4e's or pSp's",
         (_PREFIX + r"styles\.0\.linear\.weight", _PREFIX + r"latlayer1\.weight"),
     ),
+    Layout(
+        "ReStyle's",
+        (_PREFIX + r"styles\.0\.linear\.weight", _PREFIX + r"input_layer\.0\.weight"),
+    ),
+    Layout(
+        "ReStyle's on a ResNet",
+        (_PREFIX + r"styles\.0\.linear\.weight", _PREFIX + r"body\.0\.conv1\.weight"),
+    ),
 )
+# Official number of passes of a ReStyle.
+_PASSES = 5
 # Official data whose photos are resized to 3:4, and tasks that are no inversion.
 _WIDE = "cars_encode"
 _OTHER_TASK = re.compile(r".*(frontal|super_res|sketch|seg_to|_to_).*")
@@ -40,7 +51,7 @@ _HEAD = _PREFIX + r"styles\.(\d+)\."
 
 
 NOTHING = EncoderSettings()
-_SUPPORTED = "encoders of e4e and pSp that invert photos are supported"
+_SUPPORTED = "encoders of e4e, pSp and ReStyle that invert photos are supported"
 _kernel = functools.partial(Rule, transform=rules.oihw_to_hwio)
 
 
@@ -49,8 +60,26 @@ def _conv_of(leaf: str) -> Any:
     return lambda m: f"head{m[1]}/conv{int(m[2]) // 2}/{leaf}"
 
 
+def _resnet_rules(source: str, target: str) -> list[Rule]:
+    """Rules of a body of basic blocks; arguments as of `irse50.body_rules`."""
+    block, block_target = rf"{source}body\.(\d+)\.", rf"{target}/block\1/"
+    norms = {"bn1": "norm1", "bn2": "norm2", r"downsample\.1": "shortcut_norm"}
+    return [
+        _kernel(rf"{source}conv1\.weight", f"{target}/input/conv/kernel"),
+        *irse50.norm_rules(rf"{source}bn1", f"{target}/input/norm"),
+        Rule(rf"{source}relu\.weight", f"{target}/input/slope"),
+        _kernel(rf"{block}(conv[12])\.weight", rf"{block_target}\2/kernel"),
+        _kernel(rf"{block}downsample\.0\.weight", f"{block_target}shortcut/kernel"),
+        *itertools.chain.from_iterable(
+            irse50.norm_rules(block + name, block_target + ours)
+            for name, ours in norms.items()
+        ),
+    ]
+
+
 _TABLE = (
     *irse50.body_rules(_PREFIX, "body"),
+    *_resnet_rules(_PREFIX, "body"),
     _kernel(_PREFIX + r"latlayer1\.weight", "lateral_middle/kernel"),
     Rule(_PREFIX + r"latlayer1\.bias", "lateral_middle/bias"),
     _kernel(_PREFIX + r"latlayer2\.weight", "lateral_fine/kernel"),
@@ -63,7 +92,7 @@ _TABLE = (
 
 
 def recognize(file: TorchFile) -> Part | None:
-    """The encoder of e4e's or pSp's architecture in a file."""
+    """The encoder of e4e's, pSp's or ReStyle's architecture in a file."""
     return wrappers.find(file, LAYOUTS)
 
 
@@ -77,7 +106,7 @@ def convert(file: TorchFile, settings: EncoderSettings = NOTHING) -> Conversion:
     Raises:
       UserError: no such encoder, another architecture, or missing or surplus tensors.
     """
-    part = wrappers.require(file, LAYOUTS, "an e4e or pSp encoder")
+    part = wrappers.require(file, LAYOUTS, "an e4e, pSp or ReStyle encoder")
     state, options, notes = part.tensors, part.options, part.notes
     decoder = torch_files.pop_part(state, "decoder.")
     stored = state.pop(wrappers.AVERAGE, part.value(wrappers.AVERAGE))
@@ -117,27 +146,35 @@ def _infer_config(
 ) -> e4e.E4eConfig:
     """Reads the architecture off the shapes of renamed tensors, and off options."""
     body = irse50.infer_body(found, "body", file=file.path)
-    channels = rules.length(found, 2, "body/input/conv/kernel")
-    if channels not in (None, 3):
-        raise UserError(
-            f"{file.path}: expected an encoder of RGB photos, found one of {channels} "
-            f"channels{' (ReStyle)' * (channels == 6)}; {_SUPPORTED}"
-        )
     heads = [int(m[1]) for name in found if (m := re.match(r"head(\d+)/", name))]
-    halvings = sum(bool(re.fullmatch(r"head0/conv\d+/kernel", name)) for name in found)
+    halvings = _halvings(found, 0)
     # The first head brings the coarsest level down to one pixel.
     size = 1 << halvings << len(body.widths)
+    forms = _forms(found)
     kind = _option("encoder_type", options, settings, notes)
     if kind is None:
-        kind = next(iter(OFFSETS))
+        kind = next(iter(forms))
         notes.append(
             f"the file does not say what encoder it has; taken for {kind}: "
             "--encoder_type gives another"
         )
-    if kind not in OFFSETS:
+    if kind not in ENCODER_TYPES:
         raise UserError(
-            f"{file.path}: expected the encoder {' or '.join(OFFSETS)}, "
+            f"{file.path}: expected the encoder {' or '.join(forms)}, "
             f"found {str(kind)[:80]!r}{foreign.encoder(kind)}; {_SUPPORTED}"
+        )
+    form = ENCODER_TYPES[kind]
+    channels = rules.length(found, 2, "body/input/conv/kernel") or 3
+    if channels not in ((3,) if form.get("pyramid", True) else (3, 6)):
+        raise UserError(
+            f"{file.path}: expected an encoder of RGB photos, found one of {channels} "
+            f"channels; {_SUPPORTED}"
+        )
+    others = {_halvings(found, row) for row in heads} - {halvings}
+    if others and not form.get("pyramid", True):
+        raise UserError(
+            f"{file.path}: expected {halvings} convolutions in each head of the "
+            f"encoder {kind} (ReStyle), found {max(others)} in some; {_SUPPORTED}"
         )
     data = _option("dataset_type", options, settings, notes)
     if data is None:
@@ -157,7 +194,9 @@ def _infer_config(
             num_rows=max(heads) + 1,
             input_size=size,
             input_height=size * 3 // 4 if data == _WIDE else None,
-            offsets=OFFSETS[kind],
+            in_channels=channels,
+            iterations=_passes(options, notes) if channels == 6 else 1,
+            **form,
         )
     except ValueError as error:
         raise UserError(f"{file.path}: {error}") from error
@@ -171,6 +210,32 @@ def _infer_config(
                 f"{resolution}, found {config.num_rows}"
             )
     return config
+
+
+def _halvings(found: Mapping[str, np.ndarray], row: int) -> int:
+    """Number of convolutions of the head of a row, each of which halves the image."""
+    name = rf"head{row}/conv\d+/kernel"
+    return sum(bool(re.fullmatch(name, x)) for x in found)
+
+
+def _forms(found: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+    """Official encoders that have the parts of some renamed tensors."""
+    gated = any(name.endswith("/squeeze/kernel") for name in found)
+    body = "irse" if gated else "resnet"
+    pyramid = any(name.startswith("lateral_") for name in found)
+    return {
+        name: form
+        for name, form in ENCODER_TYPES.items()
+        if (form.get("body", "irse"), form.get("pyramid", True)) == (body, pyramid)
+    }
+
+
+def _passes(options: Mapping[str, Any], notes: list[str]) -> int:
+    """Number of passes of a ReStyle."""
+    found = options.get("n_iters_per_batch", _PASSES)
+    count = found if type(found) is int and found > 0 else _PASSES
+    notes.append(f"passes over a photo: {count}, which --encoder_iterations changes")
+    return count
 
 
 def _option(

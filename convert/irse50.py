@@ -8,7 +8,7 @@ import functools
 import itertools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +34,9 @@ LAYOUTS = (
     ),
 )
 _REDUCTION = irse50.IrseConfig.reduction
+# Blocks of the stages of IR-SE-50 and ResNet-34, which widths alone do not tell where
+# two stages are equally wide.
+_STAGES = ((3, 4, 14, 3), (3, 4, 6, 3))
 
 # Squeeze-and-excitation is stored as 1×1 convolutions: [O, I, 1, 1] → [I, O].
 _POINTWISE = rules.chain(rules.oihw_to_hwio, rules.first, rules.first)
@@ -47,7 +50,7 @@ class BodyShape(NamedTuple):
     reduction: int
 
 
-def _norm(source: str, target: str) -> list[Rule]:
+def norm_rules(source: str, target: str) -> list[Rule]:
     """Rules of one batch normalisation."""
     leaves = {
         "weight": "scale",
@@ -76,27 +79,27 @@ def body_rules(source: str, target: str) -> list[Rule]:
     dense = functools.partial(Rule, transform=_POINTWISE)
     return [
         kernel(rf"{stem}0\.weight", f"{stem_target}/conv/kernel"),
-        *_norm(rf"{stem}1", f"{stem_target}/norm"),
+        *norm_rules(rf"{stem}1", f"{stem_target}/norm"),
         Rule(rf"{stem}2\.weight", f"{stem_target}/slope"),
-        *_norm(rf"{residual}0", f"{block_target}/norm1"),
+        *norm_rules(rf"{residual}0", f"{block_target}/norm1"),
         kernel(rf"{residual}1\.weight", f"{block_target}/conv1/kernel"),
         Rule(rf"{residual}2\.weight", f"{block_target}/slope"),
         kernel(rf"{residual}3\.weight", f"{block_target}/conv2/kernel"),
-        *_norm(rf"{residual}4", f"{block_target}/norm2"),
+        *norm_rules(rf"{residual}4", f"{block_target}/norm2"),
         dense(rf"{residual}5\.fc1\.weight", f"{block_target}/squeeze/kernel"),
         dense(rf"{residual}5\.fc2\.weight", f"{block_target}/excite/kernel"),
         kernel(rf"{shortcut}0\.weight", f"{block_target}/shortcut/kernel"),
-        *_norm(rf"{shortcut}1", f"{block_target}/shortcut_norm"),
+        *norm_rules(rf"{shortcut}1", f"{block_target}/shortcut_norm"),
     ]
 
 
 _TABLE = (
     *body_rules("", "body"),
-    *_norm(r"output_layer\.0", "head/norm1"),
+    *norm_rules(r"output_layer\.0", "head/norm1"),
     # `convert` reorders its rows, once the number of channels is known.
     Rule(r"output_layer\.3\.weight", "head/dense/kernel", rules.transpose),
     Rule(r"output_layer\.3\.bias", "head/dense/bias"),
-    *_norm(r"output_layer\.4", "head/norm2"),
+    *norm_rules(r"output_layer\.4", "head/norm2"),
 )
 
 
@@ -156,12 +159,20 @@ def infer_body(found: Mapping[str, np.ndarray], path: str, *, file: str) -> Body
             f"{file}: expected an IR-SE network with one reduction in squeeze-and-"
             f"excitation, found (width, hidden channels) of {sorted(squeezed)}"
         )
-    stages = [(width, len(list(group))) for width, group in itertools.groupby(widths)]
+    stages = _stages(widths)
     return BodyShape(
-        tuple(count for _, count in stages),
-        tuple(width for width, _ in stages),
-        reduction,
+        tuple(map(len, stages)), tuple(stage[0] for stage in stages), reduction
     )
+
+
+def _stages(widths: Sequence[int]) -> list[list[int]]:
+    """Widths of blocks by stage: those of a known network, or else equal ones."""
+    for counts in _STAGES:
+        rest = iter(widths)
+        stages = [list(itertools.islice(rest, count)) for count in counts]
+        if len(widths) == sum(counts) and all(len(set(x)) == 1 for x in stages):
+            return stages
+    return [list(group) for _, group in itertools.groupby(widths)]
 
 
 def _infer_config(found: Mapping[str, np.ndarray], file: str) -> irse50.IrseConfig:

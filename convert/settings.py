@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from styleclip_jax import checks
 from styleclip_jax.models.preprocessing import INTERPOLATIONS, RESIZE_MODES
 from styleclip_jax.settings.networks import ACTIVATIONS
 
@@ -10,8 +11,16 @@ KINDS = (
     *("stylegan2", "clip", "irse50", "e4e", "mapper", "vgg16", "alexnet"),
     *("inception", "global_directions", "latents"),
 )
-# Whether rows of W+ are offsets to the first, by the official name of the encoder.
-OFFSETS = {"Encoder4Editing": True, "GradualStyleEncoder": False}
+# Fields of the configuration by the official name of the encoder, that are no default.
+# All but the first two are ReStyle's.
+ENCODER_TYPES: dict[str, dict[str, Any]] = {
+    "Encoder4Editing": {},
+    "GradualStyleEncoder": {"offsets": False},
+    "ProgressiveBackboneEncoder": {"pyramid": False},
+    "BackboneEncoder": {"pyramid": False, "offsets": False},
+    "ResNetProgressiveBackboneEncoder": {"pyramid": False, "body": "resnet"},
+    "ResNetBackboneEncoder": {"pyramid": False, "body": "resnet", "offsets": False},
+}
 
 
 def _choice(choices: tuple[str, ...]) -> Any:
@@ -69,13 +78,16 @@ class EncoderSettings:
     Attributes:
       dataset_type: Data that an encoder was trained on, by the official name, such as
         ffhq_encode; cars_encode takes photos of 192×256.
-      encoder_type: Architecture of an encoder, by the official name.
+      encoder_type: Architecture of an encoder, by the official name, such as
+        GradualStyleEncoder of pSp or ResNetBackboneEncoder of ReStyle.
     """
 
     dataset_type: str | None = None
-    encoder_type: str | None = dataclasses.field(
-        default=None, metadata={"choices": tuple(OFFSETS)}
-    )
+    encoder_type: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.encoder_type is not None:
+            checks.one_of(self, encoder_type=ENCODER_TYPES)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Randomly initialised networks, as small as they can be and keep every part."""
 
+import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Mapping
@@ -113,6 +114,8 @@ ENCODER = e4e.E4eConfig(
     num_rows=GENERATOR.num_rows,
     input_size=16,
 )
+# One that sees its latent's image, too.
+RESTYLE = dataclasses.replace(ENCODER, pyramid=False, in_channels=6, iterations=2)
 _synthesize = jax.jit(stylegan2.synthesize)
 
 

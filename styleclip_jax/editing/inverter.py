@@ -5,12 +5,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from styleclip_jax import losses
 from styleclip_jax.editing import editors
 from styleclip_jax.errors import UserError
-from styleclip_jax.methods import inversion, optimization
-from styleclip_jax.models import e4e
+from styleclip_jax.methods import encoding, inversion, optimization
 from styleclip_jax.models.network import Network
 from styleclip_jax.photos.crops import Crops
 from styleclip_jax.progress import Pace, Report, ignore, take_steps
@@ -51,8 +51,17 @@ def count_steps(
     """Number of steps of the inversion of each face.
 
     Raises:
-      UserError: there is neither an encoder nor a step.
+      UserError: there is neither an encoder nor a step, or the encoder cannot take as
+        many passes as are asked for.
     """
+    passes = config.encoder_iterations or 1
+    if passes > 1 and not (encoder and encoder.config.refines):
+        raise UserError(
+            "encoder_iterations: expected 1 or none without an encoder that refines "
+            f"its latent, such as ReStyle, found {passes}",
+            field="encoder_iterations",
+            also=["encoder"],
+        )
     steps = config.refine_steps + (0 if encoder else config.w_steps)
     if encoder is None and not steps:
         raise UserError(
@@ -92,7 +101,6 @@ def inverter(
     start_in_w = over_batch(inversion.start, first, None, 0, None)
     widen = over_batch(inversion.widen, second, None, 0)
     start = over_batch(inversion.start, second, None, 0, 0)
-    encode = jax.jit(e4e.encode, out_shardings=sharding)
 
     def invert(crops: Crops, report: Report, most: int | None) -> optimization.Result:
         def run(
@@ -109,7 +117,12 @@ def inverter(
             state = run(in_w, state, first.steps, report)
             state = widen(networks, state)
         else:
-            w_plus = encode(encoder, crops.encoded)
+            w_plus = encoding.encode(
+                networks.generator,
+                encoder,
+                crops.encoded,
+                iterations=config.encoder_iterations,
+            )
             state = start(networks, crops.target, w_plus)
         state = run(in_w_plus, state, second.steps, report)
         return in_w_plus.finish(networks, state)
@@ -119,8 +132,10 @@ def inverter(
         if encoder is None:
             first: Any = (start_in_w, in_w, average)
         else:
-            w_plus = jax.eval_shape(encode, encoder, crops.encoded)
-            shape = jax.ShapeDtypeStruct(w_plus.shape, w_plus.dtype, sharding=sharding)
+            rows, dim = encoder.config.num_rows, encoder.config.w_dim
+            shape = jax.ShapeDtypeStruct(
+                (len(crops.encoded), rows, dim), jnp.float32, sharding=sharding
+            )
             first = (start, in_w_plus, shape)
         begin, parts, latent = first
         return editors.bytes_of_steps(

@@ -57,7 +57,7 @@ def load(
         count as one, by the mean of their losses with clip_weights.
       clip_towers: "own", or "transformers" for FlaxCLIPModel's.
       identity: model directory of a face recognition network.
-      encoder: model directory of an e4e or pSp encoder of photos.
+      encoder: model directory of an encoder of photos: e4e, pSp or ReStyle.
       templates: file of templates for the texts of directions.
       class_: class of the samples, for class-conditional generators.
       quiet: whether to show no progress bars.

@@ -28,7 +28,7 @@ _PICKLE_0 = re.compile(rb"\([dl]p\d+\n|\(i[\w.]+\n|c[\w.]+\n\w+\n|[\]}][qr]")
 # ModelProto: its version, then the name of its producer.
 _ONNX = re.compile(rb"\x08[\x01-\x20]\x12[\x01-\x7f][ -~]+")
 _TENSORFLOW = re.compile(r".*\.(data-\d+-of-\d+|index|meta)")
-_ENCODER = "an encoder, but none of e4e or pSp that inverts photos"
+_ENCODER = "an encoder, but none of e4e, pSp or ReStyle that inverts photos"
 _DISCRIMINATOR = "a discriminator alone; the generator of the same training is needed"
 
 # Names of tensors of networks that are not read. The first that fits tells.
@@ -105,8 +105,6 @@ _NETWORKS = (
 )
 
 _ENCODERS = {
-    "Progressive": "ReStyle, which refines in several passes",
-    "BackboneEncoder": "ReStyle, which refines in several passes",
     "HyperNet": "HyperStyle, which changes the generator",
     "SingleStyleCode": "e4e of one w for all rows",
     "IntoW": "pSp of one w for all rows",

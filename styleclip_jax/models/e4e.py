@@ -1,4 +1,4 @@
-"""Encoder e4e in Flax: aligned photo → W+ of a StyleGAN2 generator.
+"""Encoders e4e, pSp and ReStyle in Flax: aligned photo → W+ of a StyleGAN2 generator.
 
 Tov et al. 2021, "Designing an Encoder for StyleGAN Image Manipulation", on the feature
 pyramid of pSp (Richardson et al. 2021, "Encoding in Style"), which differs in nothing
@@ -6,6 +6,9 @@ but how rows of W+ come out. With h_i what head i reads off its level of the pyr
 m_i the average latent,
 
   e4e:  w_i = h_0 + [i > 0]·h_i + m_i,   pSp:  w_i = h_i + m_i.
+
+ReStyle (Alaluf et al. 2021) has either form, sees a latent's image behind the photo,
+and adds to that latent in place of m. All of its heads read the coarsest features.
 """
 
 import dataclasses
@@ -18,11 +21,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from styleclip_jax import spaces
+from styleclip_jax import checks, spaces
 from styleclip_jax.errors import UserError
-from styleclip_jax.models import irse50, layers, linen, param_trees
+from styleclip_jax.models import batch_norm, irse50, layers, linen, param_trees
 from styleclip_jax.models.network import Network
-from styleclip_jax.models.runtime import Products
+from styleclip_jax.models.runtime import STORED_IF_GIVEN, Products
 from styleclip_jax.ops import resampling
 
 # Rows of W+ from here on read the middle and the fine level of the pyramid. They are
@@ -30,6 +33,11 @@ from styleclip_jax.ops import resampling
 _MIDDLE_ROW, _FINE_ROW = 3, 7
 _NUM_LEVELS = 3
 _SLOPE = 0.01
+# Slope of a learned activation, before learning.
+_PRELU_SLOPE = 0.25
+
+BODIES = ("irse", "resnet")
+_MAX_ITERATIONS = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +56,10 @@ class E4eConfig(Products):
         cars; None for a square.
       offsets: whether rows after the first are offsets to it (e4e) or stand alone
         (pSp).
+      body: residual blocks, one of BODIES: those of IR-SE, or of ResNet-34.
+      pyramid: whether later rows read finer levels; without it all read the coarsest.
+      in_channels: 3 for the photo alone, 6 for a latent's image behind it (ReStyle).
+      iterations: number of passes of a ReStyle, which an inversion may change.
     """
 
     num_blocks: tuple[int, ...] = (3, 4, 14, 3)
@@ -58,11 +70,29 @@ class E4eConfig(Products):
     input_size: int = 256
     offsets: bool = True
     input_height: int | None = None
+    body: str = dataclasses.field(default="irse", metadata=STORED_IF_GIVEN)
+    pyramid: bool = dataclasses.field(default=True, metadata=STORED_IF_GIVEN)
+    in_channels: int = dataclasses.field(default=3, metadata=STORED_IF_GIVEN)
+    iterations: int = dataclasses.field(default=1, metadata=STORED_IF_GIVEN)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        checks.one_of(self, body=BODIES)
         # Checks what the two have in common.
-        irse50.IrseConfig(self.num_blocks, self.widths, reduction=self.reduction)
+        reduction = self.reduction if self.body == "irse" else 1
+        irse50.IrseConfig(self.num_blocks, self.widths, reduction=reduction)
+        if self.in_channels not in (3, 6):
+            raise UserError(
+                f"in_channels must be 3 or 6, found {self.in_channels}",
+                field="in_channels",
+            )
+        most = _MAX_ITERATIONS if self.refines else 1
+        if not 1 <= self.iterations <= most:
+            raise UserError(
+                f"iterations must be from 1 to {most} with {self.in_channels} "
+                f"channels, found {self.iterations}",
+                field="iterations",
+            )
         if len(self.widths) < _NUM_LEVELS:
             raise UserError(
                 f"widths must be those of {_NUM_LEVELS} stages or more, "
@@ -86,6 +116,11 @@ class E4eConfig(Products):
             )
 
     @property
+    def refines(self) -> bool:
+        """Whether it refines a latent that it sees the image of (ReStyle)."""
+        return self.in_channels == 6
+
+    @property
     def input_shape(self) -> tuple[int, int]:
         """Height and width of the photo."""
         return self.input_height or self.input_size, self.input_size
@@ -106,7 +141,7 @@ Encoder = Network[E4eConfig]
 
 def init(key: jax.Array, config: E4eConfig) -> Any:
     """Random parameters as a nested dict, the average latent 0."""
-    image = jnp.zeros((1, *config.input_shape, 3))
+    image = jnp.zeros((1, *config.input_shape, config.in_channels))
     return _Encoder(config).init(key, image)["params"]
 
 
@@ -116,11 +151,16 @@ def param_shapes(config: E4eConfig) -> dict[str, tuple[int, ...]]:
     return param_trees.shapes_of(init, config)
 
 
+def average(network: Encoder) -> jax.Array:
+    """Average latent [num_rows, w_dim], at which an encoder starts."""
+    return network.params["w_avg"]
+
+
 def encode(network: Encoder, image: spaces.Image) -> spaces.WPlus:
-    """Latent of each photo, the average latent included.
+    """Latent of each photo in one pass, the average latent included.
 
     Args:
-      network: the encoder.
+      network: the encoder, which sees a photo alone.
       image: [B, *input_shape, 3] in [-1, 1], faces aligned as FFHQ is.
 
     Returns:
@@ -132,28 +172,126 @@ def encode(network: Encoder, image: spaces.Image) -> spaces.WPlus:
     Source: `pSp.forward` of encoder4editing with `Encoder4Editing` at its last
     progressive stage, and of pixel2style2pixel with `GradualStyleEncoder`.
     """
+    return _offsets(network, image, 3) + lax.stop_gradient(average(network))
+
+
+def refine(
+    network: Encoder, photo: spaces.Image, image: spaces.Image, w_plus: spaces.WPlus
+) -> spaces.WPlus:
+    """Latent of each photo after a pass of ReStyle, from the one before.
+
+    Args:
+      network: the encoder, which sees two images.
+      photo: [B, *input_shape, 3] in [-1, 1], aligned as in training.
+      image: that of the latent, of this shape, or one for all, [1, ...].
+      w_plus: [B, num_rows, w_dim], or [1, ...].
+
+    Returns:
+      [B, num_rows, w_dim] float32 W+.
+
+    Raises:
+      ValueError: an image does not fit the encoder.
+
+    Source: `run_on_batch` of restyle-encoder.
+    """
+    both = jnp.concatenate([photo, jnp.broadcast_to(image, photo.shape)], axis=-1)
+    return _offsets(network, both, 6) + w_plus
+
+
+def _offsets(network: Encoder, image: jax.Array, channels: int) -> jax.Array:
+    """What the heads make of images, before the latent that they add to."""
     height, width = network.config.input_shape
-    if image.ndim != 4 or image.shape[1:] != (height, width, 3):
+    if network.config.in_channels != channels:
         raise ValueError(
-            f"image: expected [B, {height}, {width}, 3], found {list(image.shape)}"
+            f"expected an encoder of {channels} channels, found one of "
+            f"{network.config.in_channels}"
         )
-    w_plus: Any = _Encoder(network.config).apply({"params": network.params}, image)
-    return w_plus
+    if image.ndim != 4 or image.shape[1:] != (height, width, channels):
+        raise ValueError(
+            f"image: expected [B, {height}, {width}, {channels}], "
+            f"found {list(image.shape)}"
+        )
+    found: Any = _Encoder(network.config).apply({"params": network.params}, image)
+    return found
 
 
 def _conv(
-    x: jax.Array, features: int, size: int, stride: int, precision: str, name: str
+    x: jax.Array,
+    features: int,
+    size: int,
+    stride: int,
+    precision: str,
+    name: str,
+    *,
+    use_bias: bool = True,
 ) -> jax.Array:
-    """Convolution with bias and the padding of a convolution that keeps the size."""
+    """Convolution with the padding of one that keeps the size."""
     layer = linen.Conv(
         features,
         (size, size),
         strides=stride,
         padding=size // 2,
+        use_bias=use_bias,
         precision=precision,
         name=name,
     )
     return layer(x)
+
+
+class _ResNetInput(linen.Module):
+    """Layers before the blocks: image to features of half its size."""
+
+    width: int
+    precision: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = _conv(x, self.width, 7, 2, self.precision, "conv", use_bias=False)
+        x = batch_norm.BatchNorm(name="norm")(x)
+        slope = nn.initializers.constant(_PRELU_SLOPE)
+        slope = self.param("slope", slope, (self.width,))
+        return jnp.where(x > 0, x, slope * x)
+
+
+class _BasicBlock(linen.Module):
+    """Residual block of two 3×3 convolutions (He et al. 2015)."""
+
+    width: int
+    stride: int
+    precision: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        conv = functools.partial(_conv, precision=self.precision, use_bias=False)
+        width, shortcut = self.width, x
+        if self.stride > 1 or x.shape[-1] != width:
+            shortcut = conv(x, width, 1, self.stride, name="shortcut")
+            shortcut = batch_norm.BatchNorm(name="shortcut_norm")(shortcut)
+        x = conv(x, width, 3, self.stride, name="conv1")
+        x = nn.relu(batch_norm.BatchNorm(name="norm1")(x))
+        x = batch_norm.BatchNorm(name="norm2")(conv(x, width, 3, 1, name="conv2"))
+        return nn.relu(x + shortcut)
+
+
+class _ResNet(linen.Module):
+    """ResNet of basic blocks without pool or head: image → output of every block."""
+
+    num_blocks: tuple[int, ...]
+    widths: tuple[int, ...]
+    precision: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, ...]:
+        x = _ResNetInput(self.widths[0], self.precision, name="input")(x)
+        maps: list[jax.Array] = []
+        for stage, (count, width) in enumerate(
+            zip(self.num_blocks, self.widths, strict=True)
+        ):
+            for index in range(count):
+                stride, name = 2 if stage and not index else 1, f"block{len(maps)}"
+                x = _BasicBlock(width, stride, self.precision, name=name)(x)
+                maps.append(x)
+        return tuple(maps)
 
 
 class _Head(linen.Module):
@@ -174,17 +312,16 @@ class _Head(linen.Module):
 
 
 class _Encoder(linen.Module):
-    """Body, feature pyramid, and a head per row of W+."""
+    """Body, feature pyramid where there is one, and a head per row of W+."""
 
     config: E4eConfig
 
     @nn.compact
     def __call__(self, image: jax.Array) -> jax.Array:
         config = self.config
-        # Data that travels with the weights.
-        shape = (config.num_rows, config.w_dim)
-        w_avg = lax.stop_gradient(self.param("w_avg", nn.initializers.zeros, shape))
-        coarse, middle, fine = self._pyramid(image)
+        # Data that travels with the weights; `encode` adds it.
+        self.param("w_avg", nn.initializers.zeros, (config.num_rows, config.w_dim))
+        coarse, middle, fine = self._levels(image)
         rows = []
         for row in range(config.num_rows):
             level = coarse
@@ -195,19 +332,23 @@ class _Encoder(linen.Module):
         w_plus = jnp.stack(rows, axis=1)
         if config.offsets:
             w_plus = w_plus.at[:, 1:].add(w_plus[:, :1])
-        return w_plus + w_avg
+        return w_plus
 
-    def _pyramid(self, image: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def _levels(self, image: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Levels, coarse to fine: each adds detail to the one before, enlarged."""
         config = self.config
-        body = irse50.Body(
-            config.num_blocks,
-            config.widths,
-            config.reduction,
-            config.precision,
+        make: Any = _ResNet
+        if config.body == "irse":
+            make = functools.partial(irse50.Body, reduction=config.reduction)
+        body = make(
+            num_blocks=config.num_blocks,
+            widths=config.widths,
+            precision=config.precision,
             name="body",
         )
         maps = body(image.astype(jnp.float32))
+        if not config.pyramid:
+            return (maps[-1],) * 3
         ends = list(itertools.accumulate(config.num_blocks))[-_NUM_LEVELS:]
         fine, middle, coarse = (maps[end - 1] for end in ends)
         middle = self._add_detail(coarse, middle, "lateral_middle")

@@ -185,25 +185,8 @@ def _expect_image(image: jax.Array, size: int) -> None:
 
 def _crop_matrix(size: int, bounds: tuple[int, int], out: int) -> np.ndarray:
     """Matrix [out, size] of an axis: pool to the frame, crop, pool to the face."""
-    face = _pool_matrix(size, _FRAME)[slice(*bounds)]
-    return (_pool_matrix(len(face), out) @ face).astype(np.float32)
-
-
-def _pool_matrix(size: int, out: int) -> np.ndarray:
-    """Matrix of adaptive average pooling as PyTorch defines it.
-
-    Output pixel j is the mean of the source pixels s_j ≤ i < e_j, where
-
-      s_j = floor(j · size / out),   e_j = ceil((j + 1) · size / out).
-
-    Windows overlap where the ratio is not whole, and repeat pixels where size < out.
-
-    Returns:
-      [out, size] float64, rows of sum 1.
-    """
-    i, j = np.arange(size), np.arange(out)[:, None]
-    start, end = j * size // out, -(-(j + 1) * size // out)
-    return ((start <= i) & (i < end)) / (end - start)
+    face = resampling.pool_matrix(size, _FRAME)[slice(*bounds)]
+    return (resampling.pool_matrix(len(face), out) @ face).astype(np.float32)
 
 
 def _prelu(x: jax.Array, slope: jax.Array) -> jax.Array:

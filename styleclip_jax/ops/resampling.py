@@ -34,6 +34,23 @@ def area_matrix(size: int, out: int) -> np.ndarray:
     return (np.maximum(overlap, 0) / size).astype(np.float32)
 
 
+def pool_matrix(size: int, out: int) -> np.ndarray:
+    """Matrix [out, size] of adaptive average pooling as PyTorch defines it.
+
+    Output pixel j is the mean of the source pixels s_j ≤ i < e_j, where
+
+      s_j = floor(j · size / out),   e_j = ceil((j + 1) · size / out).
+
+    Windows overlap where the ratio is not whole, and repeat pixels where size < out.
+
+    Returns:
+      [out, size] float64, rows of sum 1.
+    """
+    i, j = np.arange(size), np.arange(out)[:, None]
+    start, end = j * size // out, -(-(j + 1) * size // out)
+    return ((start <= i) & (i < end)) / (end - start)
+
+
 def bicubic_matrix(size: int, out: int) -> np.ndarray:
     """Matrix [out, size] of PIL's antialiased bicubic resampling.
 

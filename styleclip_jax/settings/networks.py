@@ -82,8 +82,8 @@ class ModelSettings(ComputationSettings):
         FlaxCLIPModel, which give the same and need transformers 4.57.
       identity: Face recognition network by model directory or hub name, for identity
         losses; the embedded one if absent, for the embedded generator.
-      encoder: Encoder that photos are inverted from, e4e or pSp, by model directory or
-        hub name.
+      encoder: Encoder that photos are inverted from, e4e, pSp or ReStyle, by model
+        directory or hub name.
       lpips: Network of LPIPS, a VGG16 or an AlexNet, by model directory or hub name.
       class_: Class of the samples, for class-conditional generators.
       templates: File of templates with {} for a direction's texts; the official ones

@@ -48,6 +48,8 @@ class InversionConfig(checks.Config):
         network.
       l2_lambda: weight of the mean squared distance to the latent at which a phase
         starts.
+      encoder_iterations: passes of an encoder that refines its latent (ReStyle); as
+        its file says if absent, officially 5.
     """
 
     w_steps: int = 50
@@ -57,9 +59,13 @@ class InversionConfig(checks.Config):
     clip_lambda: float = 0.1
     id_lambda: float = 0.0
     l2_lambda: float = 0.1
+    encoder_iterations: int | None = dataclasses.field(
+        default=None, metadata={"lower_bound": 1}
+    )
 
     def __post_init__(self) -> None:
-        checks.at_least(self, 0, *(field.name for field in dataclasses.fields(self)))
+        names = [field.name for field in dataclasses.fields(self)]
+        checks.at_least(self, 0, *names[:-1])
         if not (self.pixel_lambda or self.clip_lambda or self.id_lambda):
             raise UserError(
                 "pixel_lambda must be above 0 where clip_lambda and id_lambda are 0, "

@@ -18,7 +18,7 @@ from styleclip_jax.cli import invert
 from styleclip_jax.editing import inverter
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints
-from styleclip_jax.methods import inversion, optimization
+from styleclip_jax.methods import encoding, inversion, optimization
 from styleclip_jax.models import e4e
 from styleclip_jax.photos import align, finding
 from styleclip_jax.photos import crops as photo_crops
@@ -326,6 +326,8 @@ def test_the_encoders_own_generator_is_the_default(
         ({"id_lambda": 0.5}, "--identity"),
         ({"w_steps": 0, "refine_steps": 0}, "--refine_steps"),
         ({"refine_steps": -1}, "--refine_steps"),
+        ({"encoder_iterations": 0}, "--encoder_iterations"),
+        ({"encoder_iterations": 2}, "--encoder_iterations: expected 1 or none without"),
         ({"learning_rate": "nan"}, "--learning_rate"),
         ({"landmarks": "wide.png"}, "--landmarks: expected --align"),
         ({"landmarks": "absent.json", "align": True}, "absent.json"),
@@ -370,6 +372,32 @@ def test_bad_input_gets_one_line_and_leaves_nothing(
     assert message.startswith("error: ")
     assert expected in message
     assert sorted(tmp_path.rglob("*")) == before
+
+
+# Encoders of several passes.
+
+
+def test_passes_of_the_encoder_are_those_of_its_file_or_of_the_flag(
+    models: dict[str, str], folder: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    network = tiny.encoder(tiny.RESTYLE)
+    checkpoints.save_network(
+        tmp_path / "restyle",
+        kind="e4e",
+        params=network.params,
+        config=network.config,
+        source={},
+    )
+    photo = np.asarray(Image.open(folder / "face0.png").convert("RGB"))
+    cut = photo_crops.cut(photo, None, resolution=8, encoded_size=16)
+    passes = encoding.refinements(tiny.generator(), network, cut.encoded[None])
+    for count, (flag, expected) in enumerate(zip((1, None), passes, strict=False)):
+        options = {"encoder": tmp_path / "restyle", "encoder_iterations": flag}
+        options |= {"photos": folder / "face0.png", "refine_steps": 0, "grid": 0}
+        outdir = tmp_path / str(count)
+        assert start(models, outdir=outdir, images="none", **options) == 0
+        found = np.load(outdir / "w_plus.npy")
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 # Encoders of photos that are not square.

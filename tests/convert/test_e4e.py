@@ -37,6 +37,33 @@ def test_architecture_is_read_off_the_shapes() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("e4e_faces", {"widths": (16, 18, 16, 16)}),
+        ("psp_faces", {"widths": (16, 16, 18, 20), "w_dim": 20, "offsets": False}),
+        (
+            "psp_cars",
+            {"widths": (8, 10, 12, 16), "num_blocks": (3, 4, 6, 3), "reduction": 1}
+            | {"body": "resnet", "offsets": False, "input_height": 192},
+        ),
+    ],
+)
+def test_architecture_of_a_restyle(name: str, expected: dict[str, Any]) -> None:
+    case = golden_data.Case(f"restyle/{name}")
+    file = torch_files.read(case.folder / case.meta["checkpoint"])
+    common = {"w_dim": 16, "num_rows": 8, "pyramid": False, "in_channels": 6}
+    config = e4e.E4eConfig(**(common | {"iterations": 5} | expected))
+    found = convert_e4e.convert(file)
+    assert found.config == config
+    # Averages of either shape.
+    average = np.broadcast_to(file.content["latent_avg"], (8, config.w_dim))
+    np.testing.assert_array_equal(found.tensors["w_avg"], average)
+    # What shapes tell is told without the options.
+    del file.content["opts"]
+    assert convert_e4e.convert(file).config.body == config.body
+
+
 def test_file_becomes_an_encoder_and_its_generator(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

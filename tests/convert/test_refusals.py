@@ -158,10 +158,10 @@ def encoder(path: pathlib.Path, channels: int = 3, **options: Any) -> pathlib.Pa
         (
             6,
             {"encoder_type": "ProgressiveBackboneEncoder"},
-            "ProgressiveBackboneEncoder (ReStyle, which refines in several passes); "
-            "--kind=stylegan2 converts its decoder alone",
+            "expected 4 convolutions in each head of the encoder "
+            "ProgressiveBackboneEncoder (ReStyle), found 6 in some",
         ),
-        (6, {}, "found one of 6 channels (ReStyle)"),
+        (6, {}, "found one of 6 channels; encoders of e4e, pSp and ReStyle that"),
         (19, {"dataset_type": "celebs_seg_to_face"}, "found one of 19 channels"),
         (3, {"dataset_type": "ffhq_frontalize"}, "of another task, 'ffhq_frontalize'"),
         (3, {"encoder_type": "SingleStyleCodeEncoder"}, "(e4e of one w for all rows)"),
@@ -253,10 +253,12 @@ def test_inspection_says_what_every_kind_needs(
 def test_inspection_says_what_is_missing_below_the_prefix_of_the_rest(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = encoder(tmp_path / "x.pt", 6, encoder_type="ProgressiveBackboneEncoder")
-    out = inspect(capsys, path)
-    assert "  e4e lacks: state_dict.encoder.latlayer1.weight, e4e's or pSp's" in out
-    assert "    encoder_type: 'ProgressiveBackboneEncoder'" in out
+    path = encoder(tmp_path / "x.pt", encoder_type="Encoder4Editing")
+    content = torch_files.read(path).content
+    del content["state_dict"]["encoder.styles.0.linear.weight"]
+    out = inspect(capsys, torch_format.save_object(path, content))
+    assert "  e4e lacks: state_dict.encoder.styles.0.linear.weight, e4e's or" in out
+    assert "    encoder_type: 'Encoder4Editing'" in out
     np.save(tmp_path / "a.npy", np.ones((2, 3)))
     assert "\n  float64 [2, 3]\n" in inspect(capsys, tmp_path / "a.npy")
 

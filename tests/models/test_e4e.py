@@ -80,6 +80,18 @@ def test_batch_equals_its_examples_under_vmap() -> None:
     assert np.abs(np.asarray(found[0] - found[1])).max() > 1e-2
 
 
+def test_heads_without_a_pyramid_all_read_the_coarsest_features() -> None:
+    for body in e4e.BODIES:
+        config = e4e.E4eConfig(body=body, pyramid=False, in_channels=6, iterations=5)
+        shapes = e4e.param_shapes(config)
+        assert not [name for name in shapes if name.startswith("lateral")]
+        for row in (0, 17):
+            convs = [n for n in shapes if n.startswith(f"head{row}/conv")]
+            assert len(convs) == 2 * 4
+        size = 3 if body == "irse" else 7
+        assert shapes["body/input/conv/kernel"] == (size, size, 6, 64)
+
+
 def test_official_sizes() -> None:
     shapes = e4e.param_shapes(e4e.E4eConfig())
     assert shapes["lateral_middle/kernel"] == (1, 1, 256, 512)
@@ -122,6 +134,10 @@ def test_wrong_shapes_are_refused_with_both() -> None:
         {"input_height": 8},
         {"input_height": 20},
         {"input_height": 24},
+        {"body": "vit"},
+        {"in_channels": 4},
+        {"iterations": 2},
+        {"in_channels": 6, "iterations": 0},
     ],
 )
 def test_configurations_are_checked(change: dict[str, Any]) -> None:

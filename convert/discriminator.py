@@ -178,6 +178,12 @@ def _infer_config(
             )
         channels.append(count)
     joined = rules.length(found, 2, "b4/conv/kernel")
+    pixels, rest = divmod(rules.length(found, 0, "b4/fc/kernel") or 0, channels[0])
+    if pixels and pixels != 16 and not rest:
+        raise UserError(
+            f"{file}: expected a discriminator of square images, found one that ends "
+            f"in {pixels} pixels in place of 4×4 (generators may have another shape)"
+        )
     maps = {m[1] for name in found if (m := re.match(r"mapping/fc(\d+)/", name))}
     group: int | None = 4
     clamp, notes = None, []

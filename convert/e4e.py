@@ -20,7 +20,7 @@ from styleclip_jax.models import e4e
 
 from . import irse50, rules, stylegan2, wrappers
 from .rules import Conversion, Rule
-from .settings import ENCODER_TYPES, EncoderSettings
+from .settings import ENCODER_TYPES, EncoderSettings, GeneratorSettings
 from .wrappers import Layout, Part
 
 KIND = "e4e"
@@ -117,8 +117,14 @@ def convert(file: TorchFile, settings: EncoderSettings = NOTHING) -> Conversion:
     if decoder:
         if average is not None and (average == average[0]).all():
             decoder[wrappers.AVERAGE] = average[0]
+        shown = None
+        if config.input_height is not None:
+            # The official code crops what a decoder makes in the same proportion.
+            height = 1 << (config.num_rows + 2) // 2
+            shown = height * config.input_height // config.input_size
         parts[loading.DECODER] = stylegan2.convert(
-            TorchFile(file.path, file.format, decoder)
+            TorchFile(file.path, file.format, decoder),
+            GeneratorSettings(crop_height=shown),
         )
     if not options.get("start_from_latent_avg", True):
         notes.append("the encoder was trained without an average latent")

@@ -35,12 +35,15 @@ class GeneratorSettings:
       conv_clamp: Bound on the activations of a generator whose file does not say it,
         such as 256 for NVIDIA's that were trained in mixed precision; 0 for none.
       color_order: Order of colours that a generator makes; red first if absent.
+      crop_height: Height of what is shown of images with bars above and below, such as
+        384 of LSUN Car's 512; all of it if absent.
     """
 
     conv_clamp: float | None = None
     color_order: str | None = dataclasses.field(
         default=None, metadata={"choices": ("rgb", "bgr")}
     )
+    crop_height: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -107,12 +107,11 @@ def convert(file: TorchFile, settings: GeneratorSettings = NOTHING) -> Conversio
     renamed = rules.rename_tensors(source.table, source.tensors, file=file.path)
     found = renamed.tensors
     notes = [f"weights are those of {source.what}", *source.notes]
-    _check_square(found, file.path)
     if settings.color_order == "bgr":
         for name in found:
             if re.fullmatch(r"synthesis/b\d+/torgb/(kernel|bias)", name):
                 found[name] = np.ascontiguousarray(found[name][..., ::-1])
-    config = _infer_config(found, source.conv_clamp, file.path)
+    config = _infer_config(found, source.conv_clamp, settings.crop_height, file.path)
     shapes = stylegan2.param_shapes(config)
     if not any(name.endswith("/noise_const") for name in found):
         found |= _draw_noise(shapes)
@@ -198,25 +197,25 @@ def _told_clamp(
     return settings.conv_clamp or None, ["conv_clamp: as given"]
 
 
-def _check_square(found: Mapping[str, np.ndarray], file: str) -> None:
-    """Refuses generators of images that are not square, by their largest noise."""
-    maps = [
-        x.shape
-        for name, x in found.items()
-        if name.endswith("/noise_const") and x.ndim == 2
-    ]
+def _infer_base(found: Mapping[str, np.ndarray]) -> tuple[int, int]:
+    """Height and width of the constant, or else of the smallest noise; 4×4 if neither.
+
+    StyleGAN-Human's is 4×2.
+    """
     const = found.get("synthesis/const")
-    maps += [] if const is None or const.ndim != 3 else [const.shape[:2]]
-    height, width = max(maps, default=(1, 1))
-    if height != width:
-        raise UserError(
-            f"{file}: expected a generator of square images, found one that is not "
-            f"square ({height}×{width}); only square ones are supported"
-        )
+    if const is not None and const.ndim == 3:
+        return const.shape[0], const.shape[1]
+    noise = found.get("synthesis/b4/conv1/noise_const")
+    if noise is not None and noise.ndim == 2:
+        return noise.shape[0], noise.shape[1]
+    return 4, 4
 
 
 def _infer_config(
-    found: Mapping[str, np.ndarray], conv_clamp: float | None, file: str
+    found: Mapping[str, np.ndarray],
+    conv_clamp: float | None,
+    crop_height: int | None,
+    file: str,
 ) -> stylegan2.GeneratorConfig:
     """Reads the architecture off the shapes of renamed tensors.
 
@@ -265,6 +264,8 @@ def _infer_config(
             num_mapping_layers=max(layers) + 1,
             channels=tuple(channels),
             conv_clamp=conv_clamp,
+            base=_infer_base(found),
+            crop_height=crop_height,
         )
     except ValueError as error:
         raise UserError(f"{file}: {error}") from error

@@ -34,9 +34,9 @@ def main():
     session = styleclip_jax.load()
     faces, prompt = examples.sample(session, 4), "a person wearing sunglasses"
     # The band of the eyes.
-    size = session.generator.config.resolution
-    mask = np.zeros((size, size, 1), np.float32)
-    mask[3 * size // 10 : 6 * size // 10] = 1
+    height, width = session.generator.config.image_shape
+    mask = np.zeros((height, width, 1), np.float32)
+    mask[3 * height // 10 : 6 * height // 10] = 1
     for weight in (0.0, 20.0):
         made, pasted = edit(
             session, faces, prompt, mask, weight=weight, **examples.SETTINGS

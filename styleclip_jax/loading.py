@@ -182,8 +182,9 @@ class Models(ModelSettings, computation.Computation):
         """
         return self.of_generator(load_generator(self.generator))
 
-    def load_identity(self) -> Network:
-        """Face recognition network, likewise."""
+    def load_identity(self, generator: generators.GeneratorConfig) -> Network:
+        """Face recognition network, for images of a generator; likewise."""
+        generator.expect_square("identity")
         return self.of_other(load_identity(self.identity))
 
     def load_encoder(self, generator: generators.GeneratorConfig) -> Network:
@@ -216,7 +217,7 @@ class Models(ModelSettings, computation.Computation):
     def describe_generator(self, config: generators.GeneratorConfig) -> str:
         """Line on the generator, for people."""
         return (
-            f"generator: {self.generator_name}, {config.resolution}², "
+            f"generator: {self.generator_name}, {config.size_text}, "
             f"{config.num_rows} rows of W+"
             f"{computation.describe_type(self.dtype, config.dtype)}"
         )
@@ -303,7 +304,7 @@ def load_encoder(
     if found != expected:
         raise UserError(
             f"encoder: expected one to W+ of {expected}, as the generator of "
-            f"{generator.resolution}² has it, found {found}",
+            f"{generator.size_text} has it, found {found}",
             field="encoder",
         )
     return encoder

@@ -27,6 +27,8 @@ Pixels = UInt8[Array, "batch height width 3"]
 Square = Float[Array, "batch size size 3"]
 Tokens = Integer[Array, "batch length"]
 Feature = Float[Array, "batch feature"]
+# Size of images: width of square ones, or height and width.
+Size = int | tuple[int, int]
 # Value of a loss or a metric for each example.
 PerExample = Float[Array, " batch"]
 
@@ -48,13 +50,23 @@ class StyleLayer(NamedTuple):
 
     @property
     def resolution(self) -> int:
-        """Width and height of the image that the layer works at."""
+        """Resolution that the layer works at; width and height over a base of 4×4."""
         return int(self.name.split("/")[0].removeprefix("b"))
 
     @property
     def moves(self) -> bool:
         """Whether edits in S move it: no colours, and no place of the whole image."""
         return not self.is_torgb and self.name.split("/")[-1] != "input"
+
+
+def shape_of(size: Size) -> tuple[int, int]:
+    """Height and width of a size."""
+    return size if isinstance(size, tuple) else (size, size)
+
+
+def describe_size(size: Size) -> str:
+    """Size for people: 64² or, width first, 16×32."""
+    return f"{size[1]}×{size[0]}" if isinstance(size, tuple) else f"{size}²"
 
 
 def num_rows(resolution: int) -> int:

@@ -59,7 +59,7 @@ def test_settings_reach_the_networks(tmp_path: pathlib.Path) -> None:
         tiny.mapper_network(mapper.of_generator(tiny.GENERATOR)),
     ):
         assert models.of_other(network).config.precision == "high"
-    assert models.load_identity().config.precision == "high"
+    assert models.load_identity(tiny.GENERATOR).config.precision == "high"
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,8 @@ from styleclip_jax.ops import norms
 GENERATOR = stylegan2.GeneratorConfig(
     resolution=8, z_dim=8, w_dim=12, channels=(10, 8), num_mapping_layers=2
 )
+# Of images of 8×4, as StyleGAN-Human's are of 1024×512.
+TALL = dataclasses.replace(GENERATOR, base=(4, 2))
 # From 256² on, convolutions and their gradients have other forms.
 GENERATOR_256 = stylegan2.GeneratorConfig(
     resolution=256,
@@ -184,9 +186,13 @@ def encoder(config: e4e.E4eConfig = ENCODER, scale: float = 0.5) -> Network:
     return Network(_uniform(e4e.param_shapes(config), scale), config)
 
 
-def save(folder: pathlib.Path, clip_network: clip.Clip) -> dict[str, str]:
-    """Writes the generator and a CLIP with a tokenizer; the flags that name them."""
-    network = generator()
+def save(
+    folder: pathlib.Path,
+    clip_network: clip.Clip,
+    config: stylegan2.GeneratorConfig = GENERATOR,
+) -> dict[str, str]:
+    """Writes a generator and a CLIP with a tokenizer; the flags that name them."""
+    network = generator(config)
     checkpoints.save_network(
         folder / "generator",
         kind="stylegan2",

@@ -167,6 +167,7 @@ def _begin(
     if settings.resume_from is not None:
         generator = loading.load_generator(settings.resume_from)
         config = generator.config
+        config.expect_square("resume_from")
         if (config.resolution, config.c_dim) != (resolution, c_dim):
             raise UserError(
                 f"resume_from: expected a generator of {resolution}² and {c_dim} "

@@ -76,7 +76,7 @@ def train(request: MapperRequest, listener: Listener) -> list[str]:
     names = ["generator", "clip"]
     identity = None
     if request.training.id_lambda:
-        identity = models.load_identity()
+        identity = models.load_identity(generator.config)
         names.append("identity")
     architecture = request.architecture.configure(generator.config)
     problem = mapper_training.official(architecture, request.training)

@@ -114,7 +114,8 @@ def measure(request: Request, listener: Listener) -> None:
         for m in members(clip)
     )
     listener.tell(
-        f"generator: {models.generator_origin()}, {generator.config.resolution}²"
+        f"generator: {models.generator_origin()}, "
+        f"{generator.config.size_text}"
         f"{computation.describe_type(models.dtype, generator.config.dtype)}\n"
         f"clip: {models.clip_origin()}, {sizes}\n"
         f"layers: {len(layers)} with {_num_channels(networks, layers)} channels"

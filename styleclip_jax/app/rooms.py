@@ -251,7 +251,9 @@ def thumbnails(room: Room) -> list[Image.Image]:
 
 def thumbnail(image: np.ndarray) -> Image.Image:
     """Small picture of an image [H, W, 3] of 8 bits."""
-    return Image.fromarray(image).resize((_THUMBNAIL, _THUMBNAIL))
+    found = Image.fromarray(image)
+    width, height = (_THUMBNAIL * n // max(found.size) for n in found.size)
+    return found.resize((max(1, width), max(1, height)))
 
 
 def invert_photo(
@@ -275,14 +277,17 @@ def invert_photo(
     except UserError as error:
         # The folder of an upload concerns nobody.
         raise UserError(str(error).replace(str(path), name)) from None
+    size = session.generator.config.image_size
     if isinstance(session.encoded_size, tuple):
         quad, found = None, "used as it is"
+    elif isinstance(size, tuple):
+        photo, quad, found = _middle(photo, *size), None, "its middle is used"
     else:
         photo, quad, found = _frame(photo, find_face)
     crop = crops.cut(
         photo,
         quad,
-        resolution=session.generator.config.resolution,
+        resolution=size,
         encoded_size=session.encoded_size,
     )
     result = room.inverter(jax.tree.map(lambda x: x[None], crop), report)
@@ -306,10 +311,16 @@ def _frame(
             return photo, align.quad(align.largest(faces)), "the face was aligned"
     else:
         found = "used as it is"
+    return _middle(photo, 1, 1), None, found
+
+
+def _middle(photo: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Largest part in the middle of a photo of a shape, rows by columns."""
     height, width, _ = photo.shape
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return photo[top : top + side, left : left + side], None, found
+    high = min(height, width * rows // columns)
+    wide = min(width, height * columns // rows)
+    top, left = (height - high) // 2, (width - wide) // 2
+    return photo[top : top + high, left : left + wide]
 
 
 def warm_up(room: Room) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -306,11 +307,11 @@ def _film(
         )
     between = settings.frames
     num_frames = count * between if settings.loop else (count - 1) * between + 1
-    num_pixels = num_frames * num_films * generator.config.resolution**2
+    num_pixels = num_frames * num_films * math.prod(generator.config.image_shape)
     if settings.film_format == "gif" and num_pixels > _GIF_PIXELS:
         raise UserError(
             f"film_format: expected mp4 for {num_frames} frames of {num_films} × "
-            f"{generator.config.resolution}², found gif",
+            f"{generator.config.size_text}, found gif",
             field="film_format",
         )
     films.require(settings.film_format)

@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from styleclip_jax import parallel
+from styleclip_jax import parallel, spaces
 from styleclip_jax.batch import stream
 from styleclip_jax.batch.journal import Journal, Kept
 from styleclip_jax.errors import UserError
@@ -55,8 +55,8 @@ class FaceSource:
         self,
         faces: Sequence[dict[str, Any]],
         *,
-        resolution: int,
-        encoded_size: crops.Size | None,
+        resolution: spaces.Size,
+        encoded_size: spaces.Size | None,
         is_aligned: bool,
         readers: concurrent.futures.Executor,
     ) -> None:
@@ -64,7 +64,7 @@ class FaceSource:
 
         Args:
           faces: faces that a `Finder` found.
-          resolution: resolution of the generator.
+          resolution: size of the generator's images.
           encoded_size: input size of the encoder; None without one.
           is_aligned: whether photos are faces as a whole.
           readers: threads that read photos.

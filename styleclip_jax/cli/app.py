@@ -120,7 +120,7 @@ def main(values: flags.FlagValues) -> int:
         room = open_room(values)
         config = room.session.generator.config
         print(
-            f"generator: {room.origin.name}, {config.resolution}²\n"
+            f"generator: {room.origin.name}, {config.size_text}\n"
             f"clip: {values.clip or 'embedded'}\n"
             f"mappers: {', '.join(room.mappers) or 'none'}\n"
             "preparing …",

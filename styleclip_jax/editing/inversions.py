@@ -121,6 +121,7 @@ def _carry_out(
         is_aligned=not asked.align,
         landmarks_file=asked.landmarks,
         all_faces=asked.all_faces,
+        resolution=config.image_size,
         encoded_size=session.encoded_size,
         max_pixels=asked.max_pixels,
     )
@@ -133,7 +134,7 @@ def _carry_out(
     faces, skipped = photo_faces.find(outdir, paths, finder, readers, listener).values()
     source = FaceSource(
         faces,
-        resolution=config.resolution,
+        resolution=config.image_size,
         encoded_size=session.encoded_size,
         is_aligned=not asked.align,
         readers=readers,

@@ -229,10 +229,13 @@ def _read_target(
         networks = losses.Networks(loaded.generator, loaded.clip()[0])
         describe = jax.jit(functools.partial(stylemc.describe, problem=problem))
         return describe(networks, styles).image, latent_files.hash_source(path)
+    size = loaded.generator.config.size_at(problem.resolution)
+    if config.align_target:
+        loaded.generator.config.expect_square("align_target")
     cut = finding.cut_all(
         [path],
         is_aligned=not config.align_target,
-        resolution=problem.resolution,
+        resolution=size,
         encoded_size=None,
     )
     return cut.target, files.hash_file(path)

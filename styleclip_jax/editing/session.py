@@ -141,7 +141,8 @@ class Session:
     @functools.cached_property
     def identity(self) -> Network | None:
         """Face recognition network, None if there is none for this generator."""
-        return self.models.load_identity() if self.models.has_identity else None
+        found = self.models.has_identity
+        return self.models.load_identity(self.generator.config) if found else None
 
     @functools.cached_property
     def encoder(self) -> Network | None:
@@ -151,7 +152,7 @@ class Session:
         return self.models.load_encoder(self.generator.config)
 
     @property
-    def encoded_size(self) -> crops.Size | None:
+    def encoded_size(self) -> spaces.Size | None:
         """Input size of the encoder, or its height and width; None without one."""
         return None if self.encoder is None else self.encoder.config.photo_size
 
@@ -275,7 +276,7 @@ class Session:
         cut = finding.cut_all(
             paths,
             is_aligned=not align,
-            resolution=self.generator.config.resolution,
+            resolution=self.generator.config.image_size,
             encoded_size=self.encoded_size,
         )
         total = len(paths) * steps

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import numpy as np
 
-from styleclip_jax import loading, parallel, places
+from styleclip_jax import loading, parallel, places, spaces
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, feature_statistics
 from styleclip_jax.io.feature_statistics import FeatureFile
@@ -101,7 +101,7 @@ def plan(request: MetricsSettings, models: Models, listener: Listener) -> Plan:
     generator = models.load_generator()
     config = generator.config
     listener.tell(models.describe_generator(config))
-    networks, hashes = _load_networks(request.features, models, config.resolution)
+    networks, hashes = _load_networks(request.features, models, config.image_size)
     listener.tell(f"features: {', '.join(networks)}")
     names = request.metrics or [
         name for name in DEFAULTS if _lack(METRICS[name], networks) is None
@@ -125,7 +125,7 @@ def plan(request: MetricsSettings, models: Models, listener: Listener) -> Plan:
     if compared and request.data and is_statistics(request.data):
         statistics = _read_statistics(request.data, metrics, networks, listener)
     elif compared:
-        data = _open_data(request, compared, models, config.resolution)
+        data = _open_data(request, compared, models, config.image_size)
     label = labels = None
     if config.c_dim and models.class_ is None and data is not None:
         labels = _read_labels(data, config.c_dim)
@@ -136,7 +136,7 @@ def plan(request: MetricsSettings, models: Models, listener: Listener) -> Plan:
         listener.tell(f"data: {data.name}, {len(data):,} images")
         with parallel.first_alone():
             if jax.process_index() == 0:
-                data.check(config.resolution, listener)
+                data.check(config.image_size, listener)
     made = Plan(
         request,
         generator,
@@ -170,7 +170,7 @@ def _check_counts(made: Plan) -> None:
 
 
 def _load_networks(
-    directories: Sequence[str], models: Models, resolution: int
+    directories: Sequence[str], models: Models, resolution: spaces.Size
 ) -> tuple[dict[str, Network], dict[str, str]]:
     """Networks of model directories by their kinds, or the judge; and their hashes."""
     if not directories:
@@ -254,7 +254,7 @@ def _open_data(
     request: MetricsSettings,
     compared: Sequence[Metric],
     models: Models,
-    resolution: int,
+    resolution: spaces.Size,
 ) -> ImageSet:
     """Images that the generator is compared with."""
     path = request.data
@@ -267,7 +267,8 @@ def _open_data(
                 also=["metrics"],
             )
         most = max(metric.reals or metric.samples for metric in compared)
-        return face_set.DrawnFaces(request.num_samples or most, resolution)
+        side = max(spaces.shape_of(resolution))
+        return face_set.DrawnFaces(request.num_samples or most, side)
     data: ImageSet = image_sets.open_several(path)
     return image_sets.Mirrored(data) if request.mirror else data
 

@@ -145,8 +145,8 @@ def _show(image: spaces.Image, config: PathLengthConfig) -> spaces.Image:
     # Parity: the number of pixels averaged is that of the image before the cut.
     factor = max(1, size // config.largest)
     if config.crop:
-        eighth = size // 8
-        image = image[:, 3 * eighth : 7 * eighth, 2 * eighth : 6 * eighth]
+        high, wide = (n // 8 for n in image.shape[1:3])
+        image = image[:, 3 * high : 7 * high, 2 * wide : 6 * wide]
     if factor > 1:
         batch, height, width, colors = image.shape
         shape = (batch, height // factor, factor, width // factor, factor, colors)

@@ -14,6 +14,7 @@ from styleclip_jax.evaluation.edit_sets import EditSet
 from styleclip_jax.io import checkpoints, images, text_files
 from styleclip_jax.loading import Models
 from styleclip_jax.models import clip, vgg16
+from styleclip_jax.models.generators import GeneratorConfig
 from styleclip_jax.models.network import Network
 from styleclip_jax.toy import judge
 
@@ -109,19 +110,21 @@ def plan(question: Question) -> list[Plan]:
         generator = load_generator(index)
         for edits in sets:
             target = next(wanted)
-            resolution = generator.config.resolution
-            if target is not None and resolution != judge.JudgeConfig().resolution:
+            size = generator.config.image_size
+            if target is not None and size != judge.JudgeConfig().resolution:
                 raise UserError(
                     f"target: the judge knows drawn faces of "
                     f"{judge.JudgeConfig().resolution}², {edits.directory} has images "
-                    f"of {resolution}²",
+                    f"of {generator.config.size_text}",
                     field="target",
                 )
             outside = None
             if perceptual is not None:
-                outside = _outside(question.mask, edits, resolution)
+                outside = _outside(question.mask, edits, generator.config)
             has_identity = models.identity or _is_embedded(edits)
-            identity = load_identity(models) if has_identity else None
+            identity = None
+            if has_identity:
+                identity = load_identity(models, generator.config)
             for scorer in _scorers(question, edits):
                 about = _describe(question, edits, scorer)
                 about["target"] = target and str(target)
@@ -156,7 +159,9 @@ def targets_of(
     )
 
 
-def _outside(mask: str | None, edits: EditSet, resolution: int) -> np.ndarray | None:
+def _outside(
+    mask: str | None, edits: EditSet, generator: GeneratorConfig
+) -> np.ndarray | None:
     """Weights [H, W] of the pixels outside of a mask, None without one.
 
     Raises:
@@ -164,19 +169,20 @@ def _outside(mask: str | None, edits: EditSet, resolution: int) -> np.ndarray | 
         size with some part that is not white.
     """
     least = 1 << (len(vgg16.STAGES) - 1)
-    if resolution < least:
+    shape, size = generator.image_shape, generator.size_text
+    if min(shape) < least:
         raise UserError(
             f"lpips: expected images of {least}² or more, {edits.directory} has images "
-            f"of {resolution}²",
+            f"of {size}",
             field="lpips",
         )
     if mask is None:
         return None
     picture = images.read(mask)
-    if picture.shape[:2] != (resolution, resolution):
+    if picture.shape[:2] != shape:
         height, width = picture.shape[:2]
         raise UserError(
-            f"{mask}: expected a picture of {resolution}×{resolution}, as those of "
+            f"{mask}: expected a picture of {shape[1]}×{shape[0]}, as those of "
             f"{edits.directory}, found {width}×{height}",
             field="mask",
         )

@@ -208,7 +208,8 @@ def _as_direction(
         )
     raise UserError(
         f"{path}: expected a direction [{length}] in W, [{rows}, {length}] in W+ or "
-        f"[{sum(channels)}] in S for this generator of {config.resolution}², found "
+        f"[{sum(channels)}] in S for this generator of "
+        f"{config.size_text}, found "
         f"{list(array.shape)}"
     )
 

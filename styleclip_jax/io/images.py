@@ -167,13 +167,15 @@ def grid(
       row_labels: caption left of each row.
       column_labels: caption above each column.
       title: caption of the sheet.
-      cell: width of an image on the sheet; None keeps it between 128 and 256.
+      cell: width of an image on the sheet; None keeps it between 128 and 256. Its
+        height is in proportion, by the first image.
 
     Returns:
       An RGB image.
     """
     first = next(x for row in rows for x in row if not isinstance(x, str))
     cell = cell or min(max(first.shape[1], 128), 256)
+    high = round(cell * first.shape[0] / first.shape[1])
     captions = fonts.Captions(max(12, cell // 9))
     line, step = max(12, cell // 9) * 4 // 3, cell + _MARGIN
     beside = [_wrap(label, captions, 3 * cell // 2) for label in row_labels]
@@ -183,7 +185,8 @@ def grid(
     width = left + max(map(len, rows)) * step
     head = _wrap(title, captions, width - 2 * _MARGIN)
     top = _MARGIN + line * (len(head) + max(map(len, above), default=0))
-    sheet = Image.new("RGB", (width, top + len(rows) * step), _BACKGROUND)
+    bottom = top + len(rows) * (high + _MARGIN)
+    sheet = Image.new("RGB", (width, bottom), _BACKGROUND)
     draw = ImageDraw.Draw(sheet)
 
     def write_lines(lines: list[str], x: int, y: int, anchor: str) -> None:
@@ -196,18 +199,18 @@ def grid(
         y = top - _MARGIN // 2 - len(lines) * line
         write_lines(lines, left + j * step + cell // 2, y, "ma")
     for i, row in enumerate(rows):
-        y = top + i * step
+        y = top + i * (high + _MARGIN)
         if row_labels:
-            middle = y + (cell - len(beside[i]) * line) // 2
+            middle = y + (high - len(beside[i]) * line) // 2
             write_lines(beside[i], _MARGIN, middle, "la")
         for j, image in enumerate(row):
             x = left + j * step
             if isinstance(image, str):
                 lines = _wrap(image, captions, cell)
-                middle = y + (cell - len(lines) * line) // 2
+                middle = y + (high - len(lines) * line) // 2
                 write_lines(lines, x + cell // 2, middle, "ma")
             else:
-                sheet.paste(_fit(image, cell), (x, y))
+                sheet.paste(_fit(image, (cell, high)), (x, y))
     return sheet
 
 
@@ -247,11 +250,11 @@ def _shorten(text: str, captions: fonts.Captions, width: int) -> str:
     return text[: max(0, fitting)] + "…"
 
 
-def _fit(image: np.ndarray, cell: int) -> Image.Image:
+def _fit(image: np.ndarray, cell: tuple[int, int]) -> Image.Image:
     picture = Image.fromarray(pixels.to_uint8(image))
-    if picture.width == cell:
+    if picture.size == cell:
         return picture
     # Enlarged pixels stay square; a smooth enlargement would flatter the model.
-    smaller = cell < picture.width
+    smaller = cell < picture.size
     filter_ = Image.Resampling.LANCZOS if smaller else Image.Resampling.NEAREST
-    return picture.resize((cell, cell), filter_)
+    return picture.resize(cell, filter_)

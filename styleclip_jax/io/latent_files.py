@@ -120,7 +120,7 @@ def interpret(
     )
     raise UserError(
         f"{name}: expected {expected}, found {list(array.shape)}: this generator is "
-        f"{config.resolution}²{_guess(array.shape, config)}"
+        f"{config.size_text}{_guess(array.shape, config)}"
     )
 
 

@@ -190,7 +190,8 @@ def channel_features(
             stop=last_layer(layout, layer, config.clip_resolution),
         )
         assert made.rgb is not None
-        feature = _encode(networks.clip, made.rgb, config.rounding)
+        image = generator.config.show(made.rgb)
+        feature = _encode(networks.clip, image, config.rounding)
         return jnp.moveaxis(feature.reshape(2, count, -1), 0, 1)
 
     return jax.vmap(of_channel)(channels)

@@ -78,7 +78,7 @@ def invert(
 
     Args:
       networks: generator, CLIP, and the identity network where it has a weight.
-      photo: [H, W, 3] in [-1, 1], of the generator's resolution and alignment.
+      photo: [H, W, 3] in [-1, 1], of the generator's size and alignment.
       w_plus: [L, D] to start from, such as an encoder's; None for the average latent.
       config: steps and weights.
 
@@ -123,18 +123,16 @@ def start(
 
     Args:
       networks: generator, CLIP, and the identity network where it has a weight.
-      photo: [H, W, 3] in [-1, 1], of the generator's resolution and alignment.
+      photo: [H, W, 3] in [-1, 1], of the generator's size and alignment.
       latent: start of the phase, [D] in W or [L, D] in W+.
       problem: the phase.
 
     Raises:
       ValueError: the photo does not fit the generator.
     """
-    size = networks.generator.config.resolution
-    if photo.shape != (size, size, 3):
-        raise ValueError(
-            f"photo: expected [{size}, {size}, 3], found {list(photo.shape)}"
-        )
+    expected = (*networks.generator.config.image_shape, 3)
+    if photo.shape != expected:
+        raise ValueError(f"photo: expected {list(expected)}, found {list(photo.shape)}")
     target = losses.describe_source(networks, latent[None], photo[None])
     seen = clip_input.preprocess_clip(networks.clip, target.image)
     features = clip.encode_image(networks.clip, seen)

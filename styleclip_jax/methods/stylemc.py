@@ -198,6 +198,6 @@ def _synthesize(
 ) -> spaces.Image:
     """Images of the layers that run."""
     stop = problem.stop
-    image = generators.synthesize_layers(networks.generator, styles, stop=stop).rgb
-    assert image is not None  # the last layer is a toRGB layer
-    return image
+    made = generators.synthesize_layers(networks.generator, styles, stop=stop)
+    assert made.rgb is not None  # the last layer is a toRGB layer
+    return networks.generator.config.show(made.rgb)

@@ -17,25 +17,22 @@ def preprocess_styleclip(network: clip.Clip, image: spaces.Image) -> Any:
 
     Parity: generated images go into CLIP in [-1, 1], without the scaling to [0, 1] and
     the mean and standard deviation that CLIP was trained with, and without clipping.
+    An image that is not square, which the official code cannot resize, stands between
+    black bars, as cars do in what their generators learned from.
 
     Args:
       network: the CLIP; its configuration's image_size is S.
-      image: [B, H, H, 3] float.
+      image: [B, H, W, 3] float.
 
     Returns:
-      [B, S, S, 3] float32; the image itself when H = S. A tuple of them for a joint
+      [B, S, S, 3] float32; the image itself when H = W = S. A tuple of them for a joint
       CLIP.
-
-    Raises:
-      ValueError: the image is not square.
 
     Source: criteria/clip_loss.py, nearest upsampling ×7, then average pooling H / 32.
     """
     _expect_image(image)
+    image = _make_square(image.astype(jnp.float32))
     size = image.shape[1]
-    if image.shape[2] != size:
-        raise ValueError(f"expected square images, found {list(image.shape)}")
-    image = image.astype(jnp.float32)
 
     def average(config: Any) -> jax.Array:
         out = config.image_size
@@ -52,11 +49,21 @@ def preprocess_styleclip(network: clip.Clip, image: spaces.Image) -> Any:
     return _for_each(network, average)
 
 
+def _make_square(image: jax.Array) -> jax.Array:
+    """Images [B, N, N, 3] of [B, H, W, 3], N = max(H, W), with black bars."""
+    size = max(image.shape[1:3])
+    around = [((size - n) // 2, (size - n + 1) // 2) for n in image.shape[1:3]]
+    if size == min(image.shape[1:3]):
+        return image
+    return jnp.pad(image, ((0, 0), *around, (0, 0)), constant_values=-1)
+
+
 def preprocess_clip(network: clip.Clip, image: spaces.Image) -> Any:
     """Input of CLIP as in its training, differentiable.
 
     `preprocess_clip_uint8` without its rounding: it differs by at most about one level
-    of 8 bits. Clipped values, as in 8-bit images, have no gradient.
+    of 8 bits. Clipped values, as in 8-bit images, have no gradient. Of images that are
+    not square OpenAI's CLIP sees the middle: what to do is in its preprocessing.
 
     Args:
       network: the CLIP; its configuration has image_size S and preprocessing.

@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 
 from styleclip_jax import spaces
+from styleclip_jax.errors import UserError
 from styleclip_jax.models import param_trees, runtime
 from styleclip_jax.models.network import Config, Network
 from styleclip_jax.settings.latents import NOISES, Noise
@@ -52,6 +53,47 @@ class GeneratorConfig(runtime.Runtime):
     def noise_shapes(self) -> dict[str, tuple[int, int]]:
         """Height and width of each layer's noise, by the layer's name: "b8/conv0"."""
         raise NotImplementedError
+
+    def shown_at(self, resolution: int) -> tuple[int, int]:
+        """Height and width of what is shown of the image of a resolution."""
+        return resolution, resolution
+
+    def show(self, image: jax.Array) -> jax.Array:
+        """What is shown of images [B, H, W, 3] of any resolution of this network."""
+        return image
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Height and width of an image, as it is shown."""
+        return self.shown_at(self.resolution)
+
+    def size_at(self, resolution: int) -> spaces.Size:
+        """Size of what is shown of the image of a resolution."""
+        height, width = self.shown_at(resolution)
+        return height if height == width else (height, width)
+
+    @property
+    def image_size(self) -> spaces.Size:
+        """Size of an image, as it is shown."""
+        return self.size_at(self.resolution)
+
+    @property
+    def size_text(self) -> str:
+        """Size of an image for people: 64², or 16×32 with the width first."""
+        return spaces.describe_size(self.image_size)
+
+    def expect_square(self, field: str) -> None:
+        """Refuses images that are not square, where only square ones do.
+
+        Raises:
+          UserError: names the field that cannot be had with them.
+        """
+        if isinstance(self.image_size, tuple):
+            raise UserError(
+                f"{field}: expected a generator of square images with it, found one of "
+                f"{self.size_text}",
+                field=field,
+            )
 
     def module(self) -> nn.Module:
         """Module with the methods map_latents, to_styles and synthesize."""
@@ -149,7 +191,7 @@ def synthesize_styles(
     """
     done = synthesize_layers(generator, styles, noise=noise, key=key)
     assert done.rgb is not None
-    return done.rgb
+    return generator.config.show(done.rgb)
 
 
 def synthesize_layers(
@@ -173,7 +215,8 @@ def synthesize_layers(
       activations: result for the layers before `start`; None when `start` is 0.
       start: index in `generator.config.style_layout` of the first layer to run.
       stop: index after the last layer to run, None for all. After a toRGB layer, the
-        result's `rgb` is the image at that layer's resolution.
+        result's `rgb` is the image at that layer's resolution, of which
+        `generator.config.show` shows a part.
       noise: the noise, as for `synthesize_styles`.
       key: the key, as for `synthesize_styles`, and the same for every part.
 

@@ -22,12 +22,12 @@ from jax import lax
 
 from styleclip_jax import spaces
 from styleclip_jax.models import (
+    canvas,
     generators,
     layers,
     linen,
     mapping,
     param_trees,
-    runtime,
 )
 from styleclip_jax.models.network import Network
 from styleclip_jax.ops import convolutions, norms
@@ -37,14 +37,15 @@ _EPSILON = 1e-8
 
 
 @dataclasses.dataclass(frozen=True)
-class GeneratorConfig(runtime.Pyramid, generators.GeneratorConfig):
+class GeneratorConfig(canvas.Canvas):
     """Static architecture of a generator; the defaults are config F at 1024².
 
     Precision and type are those of the synthesis, whose styles, demodulation and images
     are float32 always; the mapping of z to w is exact.
 
     Attributes:
-      resolution: width and height of the image, a power of two from 8 up.
+      resolution: width and height of the image, a power of two from 8 up; see `Canvas`
+        for images that are not square.
       z_dim: length of z.
       w_dim: length of w.
       c_dim: number of classes, 0 for an unconditional generator.
@@ -81,7 +82,7 @@ class GeneratorConfig(runtime.Pyramid, generators.GeneratorConfig):
     def noise_shapes(self) -> dict[str, tuple[int, int]]:
         """Height and width of each layer's noise, by the layer's name: "b8/conv0"."""
         return {
-            layer.name: (layer.resolution, layer.resolution)
+            layer.name: self.shape_at(layer.resolution)
             for layer in self.style_layout
             if not layer.is_torgb
         }
@@ -153,7 +154,9 @@ class _StyledConv(_ModulatedLayer):
         )
         self.bias = self.param("bias", nn.initializers.zeros, (self.features,))
         self.noise_const = self.param(
-            "noise_const", nn.initializers.normal(1.0), (self.resolution,) * 2
+            "noise_const",
+            nn.initializers.normal(1.0),
+            self.config.shape_at(self.resolution),
         )
         self.noise_strength = self.param("noise_strength", nn.initializers.zeros, ())
 
@@ -263,7 +266,9 @@ class _Synthesis(linen.Module):
         for resolution in (4 << i for i in range(len(self.config.channels))):
             setattr(self, f"b{resolution}", block(self.config, resolution))
         self.const = self.param(
-            "const", nn.initializers.normal(1.0), (4, 4, self.config.channels[0])
+            "const",
+            nn.initializers.normal(1.0),
+            (*self.config.base, self.config.channels[0]),
         )
 
     def to_styles(self, w_plus: jax.Array) -> spaces.Styles:

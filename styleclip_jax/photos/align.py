@@ -188,7 +188,8 @@ def paste(
 
     Args:
       photo: [H, W, 3] uint8.
-      edited: [S, S, 3] uint8, a crop of the photo after editing.
+      edited: [S, S, 3] uint8, a crop of the photo after editing; or [H', W', 3], where
+        the generator's images are not square, and the part of the photo is not either.
       quad: [4, 2] square of the crop, from `quad`.
       feather: width of the fading rim, as a part of the square's side, in (0, 0.5].
       outline: [N, 2] corners in turn of what is replaced, inside of the square; its
@@ -203,11 +204,9 @@ def paste(
     """
     _expect_image("photo", photo)
     _expect_image("edited", edited)
-    if edited.shape[0] != edited.shape[1]:
-        raise ValueError(f"edited: expected a square, found {list(edited.shape)}")
     if not 0 < feather <= 0.5:
         raise ValueError(f"feather: expected 0 < feather ≤ 0.5, found {feather}")
-    plan = _plan(photo, quad, len(edited))
+    plan = _plan(photo, quad, edited.shape[1])
     height, width, _ = photo.shape
     scale = np.divide((width, height), plan.size)
     # Pixel i covers [i, i + 1] from here on, as in Pillow's warps. The half pixel is
@@ -395,22 +394,25 @@ def _unwarp(
     """Crop warped to where it lies in the photo.
 
     Args:
-      edited: [S, S, 3] uint8 crop.
+      edited: [H, W, 3] uint8 crop.
       to_uv: [2, 2] matrix from pixels of the photo to parts of the square's sides.
       start: [2] vector from the square's corner to that of the part of the photo.
       shape: width and height of that part.
-      side: side of the square, in pixels.
+      side: side of the square, in pixels; the longer one where there are two.
 
     Returns:
       [height, width, 3] float32, black outside of the square.
     """
-    matrix = np.column_stack([to_uv, to_uv @ start]) * min(side, len(edited))
+    height, width, longest = *edited.shape[:2], max(edited.shape[:2])
+    if side < longest:
+        height, width = (max(1, n * side // longest) for n in (height, width))
+    matrix = np.column_stack([to_uv, to_uv @ start]) * np.array([[width], [height]])
     channels = []
     # Channels are warped one by one in float32: Pillow's 8-bit warp drops fractions.
     for channel in np.moveaxis(edited.astype(np.float32), -1, 0):
         image = Image.fromarray(channel)
-        if side < len(edited):
-            image = image.resize((side, side), Image.Resampling.LANCZOS)
+        if side < longest:
+            image = image.resize((width, height), Image.Resampling.LANCZOS)
         image = image.transform(
             shape,
             Image.Transform.AFFINE,

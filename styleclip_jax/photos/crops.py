@@ -6,19 +6,18 @@ import jax
 import numpy as np
 from PIL import Image
 
+from styleclip_jax import spaces
 from styleclip_jax.io import images
 from styleclip_jax.ops import pixels
 from styleclip_jax.photos import align, photo_files
-
-# Width of square images, or height and width.
-Size = int | tuple[int, int]
+from styleclip_jax.spaces import Size
 
 
 class Crops(NamedTuple):
     """Crops: faces cut out of their photos.
 
     Attributes:
-      target: [B, R, R, 3] in [-1, 1], R the generator's resolution.
+      target: [B, H, W, 3] in [-1, 1], as large as the generator's images.
       encoded: [B, S, S, 3] in [-1, 1], S the encoder's input size, or [B, H, W, 3];
         None without one.
     """
@@ -30,7 +29,7 @@ class Crops(NamedTuple):
 def crop(
     faces: list[dict[str, Any]],
     *,
-    resolution: int,
+    resolution: Size,
     encoded_size: Size | None,
     is_aligned: bool,
 ) -> Crops:
@@ -43,11 +42,11 @@ def crop(
     return jax.tree.map(lambda *one: np.stack(one), *crops)
 
 
-def nothing(*, resolution: int, encoded_size: Size | None) -> Crops:
+def nothing(*, resolution: Size, encoded_size: Size | None) -> Crops:
     """Crops of NaN, without the batch axis, in place of a face that is not there."""
 
     def empty(size: Size) -> np.ndarray:
-        height, width = size if isinstance(size, tuple) else (size, size)
+        height, width = spaces.shape_of(size)
         return np.full((height, width, 3), np.nan, np.float32)
 
     return Crops(empty(resolution), empty(encoded_size) if encoded_size else None)
@@ -66,7 +65,7 @@ def cut(
     photo: np.ndarray,
     quad: np.ndarray | None,
     *,
-    resolution: int,
+    resolution: Size,
     encoded_size: Size | None,
 ) -> Crops:
     """Cuts one face out of a photo.
@@ -78,22 +77,24 @@ def cut(
     Args:
       photo: [H, W, 3] uint8.
       quad: [4, 2] square of the face; None for the whole photo.
-      resolution: resolution of the generator.
+      resolution: size of the generator's images.
       encoded_size: input size of the encoder; None without one.
 
     Returns:
       Crops without the batch axis.
     """
-    if quad is None and isinstance(encoded_size, tuple):
-        rows, columns = encoded_size
-        height = resolution * rows // columns
-        top = (resolution - height) // 2
-        target = np.zeros((resolution, resolution, 3), np.uint8)
-        target[top : top + height] = resize(
-            photo, (height, resolution), Image.Resampling.LANCZOS
+    if quad is None:
+        height, width = spaces.shape_of(resolution)
+        top = 0
+        if isinstance(encoded_size, tuple):
+            rows, columns = encoded_size
+            top = max(0, height - width * rows // columns) // 2
+        target = np.zeros((height, width, 3), np.uint8)
+        target[top : height - top] = resize(
+            photo, (height - 2 * top, width), Image.Resampling.LANCZOS
         )
-    elif quad is None:
-        target = resize(photo, resolution, Image.Resampling.LANCZOS)
+    elif isinstance(resolution, tuple):
+        raise ValueError(f"quad: expected none with {resolution}, found one")
     else:
         target = align.crop(photo, quad, resolution)
     if not encoded_size:
@@ -109,5 +110,5 @@ def cut(
 
 def resize(photo: np.ndarray, size: Size, filter_: Image.Resampling) -> np.ndarray:
     """Resizes a photo [H, W, 3] uint8 to [size, size, 3] uint8, or to height, width."""
-    height, width = size if isinstance(size, tuple) else (size, size)
+    height, width = spaces.shape_of(size)
     return np.asarray(Image.fromarray(photo).resize((width, height), filter_))

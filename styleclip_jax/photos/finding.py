@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from styleclip_jax import spaces
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import images
 from styleclip_jax.photos import align, crops, photo_files
-from styleclip_jax.photos.crops import Size
 from styleclip_jax.progress import ignore
+from styleclip_jax.spaces import Size
 
 
 class Finder:
@@ -22,6 +23,7 @@ class Finder:
         is_aligned: bool,
         landmarks_file: str | None = None,
         all_faces: bool = False,
+        resolution: Size | None = None,
         encoded_size: Size | None = None,
         max_pixels: int = images.MAX_PIXELS,
     ) -> None:
@@ -31,6 +33,8 @@ class Finder:
           is_aligned: whether photos are square crops, each of one face.
           landmarks_file: file of landmarks by name of the photo; None to detect faces.
           all_faces: whether to take all faces of a photo, not the largest alone.
+          resolution: size of the generator's images, for photos that are whole faces;
+            None for square ones.
           encoded_size: input size of the encoder; one that is not square, of cars,
             takes whole photos of any shape.
           max_pixels: largest number of pixels of a photo; a larger JPEG is shrunk.
@@ -44,6 +48,14 @@ class Finder:
             raise UserError(
                 f"align: expected noalign with an encoder of whole photos of {width}×"
                 f"{height}, such as of cars, found align",
+                field="align",
+                also=["noalign"],
+            )
+        if not is_aligned and isinstance(resolution, tuple):
+            raise UserError(
+                "align: expected noalign with a generator of images of "
+                f"{spaces.describe_size(resolution)}, since faces are cut out as "
+                "squares, found align",
                 field="align",
                 also=["noalign"],
             )
@@ -61,7 +73,8 @@ class Finder:
             # A missing detector is reported at once.
             align.detect(np.zeros((16, 16, 3), np.uint8))
         self._is_aligned, self._all_faces = is_aligned, all_faces
-        self._encoded_size, self._max_pixels = encoded_size, max_pixels
+        self._resolution, self._encoded_size = resolution, encoded_size
+        self._max_pixels = max_pixels
 
     def find(
         self, path: pathlib.Path, tell: Callable[[str], None] = ignore
@@ -94,7 +107,8 @@ class Finder:
     def _find(self, path: pathlib.Path, photo: np.ndarray) -> list[dict[str, Any]]:
         """Squares of the faces of a photo, and outlines of those with landmarks."""
         if self._is_aligned:
-            return [{"quad": _whole(photo, self._encoded_size).tolist()}]
+            quad = _whole(photo, self._resolution, self._encoded_size)
+            return [{"quad": quad.tolist()}]
         if self._landmarks is None:
             found, where = align.detect(photo), "in the photo"
         else:
@@ -121,7 +135,7 @@ def cut_all(
     paths: list[pathlib.Path],
     *,
     is_aligned: bool,
-    resolution: int,
+    resolution: Size,
     encoded_size: Size | None,
 ) -> crops.Crops:
     """Cuts out the largest face of each photo, float32 [B, …]; see `crops.cut`.
@@ -129,7 +143,9 @@ def cut_all(
     Raises:
       UserError: a photo cannot be read or has no face.
     """
-    finder = Finder(is_aligned=is_aligned, encoded_size=encoded_size)
+    finder = Finder(
+        is_aligned=is_aligned, resolution=resolution, encoded_size=encoded_size
+    )
     faces = [face for path in paths for face in finder.find(path)]
     return crops.crop(
         faces,
@@ -139,19 +155,29 @@ def cut_all(
     )
 
 
-def _whole(photo: np.ndarray, encoded_size: Size | None) -> np.ndarray:
+def _whole(
+    photo: np.ndarray, resolution: Size | None, encoded_size: Size | None
+) -> np.ndarray:
     """Corners [4, 2] of a whole photo; pixels have their centres at integers.
 
-    Of an encoder of photos that are not square, its bars above and below belong to it.
+    Bars above and below, where a generator of squares has them, belong to it.
+
+    Raises:
+      UserError: the photo has another shape than a generator's images.
     """
     height, width, _ = photo.shape
+    rows, columns = resolution if isinstance(resolution, tuple) else (1, 1)
     bar = 0.0
     if isinstance(encoded_size, tuple):
-        rows, columns = encoded_size
-        bar = height * (columns / rows - 1) / 2
-    elif height != width:
+        # Any photo is resized to what the encoder takes.
+        wide = encoded_size[1] / encoded_size[0] * (rows / columns)
+        bar = max(0.0, height * (wide - 1) / 2)
+    elif abs(height * columns - width * rows) > (rows != columns) * max(rows, columns):
+        shape = "square crop"
+        if rows != columns:
+            shape = f"crop of the shape {spaces.describe_size((rows, columns))}"
         raise UserError(
-            f"expected a square crop without align, found {width}×{height} pixels"
+            f"expected a {shape} without align, found {width}×{height} pixels"
         )
     top, bottom = -bar, height + bar
     return np.array([(0, top), (0, bottom), (width, bottom), (width, top)]) - 0.5

@@ -12,7 +12,7 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 
-from styleclip_jax import documents
+from styleclip_jax import documents, spaces
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import array_files, files
 from styleclip_jax.photos import photo_files
@@ -54,7 +54,7 @@ class ImageSet(Protocol):
 
     def __len__(self) -> int: ...
 
-    def check(self, resolution: int, listener: Listener) -> None:
+    def check(self, resolution: spaces.Size, listener: Listener) -> None:
         """Checks that each image is as large as a generator draws them.
 
         Raises:
@@ -147,16 +147,17 @@ class StoredImages:
         """
         return self._size(self._names[0])
 
-    def check(self, resolution: int, listener: Listener) -> None:
+    def check(self, resolution: spaces.Size, listener: Listener) -> None:
         """Checks the heads of all images; see `ImageSet.check`."""
+        height, width = spaces.shape_of(resolution)
         with listener.bar(len(self), "image") as report:
             for start in range(0, len(self), _CHUNK):
                 names = self._names[start : start + _CHUNK]
                 sizes = _in_threads(self._size, names)
                 for name, size in zip(names, sizes, strict=True):
-                    if size != (resolution, resolution):
+                    if size != (width, height):
                         raise UserError(
-                            f"{self.name}: expected images of {resolution}×{resolution}"
+                            f"{self.name}: expected images of {width}×{height}"
                             f" as the generator draws them, found {size[0]}×{size[1]} "
                             f"in {name}; resize them first"
                         )
@@ -216,7 +217,7 @@ class Mirrored:
         found = self._images.labels
         return None if found is None else np.concatenate([found, found])
 
-    def check(self, resolution: int, listener: Listener) -> None:
+    def check(self, resolution: spaces.Size, listener: Listener) -> None:
         """Checks the images; see `ImageSet.check`."""
         self._images.check(resolution, listener)
 

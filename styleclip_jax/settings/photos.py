@@ -16,7 +16,8 @@ class PhotoRequest:
     Attributes:
       photos: Photos, folders of photos, and text files with one of these in each line,
         with commas between.
-      align: Find faces and crop them as in FFHQ; without it photos are square crops.
+      align: Find faces and crop them as in FFHQ; without it photos are crops of the
+        shape of the generator's images.
       all_faces: Invert all faces of a photo, not the largest alone.
       landmarks: File of 68 landmarks per face by name of the photo (.json, .npz);
         without it a detector finds them.

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from styleclip_jax import spaces
 from styleclip_jax.errors import UserError
 from styleclip_jax.progress import Listener
 from styleclip_jax.toy import attributes, drawing
@@ -28,7 +29,7 @@ class DrawnFaces:
     def __len__(self) -> int:
         return self._count
 
-    def check(self, resolution: int, listener: Listener) -> None:
+    def check(self, resolution: spaces.Size, listener: Listener) -> None:
         """Checks that a generator draws them as large.
 
         Raises:
@@ -36,7 +37,8 @@ class DrawnFaces:
         """
         if resolution != self._resolution:
             raise UserError(
-                f"data: expected images of the generator's {resolution}², found none; "
+                "data: expected images of the generator's "
+                f"{spaces.describe_size(resolution)}, found none; "
                 f"drawn faces are of {self._resolution}²",
                 field="data",
             )

@@ -427,9 +427,10 @@ def test_cars_are_encoded_as_officially_whatever_their_shape(
     np.testing.assert_allclose(np.load(tmp_path / "w_plus.npy"), expected, atol=1e-4)
     (face,) = json.loads((tmp_path / "aligned.json").read_text())["faces"]
     _, height = Image.open(CARS / "car.png").size
-    # The generator's square has bars above and below.
+    # The generator's square has bars above and below, which are cropped.
     top, bottom = np.array(face["quad"])[:2, 1] + 0.5
-    np.testing.assert_allclose((top, bottom), (-height / 6, height * 7 / 6))
+    np.testing.assert_allclose((top, bottom), (0, height))
+    assert loading.load_generator(cars / "generator").config.image_shape == (24, 32)
 
 
 def test_cars_are_not_aligned(

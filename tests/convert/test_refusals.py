@@ -131,15 +131,6 @@ def test_truncated_files_are_to_be_downloaded_again(
     assert "compare its size" in message
 
 
-def test_generators_that_are_not_square_are_named(
-    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "human_v2.pkl"
-    shutil.copyfile(FOLDER / "not_square" / path.name, path)
-    message = refusal(path, capsys)
-    assert "not square (32×16); only square ones are supported" in message
-
-
 def encoder(path: pathlib.Path, channels: int = 3, **options: Any) -> pathlib.Path:
     """The encoder of cars, with other options and a first layer of other channels."""
     file = torch_files.read(FOLDER / "e4e_cars" / "e4e_cars_encode.pt")
@@ -237,7 +228,7 @@ def test_inspection_says_what_every_kind_needs(
 ) -> None:
     path = tmp_path / "x.safetensors"
     safetensors.numpy.save_file({"stem.gain\x1b[31m": np.ones((2, 3))}, path)
-    out = inspect(capsys, path, FOLDER / "not_square" / "human_v2.pkl")
+    out = inspect(capsys, path, encoder(tmp_path / "labels.pt", 19))
     assert r"  stem.gain\x1b[31m: float64 [2, 3]" in out
     assert "\x1b" not in out
     assert "  no kind: expected one of stylegan2, clip" in out
@@ -247,7 +238,7 @@ def test_inspection_says_what_every_kind_needs(
     assert "visual.conv1.weight and token_embedding.weight, OpenAI's or Open" in out
     assert "mapper lacks: mapper.course_mapping.mapping.4.weight, StyleCLIP's" in out
     assert "irse50 lacks: input_layer.0.weight and body.0.res_layer" in out
-    assert "  not to be converted: expected a generator of square images" in out
+    assert "  not to be converted: expected an encoder of RGB photos" in out
 
 
 def test_inspection_says_what_is_missing_below_the_prefix_of_the_rest(

@@ -83,6 +83,14 @@ def test_a_text_stands_where_there_is_no_image() -> None:
     assert sheet.size == (8 + 2 * 136, 8 + 2 * 136)
 
 
+def test_cells_have_the_shape_of_the_first_image() -> None:
+    image = np.full((2, 8, 4, 3), -1, np.float32)
+    sheet = images.grid([image])
+    assert sheet.size == (8 + 2 * 136, 8 + 264)
+    black = (np.asarray(sheet) == 0).all(axis=-1)
+    np.testing.assert_array_equal(np.flatnonzero(black.any(axis=1)), np.arange(8, 264))
+
+
 @pytest.mark.slow
 def test_long_captions_end_after_four_lines() -> None:
     row = np.zeros((1, 8, 8, 3), np.float32)

@@ -3,8 +3,11 @@
 import pathlib
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from styleclip_jax import spaces
+from styleclip_jax.errors import UserError
 from styleclip_jax.ops import pixels
 from styleclip_jax.photos import crops
 from styleclip_jax.photos.finding import Finder
@@ -20,6 +23,26 @@ def test_photos_are_resized_as_officially() -> None:
     np.testing.assert_allclose(
         image[0, :, ::8, ::8], CASE["pil_preprocessed"], atol=1e-6
     )
+
+
+def test_whole_photos_fill_what_the_generator_shows(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (36, 30)).save(path)
+
+    def corners(resolution: spaces.Size, encoded_size: spaces.Size | None) -> list:
+        sizes = {"resolution": resolution, "encoded_size": encoded_size}
+        (face,) = Finder(is_aligned=True, **sizes).find(path)
+        (left, top), _, (right, bottom), _ = np.array(face["quad"]) + 0.5
+        return [left, top, right, bottom]
+
+    # An encoder of 3:4 and a generator of squares, which has bars, or of 3:4.
+    np.testing.assert_allclose(corners(32, (12, 16)), [0, -5, 36, 35])
+    np.testing.assert_allclose(corners((24, 32), (12, 16)), [0, 0, 36, 30])
+    # Without such an encoder the photo has the generator's shape.
+    np.testing.assert_allclose(corners((25, 30), None), [0, 0, 36, 30])
+    for size, expected in ((32, "a square crop"), ((24, 32), "of the shape 32×24")):
+        with pytest.raises(UserError, match=expected):
+            corners(size, None)
 
 
 def test_landmarks_fit_photos_that_were_shrunk(tmp_path: pathlib.Path) -> None:

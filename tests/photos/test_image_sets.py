@@ -136,6 +136,8 @@ def test_images_of_another_size_and_damaged_ones_are_named(
     stored = StoredImages(folder)
     found = programs.refusal(stored.check, 32, SILENT)
     assert "expected images of 32×32 as the generator draws them, found 16×16" in found
+    found = programs.refusal(stored.check, (32, 16), SILENT)
+    assert "expected images of 16×32 as the generator draws them" in found
     make(size=24).save(folder / "a.png")
     assert "24×24 in a.png" in programs.refusal(stored.check, SIZE, SILENT)
     content = io.BytesIO()

@@ -37,7 +37,7 @@ from styleclip_jax import computation, latents, loading
 from styleclip_jax.io import torch_files
 from styleclip_jax.models import param_trees
 from styleclip_jax.models.network import Network
-from styleclip_jax.ops import convolutions, pixels
+from styleclip_jax.ops import convolutions, pixels, upsampling
 
 CHECKPOINTS = flags.DEFINE_list(
     "checkpoints", [], "Official files of generators, beside the embedded one."
@@ -101,19 +101,19 @@ def emulated(device: str) -> Iterator[None]:
     rules: Any = mlir._platform_specific_lowerings["cpu"]
     primitives = (lax.dot_general_p, lax.conv_general_dilated_p)
     originals = {primitive: rules[primitive] for primitive in primitives}
-    by_platform, quick = convolutions._by_platform, convolutions._quick_conv3x3
+    by_platform, quick = upsampling._by_platform, convolutions._quick_conv3x3
     for primitive, original in originals.items():
         rule = _rounded(original.rule, device)
         mlir.register_lowering(primitive, rule, platform="cpu")
     if device != "cpu":
-        convolutions._by_platform = _as_elsewhere
+        upsampling._by_platform = _as_elsewhere
         convolutions._quick_conv3x3 = lambda *_: convolutions.direct_conv3x3
     jax.clear_caches()
     try:
         yield
     finally:
         rules.update(originals)
-        convolutions._by_platform, convolutions._quick_conv3x3 = by_platform, quick
+        upsampling._by_platform, convolutions._quick_conv3x3 = by_platform, quick
         jax.clear_caches()
 
 

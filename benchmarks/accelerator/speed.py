@@ -24,7 +24,7 @@ from styleclip_jax.editing.session import Session
 from styleclip_jax.methods import global_directions, mapper_training, optimization
 from styleclip_jax.models import clip, irse50, stylegan2
 from styleclip_jax.models.network import Network
-from styleclip_jax.ops import convolutions
+from styleclip_jax.ops import upsampling
 
 # A divisor of the steps of an optimization.
 _STEPS_PER_CALL = 10
@@ -106,7 +106,7 @@ def layers(world: World) -> Iterator[Item]:
     channels = world.size.generator.channels
     forms = {
         name.removeprefix("upsample_"): function
-        for name, function in vars(convolutions).items()
+        for name, function in vars(upsampling).items()
         if name.startswith("upsample_conv3x3")
     }
 

@@ -30,7 +30,7 @@ from styleclip_jax.models import (
     param_trees,
 )
 from styleclip_jax.models.network import Network
-from styleclip_jax.ops import convolutions, norms
+from styleclip_jax.ops import convolutions, norms, upsampling
 from styleclip_jax.settings.latents import Noise
 
 _EPSILON = 1e-8
@@ -172,7 +172,7 @@ class _StyledConv(_ModulatedLayer):
             jnp.dot(style**2, power, precision=precision) + _EPSILON
         )
         convolve = (
-            convolutions.upsample_conv3x3 if self.upsample else convolutions.conv3x3
+            upsampling.upsample_conv3x3 if self.upsample else convolutions.conv3x3
         )
         x = convolve(self._modulate(x, style), self.kernel.astype(x.dtype), precision)
         x = self._modulate(x, demodulation)
@@ -248,7 +248,7 @@ class _Block(linen.Module):
         for name, style in zip(layers, styles, strict=True):
             if name == "torgb":
                 image = self.torgb(x, style)
-                rgb = image if rgb is None else convolutions.upsample_rgb(rgb) + image
+                rgb = image if rgb is None else upsampling.upsample_rgb(rgb) + image
             else:
                 x = getattr(self, name)(x, style, noise, key_of[name])
         return Activations(x, rgb)

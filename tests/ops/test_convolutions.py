@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from styleclip_jax.ops import convolutions, norms, products, winograd
+from styleclip_jax.ops import convolutions, norms, products, upsampling, winograd
 from tests import tiny
 
 WINOGRAD = (winograd.conv3x3, winograd.conv3x3_by_rows)
@@ -41,8 +41,8 @@ PAIRS = {
     "conv3x3": (convolutions.conv3x3, convolutions.direct_conv3x3, 32, 256),
     # With a strided gradient.
     "upsample_conv3x3": (
-        convolutions.upsample_conv3x3,
-        convolutions.upsample_conv3x3_by_phases,
+        upsampling.upsample_conv3x3,
+        upsampling.upsample_conv3x3_by_phases,
         128,
         4,
     ),
@@ -128,12 +128,12 @@ def test_upsampling_convolution_is_transposed_convolution_then_fir(size: int) ->
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
     expected = zero_insertion_fir(spread)
-    found = convolutions.upsample_conv3x3(x, kernel, "highest")
+    found = upsampling.upsample_conv3x3(x, kernel, "highest")
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_rgb_upsampling_keeps_a_constant_inside() -> None:
-    found = convolutions.upsample_rgb(jnp.ones((1, 4, 4, 3)))
+    found = upsampling.upsample_rgb(jnp.ones((1, 4, 4, 3)))
     assert found.shape == (1, 8, 8, 3)
     np.testing.assert_allclose(found[:, 1:-1, 1:-1], 1)
 
@@ -154,8 +154,8 @@ def test_upsampling_at_once_equals_the_phases(height: int, width: int) -> None:
 
         return jax.jit(jax.vmap(one))(x, weight)
 
-    found = results(convolutions.upsample_conv3x3_at_once)
-    expected = results(convolutions.upsample_conv3x3_by_phases)
+    found = results(upsampling.upsample_conv3x3_at_once)
+    expected = results(upsampling.upsample_conv3x3_by_phases)
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
@@ -163,7 +163,7 @@ def test_upsampling_at_once_equals_the_phases(height: int, width: int) -> None:
 @pytest.mark.parametrize("instructions", [True, False])
 @pytest.mark.parametrize(("height", "width"), [(4, 6), (32, 36)])
 @pytest.mark.parametrize(
-    "function", [convolutions.conv3x3, convolutions.upsample_conv3x3]
+    "function", [convolutions.conv3x3, upsampling.upsample_conv3x3]
 )
 def test_bfloat16_is_rounded_once_on_cpus(
     monkeypatch: pytest.MonkeyPatch,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from styleclip_jax.ops import convolutions, downsampling, unpadded
+from styleclip_jax.ops import convolutions, downsampling, unpadded, upsampling
 from tests import tiny
 
 
@@ -48,7 +48,7 @@ PAIRS = {
     "downsample_conv3x3": (downsampling.downsample_conv3x3, plain_downsample_conv3x3),
     "conv3x3": (convolutions.conv3x3, plain_conv3x3),
     "unpadded": (unpadded.convolve, plain_unpadded),
-    "upsample_conv3x3": (convolutions.upsample_conv3x3, plain_upsample_conv3x3),
+    "upsample_conv3x3": (upsampling.upsample_conv3x3, plain_upsample_conv3x3),
 }
 
 

@@ -19,7 +19,7 @@ from styleclip_jax import parallel
 from styleclip_jax.methods import gan_draws, gan_training
 from styleclip_jax.models import discriminator, stylegan2
 from styleclip_jax.models.discriminator import DiscriminatorConfig
-from styleclip_jax.ops import convolutions
+from styleclip_jax.ops import upsampling
 from styleclip_jax.settings.gan_training import GanTrainingConfig
 from tests import tiny
 
@@ -89,7 +89,7 @@ def test_main_works_suit_accelerators(name: str, platform: str) -> None:
 
 
 def _upsample(precision: str) -> Callable[..., jax.Array]:
-    return lambda x, kernel: convolutions.upsample_conv3x3(x, kernel, precision)
+    return lambda x, kernel: upsampling.upsample_conv3x3(x, kernel, precision)
 
 
 def _forward(precision: str) -> Callable[..., Any]:

@@ -101,19 +101,19 @@ def emulated(device: str) -> Iterator[None]:
     rules: Any = mlir._platform_specific_lowerings["cpu"]
     primitives = (lax.dot_general_p, lax.conv_general_dilated_p)
     originals = {primitive: rules[primitive] for primitive in primitives}
-    by_platform, quick = upsampling._by_platform, convolutions._quick_conv3x3
+    by_platform, quick = upsampling._by_platform, convolutions._form_on_cpu
     for primitive, original in originals.items():
         rule = _rounded(original.rule, device)
         mlir.register_lowering(primitive, rule, platform="cpu")
     if device != "cpu":
         upsampling._by_platform = _as_elsewhere
-        convolutions._quick_conv3x3 = lambda *_: convolutions.direct_conv3x3
+        convolutions._form_on_cpu = lambda *_: convolutions.direct_conv3x3
     jax.clear_caches()
     try:
         yield
     finally:
         rules.update(originals)
-        upsampling._by_platform, convolutions._quick_conv3x3 = by_platform, quick
+        upsampling._by_platform, convolutions._form_on_cpu = by_platform, quick
         jax.clear_caches()
 
 

@@ -339,7 +339,9 @@ class _Encoder(linen.Module):
         config = self.config
         make: Any = _ResNet
         if config.body == "irse":
-            make = functools.partial(irse50.Body, reduction=config.reduction)
+            make = functools.partial(
+                irse50.Body, reduction=config.reduction, quick=False
+            )
         body = make(
             num_blocks=config.num_blocks,
             widths=config.widths,

@@ -19,7 +19,7 @@ from styleclip_jax.errors import UserError
 from styleclip_jax.models import batch_norm, linen, param_trees, runtime
 from styleclip_jax.models.network import Network
 from styleclip_jax.models.runtime import Products
-from styleclip_jax.ops import norms, products, resampling
+from styleclip_jax.ops import convolutions, norms, products, resampling
 
 _PRELU_SLOPE = 0.25
 
@@ -218,6 +218,20 @@ def _conv(
     return layer(x)
 
 
+class _Conv3x3(linen.Module):
+    """3×3 convolution without bias that keeps the size, in the form that is quick."""
+
+    features: int
+    precision: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (3, 3, x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        kernel = kernel.astype(x.dtype)
+        return convolutions.feature_conv3x3(x, kernel, self.precision)
+
+
 def _dense(
     x: jax.Array, features: int, precision: str, *, name: str, use_bias: bool
 ) -> jax.Array:
@@ -238,6 +252,7 @@ class _Block(linen.Module):
     stride: int
     reduction: int
     precision: str
+    quick: bool
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -247,12 +262,17 @@ class _Block(linen.Module):
             shortcut = _conv(shortcut, width, 1, precision, name="shortcut")
             shortcut = batch_norm.BatchNorm(name="shortcut_norm")(shortcut, train)
         x = batch_norm.BatchNorm(name="norm1")(x, train)
-        x = _conv(x, width, 3, precision, name="conv1")
+        x = self._conv3x3(x, "conv1", stride=1)
         slope = self.param("slope", nn.initializers.constant(_PRELU_SLOPE), (width,))
         x = _prelu(x, slope)
-        x = _conv(x, width, 3, precision, name="conv2", stride=self.stride)
+        x = self._conv3x3(x, "conv2", self.stride)
         x = batch_norm.BatchNorm(name="norm2")(x, train)
         return x * self._gate(x)[:, None, None, :] + shortcut
+
+    def _conv3x3(self, x: jax.Array, name: str, stride: int) -> jax.Array:
+        if self.quick and stride == 1:
+            return _Conv3x3(self.width, self.precision, name=name)(x)
+        return _conv(x, self.width, 3, self.precision, name=name, stride=stride)
 
     def _gate(self, x: jax.Array) -> jax.Array:
         """Squeeze-and-excitation: a factor in [0, 1] for every channel [B, C]."""
@@ -280,13 +300,16 @@ class _Input(linen.Module):
 class Body(linen.Module):
     """Residual network without a head: image → the output of every block.
 
-    Attributes: see `IrseConfig`.
+    Attributes:
+      quick: whether convolutions that keep the size are computed in the form that is
+        quick where they are; the others as XLA has them. For the rest see `IrseConfig`.
     """
 
     num_blocks: tuple[int, ...]
     widths: tuple[int, ...]
     reduction: int
     precision: str
+    quick: bool
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, ...]:
@@ -296,8 +319,8 @@ class Body(linen.Module):
             for index in range(count):
                 stride = 1 if index else 2
                 name = f"block{len(maps)}"
-                block = _Block(width, stride, self.reduction, self.precision, name=name)
-                x = block(x, train)
+                setting = (self.reduction, self.precision, self.quick)
+                x = _Block(width, stride, *setting, name=name)(x, train)
                 maps.append(x)
         return tuple(maps)
 
@@ -327,7 +350,11 @@ class _Module(linen.Module):
     def setup(self) -> None:
         config = self.config
         self.body = Body(
-            config.num_blocks, config.widths, config.reduction, config.precision
+            config.num_blocks,
+            config.widths,
+            config.reduction,
+            config.precision,
+            quick=True,
         )
         self.head = _Head(config.embed_dim, config.precision)
 

@@ -209,7 +209,7 @@ class _Conv(linen.Module):
         shape = (3, 3, x.shape[-1], self.width)
         kernel = self.param("kernel", nn.initializers.he_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.width,))
-        return nn.relu(convolutions.conv3x3(x, kernel, self.precision) + bias)
+        return nn.relu(convolutions.feature_conv3x3(x, kernel, self.precision) + bias)
 
 
 class _Module(linen.Module):

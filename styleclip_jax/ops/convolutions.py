@@ -20,6 +20,12 @@ from styleclip_jax.ops import bilinear, products, winograd
 _ROWS_CHANNELS = 128
 _WINOGRAD_CHANNELS = 256
 _WINOGRAD_PIXELS = 32 * 32
+# The same of networks that look at images, whose kernels are smaller for their pixels.
+_FEATURE_CHANNELS = 64
+_FEATURE_PIXELS = 28 * 28
+# From here on tiles of 2×2 pay, and up to here products of all neighbours of a pixel.
+_SMALL_TILE_PIXELS = 14 * 14
+_FEW_PIXELS = 8 * 8
 # Up to so many pixels, products of bfloat16 are quicker than convolutions of float32.
 _PRODUCTS_PIXELS = 32 * 32
 
@@ -152,45 +158,80 @@ def conv3x3(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
     return _CONV3X3.value(x, kernel, precision)
 
 
-def _conv3x3_on_cpu(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
-    form = on_cpu(x, _quick_conv3x3(x, kernel), _conv3x3_by_product)
-    return form(x, kernel, precision)
+def feature_conv3x3(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
+    """`conv3x3` in networks that look at images, with another choice on CPUs.
+
+    They have more pixels for the same channels than a generator, sizes that are no
+    powers of two, and products of few pixels with large kernels.
+    """
+    return _FEATURE_CONV3X3.value(x, kernel, precision)
 
 
-def _conv3x3_gradient(g: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
-    """Gradient [B, H, W, I] of `conv3x3` by the images."""
+def _quick_conv3x3(height: int, width: int, channels: int) -> Bilinear:
+    """Form of `conv3x3` for CPUs."""
+    pixels, whole = height * width, height % winograd.TILE == width % winograd.TILE == 0
+    if channels >= _ROWS_CHANNELS and pixels >= _WINOGRAD_PIXELS and whole:
+        both = channels >= _WINOGRAD_CHANNELS
+        return winograd.conv3x3 if both else winograd.conv3x3_by_rows
+    return direct_conv3x3
 
-    def convolve(x: jax.Array) -> jax.Array:
-        return direct_conv3x3(x, kernel, precision, swap=True)
 
-    x = jax.ShapeDtypeStruct((*g.shape[:3], kernel.shape[2]), g.dtype)
-    return jax.linear_transpose(convolve, x)(g)[0]
+def _quick_feature_conv3x3(height: int, width: int, channels: int) -> Bilinear:
+    """Form of `feature_conv3x3` for CPUs."""
+    pixels, whole = height * width, height % winograd.TILE == width % winograd.TILE == 0
+    if channels >= _FEATURE_CHANNELS and pixels >= _FEATURE_PIXELS and whole:
+        # A kernel with so many channels is larger than its image.
+        both = channels**2 >= 16 * pixels
+        return winograd.conv3x3 if both else winograd.conv3x3_by_rows
+    if channels >= _WINOGRAD_CHANNELS:
+        if pixels >= _SMALL_TILE_PIXELS and height % 2 == width % 2 == 0:
+            return _conv3x3_of_small_tiles
+        if pixels <= _FEW_PIXELS:
+            return _conv3x3_by_product
+    return direct_conv3x3
 
 
-def _conv3x3_gradient_on_cpu(
-    g: jax.Array, kernel: jax.Array, precision: str
+_conv3x3_of_small_tiles = functools.partial(winograd.conv3x3, tile=2)
+
+
+def _conv3x3_by_product(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
+    """`conv3x3` as one product of all neighbours of a pixel."""
+    height, width = x.shape[1:3]
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    around = [
+        x[:, row : row + height, column : column + width]
+        for row in range(3)
+        for column in range(3)
+    ]
+    flat, asked = kernel.reshape(-1, kernel.shape[3]), lax.Precision(precision)
+    return products.dot(jnp.concatenate(around, axis=3), flat, precision=asked)
+
+
+def _gradient(
+    form: Bilinear, g: jax.Array, kernel: jax.Array, precision: str
 ) -> jax.Array:
-    """The same by Winograd's algorithm, where it is the quicker one."""
-    form = _quick_conv3x3(g, kernel)
-    if form is direct_conv3x3:
-        return _conv3x3_gradient(g, kernel, precision)
-    return products.in_float32(form)(g, kernel, precision, transposed=True)
+    """Gradient [B, H, W, I] of a form of `conv3x3` by the images."""
+    x = jax.ShapeDtypeStruct((*g.shape[:3], kernel.shape[2]), g.dtype)
+    return jax.linear_transpose(lambda x: form(x, kernel, precision), x)(g)[0]
 
 
-def _conv3x3_kernel_gradient(x: jax.Array, g: jax.Array, precision: str) -> jax.Array:
+_direct_gradient = functools.partial(
+    _gradient, functools.partial(direct_conv3x3, swap=True)
+)
+
+
+def _kernel_gradient(x: jax.Array, g: jax.Array, precision: str) -> jax.Array:
     """Gradient [3, 3, I, O] of `conv3x3` by the kernel."""
     return _transpose_of_kernel(direct_conv3x3, x, g, precision)
 
 
-def _conv3x3_kernel_gradient_on_cpu(
-    x: jax.Array, g: jax.Array, precision: str
-) -> jax.Array:
+def _kernel_gradient_on_cpu(x: jax.Array, g: jax.Array, precision: str) -> jax.Array:
     """The same with half of the products, where products are what takes time."""
     wide = min(x.shape[3], g.shape[3]) >= _WINOGRAD_CHANNELS
     if wide and x.shape[1] % winograd.TILE == 0:
         form = functools.partial(_transpose_of_kernel, winograd.conv3x3_by_rows)
         return products.in_float32(form)(x, g, precision)
-    return _conv3x3_kernel_gradient(x, g, precision)
+    return _kernel_gradient(x, g, precision)
 
 
 def _transpose_of_kernel(
@@ -201,27 +242,38 @@ def _transpose_of_kernel(
     return jax.linear_transpose(lambda k: form(x, k, precision), kernel)(g)[0]
 
 
-_CONV3X3 = bilinear.define_convolution(
-    "conv3x3",
-    default=bilinear.Forms(direct_conv3x3, _conv3x3_gradient, _conv3x3_kernel_gradient),
-    cpu=bilinear.Forms(
-        _conv3x3_on_cpu, _conv3x3_gradient_on_cpu, _conv3x3_kernel_gradient_on_cpu
-    ),
-)
+def _form_on_cpu(
+    choose: Callable[[int, int, int], Bilinear], images: jax.Array, kernel: jax.Array
+) -> Bilinear:
+    return choose(*images.shape[1:3], min(kernel.shape[2:]))
 
 
-def _quick_conv3x3(x: jax.Array, kernel: jax.Array) -> Bilinear:
-    """Form of `conv3x3` for CPUs."""
-    height, width, inputs = x.shape[1:]
-    channels = min(inputs, kernel.shape[3])
-    if (
-        channels >= _ROWS_CHANNELS
-        and height * width >= _WINOGRAD_PIXELS
-        and height % winograd.TILE == width % winograd.TILE == 0
-    ):
-        both = channels >= _WINOGRAD_CHANNELS
-        return winograd.conv3x3 if both else winograd.conv3x3_by_rows
-    return direct_conv3x3
+def _define(name: str, choose: Callable[[int, int, int], Bilinear]) -> bilinear.Forms:
+    """3×3 convolution whose form on CPUs is chosen by height, width and channels."""
+
+    def value(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
+        form = on_cpu(x, _form_on_cpu(choose, x, kernel), _conv3x3_by_product)
+        return form(x, kernel, precision)
+
+    def gradient(g: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
+        form = _form_on_cpu(choose, g, kernel)
+        if form is direct_conv3x3:
+            return _direct_gradient(g, kernel, precision)
+        if form is _conv3x3_by_product:
+            # Its kernel stays as it is, where `direct_conv3x3` copies it in order.
+            return _gradient(form, g, kernel, precision)
+        # As the convolution that it is, by Winograd's algorithm, too.
+        return products.in_float32(form)(g, kernel, precision, transposed=True)
+
+    return bilinear.define_convolution(
+        name,
+        default=bilinear.Forms(direct_conv3x3, _direct_gradient, _kernel_gradient),
+        cpu=bilinear.Forms(value, gradient, _kernel_gradient_on_cpu),
+    )
+
+
+_CONV3X3 = _define("conv3x3", _quick_conv3x3)
+_FEATURE_CONV3X3 = _define("feature_conv3x3", _quick_feature_conv3x3)
 
 
 def on_cpu(x: jax.Array, form: Bilinear, by_product: Bilinear) -> Bilinear:
@@ -235,17 +287,3 @@ def on_cpu(x: jax.Array, form: Bilinear, by_product: Bilinear) -> Bilinear:
     if few and products.cpu_multiplies_bfloat16():
         return by_product
     return products.in_float32(form)
-
-
-def _conv3x3_by_product(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
-    """`conv3x3` as one product of all neighbours of a pixel."""
-    del precision
-    height, width = x.shape[1:3]
-    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    around = [
-        x[:, row : row + height, column : column + width]
-        for row in range(3)
-        for column in range(3)
-    ]
-    flat = kernel.reshape(-1, kernel.shape[3])
-    return products.dot(jnp.concatenate(around, axis=3), flat)

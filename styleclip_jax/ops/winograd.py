@@ -1,51 +1,75 @@
 """3×3 convolution by Winograd's algorithm, with a quarter or a half of the products.
 
 Along one axis, the four values y = Aᵀ[(G k) ⊙ (Bᵀ x)] are the convolution of six
-neighbouring pixels x with three taps k, by six multiplications instead of twelve. With
-both axes, a tile of 6×6 pixels and all channels c:
+neighbouring pixels x with three taps k, by six multiplications instead of twelve; two
+values are one of four pixels, by four multiplications instead of six. With both axes,
+a tile of 6×6 (or 4×4) pixels and all channels c:
 
   Y = Aᵀ [Σ_c (G K_c Gᵀ) ⊙ (Bᵀ X_c B)] A   (Lavin and Gray 2016, section 4.3).
 
-For each of the 36 positions the sum over c is a matrix product of all tiles at once.
-With one axis only, each of six positions is a convolution along the other axis: half
-of the multiplications, for less traffic.
+For each of the 36 (16) positions the sum over c is a matrix product of all tiles at
+once. With one axis only, each of six positions is a convolution along the other axis:
+half of the multiplications, for less traffic.
 
-Bᵀ, G and Aᵀ are those of the points 0, ±1, ±2 and ∞; their entries up to 8 cost about
-two decimal digits of float32.
+Bᵀ, G and Aᵀ for four values are those of the points 0, ±1, ±2 and ∞; their entries up
+to 8 cost about two decimal digits of float32. For two values the points ±2 are missing,
+and nearly no digits are lost; the transformed kernel is half as large, which counts
+where it is larger than the images.
 """
 
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+# Values of an axis at once, where nothing else is said.
 TILE = 4
-_POSITIONS = 6
 
-_INPUT = (
-    (4, 0, -5, 0, 1, 0),
-    (0, -4, -4, 1, 1, 0),
-    (0, 4, -4, -1, 1, 0),
-    (0, -2, -1, 2, 1, 0),
-    (0, 2, -1, -2, 1, 0),
-    (0, 4, 0, -5, 0, 1),
-)
-_KERNEL = (
-    (1 / 4, 0, 0),
-    (-1 / 6, -1 / 6, -1 / 6),
-    (-1 / 6, 1 / 6, -1 / 6),
-    (1 / 24, 1 / 12, 1 / 6),
-    (1 / 24, -1 / 12, 1 / 6),
-    (0, 0, 1),
-)
-_OUTPUT = (
-    (1, 1, 1, 1, 1, 0),
-    (0, 1, -1, 2, -2, 0),
-    (0, 1, 1, 4, 4, 0),
-    (0, 1, -1, 8, -8, 1),
-)
+_Matrix = tuple[tuple[float, ...], ...]
+
+
+class _Transforms(NamedTuple):
+    """Matrices of an axis: Bᵀ, G and Aᵀ."""
+
+    input: _Matrix
+    kernel: _Matrix
+    output: _Matrix
+
+
+_TRANSFORMS = {
+    2: _Transforms(
+        input=((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
+        kernel=((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
+        output=((1, 1, 1, 0), (0, 1, -1, -1)),
+    ),
+    4: _Transforms(
+        input=(
+            (4, 0, -5, 0, 1, 0),
+            (0, -4, -4, 1, 1, 0),
+            (0, 4, -4, -1, 1, 0),
+            (0, -2, -1, 2, 1, 0),
+            (0, 2, -1, -2, 1, 0),
+            (0, 4, 0, -5, 0, 1),
+        ),
+        kernel=(
+            (1 / 4, 0, 0),
+            (-1 / 6, -1 / 6, -1 / 6),
+            (-1 / 6, 1 / 6, -1 / 6),
+            (1 / 24, 1 / 12, 1 / 6),
+            (1 / 24, -1 / 12, 1 / 6),
+            (0, 0, 1),
+        ),
+        output=(
+            (1, 1, 1, 1, 1, 0),
+            (0, 1, -1, 2, -2, 0),
+            (0, 1, 1, 4, 4, 0),
+            (0, 1, -1, 8, -8, 1),
+        ),
+    ),
+}
 
 
 def conv3x3_by_rows(
@@ -66,6 +90,7 @@ def conv3x3_by_rows(
       ValueError: H is no multiple of 4.
     """
     batch, height, width, inputs = x.shape
+    matrices = _TRANSFORMS[TILE]
     if height % TILE:
         raise ValueError(f"expected a height of multiples of {TILE}, found {height}")
     if transposed:
@@ -83,81 +108,91 @@ def conv3x3_by_rows(
             precision=precision,
         )
         for tile, weight in zip(
-            _combine(_INPUT, _windows(x, axis=1)),
-            _combine(_KERNEL, list(kernel)),
+            _combine(matrices.input, _windows(x, TILE, axis=1)),
+            _combine(matrices.kernel, list(kernel)),
             strict=True,
         )
     ]
-    lines = jnp.stack(_combine(_OUTPUT, products), axis=2)
+    lines = jnp.stack(_combine(matrices.output, products), axis=2)
     return lines.reshape(batch, height, width, kernel.shape[3])
 
 
 def conv3x3(
-    x: jax.Array, kernel: jax.Array, precision: str, *, transposed: bool = False
+    x: jax.Array,
+    kernel: jax.Array,
+    precision: str,
+    *,
+    transposed: bool = False,
+    tile: int = TILE,
 ) -> jax.Array:
-    """F(4×4, 3×3): convolution with zero padding, same size.
+    """F(4×4, 3×3) or F(2×2, 3×3): convolution with zero padding, same size.
 
     Args:
-      x: [B, H, W, I], H and W multiples of 4.
+      x: [B, H, W, I], H and W multiples of `tile`.
       kernel: [3, 3, I, O].
       precision: precision of the products: highest, high or default.
       transposed: the transpose of the convolution, of [B, H, W, O]: with the kernel
         turned, and channels swapped by the products, since XLA would combine the taps
         of a kernel that is swapped before ten times as slowly.
+      tile: values of an axis at once, 4 or 2.
 
     Returns:
       [B, H, W, O], or [B, H, W, I] of the transpose.
 
     Raises:
-      ValueError: H or W is no multiple of 4.
+      ValueError: H or W is no multiple of `tile`.
     """
     batch, height, width, inputs = x.shape
-    if height % TILE or width % TILE:
-        raise ValueError(f"expected multiples of {TILE}, found {height} by {width}")
-    rows, columns = height // TILE, width // TILE
+    if height % tile or width % tile:
+        raise ValueError(f"expected multiples of {tile}, found {height} by {width}")
+    matrices = _TRANSFORMS[tile]
+    rows, columns = height // tile, width // tile
     equation = "bhwi,io->bhwo"
     if transposed:
         kernel, equation = kernel[::-1, ::-1], "bhwo,io->bhwi"
 
     # One pixel before the first tile; behind the last one what fills another tile.
-    border = (1, TILE - 1)
+    border = (1, tile - 1)
     x = jnp.pad(x, ((0, 0), border, border, (0, 0)))
-    x = x.reshape(batch, rows + 1, TILE, -1, inputs)
+    x = x.reshape(batch, rows + 1, tile, -1, inputs)
     # The barriers keep XLA from computing one axis anew for each position of the other.
-    by_row = lax.optimization_barrier(_combine(_INPUT, _windows(x, axis=1)))
-    kernel_by_row = _combine(_KERNEL, list(kernel))
+    by_row = lax.optimization_barrier(
+        _combine(matrices.input, _windows(x, tile, axis=1))
+    )
+    kernel_by_row = _combine(matrices.kernel, list(kernel))
 
     products = []
     for part, kernel_part in zip(by_row, kernel_by_row, strict=True):
-        part = part.reshape(batch, rows, columns + 1, TILE, inputs)
+        part = part.reshape(batch, rows, columns + 1, tile, inputs)
         products.append(
             [
-                jnp.einsum(equation, tile, weight, precision=precision)
-                for tile, weight in zip(
-                    _combine(_INPUT, _windows(part, axis=2)),
-                    _combine(_KERNEL, list(kernel_part)),
+                jnp.einsum(equation, pixels, weight, precision=precision)
+                for pixels, weight in zip(
+                    _combine(matrices.input, _windows(part, tile, axis=2)),
+                    _combine(matrices.kernel, list(kernel_part)),
                     strict=True,
                 )
             ]
         )
 
-    sums = [_combine(_OUTPUT, column) for column in zip(*products, strict=True)]
+    sums = [_combine(matrices.output, column) for column in zip(*products, strict=True)]
     sums = lax.optimization_barrier(sums)
     lines = [
-        jnp.stack(_combine(_OUTPUT, row), axis=3) for row in zip(*sums, strict=True)
+        jnp.stack(_combine(matrices.output, row), axis=3)
+        for row in zip(*sums, strict=True)
     ]
     return jnp.stack(lines, axis=2).reshape(batch, height, width, -1)
 
 
-def _windows(x: jax.Array, axis: int) -> list[jax.Array]:
-    """The six pixels of each tile; [tiles + 1, 4] at an axis becomes [tiles]."""
+def _windows(x: jax.Array, tile: int, axis: int) -> list[jax.Array]:
+    """The pixels of each tile, two more than values; [tiles + 1, tile] → [tiles]."""
 
     def take(i: int) -> jax.Array:
-        tiles = lax.index_in_dim(x, i % TILE, axis + 1, keepdims=False)
-        first = i // TILE
+        tiles = lax.index_in_dim(x, i % tile, axis + 1, keepdims=False)
+        first = i // tile
         return lax.slice_in_dim(tiles, first, first + x.shape[axis] - 1, axis=axis)
 
-    return [take(i) for i in range(_POSITIONS)]
+    return [take(i) for i in range(tile + 2)]
 
 
 def _combine(

@@ -1,5 +1,6 @@
-"""What the generator's convolutions choose equals the plain form, derivatives too."""
+"""What convolutions choose equals the plain form, derivatives too."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,11 @@ from jax import lax
 from styleclip_jax.ops import convolutions, norms, products, upsampling, winograd
 from tests import tiny
 
-WINOGRAD = (winograd.conv3x3, winograd.conv3x3_by_rows)
+WINOGRAD = (
+    winograd.conv3x3,
+    functools.partial(winograd.conv3x3, tile=2),
+    winograd.conv3x3_by_rows,
+)
 
 
 @pytest.mark.parametrize(("height", "width"), [(4, 4), (8, 12)])
@@ -39,6 +44,25 @@ PAIRS = {
     # Winograd along one axis and both, on a CPU.
     "conv3x3_by_rows": (convolutions.conv3x3, convolutions.direct_conv3x3, 32, 128),
     "conv3x3": (convolutions.conv3x3, convolutions.direct_conv3x3, 32, 256),
+    # The same, then tiles of 2×2, then products of few pixels.
+    "features_28": (
+        convolutions.feature_conv3x3,
+        convolutions.direct_conv3x3,
+        28,
+        64,
+    ),
+    "features_14": (
+        convolutions.feature_conv3x3,
+        convolutions.direct_conv3x3,
+        14,
+        256,
+    ),
+    "features_7": (
+        convolutions.feature_conv3x3,
+        convolutions.direct_conv3x3,
+        7,
+        256,
+    ),
     # With a strided gradient.
     "upsample_conv3x3": (
         upsampling.upsample_conv3x3,
@@ -91,6 +115,30 @@ def test_forward_and_reverse_mode_compose_with_vmap(name: str) -> None:
 
     for derivative in (forward, reverse):
         np.testing.assert_allclose(derivative(chosen), derivative(plain), atol=1e-3)
+
+
+@pytest.mark.parametrize(("size", "channels"), [(28, 64), (14, 256), (7, 256)])
+def test_quick_forms_compose_with_vmap_and_loops(size: int, channels: int) -> None:
+    x = tiny.normal(0, 2, size, size, channels)
+    kernel = tiny.normal(1, 3, 3, channels, channels) / (9 * channels) ** 0.5
+
+    def walk(function: Callable[..., jax.Array], *, loop: bool) -> jax.Array:
+        def convolve(x: jax.Array) -> jax.Array:
+            return function(x[None], kernel, "highest")[0]
+
+        def step(x: jax.Array, _: None) -> tuple[jax.Array, None]:
+            slope = jax.grad(lambda x: jnp.sum(jnp.sin(convolve(x))))(x)
+            return x + 0.1 * jax.jvp(convolve, (x,), (slope,))[1], None
+
+        def steps(x: jax.Array) -> jax.Array:
+            # JAX's own gradients are slow inside of loops.
+            return lax.scan(step, x, length=2, unroll=1 if loop else 2)[0]
+
+        return jax.jit(jax.vmap(steps))(x)
+
+    found = walk(convolutions.feature_conv3x3, loop=True)
+    expected = walk(convolutions.direct_conv3x3, loop=False)
+    np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
 def test_kernel_power_is_a_sum_of_squares() -> None:

@@ -47,6 +47,7 @@ def plain_upsample_conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
 PAIRS = {
     "downsample_conv3x3": (downsampling.downsample_conv3x3, plain_downsample_conv3x3),
     "conv3x3": (convolutions.conv3x3, plain_conv3x3),
+    "feature_conv3x3": (convolutions.feature_conv3x3, plain_conv3x3),
     "unpadded": (unpadded.convolve, plain_unpadded),
     "upsample_conv3x3": (upsampling.upsample_conv3x3, plain_upsample_conv3x3),
 }
@@ -66,8 +67,10 @@ def test_gradients_of_gradients_equal_those_of_plain_convolutions(
     monkeypatch: pytest.MonkeyPatch, name: str, winograd: bool
 ) -> None:
     if winograd:
-        for bound in ("_ROWS_CHANNELS", "_WINOGRAD_CHANNELS", "_WINOGRAD_PIXELS"):
-            monkeypatch.setattr(convolutions, bound, 1)
+        for kind in ("ROWS_CHANNELS", "WINOGRAD_CHANNELS", "WINOGRAD_PIXELS"):
+            monkeypatch.setattr(convolutions, f"_{kind}", 1)
+        for kind in ("CHANNELS", "PIXELS"):
+            monkeypatch.setattr(convolutions, f"_FEATURE_{kind}", 1)
     chosen, plain = PAIRS[name]
     x = tiny.normal(0, 2, 4, 4, 6)
     kernel = tiny.normal(1, 3, 3, 6, 5) / 54**0.5

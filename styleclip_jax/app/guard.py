@@ -192,7 +192,7 @@ class Guard:
         Args:
           application: what answers requests that are not refused.
           hosts: hosts of the page.
-          max_upload: number of bytes of an upload.
+          max_upload: number of bytes of an upload, of all its files.
           has_room: whether so many more bytes fit on the disk.
           advice: what to do to let another name in, for people.
           tell: takes lines of the log.
@@ -277,7 +277,7 @@ class Guard:
         if int(length) > self._max_upload + _ENVELOPE:
             return _Refusal(
                 413,
-                "This file is too large: the page takes up to "
+                "This upload is too large: the page takes up to "
                 f"{self._max_upload // 2**20} MB.",
             )
         if scope["path"].rstrip("/").endswith("/upload") and not self._has_room(

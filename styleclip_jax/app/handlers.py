@@ -38,7 +38,8 @@ SEED = 4
 
 _MEASURING, _SEARCHING = "Measuring what each channel changes", "Finding the strength"
 _LOOKING, _OPTIMIZING = "Looking at random faces", "Optimizing"
-_INVERTING, _OTHERS = "Looking for the photo's latent", "Editing other faces"
+_FINDING, _INVERTING = "Finding the face", "Looking for the photo's latent"
+_OTHERS = "Editing other faces"
 _SHEET_ALPHAS = (-4, -2, 0, 2, 4)
 # Bytes of a download at most, of the largest pictures.
 _DOWNLOAD_BYTES = 40 * 2**20
@@ -92,24 +93,59 @@ class Handlers:
         """Faces to choose from."""
         return rooms.thumbnails(self.room)
 
-    def upload(self, trail: Trail, path: str, find_face: bool) -> Any:
-        """View of a photo's face, and a note on how it was found."""
+    def upload(self, trail: Trail, paths: list[str], find_face: bool) -> Any:
+        """View of the first photo's face, notes on all, their faces and a gallery.
 
-        def do(work: Work[tuple[Face, str]]) -> tuple[Face, str]:
-            with work.stage(_INVERTING, self.room.num_inversion_steps):
-                return rooms.invert_photo(
-                    self.room, path, find_face=find_face, report=work.count
-                )
-
-        work = self._work(do)
+        A photo that cannot be used is in the notes, and the others are taken.
+        """
+        work = self._work(lambda work: self._invert(work, paths, find_face))
         try:
             for line in work:
-                yield *_same(line.line), gr.skip()
+                yield *_same(line.line), *[gr.skip()] * 3
         except UserError:
-            yield *_same(""), gr.skip()
+            yield *_same(""), *[gr.skip()] * 3
             raise
-        face, found = work.result
-        yield *self._present(self._start(trail, face)), f"{face.name}: {found}"
+        faces, notes = work.result
+        pictures = [rooms.thumbnail(self.room.render(face.latent)[0]) for face in faces]
+        gallery = gr.update(value=pictures, visible=len(faces) > 1, selected_index=None)
+        shown = self._present(self._start(trail, faces[0]))
+        yield *shown, "  \n".join(map(_note, notes)), faces, gallery
+
+    def choose_photo(
+        self, trail: Trail, photos: tuple[Face, ...], event: gr.EventData
+    ) -> Any:
+        """View of the face that was chosen from the photos."""
+        face = photos[values.index_of(event, len(photos))]
+        return self._present(self._start(trail, face))
+
+    def _invert(
+        self, work: Work[Any], paths: list[str], find_face: bool
+    ) -> tuple[tuple[Face, ...], list[str]]:
+        """Faces of photos, which are found and then inverted, and a note on each.
+
+        Raises:
+          UserError: no photo can be used.
+        """
+        photos, faces, notes, refused = [], [], [], []
+        with work.stage(_FINDING, len(paths)):
+            for path in paths:
+                try:
+                    photos.append(
+                        rooms.open_photo(self.room, path, find_face=find_face)
+                    )
+                except UserError as error:
+                    refused.append(str(error))
+                work.count(1)
+        with work.stage(_INVERTING, len(photos) * self.room.num_inversion_steps):
+            for photo in photos:
+                try:
+                    faces.append(rooms.invert(self.room, photo, work.count))
+                    notes.append(f"{photo.name}: {photo.found}")
+                except UserError as error:
+                    refused.append(str(error))
+        if not faces:
+            raise UserError("; ".join(refused))
+        return tuple(faces), notes + refused
 
     def _start(self, trail: Trail, face: Face) -> Trail:
         return trail.add(views.see(self.room, face))

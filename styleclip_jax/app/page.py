@@ -39,6 +39,7 @@ class _Faces(NamedTuple):
     gallery: gr.Gallery
     random: gr.Button
     upload: gr.UploadButton
+    photos: gr.Gallery
     seed: gr.Number
     psi: gr.Slider
     align: gr.Checkbox
@@ -98,6 +99,7 @@ def build(do: Handlers) -> gr.Blocks:
     room = do.room
     with Page(title=_TITLE, analytics_enabled=False, fill_width=True) as page:
         trail = gr.State(Trail((), -1))
+        photos = gr.State(())
         gr.Markdown(
             f"# {_TITLE}\nChoose a face, say what it should become, and press Edit.",
             elem_id="heading",
@@ -151,9 +153,10 @@ def build(do: Handlers) -> gr.Blocks:
         faces.upload.upload(
             do.upload,
             [trail, faces.upload, faces.align],
-            [*shown, faces.note],
+            [*shown, faces.note, photos, faces.photos],
             **_HEAVY,
         )
+        faces.photos.select(do.choose_photo, [trail, photos], shown, **_LIVE)
 
         for event in (direction.edit.click, prompt.submit, direction.neutral.submit):
             event(do.direct, [trail, direction.neutral, prompt, *how], shown, **_HEAVY)
@@ -255,17 +258,20 @@ def _below(room: Room) -> _Below:
 
 
 def _faces(room: Room) -> _Faces:
-    gr.Markdown("**Face**: click one, draw one, or upload a photo.")
-    gallery = _thumbnails("faces", ["crisp"] if room.is_small else [])
+    gr.Markdown("**Face**: click one, draw one, or upload photos.")
+    crisp = ["crisp"] if room.is_small else []
+    gallery = _thumbnails("faces", crisp)
     with gr.Row():
         random = gr.Button("Random face", size="sm", min_width=120, elem_id="random")
         upload = gr.UploadButton(
-            "Upload a photo",
+            "Upload photos",
             size="sm",
             min_width=120,
             file_types=["image"],
+            file_count="multiple",
             elem_id="upload",
         )
+    photos = _thumbnails("photos", crisp, visible=False)
     note = gr.Markdown(elem_id="note")
     with gr.Accordion("More on faces", open=False):
         seed = gr.Number(
@@ -287,12 +293,13 @@ def _faces(room: Room) -> _Faces:
             label="Align the face of a photo",
             info="Finds the face and cuts it out.",
         )
-    return _Faces(gallery, random, upload, seed, psi, align, note)
+    return _Faces(gallery, random, upload, photos, seed, psi, align, note)
 
 
-def _thumbnails(name: str, classes: list[str]) -> gr.Gallery:
+def _thumbnails(name: str, classes: list[str], *, visible: bool = True) -> gr.Gallery:
     """Row of small pictures to click."""
     return gr.Gallery(
+        visible=visible,
         show_label=False,
         columns=8,
         allow_preview=False,

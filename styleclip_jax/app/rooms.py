@@ -62,6 +62,20 @@ class Face(NamedTuple):
         return "s" if isinstance(self.latent, tuple) else "w_plus"
 
 
+class Photo(NamedTuple):
+    """Photo of a visitor.
+
+    Attributes:
+      name: name of its file.
+      crop: its face, cut out.
+      found: how the face was found, for people.
+    """
+
+    name: str
+    crop: crops.Crops
+    found: str
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Room:
     """Room: the networks that all visitors of the page share.
@@ -256,24 +270,22 @@ def thumbnail(image: np.ndarray) -> Image.Image:
     return found.resize((max(1, width), max(1, height)))
 
 
-def invert_photo(
-    room: Room, path: str, *, find_face: bool, report: Report
-) -> tuple[Face, str]:
-    """Inverts the face that a photo shows, and says how it was found in the photo.
+def open_photo(room: Room, path: str, *, find_face: bool) -> Photo:
+    """Opens a photo, and cuts out the face that it shows.
 
     Args:
       room: networks.
       path: file of the photo, whatever its name.
       find_face: whether to crop a face as in FFHQ; without it, or without a face, the
         largest square in the middle is the face.
-      report: is told of steps, `num_inversion_steps` in all.
 
     Raises:
-      UserError: the file is no photo, or one that cannot be inverted.
+      UserError: the file is no photo.
     """
     name, session = pathlib.Path(path).name, room.session
+    notes: list[str] = []
     try:
-        photo = photo_files.read(path, room.max_pixels)
+        photo = photo_files.read(path, room.max_pixels, notes.append)
     except UserError as error:
         # The folder of an upload concerns nobody.
         raise UserError(str(error).replace(str(path), name)) from None
@@ -290,10 +302,25 @@ def invert_photo(
         resolution=size,
         encoded_size=session.encoded_size,
     )
-    result = room.inverter(jax.tree.map(lambda x: x[None], crop), report)
+    about = [x.replace(f"{path}: ", "") for x in notes]
+    return Photo(name, crop, "; ".join([found, *about]))
+
+
+def invert(room: Room, photo: Photo, report: Report) -> Face:
+    """Inverts the face of a photo.
+
+    Args:
+      room: networks.
+      photo: the photo.
+      report: is told of steps, `num_inversion_steps` in all.
+
+    Raises:
+      UserError: it does not stay finite.
+    """
+    result = room.inverter(jax.tree.map(lambda x: x[None], photo.crop), report)
     if int(result.failed_at[0]) >= 0 or not np.isfinite(result.latent).all():
-        raise UserError(f"{name}: the inversion did not stay finite")
-    return Face(np.asarray(result.latent), name), found
+        raise UserError(f"{photo.name}: the inversion did not stay finite")
+    return Face(np.asarray(result.latent), photo.name)
 
 
 def _frame(

@@ -13,7 +13,7 @@ import fastapi
 import gradio as gr
 import uvicorn
 
-from styleclip_jax.app import look
+from styleclip_jax.app import look, values
 from styleclip_jax.app.guard import Guard, Hosts, Limits
 from styleclip_jax.app.storage import Storage
 
@@ -74,7 +74,7 @@ def serve(
     guard = Guard(
         application,
         hosts,
-        max_upload=limits.max_upload,
+        max_upload=values.MOST_UPLOADS * limits.max_upload,
         has_room=storage.has_room,
         advice=advice,
     )

@@ -13,6 +13,8 @@ from styleclip_jax.errors import UserError
 
 # Letters of a text, far more than CLIP reads, and of a value in a message.
 _LONGEST_TEXT, _LONGEST_SHOWN = 2000, 40
+# Photos of an upload.
+MOST_UPLOADS = 8
 # Letters of a line for people.
 _LONGEST_LINE = 200
 
@@ -79,8 +81,15 @@ def check(component: Any, value: Any) -> None:
             expected = "a text"
         elif value and len(value) > _LONGEST_TEXT:
             expected = f"a text of {_LONGEST_TEXT} letters at most"
-    elif isinstance(component, gr.UploadButton) and not _is_upload(component, value):
-        expected = "an uploaded file"
+    elif isinstance(component, gr.UploadButton):
+        several = component.file_count == "multiple"
+        found = value if several else [value]
+        if not (
+            isinstance(found, list) and all(_is_upload(component, x) for x in found)
+        ):
+            expected = "an uploaded file"
+        elif not 1 <= len(found) <= MOST_UPLOADS:
+            expected = f"1 to {MOST_UPLOADS} files"
     if expected is not None:
         name = component.label or component.value
         raise UserError(f"{name}: expected {expected}, found {_show(value)}")

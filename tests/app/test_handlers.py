@@ -1,17 +1,19 @@
 """Handlers of the page without a browser: what its controls show."""
 
+import dataclasses
 import pathlib
 import threading
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("gradio", reason="needs gradio: the extra app")
 
 import gradio as gr
 
-from styleclip_jax.app import handlers, look, optimizing, page, waiting
+from styleclip_jax.app import handlers, look, optimizing, page, rooms, waiting
 from styleclip_jax.app.handlers import Handlers
 from styleclip_jax.app.rooms import Room
 from styleclip_jax.app.storage import Storage
@@ -19,6 +21,7 @@ from styleclip_jax.app.views import Trail
 from styleclip_jax.editing.directing import DirectionConfig
 from styleclip_jax.errors import UserError
 from styleclip_jax.methods.optimization import OptimizationConfig
+from styleclip_jax.settings.photos import InversionConfig
 
 TRAIL, BEFORE, AFTER, SLIDER, STATUS, HISTORY, UNDO = range(7)
 SKIPPED = gr.skip()
@@ -55,6 +58,35 @@ def test_bad_seeds_are_answered_beside_the_face(do: Handlers, seed: Any) -> None
     assert outputs == [SKIPPED] * 7
     assert note.startswith("Seed: expected a whole number")
     assert do.draw(NOTHING, 3, 0.7)[-1] == ""
+
+
+def test_photos_become_faces_to_choose_from(
+    do: Handlers, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rooms, "_INVERSION", InversionConfig(w_steps=1, refine_steps=1))
+    # Another room, whose inverter is of few steps.
+    do = Handlers(dataclasses.replace(do.room), do.storage)
+    paths = [str(tmp_path / name) for name in ("a_b.png", "broken.png", "c.png")]
+    for path, colour in zip(paths, ("red", "green", "blue"), strict=True):
+        Image.new("RGB", (40, 30), colour).save(path)
+    pathlib.Path(paths[1]).write_text("no picture")
+    *lines, outputs = do.upload(NOTHING, paths, False)
+    shown, (note, photos, gallery) = outputs[:7], outputs[7:]
+    assert shown[TRAIL].view.start is photos[0]
+    assert [face.name for face in photos] == ["a_b.png", "c.png"]
+    assert gallery["visible"]
+    assert len(gallery["value"]) == 2
+    first, second, third = note.split("  \n")
+    assert first == "a\\_b.png: used as it is"
+    assert second == "c.png: used as it is"
+    assert third.startswith("broken.png: not a readable photo")
+    assert all(line[7:] == (SKIPPED,) * 3 for line in lines)
+    # Another one is edited in turn.
+    chosen = do.choose_photo(shown[TRAIL], photos, gr.EventData(None, {"index": 1}))
+    assert chosen[TRAIL].view.start is photos[1]
+    assert len(chosen[TRAIL].views) == 2
+    with pytest.raises(UserError, match=r"broken\.png: not a readable photo"):
+        list(do.upload(NOTHING, paths[1:2], False))
 
 
 def test_automatic_strength_is_shown_and_the_slider_goes_on_from_it(

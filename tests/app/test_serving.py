@@ -161,7 +161,7 @@ def test_seeds_directions_and_photos_change_the_picture(
     random = np.random.default_rng(0).integers(0, 255, (40, 30, 3), np.uint8)
     Image.fromarray(random).save(tmp_path / "me.png")
     seen = visitor.values["before"]
-    visitor.values["upload"] = visitor.upload(tmp_path / "me.png")
+    visitor.values["upload"] = [visitor.upload(tmp_path / "me.png")]
     visitor.do("upload", "upload")
     assert visitor.values["before"] != seen
     # The note on the photo stays when the face is edited.
@@ -201,8 +201,8 @@ def test_wrong_values_are_a_line_for_the_caller_and_one_in_the_log(
         visitor.do("click", "optimize")
     # A file of the machine is no upload.
     meta = {"_type": "gradio.FileData"}
-    visitor.values["upload"] = {"path": __file__, "meta": meta}
-    with pytest.raises(AssertionError, match="Upload a photo: expected an uploaded"):
+    visitor.values["upload"] = [{"path": __file__, "meta": meta}]
+    with pytest.raises(AssertionError, match="Upload photos: expected an uploaded"):
         visitor.do("upload", "upload")
     (tmp_path / "large.png").write_bytes(bytes(3 * 2**20))
     with pytest.raises(urllib.error.HTTPError, match="413"):

@@ -216,11 +216,10 @@ def test_photo_becomes_a_face(room: Room, tmp_path: pathlib.Path) -> None:
     photo[:, 12:52] = (200, 120, 90)
     Image.fromarray(photo).save(tmp_path / "me.png")
     count: list[int] = []
-    found, about = rooms.invert_photo(
-        room, str(tmp_path / "me.png"), find_face=False, report=count.append
-    )
+    opened = rooms.open_photo(room, str(tmp_path / "me.png"), find_face=False)
+    found = rooms.invert(room, opened, count.append)
     assert sum(count) == room.num_inversion_steps
-    assert (found.name, about) == ("me.png", "used as it is")
+    assert (found.name, opened.found) == ("me.png", "used as it is")
     # The middle, whose colour the inversion comes nearer to than the average face is.
     colour = photo[20, 32].astype(int)
     shown, average = (
@@ -234,7 +233,7 @@ def test_where_an_upload_is_kept_is_not_told(
 ) -> None:
     (tmp_path / "me.png").write_text("no picture")
     with pytest.raises(UserError, match=r"me\.png: not a readable photo") as error:
-        rooms.invert_photo(room, str(tmp_path / "me.png"), find_face=True, report=print)
+        rooms.open_photo(room, str(tmp_path / "me.png"), find_face=True)
     assert str(tmp_path) not in str(error.value)
 
 
@@ -244,9 +243,7 @@ def test_photos_have_a_largest_number_of_pixels(
     Image.new("RGB", (40, 30)).save(tmp_path / "me.png")
     small = dataclasses.replace(room, max_pixels=1199)
     with pytest.raises(UserError, match="at most 1,199 pixels, found 40×30"):
-        rooms.invert_photo(
-            small, str(tmp_path / "me.png"), find_face=False, report=print
-        )
+        rooms.open_photo(small, str(tmp_path / "me.png"), find_face=False)
 
 
 def test_files_of_the_zip_can_be_read_again(

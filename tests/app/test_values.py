@@ -84,6 +84,25 @@ def test_uploads_are_files_of_the_folder_for_them(
             values.check(button, value)
 
 
+def test_uploads_of_several_photos_are_few(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    button = gr.UploadButton("Upload", file_count="multiple")
+    (tmp_path / "me.png").write_bytes(b"a photo")
+    one = {"path": str(tmp_path / "me.png"), "meta": {"_type": "gradio.FileData"}}
+    values.check(button, [one])
+    values.check(button, [one] * values.MOST_UPLOADS)
+    for value, expected in (
+        ([], "1 to 8 files"),
+        ([one] * (values.MOST_UPLOADS + 1), "1 to 8 files"),
+        (one, "an uploaded file"),
+        ([one, None], "an uploaded file"),
+    ):
+        with pytest.raises(UserError, match=f"Upload: expected {expected}"):
+            values.check(button, value)
+
+
 def test_what_was_selected_is_one_of_them() -> None:
     assert values.index_of(gr.EventData(None, {"index": 2}), 3) == 2
     for data in (None, {}, 5, {"index": 3}, {"index": -1}, {"index": "x"}):

@@ -198,12 +198,20 @@ def _task(
     folder = pathlib.Path(output.outdir) / tuned.FOLDER
     origin = session.models.generator_origin()
 
-    def compute(faces: Crops, report: Report, most: int | None = None) -> Outcome:
-        outcome = _outcome(invert(faces, report, most))
+    def followed(
+        result: Any, faces: Crops, report: Report, most: int | None = None
+    ) -> Outcome:
+        outcome = _outcome(result)
         if tune is None:
             return outcome
         found = tune(faces.target, outcome.latent["w_plus"], report, most)
         return tuning.follow(outcome, faces.target, found, steps)
+
+    def compute(faces: Crops, rows: np.ndarray, variant: int, report: Report) -> Any:
+        return followed(invert(faces, report), faces, report)
+
+    def probe(faces: Crops) -> Outcome:
+        return followed(invert.probe(faces), faces, ignore, _PROBED)
 
     def memory(faces: Crops) -> int:
         needed = invert.memory(faces)
@@ -215,11 +223,11 @@ def _task(
     return stream.Task(
         variants=1,
         prepare=lambda faces: faces,
-        compute=lambda faces, rows, variant, report: compute(faces, report),
+        compute=compute,
         describe=lambda row, variant: source.describe(row),
         image_format=output.images,
         png_level=output.png_level,
-        probe=lambda faces, rows: compute(faces, ignore, _PROBED),
+        probe=lambda faces, rows: probe(faces),
         memory=lambda faces, rows: memory(faces),
         folders=folders,
         write=(lambda index, row, one: tuning.write(folder, origin, row, one))

@@ -357,8 +357,7 @@ def _to_srgb(
             raise ValueError(f"more than {_MAX_PROFILE >> 20} MB")
         profile = ImageCms.ImageCmsProfile(io.BytesIO(content))
         mode = _PROFILED.get(profile.profile.xcolor_space)
-        name = profile.profile.profile_description or ""
-        if mode is None or name.startswith(_SRGB):
+        if mode is None or _is_srgb(profile):
             return _to_rgb(image)
         colors = _to_rgb(image) if mode == "RGB" else image
         if colors.mode != mode:
@@ -371,6 +370,15 @@ def _to_srgb(
         return _to_rgb(image)
     assert found is not None
     return found
+
+
+def _is_srgb(profile: ImageCms.ImageCmsProfile) -> bool:
+    """Whether a profile calls itself sRGB."""
+    try:
+        return (profile.profile.profile_description or "").startswith(_SRGB)
+    except ValueError:
+        # Its name is no text.
+        return False
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

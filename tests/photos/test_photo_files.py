@@ -181,6 +181,9 @@ def test_the_first_picture_of_several_is_told(tmp_path: pathlib.Path) -> None:
         assert notes == [expected] * count, suffix
 
 
+NAME = b"desc" + bytes(4) + (4).to_bytes(4) + b"\xab\xe9\xff\0"
+
+
 def profile(gamma: float = 1.0, space: bytes = b"RGB ") -> bytes:
     """Colour profile of sRGB's primaries with another curve."""
     whole = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -192,7 +195,8 @@ def profile(gamma: float = 1.0, space: bytes = b"RGB ") -> bytes:
         if content[entry : entry + 4] in (b"rTRC", b"gTRC", b"bTRC"):
             content[start : start + len(curve)] = curve
         if content[entry : entry + 4] == b"desc":
-            content[start + 12 : start + 40] = b"\0" * 28
+            # A name that is no text, which some cameras write.
+            content[start : start + 40] = NAME + bytes(40 - len(NAME))
     content[16:20] = space
     return bytes(content)
 

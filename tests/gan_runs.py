@@ -16,29 +16,40 @@ from styleclip_jax.settings.gan_training import GanTrainingConfig
 from tests import tiny
 
 
+@functools.cache
 def jitted(phase: Callable[..., Any], problem: Problem) -> Callable[..., Any]:
     return jax.jit(functools.partial(phase, problem=problem))
 
 
+class Recorded(NamedTuple):
+    """State of an optimizer, and the gradient that it had last."""
+
+    gradient: Any
+    state: Any
+
+
+@functools.cache
+def _recorder(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    def start(params: Any) -> Recorded:
+        return Recorded(optax.tree.zeros_like(params), optimizer.init(params))
+
+    def update(gradient: Any, old: Recorded, params: Any) -> tuple[Any, Recorded]:
+        updates, state = optimizer.update(gradient, old.state, params)
+        return updates, Recorded(gradient, state)
+
+    return optax.GradientTransformation(start, update)
+
+
 def recording(problem: Problem, state: State, **changes: Any) -> tuple[Problem, State]:
-    """Problem and state with gradients as states of optimizers, and no steps.
-
-    Each phase counts once, unless told otherwise.
-    """
-
-    def update(gradient: Any, state: Any, params: Any) -> tuple[Any, Any]:
-        del state, params
-        return optax.tree.zeros_like(gradient), gradient
-
-    keep = optax.GradientTransformation(optax.tree.zeros_like, update)
-    once = {"r1_interval": 1, "path_interval": 1}
+    """Problem with other settings and its start, whose optimizers keep gradients."""
     problem = problem._replace(
-        settings=problem.settings.replace(**(once | changes)),
-        generator_optimizer=keep,
-        discriminator_optimizer=keep,
+        settings=problem.settings.replace(**changes),
+        generator_optimizer=_recorder(problem.generator_optimizer),
+        discriminator_optimizer=_recorder(problem.discriminator_optimizer),
     )
     fresh = gan_training.start(state.generator, state.discriminator, problem=problem)
-    return problem, fresh._replace(path_mean=state.path_mean)
+    kept = {"path_mean": state.path_mean, "averaged": state.averaged}
+    return problem, fresh._replace(**kept)
 
 
 class Small(NamedTuple):

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -48,14 +48,10 @@ def run_on(devices: int, calls: Sequence[tuple[str, str, list[str]]]) -> None:
       devices: number of devices.
       calls: folder to run in, module and argv of each program.
     """
-    # The last flag counts.
-    flags = (
-        f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
-    )
     done = subprocess.run(
         [sys.executable, "-m", "tests.run_programs"],
         input=json.dumps(calls),
-        env=dict(os.environ) | {"XLA_FLAGS": flags},
+        env=dict(os.environ) | {"XLA_FLAGS": _flags_of(devices)},
         cwd=REPOSITORY,
         text=True,
         stdout=subprocess.PIPE,
@@ -69,21 +65,36 @@ def launch(
     name: str, options: dict[str, Any], cache: pathlib.Path, devices: int = 1
 ) -> subprocess.Popen[str]:
     """A program of `styleclip_jax.cli` as a process with so many devices."""
-    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count="
-    environment = dict(os.environ) | {
-        "XLA_FLAGS": f"{flags}{devices}",
-        "XDG_CACHE_HOME": str(cache),
-    }
+    environment = dict(os.environ) | {"XDG_CACHE_HOME": str(cache)}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     arguments = [f"--{flag}={value}" for flag, value in options.items()]
+    module = f"styleclip_jax.cli.{name}"
+    return launch_module([module, *arguments], devices, environment)
+
+
+def launch_module(
+    arguments: Sequence[str], devices: int, environment: Mapping[str, str] = os.environ
+) -> subprocess.Popen[str]:
+    """A module as a process with so many simulated devices, its output captured.
+
+    Args:
+      arguments: module and flags.
+      devices: number of devices.
+      environment: its environment but for the devices.
+    """
     return subprocess.Popen(
-        [sys.executable, "-m", f"styleclip_jax.cli.{name}", *arguments],
+        [sys.executable, "-m", *arguments],
         cwd=REPOSITORY,
-        env=environment,
+        env=dict(environment) | {"XLA_FLAGS": _flags_of(devices)},
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
+
+
+def _flags_of(devices: int) -> str:
+    """XLA_FLAGS for so many simulated devices; the last flag counts."""
+    return f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
 
 
 def kill_once(process: subprocess.Popen[str], part: pathlib.Path, lines: int) -> None:

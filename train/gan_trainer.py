@@ -1,7 +1,7 @@
 """Compiled work of an adversarial training: each phase on all devices."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -52,10 +52,13 @@ class State(NamedTuple):
         sums = {name: np.asarray(x) for name, x in self.figures.items()}
         return {name: float(x[0] / x[1]) for name, x in sums.items() if x[1]}
 
-    def without_figures(self) -> "State":
-        """The same, with no figures yet."""
-        zeros: dict[str, Any] = {n: np.zeros(2, np.float32) for n in self.figures}
-        return self._replace(figures=zeros)
+    def counting(self, phase: str, found: Mapping[str, jax.Array]) -> "State":
+        """The same, with what a phase has found added to the figures."""
+        added = {
+            f"{phase}/{name}": self.figures[f"{phase}/{name}"] + jnp.stack([x, 1.0])
+            for name, x in found.items()
+        }
+        return self._replace(figures=self.figures | added)
 
 
 class Augmentation(NamedTuple):
@@ -116,15 +119,14 @@ class GanTrainer:
     def start(self, generator: Any, discriminator: Any) -> State:
         """State before the first step, of first parameters, on the host."""
         gan = gan_training.start(generator, discriminator, problem=self.problem)
-        figures = {
-            f"{phase}/{name}": jnp.zeros(2)
-            for phase, names in _FIGURES.items()
-            for name in names
-        }
         probability = jnp.asarray(self._augmentation.start)
-        state = State(gan, probability, jnp.zeros(2), figures)
+        state = State(gan, probability, jnp.zeros(2), _no_figures())
         # On a device averages and weights would be one buffer, which is used up.
         return jax.device_get(state)
+
+    def without_figures(self, state: State) -> State:
+        """The same state, with no figures yet, on the devices as it was."""
+        return state._replace(figures=parallel.replicate(_no_figures(), self.mesh))
 
     def batches(self, start: int, stop: int) -> Any:
         """Batches of the steps from `start` on, on the devices ahead of time."""
@@ -133,16 +135,14 @@ class GanTrainer:
 
     def step(self, state: State, number: int, batch: Batch) -> State:
         """State after one more step, whose number counts from 0; the old is used up."""
-        figures: dict[str, jax.Array] = {}
         index = np.uint32(number)
         for name in gan_training.schedule(number, problem=self.problem):
-            state, found = self._phases[name](*self._fixed, state, index, batch)
-            figures |= {f"{name}/{key}": x for key, x in found.items()}
-        return self._end(state, (number + 1) % _ADJUST_EVERY == 0, figures)
+            state = self._phases[name](*self._fixed, state, index, batch)
+        return self._end(state, (number + 1) % _ADJUST_EVERY == 0)
 
     def _train_generator(
         self, key: Any, labels: Any, state: State, number: Any, batch: Batch
-    ) -> tuple[State, Any]:
+    ) -> State:
         keys = self._keys(key, number, 0, self._each)
         gan, figures = gan_training.train_generator(
             state.gan,
@@ -151,11 +151,11 @@ class GanTrainer:
             augment=self._augment(state),
             axis_name=parallel.AXIS,
         )
-        return state._replace(gan=gan), figures
+        return state._replace(gan=gan).counting(GENERATOR, figures)
 
     def _regularize_generator(
         self, key: Any, labels: Any, state: State, number: Any, batch: Batch
-    ) -> tuple[State, Any]:
+    ) -> State:
         count = gan_training.path_batch(self._each, problem=self.problem)
         keys = self._keys(key, number, 1, count)
         shape = batch.image.shape[1:]
@@ -168,11 +168,11 @@ class GanTrainer:
             problem=self.problem,
             axis_name=parallel.AXIS,
         )
-        return state._replace(gan=gan), figures
+        return state._replace(gan=gan).counting(PATHS, figures)
 
     def _train_discriminator(
         self, key: Any, labels: Any, state: State, number: Any, batch: Batch
-    ) -> tuple[State, Any]:
+    ) -> State:
         gan, figures = gan_training.train_discriminator(
             state.gan,
             self._reals(self._keys(key, number, 2, self._each), batch),
@@ -181,11 +181,11 @@ class GanTrainer:
             augment=self._augment(state),
             axis_name=parallel.AXIS,
         )
-        return self._count_signs(state._replace(gan=gan), figures), figures
+        return self._with_signs(state._replace(gan=gan), DISCRIMINATOR, figures)
 
     def _regularize_discriminator(
         self, key: Any, labels: Any, state: State, number: Any, batch: Batch
-    ) -> tuple[State, Any]:
+    ) -> State:
         gan, figures = gan_training.regularize_discriminator(
             state.gan,
             self._reals(self._keys(key, number, 4, self._each), batch),
@@ -193,7 +193,7 @@ class GanTrainer:
             augment=self._augment(state),
             axis_name=parallel.AXIS,
         )
-        return self._count_signs(state._replace(gan=gan), figures), figures
+        return self._with_signs(state._replace(gan=gan), R1, figures)
 
     def _keys(self, key: Any, number: Any, phase: int, count: int) -> jax.Array:
         """Keys of a device's rows [B], of a step and a phase of it.
@@ -241,15 +241,16 @@ class GanTrainer:
 
         return apply
 
-    def _count_signs(self, state: State, figures: Any) -> State:
+    def _with_signs(self, state: State, phase: str, figures: Any) -> State:
+        """State with the figures of a phase, whose signs move p."""
         found = jnp.stack([figures["real_sign"], 1.0]) * self._size
-        return state._replace(signs=state.signs + found)
+        state = state._replace(signs=state.signs + found)
+        return state.counting(phase, figures)
 
-    def _end_step(self, state: State, moves: Any, figures: Any) -> State:
+    def _end_step(self, state: State, moves: Any) -> State:
         """State at the end of a step, whose averages and p have moved."""
         gan = gan_training.average(state.gan, self._size, problem=self.problem)
-        added = {n: state.figures[n] + jnp.stack([x, 1.0]) for n, x in figures.items()}
-        state = state._replace(gan=gan, figures=state.figures | added)
+        state = state._replace(gan=gan)
         rule = self._augmentation.adaptation
         if rule is None:
             return state
@@ -259,3 +260,11 @@ class GanTrainer:
             probability=jnp.where(moves, moved, state.probability),
             signs=jnp.where(moves, 0, state.signs),
         )
+
+
+def _no_figures() -> dict[str, jax.Array]:
+    return {
+        f"{phase}/{name}": jnp.zeros(2)
+        for phase, names in _FIGURES.items()
+        for name in names
+    }

@@ -230,7 +230,7 @@ def _run(
             if at_tick:
                 rate = (done - ticked) * size / (time.monotonic() - began)
                 folder.write_tick(done * size, means, state, rate)
-                state = state.without_figures()
+                state = trainer.without_figures(state)
                 ticked, began = done, time.monotonic()
             tick = done // per_tick
             is_last = done == total

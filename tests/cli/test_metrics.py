@@ -1,10 +1,8 @@
 """styleclip-metrics: features streamed and kept, metrics of them, refusals."""
 
 import json
-import os
 import pathlib
 import subprocess
-import sys
 from typing import Any
 
 import jax.numpy as jnp
@@ -144,14 +142,8 @@ def test_features_of_data_are_kept_and_made_anew_when_damaged(
 
 def launch(flags: dict[str, Any]) -> subprocess.Popen[str]:
     """The program as a process with one device."""
-    xla = os.environ["XLA_FLAGS"].replace("device_count=4", "device_count=1")
-    return subprocess.Popen(
-        [sys.executable, "-m", "styleclip_jax.cli.metrics", *argv(flags)[1:]],
-        cwd=programs.REPOSITORY,
-        env=dict(os.environ) | {"XLA_FLAGS": xla},
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+    return programs.launch_module(
+        ["styleclip_jax.cli.metrics", *argv(flags)[1:]], devices=1
     )
 
 

@@ -28,8 +28,9 @@ pytestmark = pytest.mark.slow
 PLATFORMS = ("cuda", "tpu")
 
 
-def lower(traced: Any, platform: str) -> str:
-    return traced.lower(lowering_platforms=(platform,)).as_text(debug_info=True)
+def lower(traced: Any, *platforms: str) -> str:
+    """Program for a platform, or with the forms of several side by side."""
+    return traced.lower(lowering_platforms=platforms).as_text(debug_info=True)
 
 
 @functools.cache
@@ -119,7 +120,10 @@ def test_derivatives_of_upsampling_have_no_zeros_between_pixels(
 
 @pytest.mark.parametrize("precision", ["highest", "high"])
 def test_phases_of_a_training_have_no_zeros_between_pixels(precision: str) -> None:
-    """Second derivatives of R1 and path lengths included."""
+    """Second derivatives of R1 and path lengths included.
+
+    They have all forms of the first, which is enough where products have fewer passes.
+    """
     config = tiny.GENERATOR_256.replace(precision=precision)
     judge = DiscriminatorConfig(256, config.channels, precision=precision)
     problem = gan_training.official(config, judge, GanTrainingConfig())
@@ -133,19 +137,21 @@ def test_phases_of_a_training_have_no_zeros_between_pixels(precision: str) -> No
 
     state, fakes, image = jax.eval_shape(batches)
     reals = gan_draws.Reals(image)
-    for phase, batch in (
-        (gan_training.train_generator, (fakes,)),
+    phases: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
         (gan_training.regularize_generator, (fakes, image)),
-        (gan_training.train_discriminator, (reals, fakes)),
         (gan_training.regularize_discriminator, (reals,)),
-    ):
+    ]
+    if precision == "highest":
+        phases += [
+            (gan_training.train_generator, (fakes,)),
+            (gan_training.train_discriminator, (reals, fakes)),
+        ]
+    for phase, batch in phases:
         step = functools.partial(phase, problem=problem)
-        program = jax.jit(step).trace(state, *batch)
-        for platform in PLATFORMS:
-            text = lower(program, platform)
-            assert text.count("stablehlo.convolution") >= 20
-            assert dilated(text) == []
-            assert "f64" not in text
+        text = lower(jax.jit(step).trace(state, *batch), *PLATFORMS)
+        assert text.count("stablehlo.convolution") >= 2 * 20
+        assert dilated(text) == []
+        assert "f64" not in text
 
 
 def test_upsampling_in_few_passes_is_one_convolution() -> None:

@@ -2,11 +2,9 @@
 
 import dataclasses
 import json
-import os
 import pathlib
 import signal
 import subprocess
-import sys
 import time
 from typing import Any
 
@@ -61,17 +59,7 @@ def run(capsys: Any, options: dict[str, Any]) -> tuple[int, str, str]:
 
 def launch(options: dict[str, Any], devices: int) -> subprocess.Popen[str]:
     """The program as a process with so many simulated devices."""
-    environment = dict(os.environ)
-    # The last flag counts.
-    environment["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={devices}"
-    return subprocess.Popen(
-        [sys.executable, "-m", *command(options)],
-        cwd=programs.REPOSITORY,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+    return programs.launch_module(command(options), devices)
 
 
 def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:

@@ -1,8 +1,10 @@
-"""styleclip-train-generator: what it writes, how it goes on, devices, refusals."""
+"""styleclip-train-generator: what it writes, how it goes on, processes, refusals."""
 
 import json
 import pathlib
+import shutil
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -10,20 +12,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from styleclip_jax import loading
+from convert import __main__ as convert
+from styleclip_jax import loading, parallel
 from styleclip_jax.cli import generate
+from styleclip_jax.io import checkpoints
 from styleclip_jax.models import param_trees
 from styleclip_jax.progress import SILENT
-from styleclip_jax.settings.augmentation import PIPELINES, AdaptationConfig
-from styleclip_jax.settings.generator_training import (
-    ImageDataSettings,
-    RecipeSettings,
-)
-from tests import programs
+from styleclip_jax.settings.generator_training import ImageDataSettings
+from tests import golden_data, programs
 from train import generator_recipes, image_data, stylegan2
-from train.gan_trainer import Augmentation, GanTrainer
 
-SIZE, BATCH = 16, 8
+SIZE, BATCH = 8, 8
 TINY = {"channel_base": 64, "channel_max": 4, "w_dim": 4}
 
 
@@ -41,6 +40,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return folder
 
 
+def flags(**changes: Any) -> dict[str, Any]:
+    """Flags of a short run, five steps of all phases unless told otherwise."""
+    given = {"batch_size": BATCH, "kimg": 0.04, "kimg_per_tick": 0.016}
+    given |= {"snapshot_ticks": 2, "metric_ticks": 0, "augment": "none"}
+    given |= {"r1_interval": 3, "path_interval": 2, "sheet_size": 3}
+    return TINY | given | changes
+
+
 @pytest.fixture
 def start(
     data: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
@@ -48,26 +55,48 @@ def start(
     """Runs the program; returns its exit code, stdout and stderr."""
 
     def call(**changes: Any) -> tuple[int, str, str]:
-        given = {
-            "data": data,
-            **TINY,
-            "batch_size": BATCH,
-            "kimg": 0.04,
-            "kimg_per_tick": 0.016,
-            "snapshot_ticks": 2,
-            "metric_ticks": 0,
-            "r1_interval": 3,
-            "path_interval": 2,
-            "augment": "none",
-            "sheet_size": 3,
-            "workdir": tmp_path / "run",
-        } | changes
-        argv = ["styleclip-train-generator"]
-        argv += [f"--{name}={value}" for name, value in given.items()]
-        code = programs.run(stylegan2, argv)
+        code = run(flags(**{"data": data, "workdir": tmp_path / "run"} | changes))
         return code, *capsys.readouterr()
 
     return call
+
+
+def command(given: dict[str, Any]) -> list[str]:
+    return ["train.stylegan2", *(f"--{name}={x}" for name, x in given.items())]
+
+
+def run(given: dict[str, Any]) -> int:
+    return programs.run(stylegan2, command(given))
+
+
+def read_metrics(folder: pathlib.Path, split: str = "training") -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
+    return [line for line in lines if line["split"] == split]
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """Flags of FID by a converted Inception, every second tick and at the end."""
+    folder = tmp_path_factory.mktemp("inception")
+    official = golden_data.ROOT / "metrics/inception_tiny/inception-tiny.pth"
+    argv = ["convert", str(official), f"--output={folder / 'features'}"]
+    assert convert.main(argv) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        given = {"features": folder / "features", "metric": "fid50k_full"}
+        yield given | {"metric_ticks": 2, "metric_samples": 16}
+
+
+@pytest.fixture(scope="module")
+def whole(
+    data: pathlib.Path,
+    measured: dict[str, Any],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> pathlib.Path:
+    """Folder of a run in a piece."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert run(flags(**{"data": data, "workdir": folder} | measured)) == 0
+    return folder
 
 
 def weights(folder: pathlib.Path) -> dict[str, np.ndarray]:
@@ -81,97 +110,91 @@ def weights(folder: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.slow
-def test_a_run_in_parts_ends_as_one_in_a_piece(
-    start: Any, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+def test_a_run_writes_metrics_sheets_and_a_generator_for_all_programs(
+    whole: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    code, out, err = start(workdir=tmp_path / "whole")
-    assert code == 0, err
-    assert "data: " in out
-    assert "2 classes" in out
-    folder = tmp_path / "whole"
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
+    lines = read_metrics(whole)
     assert [line["step"] for line in lines] == [16, 32, 40]
     assert {"generator/loss", "discriminator/loss", "r1/r1_penalty"} <= {*lines[0]}
-    assert {x.name for x in (folder / "sheets").iterdir()} >= {
-        "reals.png",
-        "000000k.png",
-    }
-    # In parts: the second call goes on after the first.
-    parts = tmp_path / "parts"
-    assert start(workdir=parts, kimg=0.024)[0] == 0
-    code, out, err = start(workdir=parts)
-    assert code == 0, err
-    assert "resumed: 24 images are done" in out
-    expected, found = weights(folder / "last"), weights(parts / "last")
-    assert expected.keys() == found.keys()
-    for name, value in expected.items():
-        np.testing.assert_array_equal(found[name], value, err_msg=name)
-    # Fewer images than are done.
-    code, _, err = start(workdir=parts, kimg=0.008)
-    assert code == 2
-    assert "--kimg: expected at least the 0.04 that are done" in err
-    # Another program takes the snapshot.
-    argv = ["styleclip-generate", f"--generator={folder / 'last'}", "--seeds=0-1"]
+    sheets = {x.name for x in (whole / "sheets").iterdir()}
+    assert sheets >= {"reals.png", "000000k.png"}
+    argv = ["styleclip-generate", f"--generator={whole / 'last'}", "--seeds=0-1"]
     argv += ["--class=1", f"--outdir={tmp_path / 'pictures'}"]
     assert programs.run(generate, argv) == 0
     assert len(list((tmp_path / "pictures/images").iterdir())) == 2
 
 
 @pytest.mark.slow
-def test_transfer_keeps_frozen_layers(start: Any, tmp_path: pathlib.Path) -> None:
-    plain = {"r1_gamma": 0, "path_weight": 0}
-    code, _, err = start(kimg=0.008, workdir=tmp_path / "first", **plain)
+def test_the_best_snapshot_by_fid_is_kept(whole: pathlib.Path) -> None:
+    lines = read_metrics(whole, split="metric")
+    assert [line["step"] for line in lines] == [32, 40]
+    lowest = min(lines, key=lambda line: line["fid50k_full"])
+    source = checkpoints.source(whole / "best")
+    assert source.get("fid50k_full") == pytest.approx(lowest["fid50k_full"])
+    assert source.get("images") == lowest["step"]
+    table = json.loads((whole / "metrics/000000k/metrics.json").read_text())
+    (row,) = table["metrics"]
+    assert (row["network"], row["samples"], row["reals"]) == ("inception", 16, 24)
+    assert row["mean"] == pytest.approx(lines[-1]["fid50k_full"])
+
+
+@pytest.mark.slow
+def test_a_run_that_was_interrupted_ends_as_one_in_a_piece(
+    start: Any, whole: pathlib.Path, measured: dict[str, Any], tmp_path: pathlib.Path
+) -> None:
+    folder = tmp_path / "again"
+    shutil.copytree(whole, folder)
+    # As if killed after its fourth step, whose checkpoint is kept.
+    shutil.rmtree(folder / "checkpoints/5")
+    shutil.rmtree(folder / "last")
+    code, out, err = start(workdir=folder, **measured)
     assert code == 0, err
-    before = tmp_path / "first" / "last"
-    code, out, err = start(
-        resume_from=before,
-        freeze_layers=3,
-        workdir=tmp_path / "second",
-        kimg=0.016,
-        **plain,
-    )
+    assert "2 classes" in out
+    assert "resumed: 32 images are done" in out
+    expected, found = weights(whole / "last"), weights(folder / "last")
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+    assert read_metrics(folder, "metric") == read_metrics(whole, "metric")
+    # Fewer images than are done.
+    code, _, err = start(workdir=folder, kimg=0.008, **measured)
+    assert code == 2
+    assert "--kimg: expected at least the 0.04 that are done" in err
+
+
+@pytest.mark.slow
+def test_transfer_keeps_frozen_layers_and_two_processes_train_as_one(
+    start: Any, whole: pathlib.Path, data: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """One process with four devices, and two with one each, have whole groups."""
+    before = whole / "last"
+    given = {"resume_from": before, "freeze_layers": 3, "r1_gamma": 0, "path_weight": 0}
+    given |= {"augment": "fixed", "augment_pipe": "color", "augment_p": 0.5}
+    given |= {"data": data, "batch_size": 16, "kimg": 0.032}
+    code, out, err = start(**given)
     assert code == 0, err
-    assert "frozen: b16/fromrgb, b16/conv0, b16/conv1 of the discriminator" in out
-    old, new = weights(before), weights(tmp_path / "second" / "last")
+    frozen = ("b8/fromrgb", "b8/conv0", "b8/conv1")
+    assert f"frozen: {', '.join(frozen)} of the discriminator" in out
+    one, two = tmp_path / "run", tmp_path / "two"
+    old, new = weights(before), weights(one / "last")
     for name in old:
         if not name.startswith("1/"):
             continue
         layer = "/".join(name.split("/")[1:3])
-        is_frozen = layer in ("b16/fromrgb", "b16/conv0", "b16/conv1")
-        assert (old[name] == new[name]).all() == is_frozen, name
-
-
-def trainer(devices: int, data: pathlib.Path, size: int = 16) -> tuple[GanTrainer, Any]:
-    """A trainer on so many devices, and the state before its first step."""
-    asked = ImageDataSettings(data=str(data))
-    images = image_data.open_images(asked, seed=0, listener=SILENT)
-    recipe = generator_recipes.make(
-        RecipeSettings(**TINY, r1_gamma=0, path_weight=0),
-        resolution=SIZE,
-        c_dim=2,
-        batch_size=size,
-        per_device=size // devices,
-        seed=0,
+        assert (old[name] == new[name]).all() == (layer in frozen), name
+    outputs = programs.run_in_two(
+        lambda shared: programs.launch_module(
+            command(flags(**given, **shared, workdir=two)), devices=1
+        )
     )
-    augmenting = Augmentation(PIPELINES["color"], AdaptationConfig(), 0.4)
-    made = GanTrainer(
-        recipe.problem, augmenting, images, size, 0, jax.devices()[:devices]
-    )
-    return made, made.start(recipe.generator, recipe.discriminator)
-
-
-@pytest.mark.slow
-def test_devices_share_a_batch_and_agree(data: pathlib.Path) -> None:
-    found = []
-    # Of the regularizations test_gan_training.py shows it.
-    for devices in (1, 4):
-        made, state = trainer(devices, data)
-        for number, batch in enumerate(made.batches(0, 2)):
-            state = made.step(state, number, batch)
-        found.append((state.means, np.asarray(state.signs)))
-    for means, signs in found[1:]:
-        assert means == pytest.approx(found[0][0], rel=1e-4, abs=1e-4)
-        np.testing.assert_array_equal(signs, found[0][1])
+    assert "devices: 2 in 2 processes" in outputs[0]
+    found, expected = read_metrics(two), read_metrics(one)
+    assert [line["step"] for line in found] == [16, 32]
+    for a, b in zip(found, expected, strict=True):
+        losses = {name for name in a if "/" in name}
+        assert {"generator/loss", "discriminator/real_sign"} <= losses
+        for name in losses:
+            assert a[name] == pytest.approx(b[name], rel=1e-4, abs=1e-4), name
 
 
 def test_groups_are_of_neighbours() -> None:
@@ -183,12 +206,17 @@ def test_groups_are_of_neighbours() -> None:
 
 
 def test_batches_are_the_same_wherever_a_run_begins(data: pathlib.Path) -> None:
-    made, _ = trainer(2, data)
-    whole = [np.asarray(batch.image) for batch in made.batches(0, 4)]
-    late = [np.asarray(batch.image) for batch in made.batches(2, 4)]
+    asked = ImageDataSettings(data=str(data))
+    opened = image_data.open_images(asked, seed=0, listener=SILENT)
+    mesh = parallel.make_mesh(jax.devices()[:2])
+
+    def images_of(start: int) -> list[np.ndarray]:
+        return [batch.image for batch in opened.batches(16, start, 4, mesh)]
+
+    whole, late = images_of(0), images_of(2)
     np.testing.assert_array_equal(whole[2:], late)
     # Every image once before any comes again.
-    images = made.data.load(np.arange(24)).reshape(24, -1)
+    images = opened.load(np.arange(24)).reshape(24, -1)
     flat = np.concatenate([x.reshape(16, -1) for x in whole])[:24]
     order = [int(np.flatnonzero((images == x).all(axis=1))[0]) for x in flat]
     first = {order.index(i) for i in range(24)}
@@ -219,10 +247,10 @@ def test_recipes_are_the_official_ones() -> None:
     ("changes", "expected"),
     [
         ({"resolution": 12}, "--resolution: expected a power of two from 8 up"),
-        ({"resolution": 32}, "--data: expected square images of a power of two"),
+        ({"resolution": 16}, "--data: expected square images of a power of two"),
         ({"augment_p": 2}, "--augment_p: expected 0 to 1"),
         ({"data": "nowhere"}, "expected a folder or zip of images, found none"),
-        ({"freeze_layers": 99}, "--freeze_layers: expected at most 7"),
+        ({"freeze_layers": 99}, "--freeze_layers: expected at most 4"),
         ({"metric_ticks": 1, "metric": "pr50k3"}, "--metric: expected one of fid50k"),
     ],
 )

@@ -203,8 +203,8 @@ class _Drawing:
                 for side in (-1, 1):
                     for drop in (3, 11):
                         edge = (x + side * (self.width - 2), y + drop - 1)
-                        end = (x + side * (self.width - 12), y + drop + 1)
-                        canvas.line([edge, end], self.mark, 3.6)
+                        tip = (x + side * (self.width - 12), y + drop + 1)
+                        canvas.line([edge, tip], self.mark, 3.6)
             case "bicolour":
                 blaze = [(-2.5, -31), (2.5, -31), (7, -6), (15, 8), (-15, 8), (-7, -6)]
                 canvas.polygon([(front + a, y + b) for a, b in blaze], self.light)

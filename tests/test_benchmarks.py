@@ -11,9 +11,20 @@ import subprocess
 import sys
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import pytest
 
-from benchmarks import compare, compilers, limit, machine, predictions, report, rows
+from benchmarks import (
+    compare,
+    compilers,
+    limit,
+    machine,
+    predictions,
+    report,
+    rows,
+    training,
+)
 from styleclip_jax.errors import UserError
 from styleclip_jax.models import stylegan2
 from tests import programs
@@ -58,6 +69,19 @@ ENTRY %main (x: f32[2,8], k: bf16[8]) -> f32[2,8] {
 """
     # 64 bytes an image, 16 the kernel, 16 the scratch.
     assert compilers.traffic(text) == (2, (64 + 16 + 64 + 16) + 3 * 64)
+
+
+def test_memory_of_a_program_is_that_of_values_still_needed() -> None:
+    def chain(x: jax.Array) -> jax.Array:
+        y = x + 1.0
+        return jnp.sum(jax.jit(lambda z: jnp.sin(z) * z)(y)) + jnp.sum(y)
+
+    jaxpr = jax.make_jaxpr(chain)(jnp.zeros(1000)).jaxpr
+    # y, its sine, and their product, while x is gone.
+    assert training.held(jaxpr) == 3 * 4000
+    turns = {"generator": 1.0, "paths": 0.25}
+    cost = training.Cost({"generator": 8.0, "paths": 4.0}, turns, 0, {})
+    assert cost.per_step == 9
 
 
 def test_predictions_are_of_products_or_of_bytes() -> None:

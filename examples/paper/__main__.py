@@ -10,7 +10,9 @@ Writes under --outdir: table1.md (seconds of the three methods on this device),
 table2.md (similarity of mapper steps), figure3.jpg (prompts with their weights),
 figure6.jpg (strength and threshold of a direction), figure9.jpg (three methods on the
 same faces), figure24.jpg (a near and a far target). --figures=stylegan2_table writes
-stylegan2_table.md, Table 1 of StyleGAN2: a row for each of --generators, beside --data.
+stylegan2_table.md, Table 1 of StyleGAN2: a row for each of --generators, beside --data;
+--figures=training_ablations writes training_ablations.md, short trainings of StyleGAN2
+on drawn faces with and without its parts, --kimg thousand images each.
 Started again with the same flags, it makes what is missing.
 """
 
@@ -19,7 +21,7 @@ from collections.abc import Callable
 from absl import flags
 from PIL import Image
 
-from examples.paper import paper_figures, paper_tables, setup
+from examples.paper import paper_figures, paper_tables, setup, training_table
 from examples.paper.requests import Content, Request
 from examples.paper.setup import Setup
 from styleclip_jax.batch import run_folder
@@ -38,9 +40,10 @@ MAKERS: dict[str, Callable[[Setup], Image.Image | str]] = {
     "table1": paper_tables.table1,
     "table2": paper_tables.table2,
     "stylegan2_table": paper_tables.stylegan2_table,
+    "training_ablations": training_table.training_ablations,
 }
 # What is made if nothing is named: all of StyleCLIP's.
-DEFAULTS = [name for name in MAKERS if name != "stylegan2_table"]
+DEFAULTS = [name for name in MAKERS if name.startswith(("figure", "table"))]
 _MODELS = (
     *(*GENERATOR_FIELDS, "remat", *CLIP_FIELDS),
     *("identity", "class_", "templates"),
@@ -98,7 +101,7 @@ def _carry_out(request: Request) -> None:
         inputs=request.inputs,
     )
     for name in request.figures:
-        path = outdir / f"{name}{'.md' if 'table' in name else '.jpg'}"
+        path = outdir / f"{name}{'.jpg' if name.startswith('figure') else '.md'}"
         if path.exists():
             print(f"kept: {path}", flush=True)
             continue

@@ -9,6 +9,9 @@ from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, files, text_files
 from styleclip_jax.loading import Models
 
+# Rows of the table of trainings.
+ABLATIONS = ("full", "without_paths", "not_lazy", "without_ada", "small", "large")
+
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
@@ -51,6 +54,9 @@ class Content:
       features: Model directories of Inception and VGG16; the embedded judge if absent.
       num_samples: Samples of StyleGAN2's table, in place of the metrics' own number.
       repeats: Runs of StyleGAN2's table with other seeds, as the paper has 10.
+      ablations: Rows of the table of short trainings on drawn faces.
+      kimg: Thousands of images of each of these trainings.
+      training_seed: Seed of these trainings.
     """
 
     prompts: tuple[str, ...] = (
@@ -78,6 +84,9 @@ class Content:
         default=None, metadata={"lower_bound": 2}
     )
     repeats: int = dataclasses.field(default=1, metadata={"lower_bound": 1})
+    ablations: tuple[str, ...] = ABLATIONS
+    kimg: float = 50.0
+    training_seed: int = dataclasses.field(default=0, metadata={"lower_bound": 0})
 
     def __post_init__(self) -> None:
         if not self.prompts or not all(map(text_files.clean, self.prompts)):
@@ -100,6 +109,17 @@ class Content:
                 f"one for each, found {len(self.data)}",
                 field="data",
                 also=["generators"],
+            )
+        unknown = set(self.ablations) - set(ABLATIONS)
+        if unknown or not self.ablations:
+            raise UserError(
+                f"ablations: expected some of {', '.join(ABLATIONS)}, found "
+                f"{', '.join(sorted(unknown)) or 'none'}",
+                field="ablations",
+            )
+        if not self.kimg > 0:
+            raise UserError(
+                f"kimg: expected more than 0, found {self.kimg:g}", field="kimg"
             )
         if not any(alpha > 0 for alpha in self.alphas):
             raise UserError(

@@ -142,6 +142,7 @@ def test_similarity_is_that_of_the_steps(
         ({"num_channels": "0"}, "--num_channels: expected whole numbers from 1"),
         ({"num_channels": "1.5"}, "found 1.5"),
         ({"prompts": "a,,b"}, "--prompts: expected texts"),
+        ({"ablations": "without_luck"}, "--ablations: expected some of full, without_"),
         pytest.param(
             {"num_channels": "1000", "figures": "figure6"},
             "figure6: num_channels",
@@ -180,3 +181,22 @@ def test_stylegan2s_table_has_a_row_for_each_generator(
     first, second = (row.split(" | ") for row in rows)
     assert [first[0], second[0]] == [f"| {name}" for name in names]
     assert first[1:] != second[1:]
+
+
+@pytest.mark.shown
+@pytest.mark.slow
+def test_ablations_of_a_training_have_a_row_each(
+    run: Program, tmp_path: pathlib.Path
+) -> None:
+    pytest.importorskip("grain")
+    flags = {"figures": "training_ablations", "kimg": 0.064, "num_samples": 8}
+    code, _, err = run(**flags, ablations="without_paths")
+    assert code == 0, err
+    table = (tmp_path / "out/training_ablations.md").read_text()
+    assert "32², 0.064 thousand images each, seed 0" in table
+    header, _, row = table.splitlines()[2:]
+    assert header == "| training | fd_judge | images/s |"
+    _, name, distance, rate, _ = map(str.strip, row.split("|"))
+    assert name == "without_paths"
+    assert float(distance) > 0
+    assert float(rate) > 0

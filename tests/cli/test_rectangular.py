@@ -121,11 +121,10 @@ def test_pictures_of_the_app_keep_their_shape(
     assert image.shape == (1, 8, 4, 3)
     assert rooms.thumbnail(image[0]).size == (48, 96)
     Image.new("RGB", (60, 40)).save(tmp_path / "me.png")
-    face, about = rooms.invert_photo(
-        room, str(tmp_path / "me.png"), find_face=True, report=lambda steps: None
-    )
+    photo = rooms.open_photo(room, str(tmp_path / "me.png"), find_face=True)
+    face = rooms.invert(room, photo, lambda steps: None)
     assert face.latent.shape == (1, 4, 12)
-    assert about == "its middle is used"
+    assert photo.found == "its middle is used"
 
 
 def test_what_needs_square_images_says_so(

@@ -10,7 +10,7 @@ import pytest
 from convert import stylegan2 as convert_stylegan2
 from styleclip_jax.errors import UserError
 from styleclip_jax.evaluation import path_length
-from styleclip_jax.models import stylegan2
+from styleclip_jax.models import generators
 from styleclip_jax.settings.measures import PathLengthConfig
 from tests import golden_data, golden_networks, tiny
 
@@ -61,8 +61,8 @@ def linear_generator(monkeypatch) -> jax.Array:
     def synthesize(generator, w_plus):
         return (w_plus[:, 0] @ matrix).reshape(-1, 8, 8, 3)
 
-    monkeypatch.setattr(stylegan2, "synthesize", synthesize)
-    monkeypatch.setattr(stylegan2, "map_latents", lambda generator, z, label: z)
+    monkeypatch.setattr(generators, "synthesize", synthesize)
+    monkeypatch.setattr(generators, "map_latents", lambda generator, z, label: z)
     return matrix
 
 

@@ -245,7 +245,8 @@ def _transpose_of_kernel(
 def _form_on_cpu(
     choose: Callable[[int, int, int], Bilinear], images: jax.Array, kernel: jax.Array
 ) -> Bilinear:
-    return choose(*images.shape[1:3], min(kernel.shape[2:]))
+    _, height, width, _ = images.shape
+    return choose(height, width, min(kernel.shape[2:]))
 
 
 def _define(name: str, choose: Callable[[int, int, int], Bilinear]) -> bilinear.Forms:

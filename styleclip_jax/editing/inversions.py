@@ -217,7 +217,10 @@ def _task(
         needed = invert.memory(faces)
         if tune is None:
             return needed
-        latent = jax.eval_shape(invert.probe, faces).latent
+        config = session.generator.config
+        shape = (len(faces.target), config.num_rows, config.w_dim)
+        sharding = parallel.over_batch(session.mesh)
+        latent = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding)
         return max(needed, tune.memory(faces.target, latent))
 
     return stream.Task(

@@ -10,9 +10,9 @@ from styleclip_jax import losses, parallel
 from styleclip_jax.editing import inverter, perceptions
 from styleclip_jax.editing.inverter import Inverter
 from styleclip_jax.loading import Models
-from styleclip_jax.methods import projection
+from styleclip_jax.methods import encoding, projection
 from styleclip_jax.methods.projection import Networks
-from styleclip_jax.models import e4e, generators, param_trees
+from styleclip_jax.models import generators, param_trees
 from styleclip_jax.models.network import Network
 from styleclip_jax.photos.crops import Crops
 from styleclip_jax.progress import Pace, Report, take_steps
@@ -65,7 +65,7 @@ def projector(
     steps = inverter.count_steps(config, encoder)
     perception = None
     if config.perceptual_lambda:
-        size = generator.config.resolution
+        size = min(generator.config.image_shape)
         perception = perceptions.load(models, size, "perceptual_lambda", _LARGEST)
     networks = parallel.replicate(Networks(generator, perception), mesh)
     encoder = parallel.replicate(encoder, mesh)
@@ -82,7 +82,6 @@ def projector(
     widen = over_batch(projection.widen, None, 0)
     in_w = over_batch(projection.step, None, 0, steps=config.w_steps)
     in_w_plus = over_batch(projection.step, None, 0, steps=config.refine_steps)
-    encode = jax.jit(e4e.encode, out_shardings=sharding)
     statistics = jax.jit(projection.statistics)
 
     @jax.jit
@@ -94,7 +93,12 @@ def projector(
         known = statistics(networks.generator)
         if encoder is None:
             return start_in_w(networks, faces.target, key, known, known.mean)
-        w_plus = encode(encoder, faces.encoded)
+        w_plus = encoding.encode(
+            networks.generator,
+            encoder,
+            faces.encoded,
+            iterations=config.encoder_iterations,
+        )
         return start(networks, faces.target, key, known, w_plus)
 
     def invert(faces: Crops, report: Report, most: int | None) -> Any:

@@ -82,7 +82,7 @@ def tuner(
     """
     perception = None
     if config.tune_lpips_lambda:
-        size = generator.config.resolution
+        size = min(generator.config.image_shape)
         perception = perceptions.load(models, size, "tune_lpips_lambda", None)
     if config.tune_threshold is None and models.lpips is not None:
         config = config.replace(tune_threshold=_THRESHOLD)

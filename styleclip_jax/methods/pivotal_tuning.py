@@ -87,7 +87,7 @@ def tune(
 
     Args:
       networks: generator and perception.
-      photo: [H, W, 3] in [-1, 1], of the generator's resolution.
+      photo: [H, W, 3] in [-1, 1], of the generator's size.
       pivot: [L, D] in W+, whose image is near the photo.
       key: PRNG key of the locality regularization.
       config: steps and weights.
@@ -113,11 +113,9 @@ def start(
 ) -> State:
     """State before the first step; arguments as of `tune`."""
     generator = networks.generator
-    size = generator.config.resolution
-    if photo.shape != (size, size, 3):
-        raise ValueError(
-            f"photo: expected [{size}, {size}, 3], found {list(photo.shape)}"
-        )
+    expected = (*generator.config.image_shape, 3)
+    if photo.shape != expected:
+        raise ValueError(f"photo: expected {list(expected)}, found {list(photo.shape)}")
     weights = generator.params["synthesis"]
     look = networks.perception
     empty = jnp.full((config.tune_steps,), jnp.nan, jnp.float32)

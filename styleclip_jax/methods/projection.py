@@ -139,7 +139,7 @@ def project(
 
     Args:
       networks: generator and perception.
-      photo: [H, W, 3] in [-1, 1], of the generator's resolution.
+      photo: [H, W, 3] in [-1, 1], of the generator's size.
       key: PRNG key of the jitter, and of the noise at the start.
       w_plus: [L, D] to start from in W+; None to go from the average of w through W.
       config: steps, weights, jitter and rate.
@@ -190,11 +190,9 @@ def start(
     Raises:
       ValueError: the photo does not fit the generator.
     """
-    size = networks.generator.config.resolution
-    if photo.shape != (size, size, 3):
-        raise ValueError(
-            f"photo: expected [{size}, {size}, 3], found {list(photo.shape)}"
-        )
+    expected = (*networks.generator.config.image_shape, 3)
+    if photo.shape != expected:
+        raise ValueError(f"photo: expected {list(expected)}, found {list(photo.shape)}")
     shapes = networks.generator.config.noise_shapes
     jitter, *keys = jax.random.split(key, 1 + len(shapes))
     noise = {}

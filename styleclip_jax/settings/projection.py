@@ -36,6 +36,8 @@ class ProjectionConfig(checks.Config):
     Attributes:
       w_steps: steps in W from the average of w; none where an encoder gives the start.
       refine_steps: steps in W+ after that.
+      encoder_iterations: passes of an encoder that refines its latent (ReStyle); as
+        its file says if absent.
       learning_rate: peak learning rate of both phases.
       perceptual_lambda: weight of the perceptual distance to the photo, that of lpips,
         or without it a stand-in of pixels and the identity network.
@@ -49,6 +51,9 @@ class ProjectionConfig(checks.Config):
 
     w_steps: int = 50
     refine_steps: int = 100
+    encoder_iterations: int | None = dataclasses.field(
+        default=None, metadata={"lower_bound": 1}
+    )
     learning_rate: float = 0.1
     perceptual_lambda: float = 1.0
     mse_lambda: float = 0.0
@@ -58,7 +63,8 @@ class ProjectionConfig(checks.Config):
     jitter_seed: int = 0
 
     def __post_init__(self) -> None:
-        checks.at_least(self, 0, *(field.name for field in dataclasses.fields(self)))
+        named = [x.name for x in dataclasses.fields(self)]
+        checks.at_least(self, 0, *(x for x in named if x != "encoder_iterations"))
         if not 0 < self.jitter_ramp <= 1:
             raise UserError(
                 "jitter_ramp: expected above 0 and at most 1, found "

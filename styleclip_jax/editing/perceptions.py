@@ -11,6 +11,7 @@ from styleclip_jax.io import checkpoints
 from styleclip_jax.loading import Models
 from styleclip_jax.methods.perception import Perception
 from styleclip_jax.models import alexnet, irse50, lpips, vgg16
+from styleclip_jax.models.generators import GeneratorConfig
 from styleclip_jax.models.network import Network
 
 # Networks with weights of LPIPS by their kinds, and their smallest images.
@@ -32,13 +33,13 @@ def _see(network: Network, image: spaces.Image) -> jax.Array:
 
 
 def load(
-    models: Models, resolution: int, field: str, largest: int | None
+    models: Models, generator: GeneratorConfig, field: str, largest: int | None
 ) -> Perception:
-    """Perception of images of a resolution.
+    """Perception of images of a generator.
 
     Args:
       models: names of the networks.
-      resolution: width and height of the images.
+      generator: configuration of the generator.
       field: weight that asks for it.
       largest: width and height to which LPIPS shrinks larger images, None for none.
 
@@ -53,7 +54,7 @@ def load(
                 field=field,
                 also=["lpips", "identity"],
             )
-        return Perception(models.load_identity(), _see)
+        return Perception(models.load_identity(generator), _see)
     where = places.find("lpips", models.lpips)
     kind = checkpoints.kind_of(where)
     if kind not in _NETWORKS:
@@ -72,10 +73,10 @@ def load(
             " without",
             field="lpips",
         )
-    if resolution < least:
+    if min(generator.image_shape) < least:
         raise UserError(
             f"lpips: {kind} sees images of {least}² or more, found a generator of "
-            f"{resolution}²",
+            f"{generator.size_text}",
             field="lpips",
         )
     return Perception(models.of_other(network), lpips.features, largest)

@@ -65,8 +65,9 @@ def projector(
     steps = inverter.count_steps(config, encoder)
     perception = None
     if config.perceptual_lambda:
-        size = min(generator.config.image_shape)
-        perception = perceptions.load(models, size, "perceptual_lambda", _LARGEST)
+        perception = perceptions.load(
+            models, generator.config, "perceptual_lambda", _LARGEST
+        )
     networks = parallel.replicate(Networks(generator, perception), mesh)
     encoder = parallel.replicate(encoder, mesh)
     sharding, pace = parallel.over_batch(mesh), Pace()

@@ -82,8 +82,9 @@ def tuner(
     """
     perception = None
     if config.tune_lpips_lambda:
-        size = min(generator.config.image_shape)
-        perception = perceptions.load(models, size, "tune_lpips_lambda", None)
+        perception = perceptions.load(
+            models, generator.config, "tune_lpips_lambda", None
+        )
     if config.tune_threshold is None and models.lpips is not None:
         config = config.replace(tune_threshold=_THRESHOLD)
     networks = parallel.replicate(Networks(generator, perception), mesh)

@@ -1,5 +1,6 @@
 """Help page of a program: its words, and all of its flags in sections."""
 
+import re
 import shutil
 import textwrap
 from collections.abc import Sequence
@@ -139,4 +140,14 @@ def _entry(head: str, text: str) -> str:
         break_on_hyphens=False,
         break_long_words=False,
     )
-    return "\n".join([f"  {head}", *lines])
+    return "\n".join([*_typed(head, width), *lines])
+
+
+def _typed(head: str, width: int) -> list[str]:
+    """Lines of a flag as it is typed, broken between its choices."""
+    lines = ["  "]
+    for part in re.split(r"(?<=\|)", head):
+        if len(lines[-1] + part) > width:
+            lines.append(" " * 8)
+        lines[-1] += part
+    return lines

@@ -102,6 +102,7 @@ def train(request: GeneratorRequest, listener: Listener) -> list[str]:
         data.describe(),
         *_describe(recipe, request, size),
         f"metric: {metric or 'none'}",
+        _rhythm(request.run, size),
         f"devices: {jax.device_count()} in {jax.process_count()} processes",
         *notes,
     ]
@@ -161,6 +162,16 @@ def _describe(recipe: Recipe, request: GeneratorRequest, size: int) -> list[str]
     ]
 
 
+def _rhythm(run: GanRunConfig, size: int) -> str:
+    """Line on when there is something to look at."""
+    every = run.snapshot_ticks * _steps_per_tick(run, size) * size
+    return f"sheets and snapshots: every {every:,} images, by snapshot_ticks"
+
+
+def _steps_per_tick(run: GanRunConfig, size: int) -> int:
+    return max(1, round(run.kimg_per_tick * 1000 / size))
+
+
 def _begin(
     request: GeneratorRequest, data: RealImages, about: list[str], listener: Listener
 ) -> None:
@@ -197,7 +208,7 @@ def _run(
     size = run.batch_size
     assert size is not None
     total = math.ceil(run.kimg * 1000 / size)
-    per_tick = max(1, round(run.kimg_per_tick * 1000 / size))
+    per_tick = _steps_per_tick(run, size)
     state = trainer.start(recipe.generator, recipe.discriminator)
     start, state = saved.restore(state)
     if start > total:
@@ -207,7 +218,7 @@ def _run(
             field="kimg",
         )
     state = parallel.replicate(state, trainer.mesh)
-    folder.begin(start, size, trainer.data)
+    folder.begin(state, start, size, trainer.data)
     reported, pace = start, Pace()
     ticked, began = start, time.monotonic()
     with listener.long_bar((total - start) * size, "image", "fewer kimg") as report:
@@ -269,8 +280,8 @@ class _Folder:
         self._is_primary = jax.process_index() == 0
         self._metrics: Metrics | None = None
 
-    def begin(self, start: int, size: int, data: RealImages) -> None:
-        """Opens the metrics of a run with so many steps done."""
+    def begin(self, state: State, start: int, size: int, data: RealImages) -> None:
+        """Opens the metrics of a run with so many steps done, or draws its start."""
         if not self._is_primary:
             return
         tell = self._listener.tell
@@ -280,6 +291,7 @@ class _Folder:
         else:
             count = min(self._request.run.sheet_size, len(data.images))
             self._write_sheet("reals", data.load(np.arange(count)))
+            self._write_sheet("start", self._draw(jax.device_get(state.gan.averaged)))
 
     def write_tick(
         self, images_done: int, means: dict[str, float], state: State, rate: float

@@ -117,7 +117,7 @@ def test_a_run_writes_metrics_sheets_and_a_generator_for_all_programs(
     assert [line["step"] for line in lines] == [16, 32, 40]
     assert {"generator/loss", "discriminator/loss", "r1/r1_penalty"} <= {*lines[0]}
     sheets = {x.name for x in (whole / "sheets").iterdir()}
-    assert sheets >= {"reals.png", "000000k.png"}
+    assert sheets >= {"reals.png", "start.png", "000000k.png"}
     argv = ["styleclip-generate", f"--generator={whole / 'last'}", "--seeds=0-1"]
     argv += ["--class=1", f"--outdir={tmp_path / 'pictures'}"]
     assert programs.run(generate, argv) == 0

@@ -94,24 +94,27 @@ def rosinality(resolution: int) -> tuple[Rule, ...]:
 
 
 def convert_both(
-    file: TorchFile, settings: GeneratorSettings = stylegan2.NOTHING
+    file: TorchFile,
+    *settings: GeneratorSettings,
+    generator: Callable[..., Conversion] = stylegan2.convert,
 ) -> Conversion:
     """The generator of a file, with the discriminator beside it as a part.
 
     One that does not fit is left out, with a note that says why: edits need none.
 
     Args:
-      file: file of a generator, as for `stylegan2.convert`.
-      settings: what the user says of the generator.
+      file: file of a generator.
+      *settings: what the user says of the generator, if anything.
+      generator: conversion of the generator.
 
     Raises:
-      UserError: as for `stylegan2.convert`.
+      UserError: as for that conversion.
     """
     level = _level(file)
     if level is None:
-        return stylegan2.convert(file, settings)
+        return generator(file, *settings)
     rest = {name: value for name, value in file.content.items() if name != level}
-    conversion = stylegan2.convert(dataclasses.replace(file, content=rest), settings)
+    conversion = generator(dataclasses.replace(file, content=rest), *settings)
     try:
         conversion.parts[loading.DISCRIMINATOR] = convert(file)
     except UserError as error:

@@ -30,6 +30,7 @@ from . import (
     mapper,
     rules,
     stylegan2,
+    stylegan3,
     vgg16,
     wrappers,
 )
@@ -122,6 +123,11 @@ def _network(module: Any, settings: type | None = None) -> Kind:
 KINDS = {
     "stylegan2": _network(stylegan2, GeneratorSettings)._replace(
         convert=discriminator.convert_both
+    ),
+    "stylegan3": _network(stylegan3)._replace(
+        convert=functools.partial(
+            discriminator.convert_both, generator=stylegan3.convert
+        )
     ),
     "clip": Kind(
         clip.recognize,

@@ -8,8 +8,8 @@ from styleclip_jax.models.preprocessing import INTERPOLATIONS, RESIZE_MODES
 from styleclip_jax.settings.networks import ACTIVATIONS
 
 KINDS = (
-    *("stylegan2", "clip", "irse50", "e4e", "mapper", "vgg16", "alexnet"),
-    *("inception", "global_directions", "latents"),
+    *("stylegan2", "stylegan3", "clip", "irse50", "e4e", "mapper", "vgg16"),
+    *("alexnet", "inception", "global_directions", "latents"),
 )
 # Fields of the configuration by the official name of the encoder, that are no default.
 # All but the first two are ReStyle's.

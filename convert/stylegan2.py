@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from styleclip_jax.errors import UserError
+from styleclip_jax.io import foreign
 from styleclip_jax.io.pickled import vocabulary
 from styleclip_jax.io.pickled.inert import Object
 from styleclip_jax.io.torch_files import TorchFile
@@ -163,6 +164,10 @@ def _open(file: TorchFile, settings: GeneratorSettings) -> _Source:
         if part.layout.owner == "MMGeneration's":
             table = generator_names.MMGENERATION
             notes += [] if settings.color_order else [_COLORS]
+    elif descendant := foreign.descendant(source):
+        raise UserError(
+            f"{file.path}: expected a StyleGAN2 generator, found {descendant}"
+        )
     elif "synthesis.b4.const" not in source:
         raise UserError(
             f"{file.path}: expected a StyleGAN2 generator, found the network {what} "

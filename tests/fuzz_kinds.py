@@ -286,6 +286,7 @@ _ALL = (
     Kind("generator_zip", _copy(generators.TRAINING), _convert),
     Kind("generator_legacy", _copy(generators.CONVERTED), _convert),
     Kind("generator_nvidia", _copy(generators.CONDITIONAL), _convert),
+    Kind("generator_stylegan3", _copy(generators.STYLEGAN3), _convert),
     Kind("generator_tensorflow", _copy(generators.TENSORFLOW), _convert),
     Kind("vgg16_nvidia", _copy(_ARCHIVES / "vgg16.pt"), _convert),
     Kind("vgg16_packed", _file("a.tar.gz", make_package), _convert),

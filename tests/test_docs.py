@@ -72,6 +72,7 @@ OFFICIAL = {
         "stylegan2_rosinality/converted/stylegan2-ffhq-config-f.pt"
     ),
     "ffhq.pkl": "stylegan2_ada_pkl/conditional/network-snapshot-cond.pkl",
+    "stylegan3-t-ffhq-1024x1024.pkl": "stylegan3/t/stylegan3-t-tiny.pkl",
     "ViT-B-32.pt": "clip_vit/ViT-tiny-16.jit.pt",
     "RN50.pt": "clip_resnet/rn_deep/RN-tiny.jit.pt",
     "model_ir_se50.pth": "arcface_irse50/model_ir_se50.pth",
@@ -86,7 +87,8 @@ OFFICIAL = {
 }
 # Those that the README has no command for.
 BESIDE = {
-    *("ffhq.pkl", "RN50.pt", "inception-2015-12-05.pt"),
+    *("ffhq.pkl", "stylegan3-t-ffhq-1024x1024.pkl"),
+    *("RN50.pt", "inception-2015-12-05.pt"),
     *("vgg16.pt", "vgg16-397923af.pth", "vgg.pth"),
     *("alexnet-owt-7be5be79.pth", "alex.pth"),
 }

@@ -17,10 +17,12 @@ from styleclip_jax.models import (
     clip,
     discriminator,
     e4e,
+    generators,
     inception,
     irse50,
     param_trees,
     stylegan2,
+    stylegan3,
     vgg16,
 )
 from styleclip_jax.models.network import Network
@@ -31,6 +33,14 @@ GENERATOR = stylegan2.GeneratorConfig(
 )
 # Of images of 8×4, as StyleGAN-Human's are of 1024×512.
 TALL = dataclasses.replace(GENERATOR, base=(4, 2))
+STYLEGAN3 = stylegan3.GeneratorConfig(
+    resolution=16,
+    z_dim=8,
+    w_dim=12,
+    channels=(6, 5, 4, 3),
+    radial=True,
+    kernel_size=3,
+)
 # From 256² on, convolutions and their gradients have other forms.
 GENERATOR_256 = stylegan2.GeneratorConfig(
     resolution=256,
@@ -118,7 +128,7 @@ ENCODER = e4e.E4eConfig(
 )
 # One that sees its latent's image, too.
 RESTYLE = dataclasses.replace(ENCODER, pyramid=False, in_channels=6, iterations=2)
-_synthesize = jax.jit(stylegan2.synthesize)
+_synthesize = jax.jit(generators.synthesize)
 
 
 @functools.cache
@@ -130,7 +140,7 @@ def discriminator_network() -> Network:
 
 
 @functools.cache
-def generator(config: stylegan2.GeneratorConfig = GENERATOR) -> Network:
+def generator(config: generators.GeneratorConfig = GENERATOR) -> Network:
     """A generator whose noise and average latent matter.
 
     Drawn by numpy: compiling the official initialisation takes half a minute.
@@ -141,10 +151,14 @@ def generator(config: stylegan2.GeneratorConfig = GENERATOR) -> Network:
             return 100 * normal
         if name.endswith("affine/bias"):
             return 1 + 0.2 * normal
+        if name.endswith("magnitude_ema"):
+            return 1 + 0.2 * np.abs(normal)
+        if name.endswith("transform"):
+            return np.eye(3)
         small = ("bias", "noise_strength", "w_avg")
         return 0.2 * normal if name.endswith(small) else normal
 
-    return Network(_draw(stylegan2.param_shapes(config), draw), config)
+    return Network(_draw(generators.param_shapes(config), draw), config)
 
 
 @functools.cache
@@ -255,7 +269,7 @@ def text_features(count: int, config: clip.ClipConfig = CLIP) -> jax.Array:
     return norms.unit(normal(3, count, config.embed_dim))
 
 
-def w_plus(count: int, config: stylegan2.GeneratorConfig = GENERATOR) -> jax.Array:
+def w_plus(count: int, config: generators.GeneratorConfig = GENERATOR) -> jax.Array:
     """Random W+ latents [count, L, D]."""
     return normal(4, count, config.num_rows, config.w_dim)
 

@@ -31,8 +31,20 @@ _TENSORFLOW = re.compile(r".*\.(data-\d+-of-\d+|index|meta)")
 _ENCODER = "an encoder, but none of e4e, pSp or ReStyle that inverts photos"
 _DISCRIMINATOR = "a discriminator alone; the generator of the same training is needed"
 
+# Names of tensors of generators that have names of StyleGAN2's or StyleGAN3's.
+_DESCENDANTS = (
+    (
+        r"(.*\.)?mapping\.embed_proj\..*",
+        "StyleGAN-XL, which is not supported; StyleGAN2 and StyleGAN3 are",
+    ),
+    (
+        r"(.*\.)?synthesis\..*\.affine\.proj\..*",
+        "StyleGAN-T, which is not supported; StyleGAN2 and StyleGAN3 are",
+    ),
+)
 # Names of tensors of networks that are not read. The first that fits tells.
 _NETWORKS = (
+    *_DESCENDANTS,
     (
         r".*(lora_(A|B|up|down)\b|_lora\.(down|up)\b|lora_(unet|te)\d?_).*",
         "a LoRA, which holds changes to a network alone; merge it into that and save "
@@ -42,10 +54,6 @@ _NETWORKS = (
         r"(.*\.)?(model\.diffusion_model|(unet\.)?(down|up)_blocks\.\d+|first_stage_model"
         r"|double_blocks\.\d+|joint_blocks\.\d+|transformer_blocks\.\d+)\..*",
         "a diffusion model; a StyleGAN2 generator or a CLIP is needed",
-    ),
-    (
-        r"(.*\.)?synthesis\.(L\d+_\d+_\d+|input)\..*",
-        "StyleGAN3 or StyleGAN-XL, which is not supported; StyleGAN2 is",
     ),
     (
         r"(.*\.)?(g_synthesis|synthesis)\.(blocks|init_block)\..*"
@@ -174,11 +182,22 @@ def explain(content: Any, names: Sequence[str]) -> str | None:
     """
     if isinstance(content, dict) and {"state", "param_groups"} <= content.keys():
         return "the state of an optimizer, without a network"
-    for pattern, what in _NETWORKS:
+    what = _first(_NETWORKS, names)
+    kind = _encoder_type(content) if what is _ENCODER else None
+    return what if kind is None else f"{what}: {kind}{encoder(kind)}"
+
+
+def descendant(names: Iterable[str]) -> str | None:
+    """Description of a generator that goes on from StyleGAN2 or 3, None for others."""
+    return _first(_DESCENDANTS, list(names))
+
+
+def _first(table: Sequence[tuple[str, str]], names: Sequence[str]) -> str | None:
+    """Description of the first pattern that a name fits, None if none does."""
+    for pattern, what in table:
         regex = re.compile(pattern)
         if any(regex.fullmatch(name) for name in names):
-            kind = _encoder_type(content) if what is _ENCODER else None
-            return what if kind is None else f"{what}: {kind}{encoder(kind)}"
+            return what
     return None
 
 

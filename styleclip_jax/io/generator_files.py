@@ -1,15 +1,15 @@
 """Model directories of generators: which architecture each is of."""
 
-from types import ModuleType
-from typing import Any
-
 from styleclip_jax.io import checkpoints, files
-from styleclip_jax.models import stylegan2
+from styleclip_jax.models import generators, stylegan2, stylegan3
 from styleclip_jax.models.generators import Generator, GeneratorConfig
 
 # Architectures by the kind that model directories name. Beyond this table nothing
 # knows which of them a generator has.
-MODULES: dict[str, ModuleType] = {"stylegan2": stylegan2}
+CONFIGS: dict[str, type[GeneratorConfig]] = {
+    "stylegan2": stylegan2.GeneratorConfig,
+    "stylegan3": stylegan3.GeneratorConfig,
+}
 
 
 def load(directory: files.Path) -> Generator:
@@ -18,12 +18,12 @@ def load(directory: files.Path) -> Generator:
     Raises:
       UserError: the directory holds no valid generator.
     """
-    kind, module = _module_of(directory)
+    kind, config_type = _kind_of(directory)
     return checkpoints.load_network(
         directory,
         kind=kind,
-        config_type=module.GeneratorConfig,
-        param_shapes=module.param_shapes,
+        config_type=config_type,
+        param_shapes=generators.param_shapes,
     )
 
 
@@ -33,13 +33,11 @@ def read_config(directory: files.Path) -> GeneratorConfig:
     Raises:
       UserError: the directory holds no valid generator.
     """
-    kind, module = _module_of(directory)
-    config: Any = checkpoints.read_config(directory, kind, module.GeneratorConfig)
-    return config
+    return checkpoints.read_config(directory, *_kind_of(directory))
 
 
-def _module_of(directory: files.Path) -> tuple[str, ModuleType]:
-    """Kind of a directory and its module; the first ones where it is of no kind."""
+def _kind_of(directory: files.Path) -> tuple[str, type[GeneratorConfig]]:
+    """Kind of a directory and its configuration; the first one's if it has none."""
     kind = str(checkpoints.kind_of(directory))
-    kind = kind if kind in MODULES else next(iter(MODULES))
-    return kind, MODULES[kind]
+    kind = kind if kind in CONFIGS else next(iter(CONFIGS))
+    return kind, CONFIGS[kind]

@@ -4,20 +4,22 @@ The configuration of a generator gives the module that computes it, so that noth
 or above knows which one it is.
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from styleclip_jax import spaces
 from styleclip_jax.errors import UserError
-from styleclip_jax.models import param_trees, runtime
+from styleclip_jax.models import linen, mapping, param_trees, runtime
 from styleclip_jax.models.network import Config, Network
 from styleclip_jax.settings.latents import NOISES, Noise
 
 
-class GeneratorConfig(runtime.Runtime):
+class GeneratorConfig(runtime.Staged):
     """Base of configurations of generators: what all of them say.
 
     Attributes:
@@ -25,14 +27,14 @@ class GeneratorConfig(runtime.Runtime):
       z_dim: length of z.
       w_dim: length of w.
       c_dim: number of classes, 0 for an unconditional generator.
-      low_precision_from: resolution from which `dtype` applies, None for all.
+      num_mapping_layers: dense layers from z to w.
     """
 
     resolution: int
     z_dim: int
     w_dim: int
     c_dim: int
-    low_precision_from: int | None
+    num_mapping_layers: int
 
     @property
     def num_rows(self) -> int:
@@ -95,12 +97,28 @@ class GeneratorConfig(runtime.Runtime):
                 field=field,
             )
 
-    def module(self) -> nn.Module:
-        """Module with the methods map_latents, to_styles and synthesize."""
+    @property
+    def has_transform(self) -> bool:
+        """Whether its images can be rotated and translated inside of the network."""
+        return False
+
+    def synthesis(self) -> nn.Module:
+        """Module that makes styles of W+ (its to_styles), and images of styles."""
         raise NotImplementedError
 
 
 Generator = Network[GeneratorConfig]
+
+
+def init(key: jax.Array, config: GeneratorConfig) -> Any:
+    """Random parameters with the official initialisation, as a nested dict."""
+    return _Generator(config).init(key)["params"]
+
+
+@functools.cache
+def param_shapes(config: GeneratorConfig) -> dict[str, tuple[int, ...]]:
+    """Shape of every parameter by its flat name, such as "mapping/fc0/kernel"."""
+    return param_trees.shapes_of(init, config)
 
 
 class Activations(NamedTuple):
@@ -121,6 +139,29 @@ def with_noise(
     """A generator whose stored noise is another one, [h, w] or [B, h, w] by layer."""
     params = param_trees.flatten(generator.params)
     params |= {f"synthesis/{layer}/noise_const": x for layer, x in noise.items()}
+    return Network(param_trees.unflatten(params), generator.config)
+
+
+def with_transform(generator: Network[Config], transform: jax.Array) -> Network[Config]:
+    """A generator whose images are placed otherwise, whatever makes them.
+
+    Args:
+      generator: the generator, whose own transform is replaced.
+      transform: [3, 3] or [B, 3, 3], from (x, y, 1) of the image shown to those of the
+        image as it is generated, in widths from its centre.
+
+    Raises:
+      ValueError: the generator has none.
+    """
+    config: Any = generator.config
+    if not config.has_transform:
+        raise ValueError("this generator has no transform, as a StyleGAN3 has")
+    if transform.shape[-2:] != (3, 3) or transform.ndim > 3:
+        raise ValueError(
+            f"transform: expected [3, 3] or [B, 3, 3], found {list(transform.shape)}"
+        )
+    params = param_trees.flatten(generator.params)
+    params[f"synthesis/{config.style_layout[0].name}/transform"] = transform
     return Network(param_trees.unflatten(params), generator.config)
 
 
@@ -149,7 +190,7 @@ def map_latents(
         raise ValueError(f"this generator has {config.c_dim} classes and needs a label")
     if label is not None:
         _expect("label", label, (config.c_dim,))
-    return _apply(generator, "map_latents", z, label)
+    return _apply(generator, _Generator.map_latents, z, label)
 
 
 def to_styles(generator: Generator, w_plus: spaces.WPlus) -> spaces.Styles:
@@ -163,7 +204,7 @@ def to_styles(generator: Generator, w_plus: spaces.WPlus) -> spaces.Styles:
     """
     config = generator.config
     _expect("w_plus", w_plus, (config.num_rows, config.w_dim))
-    return _apply(generator, "to_styles", w_plus)
+    return _apply(generator, _Generator.to_styles, w_plus)
 
 
 def synthesize_styles(
@@ -172,6 +213,7 @@ def synthesize_styles(
     *,
     noise: Noise = "const",
     key: jax.Array | None = None,
+    transform: jax.Array | None = None,
 ) -> spaces.Image:
     """Images of style vectors.
 
@@ -181,6 +223,8 @@ def synthesize_styles(
       noise: "const" adds the stored noise (what StyleCLIP edits with), "random" draws
         it from `key`, "none" adds none. "moving" is "const" with a gradient.
       key: PRNG key for random noise.
+      transform: place of the image, [3, 3] or [B, 3, 3], see `with_transform`; None
+        for the generator's own.
 
     Returns:
       [B, H, W, 3] float32, nominally in [-1, 1] and not clipped.
@@ -189,7 +233,9 @@ def synthesize_styles(
       ValueError: the styles do not fit the generator, or the noise is not one of
         these, or is random and has no key.
     """
-    done = synthesize_layers(generator, styles, noise=noise, key=key)
+    done = synthesize_layers(
+        generator, styles, noise=noise, key=key, transform=transform
+    )
     assert done.rgb is not None
     return generator.config.show(done.rgb)
 
@@ -203,6 +249,7 @@ def synthesize_layers(
     stop: int | None = None,
     noise: Noise = "const",
     key: jax.Array | None = None,
+    transform: jax.Array | None = None,
 ) -> Activations:
     """Activations after some layers, from those of the earlier ones.
 
@@ -219,6 +266,7 @@ def synthesize_layers(
         `generator.config.show` shows a part.
       noise: the noise, as for `synthesize_styles`.
       key: the key, as for `synthesize_styles`, and the same for every part.
+      transform: the transform, as for `synthesize_styles`; the first layer has it.
 
     Raises:
       ValueError: as for `synthesize_styles`, or the layers do not exist, or a later
@@ -240,8 +288,10 @@ def synthesize_layers(
         raise ValueError(f"noise must be one of {', '.join(NOISES)}, found {noise!r}")
     if noise == "random" and key is None:
         raise ValueError("random noise needs a PRNG key")
+    if transform is not None:
+        generator = with_transform(generator, transform)
     inputs = (styles, activations, noise, key, start, stop)
-    return _apply(generator, "synthesize", *inputs)
+    return _apply(generator, _Generator.synthesize, *inputs)
 
 
 def synthesize(
@@ -250,18 +300,51 @@ def synthesize(
     *,
     noise: Noise = "const",
     key: jax.Array | None = None,
+    transform: jax.Array | None = None,
 ) -> spaces.Image:
     """Images of W+ latents [B, L, D]; see `synthesize_styles`."""
     styles = to_styles(generator, w_plus)
-    return synthesize_styles(generator, styles, noise=noise, key=key)
+    return synthesize_styles(
+        generator, styles, noise=noise, key=key, transform=transform
+    )
 
 
-def _apply(generator: Generator, method: str, *inputs: Any) -> Any:
+def _apply(generator: Generator, method: Callable[..., Any], *inputs: Any) -> Any:
     params = {"params": generator.params}
-    return generator.config.module().apply(params, *inputs, method=method)
+    return _Generator(generator.config).apply(params, *inputs, method=method)
 
 
 def _expect(name: str, array: jax.Array, shape: tuple[int, ...]) -> None:
     if array.ndim != len(shape) + 1 or array.shape[1:] != shape:
         expected = ", ".join(map(str, ("N", *shape)))
         raise ValueError(f"{name}: expected [{expected}], found {list(array.shape)}")
+
+
+class _Generator(linen.Module):
+    """Whole network; each public function calls one method."""
+
+    config: GeneratorConfig
+
+    def setup(self) -> None:
+        config = self.config
+        self.mapping = mapping.Mapping(
+            config.w_dim, config.c_dim, config.num_mapping_layers
+        )
+        self.synthesis = config.synthesis()
+
+    def map_latents(self, z: jax.Array, label: jax.Array | None) -> jax.Array:
+        return self.mapping(z, label)
+
+    def to_styles(self, w_plus: jax.Array) -> spaces.Styles:
+        return self.synthesis.to_styles(w_plus)
+
+    def synthesize(self, *inputs: Any) -> Activations:
+        return self.synthesis(*inputs)
+
+    def __call__(self) -> spaces.Styles:
+        """Touches every parameter; used for initialisation alone."""
+        config = self.config
+        label = jnp.zeros((1, config.c_dim)) if config.c_dim else None
+        w = self.map_latents(jnp.zeros((1, config.z_dim)), label)
+        # A layer that makes its style has made its other parameters, too.
+        return self.to_styles(spaces.broadcast_w(w, config.num_rows))

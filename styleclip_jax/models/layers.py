@@ -5,6 +5,7 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from styleclip_jax.models import linen
@@ -31,24 +32,28 @@ class Dense(linen.Module):
       features: length of the output.
       precision: precision of the product.
       lr_multiplier: scale of weights and bias.
-      bias_value: initial bias.
+      bias_value: initial bias, one or all of them.
+      kernel_std: initial deviation of the weights, before their scale.
     """
 
     features: int
     precision: str | lax.Precision
     lr_multiplier: float = 1.0
-    bias_value: float = 0.0
+    bias_value: float | tuple[float, ...] = 0.0
+    kernel_std: float = 1.0
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         in_features = x.shape[-1]
         kernel = self.param(
             "kernel",
-            nn.initializers.normal(1 / self.lr_multiplier),
+            nn.initializers.normal(self.kernel_std / self.lr_multiplier),
             (in_features, self.features),
         )
         bias = self.param(
-            "bias", nn.initializers.constant(self.bias_value), (self.features,)
+            "bias",
+            nn.initializers.constant(np.asarray(self.bias_value)),
+            (self.features,),
         )
         scale = self.lr_multiplier / math.sqrt(in_features)
         y = jnp.dot(x, kernel * scale, precision=self.precision)

@@ -57,10 +57,8 @@ class Runtime(Products):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Pyramid(Runtime):
-    """Base of configurations of features at 4², 8², …, `resolution`².
-
-    They have `resolution` and `channels`, a count for each of these.
+class Staged(Runtime):
+    """Base of configurations of features at several resolutions.
 
     Attributes:
       low_precision_from: resolution from which `dtype` applies, None for all; those
@@ -68,6 +66,48 @@ class Pyramid(Runtime):
     """
 
     low_precision_from: int | None = dataclasses.field(default=None, metadata=UNSTORED)
+
+    @property
+    def resolutions(self) -> tuple[int, ...]:
+        """Resolutions of the features, powers of two, the smallest first."""
+        raise NotImplementedError
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        lowest = self.low_precision_from
+        if lowest is None:
+            return
+        known = self.resolutions
+        if lowest not in known:
+            raise UserError(
+                f"low_precision_from must be a resolution of this network, a power "
+                f"of two from {known[0]} to {known[-1]}, found {lowest}",
+                field="low_precision_from",
+            )
+        if self.dtype == "float32":
+            raise UserError(
+                "low_precision_from is for dtype bfloat16, found float32 with "
+                f"{lowest}",
+                field="low_precision_from",
+            )
+
+    def dtype_at(self, resolution: int) -> str:
+        """Type of the activations at a resolution."""
+        return self.dtype if resolution >= (self.low_precision_from or 0) else "float32"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pyramid(Staged):
+    """Base of configurations of features at 4², 8², …, `resolution`².
+
+    They have `resolution` and `channels`, a count for each of these.
+    """
+
+    @property
+    def resolutions(self) -> tuple[int, ...]:
+        """4, 8, …, `resolution`."""
+        config: Any = self
+        return tuple(4 << i for i in range(len(config.channels)))
 
     def __post_init__(self) -> None:
         config: Any = self
@@ -84,25 +124,6 @@ class Pyramid(Runtime):
                 f"found {len(channels)} channel counts {channels}"
             )
         super().__post_init__()
-        lowest = self.low_precision_from
-        if lowest is None:
-            return
-        if lowest not in (4 << i for i in range(len(channels))):
-            raise UserError(
-                f"low_precision_from must be a resolution of this network, a power "
-                f"of two from 4 to {resolution}, found {lowest}",
-                field="low_precision_from",
-            )
-        if self.dtype == "float32":
-            raise UserError(
-                "low_precision_from is for dtype bfloat16, found float32 with "
-                f"{lowest}",
-                field="low_precision_from",
-            )
-
-    def dtype_at(self, resolution: int) -> str:
-        """Type of the activations at a resolution."""
-        return self.dtype if resolution >= (self.low_precision_from or 0) else "float32"
 
 
 def stored(config: Any) -> dict[str, Any]:

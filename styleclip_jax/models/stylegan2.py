@@ -26,8 +26,6 @@ from styleclip_jax.models import (
     generators,
     layers,
     linen,
-    mapping,
-    param_trees,
 )
 from styleclip_jax.models.network import Network
 from styleclip_jax.ops import convolutions, norms, upsampling
@@ -87,26 +85,17 @@ class GeneratorConfig(canvas.Canvas):
             if not layer.is_torgb
         }
 
-    def module(self) -> nn.Module:
-        """Module that computes it."""
-        return _Generator(self)
+    def synthesis(self) -> nn.Module:
+        """Module from W+ to styles, and from styles to images."""
+        return _Synthesis(self)
 
 
 Generator = Network[GeneratorConfig]
 
 
-def init(key: jax.Array, config: GeneratorConfig) -> Any:
-    """Random parameters with the official initialisation, as a nested dict."""
-    return _Generator(config).init(key)["params"]
-
-
-@functools.cache
-def param_shapes(config: GeneratorConfig) -> dict[str, tuple[int, ...]]:
-    """Shape of every parameter by its flat name, such as "mapping/fc0/kernel"."""
-    return param_trees.shapes_of(init, config)
-
-
 # Functions of every generator.
+init = generators.init
+param_shapes = generators.param_shapes
 Activations = generators.Activations
 map_latents = generators.map_latents
 to_styles = generators.to_styles
@@ -304,33 +293,3 @@ class _Synthesis(linen.Module):
                     activations, styles[first:last], noise, block_key, layers
                 )
         return activations
-
-
-class _Generator(linen.Module):
-    """Whole network; each public function of this module calls one method."""
-
-    config: GeneratorConfig
-
-    def setup(self) -> None:
-        config = self.config
-        self.mapping = mapping.Mapping(
-            config.w_dim, config.c_dim, config.num_mapping_layers
-        )
-        self.synthesis = _Synthesis(self.config)
-
-    def map_latents(self, z: jax.Array, label: jax.Array | None) -> jax.Array:
-        return self.mapping(z, label)
-
-    def to_styles(self, w_plus: jax.Array) -> spaces.Styles:
-        return self.synthesis.to_styles(w_plus)
-
-    def synthesize(self, *inputs: Any) -> Activations:
-        return self.synthesis(*inputs)
-
-    def __call__(self) -> spaces.Styles:
-        """Touches every parameter; used for initialisation alone."""
-        config = self.config
-        label = jnp.zeros((1, config.c_dim)) if config.c_dim else None
-        w = self.map_latents(jnp.zeros((1, config.z_dim)), label)
-        # A layer that makes its style has made its other parameters, too.
-        return self.to_styles(spaces.broadcast_w(w, config.num_rows))

@@ -1,4 +1,4 @@
-"""Bilinear operations whose derivatives and forms by platform are said.
+"""Linear and bilinear operations whose derivatives and forms by platform are said.
 
 JAX makes the gradient of an operation by transposing how it is computed, and a
 `custom_vjp` has no forward mode. A primitive has both modes, any order, and batches.
@@ -60,6 +60,41 @@ def define(
     for platform, form in {None: default, "cpu": cpu}.items():
         lowering = mlir.lower_fun(form, multiple_results=False)
         mlir.register_lowering(primitive, lowering, platform=platform)
+    return primitive.bind
+
+
+def define_linear(name: str, *, static: str, form: Form, adjoint: Form) -> Form:
+    """Operation f(x, **static) on images, linear in x, the same for each of a batch.
+
+    Args:
+      name: name of the primitive.
+      static: name of its only static argument.
+      form: the operation as it is computed, of x [B, H, W, C].
+      adjoint: gradient (g, x, **static) by x, for g like the result; of x the shape
+        alone is there.
+    """
+    primitive = Primitive(name)
+
+    def shape(x: Any, **options: Any) -> Any:
+        found = jax.eval_shape(lambda x: form(x, **options), x)
+        return jax.core.ShapedArray(found.shape, found.dtype)
+
+    def over_batch(
+        operands: Sequence[Any], axes: Sequence[int], **options: Any
+    ) -> tuple[jax.Array, int]:
+        x = jnp.moveaxis(operands[0], axes[0], 0)
+        y = primitive.bind(x.reshape(-1, *x.shape[2:]), **options)
+        return y.reshape(*x.shape[:2], *y.shape[1:]), 0
+
+    def transpose(g: Any, x: Any, **options: Any) -> list[Any]:
+        return [adjoint(g, x.aval, **options)]
+
+    primitive.def_impl(jax.jit(primitive.bind, static_argnames=static))
+    primitive.def_abstract_eval(shape)
+    ad.deflinear2(primitive, transpose)
+    batching.primitive_batchers[primitive] = over_batch
+    lowering = mlir.lower_fun(form, multiple_results=False)
+    mlir.register_lowering(primitive, lowering)
     return primitive.bind
 
 

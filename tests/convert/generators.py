@@ -19,6 +19,7 @@ TRAINING = (
 )
 CONDITIONAL = _ADA / "conditional" / "network-snapshot-cond.pkl"
 TENSORFLOW = _ADA / "tf_legacy" / "stylegan2-tiny-config-f.pkl"
+STYLEGAN3 = golden_data.ROOT / "stylegan3" / "t" / "stylegan3-t-tiny.pkl"
 CONFIGS = {
     CONVERTED: GeneratorConfig(64, 64, 64, 0, 8, (32, 32, 32, 32, 16)),
     TRAINING: GeneratorConfig(32, 32, 32, 0, 8, (24, 24, 16, 16)),

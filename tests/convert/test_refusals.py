@@ -63,7 +63,15 @@ def test_files_of_other_formats_are_named(
 
 
 NAMES = {
-    "StyleGAN3": ["G_ema.synthesis.L0_36_512.weight", "G_ema.mapping.fc0.weight"],
+    "StyleGAN-XL": [
+        "G_ema.synthesis.L0_36_512.weight",
+        "G_ema.synthesis.input.freqs",
+        "G_ema.mapping.embed_proj.weight",
+    ],
+    "StyleGAN-T": [
+        "G_ema.synthesis.b8.conv1.weight",
+        "G_ema.synthesis.b8.conv1.affine.proj.weight",
+    ],
     "the first StyleGAN": ["g_synthesis.blocks.4x4.const"],
     "a discriminator alone": ["d.convs.0.0.weight", "d.final_conv.0.weight"],
     "a LoRA": ["base_model.model.visual.attn.lora_A.weight"],
@@ -231,7 +239,7 @@ def test_inspection_says_what_every_kind_needs(
     out = inspect(capsys, path, encoder(tmp_path / "labels.pt", 19))
     assert r"  stem.gain\x1b[31m: float64 [2, 3]" in out
     assert "\x1b" not in out
-    assert "  no kind: expected one of stylegan2, clip" in out
+    assert "  no kind: expected one of stylegan2, stylegan3, clip" in out
     for kind in kinds.KINDS:
         assert f"  {kind} lacks: " in out
     assert "synthesis.b4.conv1.weight, NVIDIA's" in out

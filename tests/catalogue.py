@@ -22,7 +22,14 @@ from styleclip_jax.methods import (
     optimization,
     stylemc,
 )
-from styleclip_jax.models import clip, clip_input, discriminator, lpips, stylegan2
+from styleclip_jax.models import (
+    clip,
+    clip_input,
+    discriminator,
+    generators,
+    lpips,
+    stylegan2,
+)
 from styleclip_jax.settings.augmentation import PIPELINES
 from styleclip_jax.settings.measures import PathLengthConfig
 from tests import tiny
@@ -172,6 +179,15 @@ def entries() -> list[Entry]:
             stylegan2.synthesize,
             generator,
             w_plus,
+        ),
+        Entry(
+            "synthesize_stylegan3",
+            lambda n, b: generators.synthesize(n, b[0], transform=b[1]),
+            tiny.generator(tiny.STYLEGAN3),
+            (
+                tiny.w_plus(BATCH, tiny.STYLEGAN3),
+                jnp.eye(3) + 0.1 * tiny.normal(9, BATCH, 3, 3),
+            ),
         ),
         Entry(
             "discriminate",

@@ -37,7 +37,7 @@ STYLEGAN3 = stylegan3.GeneratorConfig(
     resolution=16,
     z_dim=8,
     w_dim=12,
-    channels=(6, 5, 4, 3),
+    channels=(6, 5, 4),
     radial=True,
     kernel_size=3,
 )

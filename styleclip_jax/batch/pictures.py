@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from styleclip_jax import latents, parallel, traced
@@ -32,19 +33,35 @@ _pack = jax.jit(latents.pack)
 
 @functools.partial(jax.jit, static_argnames=("noise",))
 @functools.partial(traced.keep, "pictures.render")
-def render(generator: Network, latent: Any, keys: jax.Array, noise: Noise) -> jax.Array:
-    """Renders W+ or S as images [B, H, W, 3], each with its own key."""
+def render(
+    generator: Network,
+    latent: Any,
+    keys: jax.Array,
+    places: jax.Array | None = None,
+    *,
+    noise: Noise,
+) -> jax.Array:
+    """Renders W+ or S as images [B, H, W, 3], each with its own key.
+
+    Args:
+      generator: the generator.
+      latent: [B, L, D] W+, or a tuple of [B, C] styles.
+      keys: [B] keys of random noise.
+      places: [B, 3, 3] transforms of the images, None for a generator's own.
+      noise: the noise.
+    """
     synthesize = (
         generators.synthesize_styles
         if isinstance(latent, tuple)
         else generators.synthesize
     )
 
-    def one(latent: Any, key: jax.Array) -> jax.Array:
+    def one(latent: Any, key: jax.Array, place: jax.Array | None) -> jax.Array:
         batch = jax.tree.map(lambda x: x[None], latent)
-        return synthesize(generator, batch, noise=noise, key=key)[0]
+        image = synthesize(generator, batch, noise=noise, key=key, transform=place)
+        return image[0]
 
-    return jax.vmap(one)(latent, keys)
+    return jax.vmap(one)(latent, keys, places)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,15 +126,21 @@ def carry_out(request: Request, listener: Listener) -> runs.Summary:
     num_keys = 1 if arrangement.cells else len(source)
     keys = jax.random.split(jax.random.key(picture.seed), num_keys)
     draw_image = functools.partial(render, noise=picture.noise)
+    places = _places(picture, config, arrangement.film)
 
-    def noise_of(rows: np.ndarray) -> jax.Array:
-        return parallel.shard(latents.take(keys, rows % num_keys), mesh)
+    def drawn(rows: np.ndarray) -> list[jax.Array]:
+        """Keys of the noise of some latents, and transforms if there are any."""
+        found = [latents.take(keys, rows % num_keys)]
+        if places is not None:
+            num_films = arrangement.film.num_films if arrangement.film else 1
+            found.append(jnp.asarray(places[rows // num_films % len(places)]))
+        return [parallel.shard(x, mesh) for x in found]
 
     def draw_all(latent: Any, rows: np.ndarray) -> jax.Array:
         def one(generator: Network, batch: Any) -> jax.Array:
             return draw_image(generator, *batch)
 
-        return tuned.each(one, (latent, noise_of(rows)), rows)
+        return tuned.each(one, (latent, *drawn(rows)), rows)
 
     def compute(latent: Any, rows: np.ndarray, variant: int, report: Report) -> Outcome:
         image = draw_all(latent, rows)
@@ -134,7 +157,7 @@ def carry_out(request: Request, listener: Listener) -> runs.Summary:
         png_level=output.png_level,
         probe=lambda latent, rows: compute(latent, rows, 0, ignore),
         memory=lambda latent, rows: parallel.bytes_needed(
-            render, generator, latent, noise_of(rows), noise=picture.noise
+            render, generator, latent, *drawn(rows), noise=picture.noise
         ),
     )
 
@@ -203,6 +226,41 @@ def _open_tuned(
         asked = LEFT_OUT
     about = (asked, source.latents, len(arrangement.source))
     return Generators.open(request.models, generator, mesh, *about)
+
+
+def _places(
+    picture: PictureRequest, config: generators.GeneratorConfig, film: Film | None
+) -> np.ndarray | None:
+    """Transforms [T, 3, 3] of the frames of a film, or of all images; None for none.
+
+    Raises:
+      UserError: the generator has no transform, or there are several without a film.
+    """
+    if not picture.is_placed:
+        return None
+    name = "rotate" if picture.translate is None else "translate"
+    if not config.has_transform:
+        raise UserError(
+            f"{name}: expected a generator that places its images, a StyleGAN3, found "
+            "one that does not",
+            field=name,
+        )
+    angles = np.array(picture.rotate or (0,))
+    shifts = np.array(picture.translate or (0, 0)).reshape(-1, 2)
+    if film is None and max(len(angles), len(shifts)) > 1:
+        raise UserError(
+            f"{name}: expected one place of all images, or interpolate beside it for a "
+            "film, found several",
+            field=name,
+            also=["interpolate"],
+        )
+    time = np.linspace(0, 1, 1 if film is None else film.num_frames)
+
+    def over_time(values: np.ndarray) -> jax.Array:
+        return jnp.asarray(np.interp(time, np.linspace(0, 1, len(values)), values))
+
+    paths = over_time(angles), (over_time(shifts[:, 0]), over_time(shifts[:, 1]))
+    return np.asarray(jax.vmap(generators.placing)(*paths))
 
 
 def _rows(pictures: np.ndarray) -> list[np.ndarray]:

@@ -5,8 +5,10 @@
   styleclip-generate --rows=85,100 --cols=55,821 --styles=0-6
   styleclip-generate --truncation_sweep=-1,0,0.7,1 --seeds=0-3
   styleclip-generate --interpolate=w --seeds=0-7
+  styleclip-generate --generator=models/ffhq3 --rotate=30 --translate=0.1,0
 
-The third mixes the styles of each row and column. The last makes a film.
+The third mixes the styles of each row and column, the fifth makes a film. The last is
+for a StyleGAN3, which turns and moves its images itself; a film passes several places.
 
 Files under --outdir: w_plus.npy (styles.npz for S), images/, metrics.jsonl (a line per
 image), grid.png, film.gif or film.mp4, and run.json.

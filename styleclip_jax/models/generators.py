@@ -165,6 +165,31 @@ def with_transform(generator: Network[Config], transform: jax.Array) -> Network[
     return Network(param_trees.unflatten(params), generator.config)
 
 
+def placing(
+    rotate: float | jax.Array = 0.0,
+    translate: tuple[float | jax.Array, float | jax.Array] = (0.0, 0.0),
+) -> jax.Array:
+    """Transform [3, 3] of an image that is rotated, then translated.
+
+    Args:
+      rotate: angle in degrees, of the sign of gen_images.py.
+      translate: to the right and down, in widths of the image.
+
+    Source: gen_images.py of stylegan3, whose matrix is the inverse.
+    """
+    angle = jnp.deg2rad(jnp.float32(rotate))
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    x, y = map(jnp.float32, translate)
+    # Inverse of [[cos, sin, x], [−sin, cos, y], [0, 0, 1]].
+    return jnp.array(
+        [
+            [cos, -sin, sin * y - cos * x],
+            [sin, cos, -sin * x - cos * y],
+            [0, 0, 1],
+        ]
+    )
+
+
 def map_latents(
     generator: Generator,
     z: spaces.Z,

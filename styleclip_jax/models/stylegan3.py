@@ -174,31 +174,6 @@ synthesize_layers = generators.synthesize_layers
 synthesize = generators.synthesize
 
 
-def placing(
-    rotate: float | jax.Array = 0.0,
-    translate: tuple[float | jax.Array, float | jax.Array] = (0.0, 0.0),
-) -> jax.Array:
-    """Transform [3, 3] of an image that is rotated, then translated.
-
-    Args:
-      rotate: angle in degrees, of the sign of gen_images.py.
-      translate: to the right and down, in widths of the image.
-
-    Source: gen_images.py of stylegan3, whose matrix is the inverse.
-    """
-    angle = jnp.deg2rad(jnp.float32(rotate))
-    cos, sin = jnp.cos(angle), jnp.sin(angle)
-    x, y = map(jnp.float32, translate)
-    # Inverse of [[cos, sin, x], [−sin, cos, y], [0, 0, 1]].
-    return jnp.array(
-        [
-            [cos, -sin, sin * y - cos * x],
-            [sin, cos, -sin * x - cos * y],
-            [0, 0, 1],
-        ]
-    )
-
-
 class _Input(linen.Module):
     """Input: waves of learned mixture, rotated and translated by the style."""
 
@@ -261,7 +236,7 @@ def _move(style: jax.Array, transform: jax.Array) -> tuple[jax.Array, jax.Array]
         style / jnp.linalg.norm(style[:, :2], axis=1, keepdims=True), axis=1
     )
     matrix = jnp.stack([jnp.stack([c, -s], 1), jnp.stack([s, c], 1)], 1)
-    transform = jnp.broadcast_to(transform, (len(style), 3, 3))
+    transform = jnp.broadcast_to(transform, (style.shape[0], 3, 3))
 
     def apply(vector: jax.Array) -> jax.Array:
         return jnp.sum(matrix * vector[:, None, :], axis=2)

@@ -1,6 +1,7 @@
 """Settings of the latents of a run: their source, pictures, sheets and films."""
 
 import dataclasses
+import math
 from typing import Literal, NamedTuple
 
 from styleclip_jax import checks
@@ -80,11 +81,34 @@ class PictureRequest:
       space: Latent space of the file of latents; told by their shape if absent.
       noise: Noise of the layers: the stored one (const), random, or none.
       seed: Seed of random noise.
+      rotate: Angle in degrees by which a StyleGAN3 turns its images; of a film several,
+        such as 0,360, which it passes evenly.
+      translate: Way to the right and down that a StyleGAN3 moves its images by, in
+        widths, such as 0.1,0; of a film several, such as 0,0,0.5,0.
     """
 
     space: str | None = dataclasses.field(default=None, metadata={"choices": SPACES})
     noise: Noise = dataclasses.field(default="const", metadata={"choices": NOISES})
     seed: int = 0
+    rotate: tuple[float, ...] | None = None
+    translate: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name, count in (("rotate", 1), ("translate", 2)):
+            found = getattr(self, name)
+            if found is None:
+                continue
+            if not found or len(found) % count or not all(map(math.isfinite, found)):
+                shown = ",".join(f"{x:g}" for x in found) or "none"
+                expected = "numbers" if count == 1 else "pairs of numbers"
+                raise UserError(
+                    f"{name}: expected finite {expected}, found {shown}", field=name
+                )
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether images are rotated or translated."""
+        return self.rotate is not None or self.translate is not None
 
 
 # Spaces of films, and that of their frames' latents.

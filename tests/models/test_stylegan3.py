@@ -13,7 +13,7 @@ from convert import stylegan3 as convert_stylegan3
 from styleclip_jax import spaces
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, generator_files
-from styleclip_jax.models import cutoffs, generators, stylegan3
+from styleclip_jax.models import cutoffs, generators
 from styleclip_jax.models.network import Network
 from tests import golden_data, golden_networks, tiny
 from tests.golden_data import to_nchw, to_nhwc
@@ -87,9 +87,9 @@ def test_images_features_and_gradients_are_the_official_ones(name: str) -> None:
 
 def test_placing_is_the_inverse_of_the_official_matrix() -> None:
     case, _ = load("t")
-    found = stylegan3.placing(25.0, (0.17, -0.08))
+    found = generators.placing(25.0, (0.17, -0.08))
     np.testing.assert_allclose(found, case["transform_0"], atol=1e-6)
-    found = stylegan3.placing(-110.0, (-0.3, 0.21))
+    found = generators.placing(-110.0, (-0.3, 0.21))
     np.testing.assert_allclose(found, case["transform_1"], atol=1e-6)
 
 
@@ -113,7 +113,7 @@ def _render(params: Any, w_plus: Any, transform: Any, config: Any) -> jax.Array:
 def test_a_translation_by_a_pixel_is_the_same_image_a_pixel_further() -> None:
     network = tiny.generator(tiny.STYLEGAN3)
     w_plus = jnp.repeat(tiny.w_plus(1, network.config), 2, axis=0)
-    places = jnp.stack([stylegan3.placing(0.0, (x / 16, 0.0)) for x in (0, 1)])
+    places = jnp.stack([generators.placing(0.0, (x / 16, 0.0)) for x in (0, 1)])
     still, moved = np.asarray(_render(network.params, w_plus, places, network.config))
     # At the borders the canvas ends, and with it what the filters see.
     inside = moved[4:-4, 5:-4], still[4:-4, 4:-5]

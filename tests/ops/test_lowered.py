@@ -17,7 +17,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from benchmarks import programs
 from styleclip_jax import parallel
 from styleclip_jax.methods import gan_draws, gan_training
-from styleclip_jax.models import discriminator, stylegan2
+from styleclip_jax.models import discriminator, generators, stylegan2
 from styleclip_jax.models.discriminator import DiscriminatorConfig
 from styleclip_jax.ops import upsampling
 from styleclip_jax.settings.gan_training import GanTrainingConfig
@@ -161,3 +161,20 @@ def test_upsampling_in_few_passes_is_one_convolution() -> None:
         text = lower(program, "tpu")
         assert text.count("stablehlo.convolution") == count
         assert neighbours(text) == []
+
+
+def test_filters_of_stylegan3_have_no_zeros_between_pixels() -> None:
+    config = tiny.STYLEGAN3
+    network = tiny.generator(config)
+
+    def loss(w_plus: jax.Array) -> jax.Array:
+        return jnp.sum(generators.synthesize(network, w_plus) ** 2)
+
+    w_plus = programs.shape_of(2, config.num_rows, config.w_dim)
+    program = jax.jit(jax.grad(loss)).trace(w_plus)
+    for platform in PLATFORMS:
+        text = lower(program, platform)
+        # 3×3 convolutions and their gradients by the images alone.
+        assert text.count("stablehlo.convolution") <= 2 * len(config.channels)
+        assert dilated(text) == []
+        assert "f64" not in text

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from scipy import special
 
 from styleclip_jax.ops import bilinear
 
@@ -52,6 +51,8 @@ def lowpass(
     t = (np.arange(num_taps) - (num_taps - 1) / 2) / rate
     if radial:
         r = np.hypot(*np.meshgrid(t, t))
+        from scipy import special
+
         taps = special.j1(2 * cutoff * np.pi * r) / (np.pi * r)
         window = np.outer(window, window)
     else:

@@ -137,7 +137,7 @@ def test_outputs_that_cannot_be_written_are_refused(tmp_path, capsys):
 def test_command_lines_that_lack_something_are_refused(tmp_path, capsys):
     assert "--output" in fail(capsys, CONVERTED)
     assert "found none" in fail(capsys, "--output", tmp_path)
-    assert "stylegan2|clip" in fail(capsys, CONVERTED, "--kind=face")
+    assert "stylegan2|stylegan3|clip" in fail(capsys, CONVERTED, "--kind=face")
     assert "speed" in fail(capsys, CONVERTED, "--speed=3")
 
 
@@ -145,7 +145,7 @@ def test_unknown_content_is_described(tmp_path, capsys):
     path = tmp_path / "pictures.npz"
     np.savez(path, pictures=np.zeros((2, 4, 4, 3), np.float32))
     message = fail(capsys, path, "--output", tmp_path / "model")
-    assert "expected one of stylegan2, clip" in message
+    assert "expected one of stylegan2, stylegan3, clip" in message
     assert "found a npz file that holds a dict with pictures" in message
 
 

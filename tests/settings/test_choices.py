@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 import pytest
 
-from convert import e4e, kinds, settings
+from convert import kinds, settings
 from styleclip_jax import blends, latents
 from styleclip_jax.batch import arrangements
 from styleclip_jax.io import films
@@ -25,7 +25,6 @@ from styleclip_jax.settings import latents as sources
         (mappers.OPTIMIZERS, mapper_training.OPTIMIZERS),
         (networks.ACTIVATIONS, transformer._ACTIVATIONS),
         (settings.KINDS, kinds.KINDS),
-        (settings.OFFSETS, e4e.OFFSETS),
     ],
     ids=lambda found: ",".join(found),
 )

@@ -5,6 +5,7 @@ import contextlib
 import io
 import logging
 import math
+import os
 import pathlib
 import warnings
 import zlib
@@ -37,6 +38,8 @@ Cells = np.ndarray | Sequence[np.ndarray | str]
 # First bytes of a PNG.
 _PNG = b"\x89PNG\r\n\x1a\n"
 _MARGIN = 8
+# Bytes with the size of a WebP, and the bits of a width or height.
+_HEAD, _VP8 = 30, (1 << 14) - 1
 # Lines of a caption.
 _MAX_LINES = 4
 _TEXT = (40, 40, 40)
@@ -67,7 +70,7 @@ def read(path: files.Path) -> np.ndarray:
       UserError: the file is none, or a very large one.
     """
     try:
-        with opened(path, READ_FORMATS) as image:
+        with opened(path, READ_FORMATS, str(path)) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise too_large(path, image.size, MAX_PIXELS)
             return np.asarray(image.convert("RGB"))
@@ -79,18 +82,61 @@ def read(path: files.Path) -> np.ndarray:
 
 @contextlib.contextmanager
 def opened(
-    path: files.Path | IO[bytes], formats: Sequence[str]
+    source: files.Path | IO[bytes],
+    formats: Sequence[str],
+    name: str,
+    most: int = MAX_PIXELS,
 ) -> Iterator[Image.Image]:
     """Yields an image of which only the header is read, whatever its size.
 
-    Pillow refuses very large ones itself.
+    Pillow refuses very large ones itself, but WebPs after it has made room for them.
+
+    Args:
+      source: what to read.
+      formats: formats of Pillow that it may have.
+      name: its name, for messages.
+      most: largest number of pixels of a WebP.
+
+    Raises:
+      UserError: it is a larger WebP.
     """
+    size = _webp_size(_head(source))
+    if size is not None and size[0] * size[1] > most:
+        raise too_large(name, size, most)
     with warnings.catch_warnings():
         # Pillow warns from half the size that it refuses, which cameras reach, and of
         # metadata that nobody needs here.
         warnings.simplefilter("ignore")
-        with Image.open(path, formats=list(formats)) as image:
+        with Image.open(source, formats=list(formats)) as image:
             yield image
+
+
+def _head(source: files.Path | IO[bytes]) -> bytes:
+    if not isinstance(source, str | os.PathLike):
+        head = source.read(_HEAD)
+        source.seek(0)
+        return head
+    with open(source, "rb") as file:
+        return file.read(_HEAD)
+
+
+def _webp_size(head: bytes) -> tuple[int, int] | None:
+    """Width and height that a WebP claims, None for other files; see RFC 9649."""
+    if len(head) < _HEAD or (head[:4], head[8:12]) != (b"RIFF", b"WEBP"):
+        return None
+
+    def number(start: int, count: int) -> int:
+        return int.from_bytes(head[start : start + count], "little")
+
+    match head[12:16]:
+        case b"VP8X":
+            return number(24, 3) + 1, number(27, 3) + 1
+        case b"VP8L":
+            bits = number(21, 4)
+            return (bits & _VP8) + 1, (bits >> 14 & _VP8) + 1
+        case b"VP8 ":
+            return number(26, 2) & _VP8, number(28, 2) & _VP8
+    return None
 
 
 def too_large(path: files.Path, size: tuple[int, int], most: int) -> UserError:

@@ -137,7 +137,7 @@ def read(
     Raises:
       UserError: the file is missing, unreadable, truncated, too small or too large.
     """
-    with _opened(pathlib.Path(path)) as image:
+    with _opened(pathlib.Path(path), max_pixels) as image:
         reduction = _reduction(path, image, max_pixels)
         if reduction > 1:
             width, height = image.size
@@ -191,23 +191,26 @@ def reduction(path: files.Path, max_pixels: int = images.MAX_PIXELS) -> int:
     Raises:
       UserError: as `read`, as far as the head of the file tells.
     """
-    with _opened(pathlib.Path(path)) as image:
+    with _opened(pathlib.Path(path), max_pixels) as image:
         return _reduction(path, image, max_pixels)
 
 
 @contextlib.contextmanager
-def _opened(path: pathlib.Path) -> Iterator[Image.Image]:
+def _opened(path: pathlib.Path, most: int) -> Iterator[Image.Image]:
     """Yields a photo whose header alone is read; what goes wrong with it is a line."""
     if not path.is_file():
         found = "a folder" if path.is_dir() else "no such file"
         raise UserError(f"{path}: expected a photo, found {found}")
-    with _parsed(path, _kind(path), path) as image:
+    with _parsed(path, _kind(path), path, most) as image:
         yield image
 
 
 @contextlib.contextmanager
 def _parsed(
-    path: files.Path, kind: str | None, source: pathlib.Path | IO[bytes]
+    path: files.Path,
+    kind: str | None,
+    source: pathlib.Path | IO[bytes],
+    most: int = images.MAX_PIXELS,
 ) -> Iterator[Image.Image]:
     """Yields the image of a file or stream, likewise.
 
@@ -215,12 +218,13 @@ def _parsed(
       path: its name, for messages.
       kind: of `_kind`.
       source: what to read.
+      most: as of `images.opened`.
     """
     formats = [*images.READ_FORMATS, *_more_formats()]
     if kind not in (None, _NO_PICTURE) and _PLUGINS.get(kind) not in formats:
         raise UserError(f"{path}: expected {_NAMES}, found {_MISSING.get(kind, kind)}")
     try:
-        with images.opened(source, formats) as image:
+        with images.opened(source, formats, str(path), most) as image:
             yield image
     except Image.DecompressionBombError as error:
         raise UserError(f"{path}: too large a photo, scale it down ({error})") from None

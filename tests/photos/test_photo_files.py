@@ -12,6 +12,7 @@ import pytest
 from PIL import Image, ImageCms, features
 
 from styleclip_jax.errors import UserError
+from styleclip_jax.io import images
 from styleclip_jax.photos import photo_files
 
 HEIGHT, WIDTH = 20, 30
@@ -28,9 +29,9 @@ def save(path: pathlib.Path, image: Image.Image, **options: Any) -> pathlib.Path
     return path
 
 
-def refusal(path: pathlib.Path) -> str:
+def refusal(path: pathlib.Path, max_pixels: int = images.MAX_PIXELS) -> str:
     with pytest.raises(UserError, match=re.escape(str(path))) as caught:
-        photo_files.read(path)
+        photo_files.read(path, max_pixels)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -270,6 +271,34 @@ def test_a_decompression_bomb_is_refused(tmp_path: pathlib.Path) -> None:
     checksum = zlib.crc32(header).to_bytes(4)
     path.write_bytes(content[:12] + header + checksum + content[33:])
     assert "scale it down" in refusal(path)
+
+
+# Where each form of a WebP has its size, and what it is for 16,000 × 15,000 pixels.
+WEBPS = {
+    b"VP8 ": (26, b"\x80\x3e\x98\x3a"),
+    b"VP8L": (21, (15999 | 14999 << 14).to_bytes(4, "little")),
+    b"VP8X": (24, b"\x7f\x3e\0\x97\x3a\0"),
+}
+
+
+@pytest.mark.parametrize("form", WEBPS, ids=str)
+def test_a_large_webp_is_refused_before_there_is_room_for_it(
+    tmp_path: pathlib.Path, form: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"lossless": True} if form == b"VP8L" else {}
+    options |= {"exif": oriented(6)} if form == b"VP8X" else {}
+    path = save(tmp_path / "a.webp", Image.fromarray(picture()), **options)
+    content, (start, size) = path.read_bytes(), WEBPS[form]
+    assert content[12:16] == form
+    assert photo_files.read(path, WIDTH * HEIGHT).shape[2] == 3
+    assert f"found {WIDTH}×{HEIGHT}" in refusal(path, WIDTH * HEIGHT - 1)
+    path.write_bytes(content[:start] + size + content[start + len(size) :])
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise AssertionError("its reader would make room")
+
+    monkeypatch.setattr(Image, "open", fail)
+    assert "expected at most 50,000,000 pixels, found 16000×15000" in refusal(path)
 
 
 @pytest.mark.filterwarnings("ignore:.*Tag data.*", "ignore:.*EXIF.*")

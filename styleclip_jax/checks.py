@@ -47,6 +47,33 @@ def one_of(config: Any, /, **choices: Collection[str]) -> None:
             )
 
 
+def some_of(config: Any, /, **choices: Collection[str]) -> None:
+    """Refuses a configuration with a field that is empty or lists more than choices.
+
+    Args:
+      config: the configuration.
+      choices: choices of each field to check, by its name; None there is no list.
+
+    Raises:
+      UserError: names the first such field.
+    """
+    for field, allowed in choices.items():
+        found = getattr(config, field)
+        unknown = [name for name in found or () if name not in allowed]
+        if unknown or (found is not None and not found):
+            raise UserError(
+                f"{field}: expected some of {', '.join(allowed)}, found "
+                f"{', '.join(unknown) or 'none'}",
+                field=field,
+            )
+
+
+def given(config: Any) -> list[str]:
+    """Names of the fields of a configuration that are not None."""
+    names = [field.name for field in dataclasses.fields(config)]
+    return [name for name in names if getattr(config, name) is not None]
+
+
 def at_least(config: Any, least: float, *fields: str) -> None:
     """Refuses a configuration with a number below a bound, or one that is not finite.
 

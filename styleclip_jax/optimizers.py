@@ -1,7 +1,7 @@
 """Optimizers and learning rates of StyleCLIP, as optax transformations."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -241,6 +241,13 @@ def lookahead(
         return LookaheadState(fast.init(params), params, jnp.zeros([], jnp.int32))
 
     return optax.GradientTransformation(init, update)
+
+
+def record(
+    history: Mapping[str, jax.Array], step: jax.Array, terms: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
+    """History {term: [steps]} with the terms of a step, those that it has."""
+    return {name: history[name].at[step].set(value) for name, value in terms.items()}
 
 
 def first_failure(

@@ -297,6 +297,22 @@ def free_memory(mesh: Mesh) -> int | None:
     return min(stats["bytes_limit"] - stats["bytes_in_use"] for stats in found)
 
 
+def shapes_of(
+    sharding: jax.sharding.Sharding, function: Callable[..., Any], *arguments: Any
+) -> Any:
+    """Shapes and types of what a function makes, with a sharding; nothing is computed.
+
+    Args:
+      sharding: sharding of each array of the result.
+      function: function of arrays.
+      *arguments: arguments of it, or their shapes.
+    """
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        jax.eval_shape(function, *arguments),
+    )
+
+
 def bytes_needed(program: Any, *arguments: Any, **options: Any) -> int:
     """Bytes on each device that a call of a jitted program takes, by its compiler.
 

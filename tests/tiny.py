@@ -200,6 +200,13 @@ def encoder(config: e4e.E4eConfig = ENCODER, scale: float = 0.5) -> Network:
     return Network(_uniform(e4e.param_shapes(config), scale), config)
 
 
+def write(folder: pathlib.Path, kind: str, network: Network) -> str:
+    """Writes the model directory of a network, and returns its path."""
+    params, config = network.params, network.config
+    checkpoints.save_network(folder, kind=kind, params=params, config=config, source={})
+    return str(folder)
+
+
 def save(
     folder: pathlib.Path,
     clip_network: clip.Clip,

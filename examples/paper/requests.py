@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from styleclip_jax import checks
 from styleclip_jax.batch.source import SourceRequest
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import checkpoints, files, text_files
@@ -110,13 +111,7 @@ class Content:
                 field="data",
                 also=["generators"],
             )
-        unknown = set(self.ablations) - set(ABLATIONS)
-        if unknown or not self.ablations:
-            raise UserError(
-                f"ablations: expected some of {', '.join(ABLATIONS)}, found "
-                f"{', '.join(sorted(unknown)) or 'none'}",
-                field="ablations",
-            )
+        checks.some_of(self, ablations=ABLATIONS)
         if not self.kimg > 0:
             raise UserError(
                 f"kimg: expected more than 0, found {self.kimg:g}", field="kimg"

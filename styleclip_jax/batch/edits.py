@@ -238,12 +238,8 @@ def carry_out(
     with run_folder.only_run(output.outdir, listener.tell):
         done = runs.carry_out(work, place.mesh, listener)
         if done.complete and jax.process_index() == 0:
-            if done.made:
-                listener.tell(
-                    f"edited: {done.made} in {done.seconds:.1f} s, "
-                    f"{done.made / done.seconds:.1f} per second, {done.size} per "
-                    "device at a time"
-                )
+            for line in done.describe("edited"):
+                listener.tell(line)
             if output.grid:
                 path = _write_sheet(done.journal, generators, editor, output.grid)
                 listener.tell(f"sheet: {path}")

@@ -73,6 +73,16 @@ class Summary(NamedTuple):
     failures: list[str]
     succeeded: bool
 
+    def describe(self, verb: str) -> list[str]:
+        """Line on how quick the call was, for people; none if it made nothing."""
+        if not self.made:
+            return []
+        return [
+            f"{verb}: {self.made} in {self.seconds:.1f} s, "
+            f"{self.made / self.seconds:.1f} per second, {self.size} per device at a "
+            "time"
+        ]
+
 
 def carry_out(
     work: Work,

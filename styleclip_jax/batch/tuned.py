@@ -134,6 +134,26 @@ class Generators:
         return [f"tuned: {len(self.paths)} generators of {self.paths[0].parent}"]
 
 
+def as_stored(
+    generator: Network, after: Mapping[str, jax.Array]
+) -> tuple[dict[str, jax.Array], Network]:
+    """Changes of a generator as files have them, and the generator read from these.
+
+    Args:
+      generator: generator before.
+      after: parameters that have changed, by flat name.
+
+    Returns:
+      Changes in bfloat16 by flat name, and the generator with them.
+    """
+    before = param_trees.flatten(generator.params)
+    changes = {
+        name: (x - before[name]).astype(jnp.bfloat16) for name, x in after.items()
+    }
+    params = param_trees.changed(generator.params, changes)
+    return changes, Network(params, generator.config)
+
+
 @jax.jit
 def _changed(generator: Network, changes: Mapping[str, jax.Array]) -> Network:
     """Generator with changes of its parameters, by flat name."""

@@ -183,10 +183,7 @@ def bytes_of_steps(
       networks: networks on the devices.
       *source: further arguments of `start`, or their shapes with shardings.
     """
-    state = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-        jax.eval_shape(start, networks, *source),
-    )
+    state = parallel.shapes_of(sharding, start, networks, *source)
     return max(
         parallel.bytes_needed(start, networks, *source),
         parallel.bytes_needed(parts.step, networks, state),

@@ -288,12 +288,8 @@ def _finish(
 ) -> None:
     """Writes the sheet of the first faces, and tells of a run that is complete."""
     listener, journal = session.listener, done.journal
-    if done.made:
-        listener.tell(
-            f"inverted: {done.made} in {done.seconds:.1f} s, "
-            f"{done.made / done.seconds:.1f} per second, {done.size} per device at a "
-            "time"
-        )
+    for line in done.describe("inverted"):
+        listener.tell(line)
     if count:
         rows = range(min(count, len(source)))
         w_plus = journal.read("w_plus", len(rows))

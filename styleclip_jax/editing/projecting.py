@@ -4,15 +4,15 @@ import functools
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from styleclip_jax import losses, parallel
+from styleclip_jax.batch.tuned import as_stored
 from styleclip_jax.editing import inverter, perceptions
 from styleclip_jax.editing.inverter import Inverter
 from styleclip_jax.loading import Models
 from styleclip_jax.methods import encoding, projection
 from styleclip_jax.methods.projection import Networks
-from styleclip_jax.models import generators, param_trees
+from styleclip_jax.models import generators
 from styleclip_jax.models.network import Network
 from styleclip_jax.photos.crops import Crops
 from styleclip_jax.progress import Pace, Report, take_steps
@@ -115,10 +115,7 @@ def projector(
         return finish(networks, run(in_w_plus, state, config.refine_steps))
 
     def memory(faces: Crops) -> int:
-        state = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-            jax.eval_shape(begin, faces),
-        )
+        state = parallel.shapes_of(sharding, begin, faces)
         step = in_w if encoder is None else in_w_plus
         return max(
             parallel.bytes_needed(step, networks, state),
@@ -135,12 +132,9 @@ def _finish(
     found = projection.finish(networks, state, config=config)
     generator, image, changes = networks.generator, found.image, None
     if found.noise:
-        flat = param_trees.flatten(generator.params)
-        names = {f"synthesis/{x}/noise_const": n for x, n in found.noise.items()}
-        changes = {n: (x - flat[n]).astype(jnp.bfloat16) for n, x in names.items()}
-        params = param_trees.changed(generator.params, changes)
-        rounded = Network(params, generator.config)
-        image = generators.synthesize(rounded, found.latent[None])[0]
+        after = {generators.noise_name(x): noise for x, noise in found.noise.items()}
+        changes, stored = as_stored(generator, after)
+        image = generators.synthesize(stored, found.latent[None])[0]
     source = losses.Source(found.latent, state.target.image, None)
     about: Any = (found.terms, source, found.failed_at, changes)
     return Projected(found.latent, image, *about)

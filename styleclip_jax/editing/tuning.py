@@ -11,6 +11,7 @@ import numpy as np
 
 from styleclip_jax import parallel
 from styleclip_jax.batch.editor import Outcome
+from styleclip_jax.batch.tuned import as_stored
 from styleclip_jax.editing import perceptions
 from styleclip_jax.io import tuned_files
 from styleclip_jax.io.direction_files import Origin
@@ -120,10 +121,7 @@ def tuner(
         return finish(networks, state)
 
     def memory(photo: Any, pivot: Any) -> int:
-        state = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-            jax.eval_shape(start, networks, photo, pivot),
-        )
+        state = parallel.shapes_of(sharding, start, networks, photo, pivot)
         needed = functools.partial(parallel.bytes_needed, steps, networks)
         return max(needed(state), parallel.bytes_needed(finish, networks, state))
 
@@ -132,14 +130,9 @@ def tuner(
 
 def _finish(generator: Network, state: pivotal_tuning.State) -> Tuned:
     """Tuned generator of a photo as its file will have it, and what it draws."""
-    before = param_trees.flatten({"synthesis": generator.params["synthesis"]})
     after = param_trees.flatten({"synthesis": state.weights})
-    changes = {
-        name: (after[name] - before[name]).astype(jnp.bfloat16) for name in before
-    }
-    params = param_trees.changed(generator.params, changes)
-    tuned = Network(params, generator.config)
-    image = generators.synthesize(tuned, state.pivot[None])[0]
+    changes, stored = as_stored(generator, after)
+    image = generators.synthesize(stored, state.pivot[None])[0]
     return Tuned(changes, image, state.step, state.failed_at)
 
 

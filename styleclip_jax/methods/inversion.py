@@ -130,9 +130,7 @@ def start(
     Raises:
       ValueError: the photo does not fit the generator.
     """
-    expected = (*networks.generator.config.image_shape, 3)
-    if photo.shape != expected:
-        raise ValueError(f"photo: expected {list(expected)}, found {list(photo.shape)}")
+    networks.generator.config.expect_image("photo", photo)
     target = losses.describe_source(networks, latent[None], photo[None])
     seen = clip_input.preprocess_clip(networks.clip, target.image)
     features = clip.encode_image(networks.clip, seen)

@@ -223,10 +223,7 @@ def step(networks: losses.Networks, state: State, *, problem: Problem) -> State:
         best_loss=jnp.where(better, loss, state.best_loss),
         best_latent=_where(better, state.latent, state.best_latent),
         film=_keep_frame(state.film, latent, state.step, problem),
-        history={
-            name: state.history[name].at[state.step].set(value)
-            for name, value in terms.items()
-        },
+        history=optimizers.record(state.history, state.step, terms),
         failed_at=failed_at,
     )
 

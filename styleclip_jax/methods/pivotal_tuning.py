@@ -113,9 +113,7 @@ def start(
 ) -> State:
     """State before the first step; arguments as of `tune`."""
     generator = networks.generator
-    expected = (*generator.config.image_shape, 3)
-    if photo.shape != expected:
-        raise ValueError(f"photo: expected {list(expected)}, found {list(photo.shape)}")
+    generator.config.expect_image("photo", photo)
     weights = generator.params["synthesis"]
     look = networks.perception
     empty = jnp.full((config.tune_steps,), jnp.nan, jnp.float32)
@@ -222,10 +220,7 @@ def _advance(
     updates, optimizer = _adam(config).update(gradient, state.optimizer)
     moved = optax.apply_updates(state.weights, updates)
     stays = is_done | (failed_at >= 0)
-    history = {
-        name: state.history[name].at[state.step].set(value)
-        for name, value in terms.items()
-    }
+    history = optimizers.record(state.history, state.step, terms)
     return state._replace(
         step=state.step + ~stays,
         weights=jax.tree.map(

@@ -190,9 +190,7 @@ def start(
     Raises:
       ValueError: the photo does not fit the generator.
     """
-    expected = (*networks.generator.config.image_shape, 3)
-    if photo.shape != expected:
-        raise ValueError(f"photo: expected {list(expected)}, found {list(photo.shape)}")
+    networks.generator.config.expect_image("photo", photo)
     shapes = networks.generator.config.noise_shapes
     jitter, *keys = jax.random.split(key, 1 + len(shapes))
     noise = {}
@@ -236,10 +234,7 @@ def step(
     moving = jax.tree.map(
         lambda new, old: jnp.where(failed_at < 0, new, old), moved, state.moving
     )
-    history = {
-        name: state.history[name].at[state.step].set(value)
-        for name, value in terms.items()
-    }
+    history = optimizers.record(state.history, state.step, terms)
     about: Any = (state.target, history, failed_at)
     return State(state.step + 1, moving, optimizer, *about)
 

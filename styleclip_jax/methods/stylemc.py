@@ -186,9 +186,7 @@ def step(
         step=state.step + 1,
         direction=state.direction + change,
         optimizer=optimizer,
-        history={
-            name: state.history[name].at[state.step].set(x) for name, x in terms.items()
-        },
+        history=optimizers.record(state.history, state.step, terms),
         failed_at=failed_at,
     )
 

@@ -167,8 +167,7 @@ class _Conv(linen.Module):
             return x
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         x = layers.leaky_relu(x + bias.astype(x.dtype))
-        clamp = self.config.conv_clamp
-        return x if clamp is None else jnp.clip(x, -clamp, clamp)
+        return layers.clamp(x, self.config.conv_clamp)
 
 
 def _convolve_pixels(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:

@@ -249,8 +249,7 @@ class _ResNetInput(linen.Module):
         x = _conv(x, self.width, 7, 2, self.precision, "conv", use_bias=False)
         x = batch_norm.BatchNorm(name="norm")(x)
         slope = nn.initializers.constant(_PRELU_SLOPE)
-        slope = self.param("slope", slope, (self.width,))
-        return jnp.where(x > 0, x, slope * x)
+        return irse50.prelu(x, self.param("slope", slope, (self.width,)))
 
 
 class _BasicBlock(linen.Module):

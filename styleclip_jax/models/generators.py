@@ -4,11 +4,11 @@ The configuration of a generator gives the module that computes it, so that noth
 or above knows which one it is.
 """
 
+import abc
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -37,24 +37,24 @@ class GeneratorConfig(runtime.Staged):
     num_mapping_layers: int
 
     @property
+    @abc.abstractmethod
     def num_rows(self) -> int:
         """Number of W+ rows."""
-        raise NotImplementedError
 
     @property
+    @abc.abstractmethod
     def style_layout(self) -> tuple[spaces.StyleLayer, ...]:
         """Layout of S."""
-        raise NotImplementedError
 
     @property
+    @abc.abstractmethod
     def style_fields(self) -> dict[str, Any]:
         """Fields by which networks in S keep its layout: arguments of `layout_of`."""
-        raise NotImplementedError
 
     @property
+    @abc.abstractmethod
     def noise_shapes(self) -> dict[str, tuple[int, int]]:
         """Height and width of each layer's noise, by the layer's name: "b8/conv0"."""
-        raise NotImplementedError
 
     def shown_at(self, resolution: int) -> tuple[int, int]:
         """Height and width of what is shown of the image of a resolution."""
@@ -97,14 +97,24 @@ class GeneratorConfig(runtime.Staged):
                 field=field,
             )
 
+    def expect_image(self, name: str, image: jax.Array) -> None:
+        """Refuses an array that is not as large as an image.
+
+        Raises:
+          ValueError: names the array, whose shape is not [H, W, 3].
+        """
+        expected = [*self.image_shape, 3]
+        if list(image.shape) != expected:
+            raise ValueError(f"{name}: expected {expected}, found {list(image.shape)}")
+
     @property
     def has_transform(self) -> bool:
         """Whether its images can be rotated and translated inside of the network."""
         return False
 
-    def synthesis(self) -> nn.Module:
-        """Module that makes styles of W+ (its to_styles), and images of styles."""
-        raise NotImplementedError
+    @abc.abstractmethod
+    def synthesis(self) -> "Synthesis":
+        """Module that makes styles of W+, and images of styles."""
 
 
 Generator = Network[GeneratorConfig]
@@ -138,8 +148,13 @@ def with_noise(
 ) -> Network[Config]:
     """A generator whose stored noise is another one, [h, w] or [B, h, w] by layer."""
     params = param_trees.flatten(generator.params)
-    params |= {f"synthesis/{layer}/noise_const": x for layer, x in noise.items()}
+    params |= {noise_name(layer): x for layer, x in noise.items()}
     return Network(param_trees.unflatten(params), generator.config)
+
+
+def noise_name(layer: str) -> str:
+    """Flat name of the stored noise of a layer, such as "b8/conv0"."""
+    return f"synthesis/{layer}/noise_const"
 
 
 def with_transform(generator: Network[Config], transform: jax.Array) -> Network[Config]:
@@ -343,6 +358,20 @@ def _expect(name: str, array: jax.Array, shape: tuple[int, ...]) -> None:
     if array.ndim != len(shape) + 1 or array.shape[1:] != shape:
         expected = ", ".join(map(str, ("N", *shape)))
         raise ValueError(f"{name}: expected [{expected}], found {list(array.shape)}")
+
+
+class Synthesis(linen.Module):
+    """Base of synthesis networks, whose stages have the layers of a resolution."""
+
+    config: GeneratorConfig
+
+    def to_styles(self, w_plus: jax.Array) -> spaces.Styles:
+        """Style vectors of W+ [B, L, D], by the layers' own affine layers."""
+        styles = []
+        for layer in self.config.style_layout:
+            stage, name = layer.name.split("/")
+            styles.append(getattr(self, stage).style(name, w_plus[:, layer.row]))
+        return tuple(styles)
 
 
 class _Generator(linen.Module):

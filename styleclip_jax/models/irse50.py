@@ -189,7 +189,8 @@ def _crop_matrix(size: int, bounds: tuple[int, int], out: int) -> np.ndarray:
     return (resampling.pool_matrix(len(face), out) @ face).astype(np.float32)
 
 
-def _prelu(x: jax.Array, slope: jax.Array) -> jax.Array:
+def prelu(x: jax.Array, slope: jax.Array) -> jax.Array:
+    """ReLU with a slope [C] below zero."""
     # `where`, not `maximum(x, slope x)`: XLA differentiates the latter wrongly inside
     # a whole network.
     return jnp.where(x > 0, x, slope.astype(x.dtype) * x)
@@ -264,7 +265,7 @@ class _Block(linen.Module):
         x = batch_norm.BatchNorm(name="norm1")(x, train)
         x = self._conv3x3(x, "conv1", stride=1)
         slope = self.param("slope", nn.initializers.constant(_PRELU_SLOPE), (width,))
-        x = _prelu(x, slope)
+        x = prelu(x, slope)
         x = self._conv3x3(x, "conv2", self.stride)
         x = batch_norm.BatchNorm(name="norm2")(x, train)
         return x * self._gate(x)[:, None, None, :] + shortcut
@@ -294,7 +295,7 @@ class _Input(linen.Module):
             _conv(x, self.width, 3, self.precision, name="conv"), train
         )
         slope = nn.initializers.constant(_PRELU_SLOPE)
-        return _prelu(x, self.param("slope", slope, (self.width,)))
+        return prelu(x, self.param("slope", slope, (self.width,)))
 
 
 class Body(linen.Module):

@@ -9,6 +9,7 @@ import numpy as np
 from jax import lax
 
 from styleclip_jax.models import linen
+from styleclip_jax.ops import convolutions
 
 _EPSILON = 1e-8
 
@@ -18,6 +19,43 @@ def leaky_relu(x: jax.Array) -> jax.Array:
     # `where`, not `maximum(x, 0.2 x)`: XLA differentiates the latter wrongly inside
     # the whole network.
     return jnp.where(x > 0, x, 0.2 * x) * math.sqrt(2)
+
+
+def clamp(x: jax.Array, bound: float | None) -> jax.Array:
+    """Values within a bound on either side, None for no bound."""
+    return x if bound is None else jnp.clip(x, -bound, bound)
+
+
+def scale(x: jax.Array, factor: jax.Array) -> jax.Array:
+    """Features [B, H, W, C] times factors [B, C], in the type of the features."""
+    return x * factor[:, None, None, :].astype(x.dtype)
+
+
+def to_rgb(
+    x: jax.Array,
+    style: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array,
+    *,
+    bound: float | None,
+    precision: str,
+) -> jax.Array:
+    """Modulated 1×1 convolution to colours, without demodulation; float32.
+
+    Args:
+      x: [B, H, W, I] features.
+      style: [B, I].
+      kernel: [1, 1, I, 3], not yet scaled by 1/sqrt(I).
+      bias: [3].
+      bound: bound on the result, None for none.
+      precision: precision of the product.
+    """
+    style = style / math.sqrt(x.shape[-1])
+    # Three columns for each example are less to multiply than its activations, which
+    # are then read once.
+    columns = style[:, :, None] * kernel[0, 0]
+    rgb = convolutions.convolve_pixels(x, columns.astype(x.dtype), precision)
+    return clamp(rgb.astype(jnp.float32) + bias, bound)
 
 
 def pixel_norm(x: jax.Array, axis: int = -1) -> jax.Array:

@@ -1,5 +1,6 @@
 """Runtime of networks: how they are computed, which is no part of what they are."""
 
+import abc
 import contextlib
 import dataclasses
 from typing import Any
@@ -57,7 +58,7 @@ class Runtime(Products):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Staged(Runtime):
+class Staged(Runtime, abc.ABC):
     """Base of configurations of features at several resolutions.
 
     Attributes:
@@ -68,9 +69,9 @@ class Staged(Runtime):
     low_precision_from: int | None = dataclasses.field(default=None, metadata=UNSTORED)
 
     @property
+    @abc.abstractmethod
     def resolutions(self) -> tuple[int, ...]:
         """Resolutions of the features, powers of two, the smallest first."""
-        raise NotImplementedError
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -21,12 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from styleclip_jax import spaces
-from styleclip_jax.models import (
-    canvas,
-    generators,
-    layers,
-    linen,
-)
+from styleclip_jax.models import canvas, generators, layers, linen
 from styleclip_jax.models.network import Network
 from styleclip_jax.ops import convolutions, norms, upsampling
 from styleclip_jax.settings.latents import Noise
@@ -85,7 +80,7 @@ class GeneratorConfig(canvas.Canvas):
             if not layer.is_torgb
         }
 
-    def synthesis(self) -> nn.Module:
+    def synthesis(self) -> generators.Synthesis:
         """Module from W+ to styles, and from styles to images."""
         return _Synthesis(self)
 
@@ -118,13 +113,6 @@ class _ModulatedLayer(linen.Module):
 
     def style(self, w: jax.Array) -> jax.Array:
         return self.affine(w)
-
-    def _modulate(self, x: jax.Array, style: jax.Array) -> jax.Array:
-        return x * style[:, None, None, :].astype(x.dtype)
-
-    def _clamp(self, x: jax.Array) -> jax.Array:
-        clamp = self.config.conv_clamp
-        return x if clamp is None else jnp.clip(x, -clamp, clamp)
 
 
 class _StyledConv(_ModulatedLayer):
@@ -163,11 +151,12 @@ class _StyledConv(_ModulatedLayer):
         convolve = (
             upsampling.upsample_conv3x3 if self.upsample else convolutions.conv3x3
         )
-        x = convolve(self._modulate(x, style), self.kernel.astype(x.dtype), precision)
-        x = self._modulate(x, demodulation)
+        x = convolve(layers.scale(x, style), self.kernel.astype(x.dtype), precision)
+        x = layers.scale(x, demodulation)
         if noise != "none":
             x = x + self._noise(noise, key, x)
-        return self._clamp(layers.leaky_relu(x + self.bias.astype(x.dtype)))
+        x = layers.leaky_relu(x + self.bias.astype(x.dtype))
+        return layers.clamp(x, self.config.conv_clamp)
 
     def _noise(self, noise: Noise, key: jax.Array | None, x: jax.Array) -> jax.Array:
         if noise == "moving":
@@ -192,14 +181,14 @@ class _ToRGB(_ModulatedLayer):
         self.bias = self.param("bias", nn.initializers.zeros, (3,))
 
     def __call__(self, x: jax.Array, style: jax.Array) -> jax.Array:
-        style = style / math.sqrt(self.in_channels)
-        # Three columns for each example are less to multiply than its activations,
-        # which are then read once.
-        kernel = style[:, :, None] * self.kernel[0, 0]
-        rgb = convolutions.convolve_pixels(
-            x, kernel.astype(x.dtype), self.config.precision
+        return layers.to_rgb(
+            x,
+            style,
+            self.kernel,
+            self.bias,
+            bound=self.config.conv_clamp,
+            precision=self.config.precision,
         )
-        return self._clamp(rgb.astype(jnp.float32) + self.bias)
 
 
 class _Block(linen.Module):
@@ -243,7 +232,7 @@ class _Block(linen.Module):
         return Activations(x, rgb)
 
 
-class _Synthesis(linen.Module):
+class _Synthesis(generators.Synthesis):
     """Synthesis network: W+ to styles, and styles to the image."""
 
     config: GeneratorConfig
@@ -259,13 +248,6 @@ class _Synthesis(linen.Module):
             nn.initializers.normal(1.0),
             (*self.config.base, self.config.channels[0]),
         )
-
-    def to_styles(self, w_plus: jax.Array) -> spaces.Styles:
-        styles = []
-        for layer in self.config.style_layout:
-            block, name = layer.name.split("/")
-            styles.append(getattr(self, block).style(name, w_plus[:, layer.row]))
-        return tuple(styles)
 
     def __call__(
         self,

@@ -157,7 +157,7 @@ class GeneratorConfig(generators.GeneratorConfig):
         """Whether its images can be rotated and translated inside of the network."""
         return True
 
-    def synthesis(self) -> nn.Module:
+    def synthesis(self) -> generators.Synthesis:
         """Module from W+ to styles, and from styles to images."""
         return _Synthesis(self)
 
@@ -292,11 +292,14 @@ class _Convolution(linen.Module):
         floor = _EPSILON * jnp.mean(style**2, axis=1, keepdims=True)
         floor = floor * jnp.sum(power, axis=0) / (taps**2 * inputs)
         total = jnp.dot(style**2, power, precision=asked) + floor
-        x = self._convolve(_scale(x, style))
-        x = _scale(x, gain * lax.rsqrt(jnp.maximum(total, np.finfo(np.float32).tiny)))
+        x = self._convolve(layers.scale(x, style))
+        x = layers.scale(
+            x, gain * lax.rsqrt(jnp.maximum(total, np.finfo(np.float32).tiny))
+        )
         x = x + self.bias.astype(x.dtype)
+        bound = self.config.conv_clamp
         return filtering.between(
-            x, filters, lambda x: self._clamp(layers.leaky_relu(x))
+            x, filters, lambda x: layers.clamp(layers.leaky_relu(x), bound)
         )
 
     def _convolve(self, x: jax.Array) -> jax.Array:
@@ -311,21 +314,15 @@ class _Convolution(linen.Module):
         return convolutions.conv3x3(x, kernel, precision)[:, :size, :size]
 
     def _to_rgb(self, x: jax.Array, style: jax.Array) -> jax.Array:
-        kernel = (style / math.sqrt(self.layer.inputs))[:, :, None] * self.kernel[0, 0]
-        rgb = convolutions.convolve_pixels(
-            x, kernel.astype(x.dtype), self.config.precision
+        rgb = layers.to_rgb(
+            x,
+            style,
+            self.kernel,
+            self.bias,
+            bound=self.config.conv_clamp,
+            precision=self.config.precision,
         )
-        rgb = self._clamp(rgb.astype(jnp.float32) + self.bias)
         return rgb * self.config.output_scale
-
-    def _clamp(self, x: jax.Array) -> jax.Array:
-        clamp = self.config.conv_clamp
-        return x if clamp is None else jnp.clip(x, -clamp, clamp)
-
-
-def _scale(x: jax.Array, factor: jax.Array) -> jax.Array:
-    """Features [B, H, W, C] times factors [B, C] of their type."""
-    return x * factor[:, None, None, :].astype(x.dtype)
 
 
 class _Stage(linen.Module):
@@ -359,7 +356,7 @@ class _Stage(linen.Module):
         return Activations(x, made) if name == "torgb" else Activations(made, None)
 
 
-class _Synthesis(linen.Module):
+class _Synthesis(generators.Synthesis):
     """Synthesis network: W+ to styles, and styles to the image."""
 
     config: GeneratorConfig
@@ -367,13 +364,6 @@ class _Synthesis(linen.Module):
     def setup(self) -> None:
         for rate in self.config.resolutions:
             setattr(self, f"b{rate}", _Stage(self.config, rate))
-
-    def to_styles(self, w_plus: jax.Array) -> spaces.Styles:
-        styles = []
-        for layer in self.config.style_layout:
-            stage, name = layer.name.split("/")
-            styles.append(getattr(self, stage).style(name, w_plus[:, layer.row]))
-        return tuple(styles)
 
     def __call__(
         self,

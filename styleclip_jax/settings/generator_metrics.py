@@ -8,7 +8,6 @@ import dataclasses
 from typing import Literal, NamedTuple
 
 from styleclip_jax import checks
-from styleclip_jax.errors import UserError
 from styleclip_jax.settings.latents import NOISES, Noise
 from styleclip_jax.settings.measures import PathLengthConfig
 
@@ -122,13 +121,7 @@ class MetricsSettings(checks.Config):
         checks.at_least(self, 0, "seed")
         if self.num_samples is not None:
             checks.at_least(self, 2, "num_samples")
-        unknown = [n for n in self.metrics or () if n not in METRICS]
-        if unknown or self.metrics == ():
-            raise UserError(
-                f"metrics: expected some of {', '.join(METRICS)}, found "
-                f"{', '.join(unknown) or 'none'}",
-                field="metrics",
-            )
+        checks.some_of(self, metrics=METRICS)
 
     def samples_of(self, metric: Metric) -> int:
         """Number of samples that a metric takes here."""

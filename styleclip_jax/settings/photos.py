@@ -65,8 +65,7 @@ class InversionConfig(checks.Config):
     )
 
     def __post_init__(self) -> None:
-        names = [field.name for field in dataclasses.fields(self)]
-        checks.at_least(self, 0, *names[:-1])
+        checks.at_least(self, 0, *checks.given(self))
         if not (self.pixel_lambda or self.clip_lambda or self.id_lambda):
             raise UserError(
                 "pixel_lambda must be above 0 where clip_lambda and id_lambda are 0, "

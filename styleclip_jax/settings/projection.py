@@ -63,8 +63,7 @@ class ProjectionConfig(checks.Config):
     jitter_seed: int = 0
 
     def __post_init__(self) -> None:
-        named = [x.name for x in dataclasses.fields(self)]
-        checks.at_least(self, 0, *(x for x in named if x != "encoder_iterations"))
+        checks.at_least(self, 0, *checks.given(self))
         if not 0 < self.jitter_ramp <= 1:
             raise UserError(
                 "jitter_ramp: expected above 0 and at most 1, found "

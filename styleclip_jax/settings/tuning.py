@@ -38,7 +38,5 @@ class TuningConfig(checks.Config):
     locality_samples: int = dataclasses.field(default=1, metadata={"lower_bound": 1})
 
     def __post_init__(self) -> None:
-        named = [x.name for x in dataclasses.fields(self)]
-        given = [x for x in named if getattr(self, x) is not None]
-        checks.at_least(self, 0, *given)
+        checks.at_least(self, 0, *checks.given(self))
         checks.at_least(self, 1, "locality_interval", "locality_samples")

@@ -5,6 +5,7 @@ angles, and the tints of four colours.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -149,13 +150,30 @@ def index(attribute: str, value: str) -> int:
 
 def sample_face(rng: np.random.Generator) -> Face:
     """Random face with the frequencies of `ATTRIBUTES`."""
+    return Face(**sample(rng, ATTRIBUTES, len(SHAPES), 2 * len(TINTS)))
+
+
+def sample(
+    rng: np.random.Generator,
+    table: Mapping[str, Mapping[str, float]],
+    num_shapes: int,
+    num_tints: int,
+) -> dict[str, Any]:
+    """Random fields of a drawing.
+
+    Args:
+      rng: random numbers.
+      table: values of each attribute, and how often they are drawn.
+      num_shapes: numbers of "shapes", in [-1, 1] with a deviation of `SPREAD`.
+      num_tints: numbers of "tints", likewise.
+    """
     values = {
-        name: str(rng.choice(list(table), p=list(table.values())))
-        for name, table in ATTRIBUTES.items()
+        name: str(rng.choice(list(shares), p=list(shares.values())))
+        for name, shares in table.items()
     }
-    normal = rng.normal(size=len(SHAPES) + 2 * len(TINTS))
+    normal = rng.normal(size=num_shapes + num_tints)
     numbers = tuple(np.clip(normal * SPREAD, -1, 1).tolist())
-    return Face(**values, shapes=numbers[: len(SHAPES)], tints=numbers[len(SHAPES) :])
+    return values | {"shapes": numbers[:num_shapes], "tints": numbers[num_shapes:]}
 
 
 def to_vector(face: Face) -> np.ndarray:

@@ -9,6 +9,7 @@ import dataclasses
 import numpy as np
 
 from styleclip_jax import checks
+from styleclip_jax.toy import attributes
 from styleclip_jax.toy.canvas import BLACK, WHITE, Canvas, Color, arc, mix
 
 COATS: dict[str, Color] = {
@@ -47,11 +48,10 @@ ATTRIBUTES: dict[str, dict[str, float]] = {
     "collar": {"none": 0.46, "red": 0.18, "blue": 0.18, "green": 0.18},
     "background": dict.fromkeys(BACKGROUND_COLORS, 1 / 5),
 }
-# Lengths and angles in [-1, 1]; these and the tints have a deviation of 0.5.
+# Lengths and angles in [-1, 1].
 SHAPES = ("head_width", "ear_height", "eye_size", "eye_distance", "muzzle", "yaw")
 # A brightness in [-1, 1] for each of these colours.
 TINTS = ("coat", "background")
-_SPREAD = 0.5
 
 _PINK, _MOUTH, _TONGUE = (236, 150, 150), (120, 44, 52), (232, 112, 124)
 
@@ -87,13 +87,7 @@ class Cat:
 
 def sample(rng: np.random.Generator) -> Cat:
     """Random cat with the frequencies of `ATTRIBUTES`."""
-    values = {
-        name: str(rng.choice(list(table), p=list(table.values())))
-        for name, table in ATTRIBUTES.items()
-    }
-    normal = rng.normal(size=len(SHAPES) + len(TINTS))
-    numbers = tuple(np.clip(normal * _SPREAD, -1, 1).tolist())
-    return Cat(**values, shapes=numbers[: len(SHAPES)], tints=numbers[len(SHAPES) :])
+    return Cat(**attributes.sample(rng, ATTRIBUTES, len(SHAPES), len(TINTS)))
 
 
 def draw(cat: Cat, size: int) -> np.ndarray:

@@ -24,8 +24,7 @@ GENERATOR = tiny.GENERATOR.replace(resolution=SIZE, channels=(4, 4, 4))
 
 
 def save(folder: pathlib.Path, kind: str, network: Network) -> Network:
-    params, config = network.params, network.config
-    checkpoints.save_network(folder, kind=kind, params=params, config=config, source={})
+    tiny.write(folder, kind, network)
     return network
 
 

@@ -33,15 +33,7 @@ def models(
 ) -> dict[str, str]:
     """Flags that name tiny networks on disk."""
     folder = tmp_path_factory.mktemp("models") / "encoder"
-    encoder = tiny.encoder(scale=0.3)
-    checkpoints.save_network(
-        folder,
-        kind="e4e",
-        params=encoder.params,
-        config=encoder.config,
-        source={"note": "random"},
-    )
-    return models | {"encoder": str(folder)}
+    return models | {"encoder": tiny.write(folder, "e4e", tiny.encoder(scale=0.3))}
 
 
 def flags_of(models: dict[str, str]) -> dict[str, Any]:
@@ -381,18 +373,12 @@ def test_passes_of_the_encoder_are_those_of_its_file_or_of_the_flag(
     models: dict[str, str], folder: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     network = tiny.encoder(tiny.RESTYLE)
-    checkpoints.save_network(
-        tmp_path / "restyle",
-        kind="e4e",
-        params=network.params,
-        config=network.config,
-        source={},
-    )
+    restyle = tiny.write(tmp_path / "restyle", "e4e", network)
     photo = np.asarray(Image.open(folder / "face0.png").convert("RGB"))
     cut = photo_crops.cut(photo, None, resolution=8, encoded_size=16)
     passes = encoding.refinements(tiny.generator(), network, cut.encoded[None])
     for count, (flag, expected) in enumerate(zip((1, None), passes, strict=False)):
-        options = {"encoder": tmp_path / "restyle", "encoder_iterations": flag}
+        options = {"encoder": restyle, "encoder_iterations": flag}
         options |= {"photos": folder / "face0.png", "refine_steps": 0, "grid": 0}
         outdir = tmp_path / str(count)
         assert start(models, outdir=outdir, images="none", **options) == 0

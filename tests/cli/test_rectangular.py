@@ -12,7 +12,6 @@ from styleclip_jax import loading, losses
 from styleclip_jax.app import rooms
 from styleclip_jax.cli import edit, evaluate, generate, invert
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import checkpoints
 from styleclip_jax.settings.generator_training import RecipeSettings
 from styleclip_jax.settings.photos import InversionConfig
 from tests import tiny
@@ -130,15 +129,7 @@ def test_pictures_of_the_app_keep_their_shape(
 def test_what_needs_square_images_says_so(
     run: Program, models: dict[str, str], tmp_path: pathlib.Path
 ) -> None:
-    network = tiny.identity_network()
-    identity = tmp_path / "identity"
-    checkpoints.save_network(
-        identity,
-        kind="irse50",
-        params=network.params,
-        config=network.config,
-        source={},
-    )
+    identity = tiny.write(tmp_path / "identity", "irse50", tiny.identity_network())
     outdir = tmp_path / "out"
     code, _, err = run(edit, seeds="0", identity=identity, id_lambda=0.1)
     assert (code, err.count("\n")) == (2, 1)

@@ -29,14 +29,7 @@ def models(
 ) -> dict[str, str]:
     """The tiny networks, with a StyleGAN3 in the generator's place."""
     folder = tmp_path_factory.mktemp("stylegan3") / "generator"
-    checkpoints.save_network(
-        folder,
-        kind="stylegan3",
-        params=NETWORK.params,
-        config=NETWORK.config,
-        source={"note": "random"},
-    )
-    return models | {"generator": str(folder)}
+    return models | {"generator": tiny.write(folder, "stylegan3", NETWORK)}
 
 
 def write(path: pathlib.Path, text: str) -> pathlib.Path:
@@ -292,15 +285,10 @@ def test_the_app_draws_and_moves_a_face(
 @pytest.mark.slow
 def test_metrics_are_measured(tmp_path: pathlib.Path) -> None:
     config = NETWORK.config.replace(resolution=64)
-    checkpoints.save_network(
-        tmp_path / "generator",
-        kind="stylegan3",
-        params=tiny.generator(config).params,
-        config=config,
-        source={},
-    )
     flags = {
-        "generator": tmp_path / "generator",
+        "generator": tiny.write(
+            tmp_path / "generator", "stylegan3", tiny.generator(config)
+        ),
         "outdir": tmp_path / "out",
         "data_cache": tmp_path / "cache",
         "num_samples": 8,

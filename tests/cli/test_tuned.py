@@ -13,7 +13,7 @@ from styleclip_jax import latents, loading, spaces
 from styleclip_jax.cli import edit, generate, invert
 from styleclip_jax.errors import UserError
 from styleclip_jax.evaluation import edit_sets
-from styleclip_jax.io import checkpoints, direction_files, latent_files, tuned_files
+from styleclip_jax.io import direction_files, latent_files, tuned_files
 from styleclip_jax.models import param_trees
 from styleclip_jax.models.network import Network
 from tests import tiny
@@ -154,15 +154,8 @@ def test_projected_noise_belongs_to_each_photo(
     options |= {"w_steps": 2, "refine_steps": 2, "images": "npy", "grid": 2}
     code, _, err = run(invert, **options, noise_lambda=1)
     assert (code, "--noise_lambda: expected --objective=projector" in err) == (2, True)
-    identity = tiny.identity_network()
-    checkpoints.save_network(
-        tmp_path / "identity",
-        kind="irse50",
-        params=identity.params,
-        config=identity.config,
-        source={},
-    )
-    options |= {"objective": "projector", "identity": tmp_path / "identity"}
+    identity = tiny.write(tmp_path / "identity", "irse50", tiny.identity_network())
+    options |= {"objective": "projector", "identity": identity}
     projected = tmp_path / "projected"
     code, _, err = run(invert, **options, outdir=projected)
     assert code == 0, err

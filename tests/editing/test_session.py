@@ -16,7 +16,6 @@ from styleclip_jax import latents
 from styleclip_jax.cli import edit, generate
 from styleclip_jax.editing import applying
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import checkpoints
 from styleclip_jax.models import stylegan2
 from tests import golden_data, programs, tiny
 
@@ -239,15 +238,9 @@ def test_directions_of_a_class_conditional_generator_are_estimated(
     config = stylegan2.GeneratorConfig(
         resolution=8, z_dim=8, w_dim=12, c_dim=3, channels=(10, 8), num_mapping_layers=2
     )
-    network = tiny.generator(config)
-    checkpoints.save_network(
-        tmp_path / "generator",
-        kind="stylegan2",
-        params=network.params,
-        config=config,
-        source={},
-    )
-    flags = names | {"generator": str(tmp_path / "generator"), "class": "1"}
+    folder = tmp_path / "generator"
+    generator = tiny.write(folder, "stylegan2", tiny.generator(config))
+    flags = names | {"generator": generator, "class": "1"}
     flags |= {"method": "direction", "prompt": "cat", "neutral": "dog"}
     argv = [f"--{name}={value}" for name, value in flags.items()]
     argv += [

@@ -12,7 +12,7 @@ import pytest
 from convert import stylegan3 as convert_stylegan3
 from styleclip_jax import spaces
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import checkpoints, generator_files
+from styleclip_jax.io import generator_files
 from styleclip_jax.models import cutoffs, generators
 from styleclip_jax.models.network import Network
 from tests import golden_data, golden_networks, tiny
@@ -134,13 +134,7 @@ def test_types_and_bounds_act() -> None:
 
 def test_directories_say_which_generator_they_hold(tmp_path: Any) -> None:
     network = tiny.generator(tiny.STYLEGAN3)
-    checkpoints.save_network(
-        tmp_path / "g",
-        kind="stylegan3",
-        params=network.params,
-        config=network.config,
-        source={},
-    )
+    tiny.write(tmp_path / "g", "stylegan3", network)
     found = generator_files.load(tmp_path / "g")
     assert found.config == network.config == generator_files.read_config(tmp_path / "g")
     assert jax.tree.all(jax.tree.map(np.array_equal, found.params, network.params))

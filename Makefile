@@ -23,7 +23,7 @@ demo: .venv/installed
 test: .venv-test/installed
 	.venv-test/bin/python -m pytest -m "not shown"
 
-# What the README, the documents, the notebook and the examples show.
+# What the README, the documents, the notebook, the examples and the benchmarks show.
 test-shown: .venv-test/installed
 	.venv-test/bin/python -m pytest -m shown
 

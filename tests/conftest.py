@@ -1,5 +1,6 @@
 """Simulated devices and tiny networks for all tests."""
 
+import gc
 import os
 
 # Before JAX starts: four devices, so that sharding can be tested anywhere, and code as
@@ -15,6 +16,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("STYLECLIP_KEEP_TRACED", "0")
 # As the programs do it: with one thread XLA computes convolutions in another way.
 os.environ["NPROC"] = str(max(2, os.cpu_count() or 1))
+
+# Tracing makes many objects, of which few are garbage.
+gc.set_threshold(50_000, 20, 50)
 
 from typing import Any
 

@@ -144,7 +144,7 @@ def test_the_script_for_a_card_needs_few_packages() -> None:
     subprocess.run([sys.executable, "-c", IMPORT_WITHOUT], check=True)
 
 
-@pytest.mark.slow
+@pytest.mark.shown
 def test_the_script_for_a_card_measures_every_part_in_tiny(
     tmp_path: pathlib.Path,
 ) -> None:

@@ -180,7 +180,7 @@ def test_the_measurements_have_the_marks_of_a_table() -> None:
     assert report.put(document, "new").count("\nnew\n") == 1
 
 
-@pytest.mark.slow
+@pytest.mark.shown
 def test_a_comparison_without_a_peer_measures_our_side(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "run.json"
     flags = ("--rows=synthesis_8_x2", "--repeats=1", "--any_load", f"--json={path}")

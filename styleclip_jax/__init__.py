@@ -29,7 +29,8 @@ if TYPE_CHECKING:
         spaces,
     )
     from styleclip_jax.editing.faces import Edit, Faces
-    from styleclip_jax.editing.session import Session, load
+    from styleclip_jax.editing.opening import load
+    from styleclip_jax.editing.session import Session
     from styleclip_jax.errors import UserError
     from styleclip_jax.loading import (
         load_clip,
@@ -49,7 +50,7 @@ _LOADERS = (
 )
 # Modules that the names are in; a module of the same name stands for itself.
 _HOMES = {
-    "load": "editing.session",
+    "load": "editing.opening",
     "Session": "editing.session",
     "Faces": "editing.faces",
     "Edit": "editing.faces",

@@ -2,24 +2,22 @@
 
 import dataclasses
 import functools
-import itertools
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from styleclip_jax import latents, loading, traced
-from styleclip_jax.batch import group_photos, run_folder, runs, stream
+from styleclip_jax import latents, loading
+from styleclip_jax.batch import edit_sheets, group_photos, run_folder, runs, stream
 from styleclip_jax.batch.editor import Editor, Outcome
-from styleclip_jax.batch.journal import Journal, Kept
-from styleclip_jax.batch.result_lines import name
+from styleclip_jax.batch.journal import Kept
 from styleclip_jax.batch.source import LatentSource, SourceRequest
 from styleclip_jax.batch.tuned import Generators
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import files, films, images, latent_files
+from styleclip_jax.io import files, films, latent_files
 from styleclip_jax.io.images import PNG_LEVEL
 from styleclip_jax.models.network import Network
 from styleclip_jax.photos import pasting
@@ -115,12 +113,13 @@ def run(
     extras = Extras(film_frames, film_format, paste, paste_mask)
     editor = session.editor(edit)
     settings = record(session.models, editor, prompt=prompt, images=images, grid=grid)
+    opened = source.open(session.generator.config, default_seeds="0-7")
     return carry_out(
         session,
         editor,
-        source.open(session.generator.config, default_seeds="0-7"),
+        opened,
         latents_file=source.latents,
-        tuned_folder=tuned,
+        generators=open_generators(session, editor, tuned, source.latents, len(opened)),
         output=runs.Output(
             str(outdir),
             images,
@@ -167,17 +166,45 @@ def record(
     }
 
 
+def open_generators(
+    place: Place,
+    editor: Editor,
+    asked: str | None,
+    latents_file: str | None,
+    count: int,
+) -> Generators:
+    """Generators of the latents of a file, through which an editor edits.
+
+    Args:
+      place: generator and its devices.
+      editor: editor of each latent.
+      asked, latents_file, count: as of `Generators.open`.
+
+    Raises:
+      UserError: as of `Generators.open`, or the editor cannot edit through tuned ones.
+    """
+    about = (place.models, place.generator, place.mesh)
+    found = Generators.open(*about, asked, latents_file, count)
+    if found.tuned and editor.through is None:
+        raise UserError(
+            f"tuned: the method {editor.method} cannot edit through tuned generators, "
+            f"expected {LEFT_OUT}",
+            field="tuned",
+        )
+    return found
+
+
 def carry_out(
     place: Place,
     editor: Editor,
     source: LatentSource,
     *,
     latents_file: str | None,
+    generators: Generators,
     output: runs.Output,
     extras: Extras,
     settings: Mapping[str, Any],
     listener: Listener,
-    tuned_folder: str | None = None,
 ) -> runs.Summary:
     """Makes every edit that is missing, and the sheet of edits.
 
@@ -186,29 +213,20 @@ def carry_out(
       editor: editor of each latent.
       source: source of the latents.
       latents_file: file of these latents, None for seeds.
+      generators: generators that draw the latents, and edit them where the editor has
+        a way through others than its own.
       output: files to write.
       extras: additional files to write.
       settings: settings that decide the results, by the names of the flags.
       listener: listener for the progress.
-      tuned_folder: folder of generators tuned to the latents, see `TunedSettings`.
 
     Returns:
       Summary of the run.
 
     Raises:
-      UserError: as in `runs.carry_out`, or there is nothing to paste into, or the tuned
-        generators do not fit.
+      UserError: as in `runs.carry_out`, or there is nothing to paste into.
     """
     generator = place.generator
-    generators = Generators.open(
-        place.models, generator, place.mesh, tuned_folder, latents_file, len(source)
-    )
-    if generators.paths and editor.through is None:
-        raise UserError(
-            f"tuned: the method {editor.method} cannot edit through tuned generators, "
-            f"expected {LEFT_OUT}",
-            field="tuned",
-        )
     for line in generators.describe():
         listener.tell(line)
     faces = []
@@ -241,9 +259,9 @@ def carry_out(
             for line in done.describe("edited"):
                 listener.tell(line)
             if output.grid:
-                path = _write_sheet(done.journal, generators, editor, output.grid)
+                path = edit_sheets.write(done.journal, generators, editor, output.grid)
                 listener.tell(f"sheet: {path}")
-            draw = functools.partial(generators.each, _render)
+            draw = functools.partial(generators.each, edit_sheets.render)
             about = (faces, len(editor.settings), draw)
             if together := group_photos.write(done.journal, *about, extras):
                 listener.tell(f"photos of several faces: {together}")
@@ -271,14 +289,13 @@ def _task(
 
     convert = functools.partial(source.convert, to=editor.space, label=label)
     prepare = functools.partial(convert, generators.generator)
+    through = editor.through if generators.tuned else None
     # Tuned generators convert their latents themselves, when they edit them.
-    late = prepare if generators.paths else _keep
+    late = prepare if through else _keep
 
     def edit(batch: Any, rows: np.ndarray, variant: int, report: Report) -> Outcome:
-        if not generators.paths:
+        if through is None:
             return editor.edit(batch, variant, report)
-        through = editor.through
-        assert through is not None
 
         def one(generator: Network, batch: Any) -> Outcome:
             return through(generator, convert(generator, batch), variant, report)
@@ -307,7 +324,7 @@ def _task(
 
     return stream.Task(
         variants=len(editor.settings),
-        prepare=_keep if generators.paths else prepare,
+        prepare=_keep if through else prepare,
         compute=compute,
         describe=lambda row, i: source.origin(row) | editor.settings[i],
         image_format=output.images,
@@ -369,120 +386,3 @@ def _paste(
 ) -> None:
     path = outdir / "pasted" / f"{index:06d}.png"
     pasting.paste(path, [faces[row]], [one.image], mask=extras.paste_mask)
-
-
-_render = jax.jit(traced.keep("edits.render", latents.render))
-
-
-def _write_sheet(
-    journal: Journal, generators: Generators, editor: Editor, count: int
-) -> pathlib.Path:
-    """Writes the sheet of the first latents, from the files of the run."""
-    variants = len(editor.settings)
-    count = min(count, len(journal.done) // variants)
-    lines = list(itertools.islice(journal.lines(), count * variants))
-    names = [name(line) for line in lines[::variants]]
-    labels = captions_of(editor, names, [line.get(editor.finds) for line in lines])
-    before, after = (
-        [
-            np.asarray(_render(generators.of(row), part))
-            for row, part in enumerate(
-                _split(journal.read(which, count * variants), count)
-            )
-        ]
-        for which in ("original", "edited")
-    )
-    sheet = draw_sheet(before, after, labels, editor.settings, editor.title)
-    return images.save_sheet(journal.outdir / "grid.png", sheet)
-
-
-def captions_of(
-    editor: Editor, names: Sequence[str], found: Sequence[Any]
-) -> Sequence[str]:
-    """Captions of latents on a sheet: their names, and what was found for their edits.
-
-    Args:
-      editor: editor of the edits.
-      names: names of the latents.
-      found: value of the term `Editor.finds` in each edit, those of a latent in turn.
-    """
-    if not editor.finds:
-        return names
-    captions, variants = [], len(editor.settings)
-    for i, latent in enumerate(names):
-        own = found[i * variants : (i + 1) * variants]
-        values = ", ".join("none" if value is None else f"{value:.2g}" for value in own)
-        caption = f"{editor.finds} {values}" if any(own) else "stays"
-        captions.append(f"{latent}\n{caption}")
-    return captions
-
-
-def draw_sheet(
-    before: Sequence[np.ndarray],
-    after: Sequence[np.ndarray],
-    labels: Sequence[str],
-    settings: Sequence[Mapping[str, Any]],
-    title: str,
-) -> Any:
-    """Sheet of edits: originals and edits in a grid with captions.
-
-    One edit per latent: originals are above, edits below. Several strengths: each
-    latent and β has a row, and each α a column after the original (Figure 6 of the
-    paper). Several prompts or mappers: each latent has a row, and each edit a column.
-
-    Args:
-      before: originals, for each latent its image once per edit, [variants, H, W, 3].
-      after: edits, for each latent [variants, H, W, 3].
-      labels: names of the latents.
-      settings: settings of each edit of a latent.
-      title: caption of the sheet: what was edited towards.
-
-    Returns:
-      An RGB image.
-    """
-    if len(settings) == 1:
-        return images.grid(
-            [np.concatenate(before), np.concatenate(after)],
-            row_labels=["original", "edited"],
-            column_labels=labels,
-            title=title,
-        )
-    groups, columns = _columns(settings)
-    rows, row_labels = [], []
-    for label, first, edited in zip(labels, before, after, strict=True):
-        for group, part in zip(groups, np.split(edited, len(groups)), strict=True):
-            rows.append(np.concatenate([first[:1], part]))
-            row_labels.append(label + group)
-    return images.grid(
-        rows,
-        row_labels=row_labels,
-        column_labels=["original", *columns],
-        title=title,
-    )
-
-
-def _columns(settings: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
-    """Captions of the rows of a latent, and of the columns of its edits."""
-    if {"alpha", "beta"} <= settings[0].keys() and "prompt" not in settings[0]:
-        alphas = list(dict.fromkeys(s["alpha"] for s in settings))
-        betas = list(dict.fromkeys(s["beta"] for s in settings))
-        return [f", beta {b:.3g}" for b in betas], [f"alpha {a:g}" for a in alphas]
-    varying = [n for n in settings[0] if len({str(s[n]) for s in settings}) > 1]
-    captions = ["\n".join(_caption(n, s[n]) for n in varying) for s in settings]
-    return [""], captions
-
-
-def _caption(setting: str, value: Any) -> str:
-    """Caption: a prompt, the words of a mapper's folder, or a number with its name."""
-    if isinstance(value, float):
-        return f"{setting} {value:.3g}"
-    if setting == "mapper":
-        return pathlib.Path(value).name.replace("-", " ")
-    return value
-
-
-def _split(tree: Any, parts: int) -> list[Any]:
-    """Splits a tree of [N, …] into a list of trees of [N / parts, …]."""
-    leaves, structure = jax.tree.flatten(tree)
-    split = [np.split(np.asarray(leaf), parts) for leaf in leaves]
-    return [jax.tree.unflatten(structure, part) for part in zip(*split, strict=True)]

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,85 @@ from styleclip_jax.settings.latents import LEFT_OUT
 FOLDER, _LATENTS = "tuned", "w_plus"
 
 
+class Tuning(Protocol):
+    """Tuning of a generator to a photo: what it has changed, in memory or in a file."""
+
+    def read(self) -> Mapping[str, np.ndarray]:
+        """Changes of the parameters in bfloat16, by flat name.
+
+        Raises:
+          UserError: their file is broken, or of another generator.
+        """
+        ...
+
+    def hash(self) -> str:
+        """SHA-256 of the file; errors as of `read`."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class TunedFile:
+    """File of a tuned generator, which is read when it is used.
+
+    Attributes:
+      path: the file.
+      shapes: shape of every parameter of the generator.
+      generator: identity of the generator.
+    """
+
+    path: pathlib.Path
+    shapes: param_trees.Shapes
+    generator: Origin
+
+    def check(self) -> None:
+        """Checks the head of the file; errors as of `read`."""
+        tuned_files.check(self.path, shapes=self.shapes, generator=self.generator)
+
+    def read(self) -> Mapping[str, np.ndarray]:
+        """Changes of the parameters; see `Tuning`."""
+        about: Any = {"shapes": self.shapes, "generator": self.generator}
+        return tuned_files.read(self.path, **about)
+
+    def hash(self) -> str:
+        """SHA-256 of the file; see `Tuning`."""
+        return tuned_files.hash_file(self.path)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TunedInMemory:
+    """Tuned generator in memory.
+
+    Attributes:
+      changes: changes of the parameters in bfloat16, by flat name.
+      generator: identity of the generator.
+      num_steps: steps of the tuning.
+    """
+
+    changes: Mapping[str, np.ndarray]
+    generator: Origin
+    num_steps: int
+
+    def read(self) -> Mapping[str, np.ndarray]:
+        """Changes of the parameters; see `Tuning`."""
+        return self.changes
+
+    def write(self, path: files.Path) -> None:
+        """Writes the file of styleclip-invert.
+
+        Raises:
+          UserError: the file cannot be written.
+        """
+        files.write_bytes(path, self._content())
+
+    def hash(self) -> str:
+        """SHA-256 of the file; see `Tuning`."""
+        return files.hash_bytes(self._content())
+
+    def _content(self) -> bytes:
+        about = {"steps": self.num_steps}
+        return tuned_files.dump(self.changes, generator=self.generator, about=about)
+
+
 @dataclasses.dataclass(frozen=True)
 class Generators:
     """Generators of the latents of a source: the same for all, or one for each.
@@ -30,14 +109,14 @@ class Generators:
     Attributes:
       generator: generator on the devices, before any tuning.
       mesh: devices that batches are spread over.
-      origin: identity of the generator.
-      paths: file of what the tuning to each latent has changed; none without tuning.
+      tuned: tuned generator of each latent; none without tuning.
+      folder: folder of their files, where they have some.
     """
 
     generator: Network
     mesh: jax.sharding.Mesh
-    origin: Origin | None = None
-    paths: Sequence[pathlib.Path] = ()
+    tuned: Sequence[Tuning] = ()
+    folder: pathlib.Path | None = None
 
     @classmethod
     def open(
@@ -49,7 +128,7 @@ class Generators:
         latents_file: str | None,
         count: int,
     ) -> "Generators":
-        """Opens the generators of a file of latents, each of which is read once.
+        """Opens the generators of a file of latents, of which the heads are read.
 
         Args:
           models: names of the networks.
@@ -67,17 +146,24 @@ class Generators:
         paths = _find(asked, latents_file, count)
         if not paths:
             return cls(generator, mesh)
-        found = cls(generator, mesh, models.generator_origin(), paths)
-        for row in range(count):
-            found.read(row)
-        return found
+        flat = param_trees.flatten(generator.params)
+        shapes = {name: x.shape for name, x in flat.items()}
+        origin = models.generator_origin()
+        found = [TunedFile(path, shapes, origin) for path in paths]
+        for one in found:
+            one.check()
+        return cls(generator, mesh, found, paths[0].parent)
 
     @property
     def inputs(self) -> dict[str, str]:
-        """Hash of all files, by name; none without tuning."""
-        if not self.paths:
+        """Hash of all files, by name; none without tuning.
+
+        Raises:
+          UserError: a file cannot be read, or a number in it is not finite.
+        """
+        if not self.tuned:
             return {}
-        hashes = "".join(map(files.hash_file, self.paths))
+        hashes = "".join(one.hash() for one in self.tuned)
         return {"tuned": hashlib.sha256(hashes.encode()).hexdigest()}
 
     def of(self, row: int) -> Network:
@@ -86,16 +172,9 @@ class Generators:
         Raises:
           UserError: its file is broken, or of another generator.
         """
-        if not self.paths:
+        if not self.tuned:
             return self.generator
-        return _changed(self.generator, parallel.replicate(self.read(row), self.mesh))
-
-    def read(self, row: int) -> dict[str, np.ndarray]:
-        """Changes of the generator of a latent, by flat name; errors as of `of`."""
-        assert self.origin is not None
-        flat = param_trees.flatten(self.generator.params)
-        shapes = {name: x.shape for name, x in flat.items()}
-        return tuned_files.read(self.paths[row], shapes=shapes, generator=self.origin)
+        return changed(self.generator, self.tuned[row], self.mesh)
 
     def each(
         self, function: Callable[[Network, Any], Any], batch: Any, rows: np.ndarray
@@ -105,9 +184,12 @@ class Generators:
         Args:
           function: (generator, arrays [B, …]) → arrays [B, …] on the devices.
           batch: arrays [B, …] on the devices.
-          rows: [B] rows of the latents.
+          rows: rows of the latents, [B] or fewer where the others are padding.
+
+        Returns:
+          Arrays of the rows.
         """
-        if not self.paths:
+        if not self.tuned:
             return function(self.generator, batch)
         parts = []
         for i, row in enumerate(rows.tolist()):
@@ -119,7 +201,7 @@ class Generators:
 
     def draw(self, w_plus: np.ndarray) -> np.ndarray:
         """Images [B, H, W, 3] of the first latents, [B, L, D] in W+."""
-        if not self.paths:
+        if not self.tuned:
             return np.asarray(latents.render(self.generator, w_plus))
         drawn = [
             latents.render(self.of(row), w_plus[row : row + 1])
@@ -129,9 +211,14 @@ class Generators:
 
     def describe(self) -> list[str]:
         """Lines on the tuned generators, for people."""
-        if not self.paths:
+        if not self.tuned:
             return []
-        return [f"tuned: {len(self.paths)} generators of {self.paths[0].parent}"]
+        return [f"tuned: {len(self.tuned)} generators of {self.folder or 'memory'}"]
+
+
+def changed(generator: Network, tuned: Tuning, mesh: jax.sharding.Mesh) -> Network:
+    """Tuned generator, on the devices; errors as of `Tuning.read`."""
+    return _changed(generator, parallel.replicate(dict(tuned.read()), mesh))
 
 
 def as_stored(

@@ -10,10 +10,11 @@ import numpy as np
 from PIL import Image
 
 from styleclip_jax import latents, parallel
-from styleclip_jax.batch import edits, runs
+from styleclip_jax.batch import edit_sheets, edits, runs
 from styleclip_jax.batch.editor import Editor, Outcome
 from styleclip_jax.batch.runs import Summary
 from styleclip_jax.batch.source import LatentSource
+from styleclip_jax.batch.tuned import Generators, Tuning
 from styleclip_jax.editing.loaded import Loaded
 from styleclip_jax.io import files, images
 from styleclip_jax.models import generators
@@ -34,6 +35,7 @@ class Faces:
       names: name of each face, such as "seed 3".
       origins: seed or row of each face, such as 3.
       unit: unit of the origins, "seed" or "row".
+      tuned: generator of each face, tuned to its photo; none without tuning.
     """
 
     latent: Any
@@ -41,6 +43,7 @@ class Faces:
     names: tuple[str, ...]
     origins: tuple[int, ...]
     unit: str = "row"
+    tuned: Sequence[Tuning] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -54,6 +57,7 @@ class Faces:
             self.names[rows],
             self.origins[rows],
             self.unit,
+            self.tuned[rows],
         )
 
     @property
@@ -153,13 +157,14 @@ class Edit:
         # All latents are one batch, on one device.
         mesh = parallel.make_mesh(list(self.loaded.mesh.devices.flat[:1]))
         generator = parallel.replicate(self.loaded.generator, mesh)
-        editor = self.editor._replace(edit=self._edit_again, steps=1)
+        editor = self.editor._replace(edit=self._edit_again, steps=1, through=None)
         frames = 0 if self.film is None else len(jax.tree.leaves(self.film)[0][0])
         return edits.carry_out(
             self.loaded._replace(mesh=mesh, generator=generator),
             editor,
             self.before.as_source(generator.config),
             latents_file=None,
+            generators=Generators(generator, mesh, self.before.tuned),
             output=runs.Output(
                 str(outdir), images, grid=grid, batch_size=str(len(self.before))
             ),
@@ -185,8 +190,8 @@ class Edit:
         shown = min(len(self.before), _COLUMNS)
         after = self.images.reshape(len(self.before), variants, *self.images.shape[1:])
         found = list(self.terms.get(self.editor.finds, ()))
-        labels = edits.captions_of(self.editor, self.before.names[:shown], found)
-        return edits.draw_sheet(
+        labels = edit_sheets.captions_of(self.editor, self.before.names[:shown], found)
+        return edit_sheets.draw(
             [np.repeat(x[None], variants, axis=0) for x in self.before.images[:shown]],
             list(after[:shown]),
             labels,

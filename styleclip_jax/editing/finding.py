@@ -116,7 +116,7 @@ def _carry_out(request: Request, listener: Listener) -> list[dict[str, Any]]:
     with listener.long_bar(len(directions), "direction", quicker) as report:
         for number, direction in enumerate(directions):
 
-            def both(batch: Any, _: int, along: Direction = direction) -> Any:
+            def both(batch: Any, _: np.ndarray, along: Direction = direction) -> Any:
                 return _ends(networks, batch, along, config.alpha)
 
             low, high, movement = applying.in_batches(session.mesh, styles, both)

@@ -70,6 +70,9 @@ def carry_out(request: EditRequest, listener: Listener) -> runs.Summary | None:
             listener.tell(line)
         return None
     source = _open(request, session, editor)
+    generators = edits.open_generators(
+        session, editor, request.tuned, request.source.latents, len(source)
+    )
     listener.tell(request.models.describe_generator(generator.config))
     for line in editor.about:
         listener.tell(line)
@@ -81,11 +84,11 @@ def carry_out(request: EditRequest, listener: Listener) -> runs.Summary | None:
         editor,
         source,
         latents_file=request.source.latents,
+        generators=generators,
         output=request.output,
         extras=request.extras,
         settings={**request.settings, **request.models.record()},
         listener=listener,
-        tuned_folder=request.tuned,
     )
 
 

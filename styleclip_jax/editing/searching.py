@@ -59,8 +59,8 @@ def look_around(loaded: Loaded) -> jax.Array:
     z = latents.seeded_batch(seeds, generator.config.z_dim)
     with loaded.listener.bar(_NUM_SAMPLES, "image") as report:
 
-        def see(batch: jax.Array, count: int) -> jax.Array:
-            report(count)
+        def see(batch: jax.Array, rows: np.ndarray) -> jax.Array:
+            report(len(rows))
             return _see(networks, batch, loaded.label)
 
         return jnp.asarray(applying.in_batches(mesh, z, see))

@@ -9,6 +9,7 @@ Networks are loaded when they are first asked for, those that `load` is given at
 A session adds no behaviour of its own: programs, the app and examples stand on it.
 """
 
+import dataclasses
 import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -16,15 +17,22 @@ from typing import Any
 import jax
 import numpy as np
 
-from styleclip_jax import latents, loading, losses, parallel, spaces
+from styleclip_jax import loading, losses, parallel, spaces
 from styleclip_jax.batch import source
 from styleclip_jax.batch.editor import Editor
-from styleclip_jax.editing import applying, directing, inverter, registry
+from styleclip_jax.batch.tuned import Generators, Tuning
+from styleclip_jax.editing import (
+    applying,
+    directing,
+    inverter,
+    portraits,
+    registry,
+    tuning,
+)
 from styleclip_jax.editing.directing import DirectionConfig
 from styleclip_jax.editing.faces import Edit, Faces
 from styleclip_jax.editing.loaded import Loaded
 from styleclip_jax.editing.prompts import Prompts
-from styleclip_jax.errors import UserError
 from styleclip_jax.io import direction_files, files, latent_files
 from styleclip_jax.methods import global_directions
 from styleclip_jax.methods.global_directions import Direction
@@ -32,59 +40,9 @@ from styleclip_jax.methods.inversion import InversionConfig
 from styleclip_jax.models import clip, generators
 from styleclip_jax.models.clip import Clip, Tokenizer
 from styleclip_jax.models.network import Network
-from styleclip_jax.photos import crops, finding, photo_files
-from styleclip_jax.progress import BARS, SILENT, Listener
-
-
-def load(
-    *,
-    generator: files.Path | None = None,
-    clip: files.Path | Sequence[files.Path] | None = None,
-    clip_weights: Sequence[float] | None = None,
-    clip_towers: str = "own",
-    identity: files.Path | None = None,
-    encoder: files.Path | None = None,
-    templates: files.Path | None = None,
-    class_: int | None = None,
-    quiet: bool = False,
-    **computed: Any,
-) -> "Session":
-    """Loads a session with networks from model directories; embedded ones if absent.
-
-    Args:
-      generator: model directory; the encoder's own if absent, or the embedded one.
-      clip: directory or hub name, such as "openai/clip-vit-base-patch32"; several
-        count as one, by the mean of their losses with clip_weights.
-      clip_towers: "own", or "transformers" for FlaxCLIPModel's.
-      identity: model directory of a face recognition network.
-      encoder: model directory of an encoder of photos: e4e, pSp or ReStyle.
-      templates: file of templates for the texts of directions.
-      class_: class of the samples, for class-conditional generators.
-      quiet: whether to show no progress bars.
-      **computed: fields of `Computation`, such as precision, dtype and remat.
-
-    Raises:
-      UserError: a directory holds no valid network, or the class does not exist.
-    """
-    paths = {
-        "generator": generator,
-        "identity": identity,
-        "encoder": encoder,
-        "templates": templates,
-    }
-    models = loading.Models.of(
-        clip=clip,
-        clip_weights=clip_weights,
-        clip_towers=clip_towers,
-        class_=class_,
-        computed=computed,
-        **paths,
-    ).with_decoder()
-    session = Session(models, listener=SILENT if quiet else BARS)
-    named = [name for name, path in (paths | {"clip": clip}).items() if path]
-    for name in ("generator", "label", *named):
-        getattr(session, name)
-    return session
+from styleclip_jax.photos import photo_files
+from styleclip_jax.progress import SILENT, Listener
+from styleclip_jax.settings.tuning import TuningConfig
 
 
 class Session:
@@ -222,6 +180,7 @@ class Session:
         space: str | None = None,
         truncation_psi: float = 0.7,
         truncation_cutoff: int | None = None,
+        tuned: str | None = None,
     ) -> Faces:
         """Reads the faces of a file of latents, or of an array.
 
@@ -230,16 +189,21 @@ class Session:
           space: latent space: z, w, w_plus or s; None tells it by the shape.
           truncation_psi: truncation of z and w; W+ and S stay as they are.
           truncation_cutoff: number of leading rows to truncate, None for all.
+          tuned: folder of generators tuned to the latents of a file; None for those
+            beside latents of styleclip-invert, "none" to leave them out.
 
         Raises:
-          UserError: the latents do not fit the generator.
+          UserError: the latents or the tuned generators do not fit the generator.
         """
-        config = self.generator.config
+        config, path = self.generator.config, None
         if isinstance(latents, np.ndarray | jax.Array):
             array = np.asarray(latents)
             found = latent_files.interpret(array, config, space, name="latents")
         else:
-            found = latent_files.read(latents, config, space)
+            path = str(latents)
+            found = latent_files.read(path, config, space)
+        about = (self.models, self.generator, self.mesh)
+        generators = Generators.open(*about, tuned, path, len(found.array))
         return self._open(
             source.LatentSource(
                 found.space,
@@ -250,7 +214,8 @@ class Session:
                 truncation_psi,
                 truncation_cutoff,
                 names=found.names,
-            )
+            ),
+            generators.tuned,
         )
 
     def invert(
@@ -258,6 +223,7 @@ class Session:
         photos: files.Path | Sequence[files.Path],
         *,
         align: bool = True,
+        all_faces: bool = False,
         **settings: Any,
     ) -> Faces:
         """Inverts photos into faces whose images they are; see styleclip-invert.
@@ -266,34 +232,32 @@ class Session:
           photos: a photo, a folder of photos, or several.
           align: whether to find the largest face of each and crop it as in FFHQ;
             without it photos are square crops already.
-          **settings: fields of `InversionConfig`, such as refine_steps.
+          all_faces: whether to take all faces of a photo.
+          **settings: fields of `InversionConfig`, such as refine_steps, and of
+            `TuningConfig`: with tune_steps the generator is tuned to each face, which
+            is then drawn and edited through it.
 
         Raises:
-          UserError: a photo cannot be read, has no face, or does not stay finite.
+          UserError: a photo cannot be read, has no face, or does not stay finite; or a
+            network or the settings are wrong.
         """
-        paths = photo_files.find(files.several(photos)).photos
-        invert, steps = self.inverter(InversionConfig(**settings))
-        cut = finding.cut_all(
-            paths,
-            is_aligned=not align,
-            resolution=self.generator.config.image_size,
-            encoded_size=self.encoded_size,
+        own = {x.name for x in dataclasses.fields(TuningConfig)}
+        tuned = {name: settings.pop(name) for name in own & settings.keys()}
+        return portraits.invert(
+            self,
+            photo_files.find(files.several(photos)).photos,
+            align=align,
+            all_faces=all_faces,
+            config=InversionConfig(**settings),
+            tuned=TuningConfig(**tuned),
         )
-        total = len(paths) * steps
-        with self.listener.long_bar(total, "step", inverter.QUICKER) as report:
-
-            def latents_of(batch: crops.Crops, count: int) -> jax.Array:
-                return invert(batch, lambda steps: report(count * steps)).latent
-
-            w_plus = applying.in_batches(self.mesh, cut, latents_of)
-        broken = ~np.isfinite(w_plus).all(axis=(1, 2))
-        if broken.any():
-            path = paths[int(np.flatnonzero(broken)[0])]
-            raise UserError(f"{path}: the inversion did not stay finite")
-        return self.faces(w_plus, [path.stem for path in paths])
 
     def faces(
-        self, latent: Any, names: Sequence[str], origins: Sequence[int] = ()
+        self,
+        latent: Any,
+        names: Sequence[str],
+        origins: Sequence[int] = (),
+        tuned: Sequence[Tuning] = (),
     ) -> Faces:
         """Faces of latents.
 
@@ -301,16 +265,21 @@ class Session:
           latent: [B, L, D] W+, or a tuple of [B, C] styles.
           names: name of each face.
           origins: row that each face comes from; 0, 1, … if absent.
+          tuned: tuned generator of each face; none without tuning.
         """
         latent = jax.tree.map(np.asarray, latent)
         rows = tuple(origins) or tuple(range(len(names)))
-        return Faces(latent, self.render(latent), tuple(names), rows)
+        image = self.render(latent, tuned)
+        return Faces(latent, image, tuple(names), rows, tuned=tuple(tuned))
 
-    def render(self, latent: Any) -> np.ndarray:
-        """Renders W+ [B, L, D], or a tuple of styles [B, C], as images [B, H, W, 3]."""
-        return applying.in_batches(
-            self.mesh, latent, lambda batch, _: latents.render(self.generator, batch)
-        )
+    def render(self, latent: Any, tuned: Sequence[Tuning] = ()) -> np.ndarray:
+        """Renders W+ [B, L, D], or a tuple of styles [B, C], as images [B, H, W, 3].
+
+        Args:
+          latent: the latents.
+          tuned: tuned generator of each; none without tuning.
+        """
+        return applying.render(self.loaded, latent, tuned)
 
     def to_styles(self, faces: Faces) -> spaces.Styles:
         """Converts faces to styles, a tuple of [B, C]."""
@@ -482,7 +451,15 @@ class Session:
         sharding = parallel.over_batch(self.mesh)
         return inverter.inverter(networks, encoder, config, sharding), steps
 
-    def _open(self, latent: source.LatentSource) -> Faces:
+    def tuner(self, config: TuningConfig) -> tuning.Tuner:
+        """Tuner of generators to batches of photos.
+
+        Raises:
+          UserError: there is no network for the perceptual distance.
+        """
+        return tuning.tuner(self.models, self.generator, config, self.mesh)
+
+    def _open(self, latent: source.LatentSource, tuned: Sequence[Tuning] = ()) -> Faces:
         """Opens all faces of a source."""
         space = "s" if latent.space == "s" else "w_plus"
         batch = latent.load(np.arange(len(latent)))
@@ -495,4 +472,5 @@ class Session:
             ),
         )
         names = latent.names or tuple(f"{unit} {x}" for x in latent.origins)
-        return Faces(found, self.render(found), names, tuple(latent.origins), unit)
+        origins, image = tuple(latent.origins), self.render(found, tuned)
+        return Faces(found, image, names, origins, unit, tuple(tuned))

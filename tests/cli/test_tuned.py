@@ -11,9 +11,11 @@ from PIL import Image
 
 from styleclip_jax import latents, loading, spaces
 from styleclip_jax.cli import edit, generate, invert
+from styleclip_jax.editing.session import Session
 from styleclip_jax.errors import UserError
 from styleclip_jax.evaluation import edit_sets
 from styleclip_jax.io import direction_files, latent_files, tuned_files
+from styleclip_jax.methods.global_directions import Direction
 from styleclip_jax.models import param_trees
 from styleclip_jax.models.network import Network
 from tests import tiny
@@ -99,6 +101,36 @@ def test_edits_go_through_the_tuned_generators(
         edit_sets.read(out)
 
 
+def test_a_session_edits_through_the_tuned_generators(
+    inverted: pathlib.Path, models: dict[str, str], tmp_path: pathlib.Path
+) -> None:
+    names = loading.Models(generator=models["generator"])
+    session = Session(names, devices=jax.devices()[:2])
+    faces = session.read(inverted / "w_plus.npy")
+    for row in range(COUNT):
+        found = faces.images[row]
+        np.testing.assert_allclose(found, expected(faces.latent, row), atol=1e-5)
+    assert not session.read(inverted / "w_plus.npy", tuned="none").tuned
+    layout = tiny.GENERATOR.style_layout
+    delta = np.random.default_rng(0).normal(size=sum(x.channels for x in layout))
+    made = session.move(faces[1:], Direction(delta.astype(np.float32), layout))
+    for row in (1, 2):
+        assert made.after.tuned[row - 1] is faces.tuned[row]
+        found = made.images[row - 1]
+        drawn = latents.render(
+            generator_of(row),
+            jax.tree.map(lambda x, i=row: x[i - 1 : i], made.after.latent),
+        )
+        np.testing.assert_allclose(found, drawn[0], atol=1e-5)
+    made.save(tmp_path / "saved", images="npy")
+    np.testing.assert_array_equal(images(tmp_path / "saved", 2), made.images)
+    with pytest.raises(UserError, match="those through tuned ones, which are not mea"):
+        edit_sets.read(tmp_path / "saved")
+    alone = session.moving(Direction(delta, layout))._replace(through=None)
+    with pytest.raises(UserError, match="the method direction cannot edit through the"):
+        session.edit(faces, alone)
+
+
 def test_optimization_goes_through_the_tuned_generators(
     run: Program, inverted: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
@@ -113,7 +145,7 @@ def test_optimization_goes_through_the_tuned_generators(
 
 
 def test_generators_that_do_not_fit_are_refused(
-    run: Program, inverted: pathlib.Path, tmp_path: pathlib.Path
+    run: Program, models: dict[str, str], inverted: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     options = {"latents": inverted / "w_plus.npy"}
     wrong = inverted / "tuned" / tuned_files.name(1)
@@ -122,6 +154,7 @@ def test_generators_that_do_not_fit_are_refused(
     code, _, err = run(generate, **options)
     assert (code, err.count("\n")) == (2, 1)
     assert "for each of 3 --latents, 000000.safetensors and on, found 2" in err
+    own = loading.Models(generator=models["generator"]).generator_origin()
     other = direction_files.Origin("cars", "ab" * 32)
     tuned_files.write(wrong, changes(1), generator=other, about={})
     code, _, err = run(generate, **options)
@@ -129,6 +162,10 @@ def test_generators_that_do_not_fit_are_refused(
     wrong.write_bytes(content[:-1])
     code, _, err = run(generate, **options)
     assert (code, "not a readable safetensors file" in err) == (2, True)
+    broken = {n: np.full_like(x, np.nan) for n, x in changes(1).items()}
+    wrong.write_bytes(tuned_files.dump(broken, generator=own, about={}))
+    code, _, err = run(generate, **options)
+    assert (code, "has values that are not finite" in err) == (2, True)
     wrong.write_bytes(content)
     code, _, err = run(generate, **options, interpolate="w", tuned=inverted / "tuned")
     assert (code, "mixed and interpolated latents have no tuned" in err) == (2, True)

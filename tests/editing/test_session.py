@@ -116,7 +116,7 @@ def test_devices_share_few_faces(
 ) -> None:
     found, rows = [], np.arange(float(count))
 
-    def double(batch: Any, real: int) -> Any:
+    def double(batch: Any, rows: Any) -> Any:
         found.append(batch.shape[0])
         return 2 * batch
 
@@ -203,9 +203,16 @@ def test_latents_of_files_and_arrays_are_read(
 @pytest.mark.slow
 def test_photos_become_faces(session: sc.Session, tmp_path: pathlib.Path) -> None:
     Image.fromarray(np.full((32, 32, 3), 120, np.uint8)).save(tmp_path / "me.png")
-    faces = session.invert(tmp_path / "me.png", align=False, w_steps=2, refine_steps=2)
+    few: dict[str, Any] = {"align": False, "w_steps": 2, "refine_steps": 2}
+    faces = session.invert(tmp_path / "me.png", **few)
     assert faces.names == ("me",)
     assert faces.images.shape == (1, 8, 8, 3)
+    tuning = {"tune_steps": 30, "tune_rate": 3e-3, "tune_lpips_lambda": 0}
+    tuned = session.invert(tmp_path / "me.png", **few, **tuning)
+    np.testing.assert_array_equal(tuned.latent, faces.latent)
+    grey = np.float32(2 * 120 / 255 - 1)
+    before, after = (np.abs(x.images - grey).mean() for x in (faces, tuned))
+    assert after < 0.7 * before
     with pytest.raises(UserError, match="no such photo"):
         session.invert(tmp_path / "absent.png")
 

@@ -41,6 +41,23 @@ def test_what_changed_comes_back_in_two_bytes_a_number(tmp_path: pathlib.Path) -
     assert again.read_bytes() == path.read_bytes()
 
 
+def test_a_check_reads_the_head_alone(tmp_path: pathlib.Path) -> None:
+    path = write(tmp_path / "a.safetensors")
+    content = path.read_bytes()
+    wrong = np.full(6, np.inf, ml_dtypes.bfloat16).tobytes()
+    path.write_bytes(content[: -len(wrong)] + wrong)
+    tuned_files.check(path, shapes=SHAPES, generator=OURS)
+    for read in (
+        tuned_files.hash_file,
+        lambda x: tuned_files.read(x, shapes=SHAPES, generator=OURS),
+    ):
+        with pytest.raises(UserError, match="has values that are not finite"):
+            read(path)
+    path.write_bytes(content[:-1])
+    with pytest.raises(UserError, match="not a readable safetensors file"):
+        tuned_files.check(path, shapes=SHAPES, generator=OURS)
+
+
 def test_another_generator_is_refused(tmp_path: pathlib.Path) -> None:
     path = write(tmp_path / "a.safetensors")
     other = Origin("cars", "cd" * 32)

@@ -147,11 +147,14 @@ class Limits:
       max_queue: Number of edits that may wait; who comes later is told so.
       max_disk_mb: Size of all uploads and pictures on the disk, in MB. They are removed
         after an hour, and sooner where they fill the disk.
+      max_tuned_mb: Size of all generators tuned to photos that are kept in memory, in
+        MB; those used longest ago go first. One of 1024² takes 60.
     """
 
     max_upload_mb: int = dataclasses.field(default=20, metadata={"lower_bound": 1})
     max_queue: int = dataclasses.field(default=20, metadata={"lower_bound": 1})
     max_disk_mb: int = dataclasses.field(default=2000, metadata={"lower_bound": 1})
+    max_tuned_mb: int = dataclasses.field(default=1000, metadata={"lower_bound": 1})
 
     @property
     def max_upload(self) -> int:
@@ -162,6 +165,11 @@ class Limits:
     def max_disk(self) -> int:
         """Bytes of all uploads and pictures on the disk."""
         return self.max_disk_mb * 2**20
+
+    @property
+    def max_tuned(self) -> int:
+        """Bytes of all tuned generators that are kept."""
+        return self.max_tuned_mb * 2**20
 
 
 class _Refusal(NamedTuple):

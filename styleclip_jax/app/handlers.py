@@ -15,13 +15,22 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from styleclip_jax.app import look, optimizing, rooms, steps, values, views
+from styleclip_jax.app import (
+    look,
+    optimizing,
+    rooms,
+    steps,
+    uploads,
+    values,
+    views,
+)
 from styleclip_jax.app.rooms import Face, Room
 from styleclip_jax.app.steps import Step
 from styleclip_jax.app.storage import Storage
 from styleclip_jax.app.views import Trail
 from styleclip_jax.app.waiting import Work
 from styleclip_jax.errors import UserError
+from styleclip_jax.progress import describe_time
 
 # Texts that the page begins with, and others to choose.
 NEUTRAL, PROMPT = "a face", "a smiling face"
@@ -38,7 +47,6 @@ SEED = 4
 
 _MEASURING, _SEARCHING = "Measuring what each channel changes", "Finding the strength"
 _LOOKING, _OPTIMIZING = "Looking at random faces", "Optimizing"
-_FINDING, _INVERTING = "Finding the face", "Looking for the photo's latent"
 _OTHERS = "Editing other faces"
 _SHEET_ALPHAS = (-4, -2, 0, 2, 4)
 # Bytes of a download at most, of the largest pictures.
@@ -52,6 +60,7 @@ class Handlers:
         self.room, self.storage = room, storage
         self.relevances = steps.Relevances(room)
         self._compiled: set[str] = set()
+        self._seconds: float | None = None
         self._is_rehearsing = False
 
     def rehearse(self, stopped: threading.Event) -> None:
@@ -93,12 +102,47 @@ class Handlers:
         """Faces to choose from."""
         return rooms.thumbnails(self.room)
 
-    def upload(self, trail: Trail, paths: list[str], find_face: bool) -> Any:
-        """View of the first photo's face, notes on all, their faces and a gallery.
+    def forecast(self, trail: Trail, tunes: bool) -> Any:
+        """Status, and a note on how long a tuning takes, before there is one."""
+        if not tunes:
+            yield _note(trail.view.about), ""
+            return
+
+        def do(work: Work[float]) -> float:
+            if self._seconds is None:
+                with work.stage(uploads.TUNING):
+                    self._seconds = uploads.forecast(self.room)
+            return self._seconds
+
+        work = self._work(do)
+        for line in work:
+            yield _note(line.line), gr.skip()
+        number = self.room.tuning.tune_steps
+        note = (
+            f"Tuning will take about {describe_time(work.result)} for each face, for "
+            f"{number} steps. Upload photos to go on, or take the tick away."
+        )
+        yield _note(trail.view.about), note
+
+    def upload(
+        self,
+        trail: Trail,
+        paths: list[str],
+        tunes: bool,
+        find_face: bool,
+        all_faces: bool,
+    ) -> Any:
+        """View of the first face, notes on all photos, their faces and a gallery.
 
         A photo that cannot be used is in the notes, and the others are taken.
         """
-        work = self._work(lambda work: self._invert(work, paths, find_face))
+
+        about = {"find_face": find_face, "all_faces": all_faces, "tunes": tunes}
+
+        def do(work: Work[Any]) -> Any:
+            return uploads.take(self.room, work, paths, **about)
+
+        work = self._work(do)
         try:
             for line in work:
                 yield *_same(line.line), *[gr.skip()] * 3
@@ -106,7 +150,10 @@ class Handlers:
             yield *_same(""), *[gr.skip()] * 3
             raise
         faces, notes = work.result
-        pictures = [rooms.thumbnail(self.room.render(face.latent)[0]) for face in faces]
+        pictures = [
+            rooms.thumbnail(self.room.render(face.latent, face.tuned)[0])
+            for face in faces
+        ]
         gallery = gr.update(value=pictures, visible=len(faces) > 1, selected_index=None)
         shown = self._present(self._start(trail, faces[0]))
         yield *shown, "  \n".join(map(_note, notes)), faces, gallery
@@ -117,35 +164,6 @@ class Handlers:
         """View of the face that was chosen from the photos."""
         face = photos[values.index_of(event, len(photos))]
         return self._present(self._start(trail, face))
-
-    def _invert(
-        self, work: Work[Any], paths: list[str], find_face: bool
-    ) -> tuple[tuple[Face, ...], list[str]]:
-        """Faces of photos, which are found and then inverted, and a note on each.
-
-        Raises:
-          UserError: no photo can be used.
-        """
-        photos, faces, notes, refused = [], [], [], []
-        with work.stage(_FINDING, len(paths)):
-            for path in paths:
-                try:
-                    photos.append(
-                        rooms.open_photo(self.room, path, find_face=find_face)
-                    )
-                except UserError as error:
-                    refused.append(str(error))
-                work.count(1)
-        with work.stage(_INVERTING, len(photos) * self.room.num_inversion_steps):
-            for photo in photos:
-                try:
-                    faces.append(rooms.invert(self.room, photo, work.count))
-                    notes.append(f"{photo.name}: {photo.found}")
-                except UserError as error:
-                    refused.append(str(error))
-        if not faces:
-            raise UserError("; ".join(refused))
-        return tuple(faces), notes + refused
 
     def _start(self, trail: Trail, face: Face) -> Trail:
         return trail.add(views.see(self.room, face))
@@ -161,7 +179,9 @@ class Handlers:
             with work.stage(_MEASURING, self.room.num_samples):
                 relevance = self.relevances.find(neutral, prompt, work.count)
             texts = (neutral.strip(), prompt.strip())
-            return steps.direct(self.room, trail.view.start.latent, texts, relevance)
+            face = trail.view.start
+            about = (texts, relevance, None, face.tuned)
+            return steps.direct(self.room, face.latent, *about)
 
         yield from self._edit(trail, make, auto, by)
 
@@ -173,14 +193,14 @@ class Handlers:
         # A number of steps that is not whole is refused by its check.
         whole: Any = number
         chosen = optimizing.Settings(whole, *others)
-        latent = trail.view.start.latent
-        space = trail.view.start.space
+        face = trail.view.start
+        space = face.space
 
         def make(work: Work[Step]) -> Step:
             with work.stage(_OPTIMIZING, int(number), of=space):
                 before = 0
                 for done, step in optimizing.optimize(
-                    self.room, latent, prompt, chosen
+                    self.room, face.latent, prompt, chosen, face.tuned
                 ):
                     work.count(done - before)
                     work.show(step)
@@ -193,7 +213,8 @@ class Handlers:
         """View of the face after a mapper."""
 
         def make(work: Work[Step]) -> Step:
-            return steps.map_latents(self.room, trail.view.start.latent, name)
+            face = trail.view.start
+            return steps.map_latents(self.room, face.latent, name, face.tuned)
 
         yield from self._edit(trail, make, auto, by)
 
@@ -277,9 +298,9 @@ class Handlers:
         if step is None or step.texts is None:
             return *_same(), gr.skip()
         relevance = self.relevances.find(*step.texts)
-        made = steps.direct(
-            self.room, trail.view.start.latent, step.texts, relevance, beta
-        )
+        face = trail.view.start
+        about = (step.texts, relevance, beta, face.tuned)
+        made = steps.direct(self.room, face.latent, *about)
         by = trail.view.strength or made.unit
         view = views.see(self.room, trail.view.start, made, by)
         shown = self._present(trail.replace(view))
@@ -299,7 +320,8 @@ class Handlers:
         view = trail.view
         if view.step is None:
             return _same()
-        face = Face(view.latent, f"{view.start.name}, edited")
+        name = f"{view.start.name}, edited"
+        face = view.start._replace(latent=view.latent, name=name)
         return self._present(self._start(trail, face))
 
     def undo(self, trail: Trail) -> Any:
@@ -357,7 +379,10 @@ class Handlers:
 
     def save(self, trail: Trail) -> Any:
         """All files of the view as one zip, which is shown as a link."""
-        self.storage.check(_DOWNLOAD_BYTES)
+        tuned = trail.view.start.tuned
+        more = 0 if tuned is None else self.room.tunings.find(tuned).num_bytes
+        # That of the tuned generator lies there twice: alone, and in the zip.
+        self.storage.check(_DOWNLOAD_BYTES + 2 * more)
         folder = pathlib.Path(tempfile.mkdtemp(dir=self.storage.folder))
         path = views.save(self.room, trail.view, folder)
         return gr.update(value=str(path), visible=True)
@@ -374,12 +399,14 @@ class Handlers:
         """Values of all that shows a view."""
         view = trail.view
         step = view.step
-        before = look.figure("Start", self.room.render(view.start.latent)[0])
+        face = view.start
+        start = self.room.render(face.latent, face.tuned)[0]
+        before = look.figure("Start", start)
         if step is None:
             edit = look.hint("Edit", "Choose a face and a text, and press Edit.")
             slider = gr.update(value=0, interactive=False)
         else:
-            image = self.room.render(view.latent)[0]
+            image = self.room.render(view.latent, face.tuned)[0]
             edit = look.figure("Edit", image, "hold to compare")
             most = max(step.most, abs(view.strength))
             slider = gr.update(

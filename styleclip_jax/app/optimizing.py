@@ -1,5 +1,6 @@
 """Optimization for the page: of one face with pictures on the way, or of several."""
 
+import dataclasses
 import functools
 import time
 from collections.abc import Iterator
@@ -49,9 +50,20 @@ def advised(room: Room) -> Settings:
 
 
 def optimize(
-    room: Room, latent: Any, prompt: str, settings: Settings
+    room: Room,
+    latent: Any,
+    prompt: str,
+    settings: Settings,
+    tuned: int | None = None,
 ) -> Iterator[tuple[int, Step]]:
     """Optimizes a face towards a text: in W+, or in S where it is not in W+.
+
+    Args:
+      room: networks.
+      latent: latent [1, …] of the face.
+      prompt: text to edit towards.
+      settings: settings of the optimization.
+      tuned: number of the tuned generator of the face, as of `Face`.
 
     Returns:
       Iterator over the number of steps done and the step so far, about twice a second
@@ -62,7 +74,7 @@ def optimize(
     """
     text, settings = _check(room, prompt, settings)
     (feature,) = room.session.encode(text)
-    return _steps(room, latent, text, feature, settings)
+    return _steps(room, latent, text, feature, settings, tuned)
 
 
 def _check(room: Room, prompt: str, settings: Settings) -> tuple[str, Settings]:
@@ -87,12 +99,18 @@ def _check(room: Room, prompt: str, settings: Settings) -> tuple[str, Settings]:
 
 
 def _steps(
-    room: Room, latent: Any, text: str, feature: jax.Array, settings: Settings
+    room: Room,
+    latent: Any,
+    text: str,
+    feature: jax.Array,
+    settings: Settings,
+    tuned: int | None,
 ) -> Iterator[tuple[int, Step]]:
     """Steps of `optimize`, after its settings were checked."""
     session = room.session
     start = jax.tree.map(lambda x: jnp.asarray(x[0]), latent)
     networks = session.networks(identity=session.identity is not None)
+    networks = dataclasses.replace(networks, generator=room.generator_of(tuned))
     space = "s" if isinstance(latent, tuple) else "w_plus"
     static = {"space": space, "use_identity": settings.id_lambda > 0}
     state = _start(networks, start, feature, settings, **static)
@@ -109,7 +127,8 @@ def _steps(
         total = float(state.history["total"][done - 1])
         end = jax.tree.map(lambda x: np.asarray(x)[None], state.latent)
         about = f"{done} steps, loss {total:.4f}"
-        yield done, _step_to(room, latent, end, text, settings, about)
+        step = _step_to(room, latent, end, text, settings, about)
+        yield done, step._replace(tuned=tuned)
         shown = time.monotonic()
 
 

@@ -39,10 +39,12 @@ class _Faces(NamedTuple):
     gallery: gr.Gallery
     random: gr.Button
     upload: gr.UploadButton
+    tune: gr.Checkbox
     photos: gr.Gallery
     seed: gr.Number
     psi: gr.Slider
     align: gr.Checkbox
+    every: gr.Checkbox
     note: gr.Markdown
 
 
@@ -152,9 +154,12 @@ def build(do: Handlers) -> gr.Blocks:
             )
         faces.upload.upload(
             do.upload,
-            [trail, faces.upload, faces.align],
+            [trail, faces.upload, faces.tune, faces.align, faces.every],
             [*shown, faces.note, photos, faces.photos],
             **_HEAVY,
+        )
+        faces.tune.input(
+            do.forecast, [trail, faces.tune], [result.status, faces.note], **_HEAVY
         )
         faces.photos.select(do.choose_photo, [trail, photos], shown, **_LIVE)
 
@@ -271,6 +276,15 @@ def _faces(room: Room) -> _Faces:
             file_count="multiple",
             elem_id="upload",
         )
+    tune = gr.Checkbox(
+        False,
+        label="Tune the generator to the photo",
+        info="Keeps fine detail of the person in all edits, and takes longer."
+        if room.can_tune
+        else "Started without a network that sees photos: lpips or identity.",
+        interactive=room.can_tune,
+        elem_id="tune",
+    )
     photos = _thumbnails("photos", crisp, visible=False)
     note = gr.Markdown(elem_id="note")
     with gr.Accordion("More on faces", open=False):
@@ -293,7 +307,14 @@ def _faces(room: Room) -> _Faces:
             label="Align the face of a photo",
             info="Finds the face and cuts it out.",
         )
-    return _Faces(gallery, random, upload, photos, seed, psi, align, note)
+        every = gr.Checkbox(
+            False,
+            label="All faces of a photo",
+            info="Takes each face that is found, not the largest alone.",
+            elem_id="every",
+        )
+    about = (seed, psi, align, every, note)
+    return _Faces(gallery, random, upload, tune, photos, *about)
 
 
 def _thumbnails(name: str, classes: list[str], *, visible: bool = True) -> gr.Gallery:

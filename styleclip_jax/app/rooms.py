@@ -17,8 +17,11 @@ import numpy as np
 from PIL import Image
 
 from styleclip_jax import latents, loading, spaces
+from styleclip_jax.app.tunings import Tunings
+from styleclip_jax.batch.tuned import changed
 from styleclip_jax.editing import estimation, inverter, searching
 from styleclip_jax.editing.session import Session
+from styleclip_jax.editing.tuning import Tuner
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import direction_files, images, text_files
 from styleclip_jax.methods import global_directions, strength
@@ -26,8 +29,7 @@ from styleclip_jax.methods.inversion import InversionConfig
 from styleclip_jax.models import clip
 from styleclip_jax.models.network import Network
 from styleclip_jax.ops import norms, pixels
-from styleclip_jax.photos import align, crops, photo_files
-from styleclip_jax.progress import Report
+from styleclip_jax.settings.tuning import TuningConfig
 
 # Labels of the page's fields, which messages name.
 SEED, NEUTRAL, PROMPT, STRENGTH = "Seed", "Away from", "Towards", "Strength (α)"
@@ -51,29 +53,18 @@ class Face(NamedTuple):
     Attributes:
       latent: [B, L, D] W+, or a tuple of [B, C] styles.
       name: name for people, such as "seed 3".
+      tuned: number of the generator that is tuned to its photo; None for that of the
+        room.
     """
 
     latent: Any
     name: str
+    tuned: int | None = None
 
     @property
     def space(self) -> str:
         """Latent space, w_plus or s."""
         return "s" if isinstance(self.latent, tuple) else "w_plus"
-
-
-class Photo(NamedTuple):
-    """Photo of a visitor.
-
-    Attributes:
-      name: name of its file.
-      crop: its face, cut out.
-      found: how the face was found, for people.
-    """
-
-    name: str
-    crop: crops.Crops
-    found: str
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -88,6 +79,8 @@ class Room:
         pair of texts.
       num_samples: number of samples of that estimate.
       max_pixels: largest number of pixels of a photo.
+      tuning: settings of the tuning of generators to photos; no steps for none.
+      tunings: generators that are tuned to photos.
       heavy: lock of heavy work, which is done for one visitor at a time.
     """
 
@@ -97,6 +90,8 @@ class Room:
     relevance: global_directions.Relevance | None = None
     num_samples: int = 16
     max_pixels: int = images.MAX_PIXELS
+    tuning: TuningConfig = dataclasses.field(default_factory=TuningConfig)
+    tunings: Tunings = dataclasses.field(default_factory=Tunings)
     heavy: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
     @property
@@ -147,15 +142,37 @@ class Room:
         """Number of steps of the inversion of a photo."""
         return inverter.count_steps(_INVERSION, self.session.encoder)
 
+    @property
+    def can_tune(self) -> bool:
+        """Whether generators can be tuned: there are steps, and a network that sees."""
+        models = self.session.models
+        sees = models.lpips is not None or models.has_identity
+        return bool(self.tuning.tune_steps) and sees
+
+    @functools.cached_property
+    def tuner(self) -> Tuner:
+        """Tuner of the generator to photos."""
+        return self.session.tuner(self.tuning)
+
+    def generator_of(self, tuned: int | None) -> Network:
+        """Generator of a face, by the number of its tuning.
+
+        Raises:
+          UserError: the tuning is no longer kept.
+        """
+        if tuned is None:
+            return self.generator
+        return changed(self.generator, self.tunings.find(tuned), self.session.mesh)
+
     def aim(self, text: str) -> strength.Aim:
         """Aim of a search for the strength that makes a text fit."""
         return _aim(self.seen, norms.unit_by_rsqrt(self.session.encode(text)[0]))
 
-    def to_styles(self, latent: Any) -> spaces.Styles:
-        """Styles, a tuple of [B, C], of latents in W+ or S."""
+    def to_styles(self, latent: Any, tuned: int | None = None) -> spaces.Styles:
+        """Styles, a tuple of [B, C], of latents in W+ or S; see `generator_of`."""
         space = "s" if isinstance(latent, tuple) else "w_plus"
         return latents.convert(
-            self.generator,
+            self.generator_of(tuned),
             latent,
             space=space,
             truncation_psi=1.0,
@@ -163,13 +180,16 @@ class Room:
             to="s",
         )
 
-    def render(self, latent: Any) -> np.ndarray:
-        """Images [B, H, W, 3] of 8 bits.
+    def render(self, latent: Any, tuned: int | None = None) -> np.ndarray:
+        """Images [B, H, W, 3] of 8 bits, of latents that share a generator.
 
         Raises:
-          UserError: an image has a value that is not finite.
+          UserError: an image has a value that is not finite, or the tuning is no longer
+            kept.
         """
-        image = self.session.render(latent)
+        count = len(jax.tree.leaves(latent)[0])
+        found = [] if tuned is None else [self.tunings.find(tuned)] * count
+        image = self.session.render(latent, found)
         if not np.isfinite(image).all():
             raise UserError(f"{STRENGTH}: expected a smaller one, the picture is lost")
         return pixels.to_uint8(image)
@@ -209,6 +229,8 @@ def open_room(
     directions: str | None = None,
     num_samples: int = 16,
     max_pixels: int = images.MAX_PIXELS,
+    tuning: TuningConfig | None = None,
+    max_tuned: int = 2**30,
 ) -> Room:
     """Opens a room: loads all networks and files that are named.
 
@@ -218,6 +240,8 @@ def open_room(
       directions: file of channel relevance, None to estimate it.
       num_samples: number of samples of the estimate.
       max_pixels: largest number of pixels of a photo.
+      tuning: settings of the tuning of generators to photos; None for none.
+      max_tuned: bytes of the tuned generators that are kept.
 
     Raises:
       UserError: a network or file does not fit.
@@ -236,10 +260,21 @@ def open_room(
         relevance, _ = loading.read_relevance(
             directions, models, session.generator, session.clip
         )
-    room = Room(session, named, frozenset(untold), relevance, num_samples, max_pixels)
+    room = Room(
+        session,
+        named,
+        frozenset(untold),
+        relevance,
+        num_samples,
+        max_pixels,
+        tuning or TuningConfig(),
+        Tunings(max_tuned),
+    )
     # Networks are loaded now, so that errors come before the page is there.
     for name in ("generator", "label", "clip", "identity", "encoder", "templates"):
         getattr(session, name)
+    if room.can_tune:
+        _ = room.tuner
     return room
 
 
@@ -268,86 +303,6 @@ def thumbnail(image: np.ndarray) -> Image.Image:
     found = Image.fromarray(image)
     width, height = (_THUMBNAIL * n // max(found.size) for n in found.size)
     return found.resize((max(1, width), max(1, height)))
-
-
-def open_photo(room: Room, path: str, *, find_face: bool) -> Photo:
-    """Opens a photo, and cuts out the face that it shows.
-
-    Args:
-      room: networks.
-      path: file of the photo, whatever its name.
-      find_face: whether to crop a face as in FFHQ; without it, or without a face, the
-        largest square in the middle is the face.
-
-    Raises:
-      UserError: the file is no photo.
-    """
-    name, session = pathlib.Path(path).name, room.session
-    notes: list[str] = []
-    try:
-        photo = photo_files.read(path, room.max_pixels, notes.append)
-    except UserError as error:
-        # The folder of an upload concerns nobody.
-        raise UserError(str(error).replace(str(path), name)) from None
-    size = session.generator.config.image_size
-    if isinstance(session.encoded_size, tuple):
-        quad, found = None, "used as it is"
-    elif isinstance(size, tuple):
-        photo, quad, found = _middle(photo, *size), None, "its middle is used"
-    else:
-        photo, quad, found = _frame(photo, find_face)
-    crop = crops.cut(
-        photo,
-        quad,
-        resolution=size,
-        encoded_size=session.encoded_size,
-    )
-    about = [x.replace(f"{path}: ", "") for x in notes]
-    return Photo(name, crop, "; ".join([found, *about]))
-
-
-def invert(room: Room, photo: Photo, report: Report) -> Face:
-    """Inverts the face of a photo.
-
-    Args:
-      room: networks.
-      photo: the photo.
-      report: is told of steps, `num_inversion_steps` in all.
-
-    Raises:
-      UserError: it does not stay finite.
-    """
-    result = room.inverter(jax.tree.map(lambda x: x[None], photo.crop), report)
-    if int(result.failed_at[0]) >= 0 or not np.isfinite(result.latent).all():
-        raise UserError(f"{photo.name}: the inversion did not stay finite")
-    return Face(np.asarray(result.latent), photo.name)
-
-
-def _frame(
-    photo: np.ndarray, find_face: bool
-) -> tuple[np.ndarray, np.ndarray | None, str]:
-    """Photo or its middle, square of the face in it, and how the face was found."""
-    if find_face:
-        try:
-            faces = align.detect(photo)
-            found = "no face was found, its middle is used"
-        except UserError:
-            faces = []
-            found = "no face detector (the extra align), its middle is used"
-        if faces:
-            return photo, align.quad(align.largest(faces)), "the face was aligned"
-    else:
-        found = "used as it is"
-    return _middle(photo, 1, 1), None, found
-
-
-def _middle(photo: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """Largest part in the middle of a photo of a shape, rows by columns."""
-    height, width, _ = photo.shape
-    high = min(height, width * rows // columns)
-    wide = min(width, height * columns // rows)
-    top, left = (height - high) // 2, (width - wide) // 2
-    return photo[top : top + high, left : left + wide]
 
 
 def warm_up(room: Room) -> None:

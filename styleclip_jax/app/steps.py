@@ -51,6 +51,7 @@ class Step(NamedTuple):
       texts: neutral and target text of a direction; None for others.
       fit: [B] fit with the text where strength and parts were searched; 1 is that of
         the best random faces. None where they were not.
+      tuned: number of the tuned generator of the face, as of `Face`.
     """
 
     method: str
@@ -65,6 +66,7 @@ class Step(NamedTuple):
     again: Callable[[Any, Report], "Step"]
     texts: tuple[str, str] | None = None
     fit: np.ndarray | None = None
+    tuned: int | None = None
 
     @property
     def resolution(self) -> float:
@@ -94,7 +96,8 @@ def search(room: Room, step: Step) -> Step:
     A face that shows the text already, or that nothing brings nearer, stays: its
     strength is 0, and its step is what it was.
     """
-    seeing = losses.Networks(room.generator, clip.without_text(room.session.clip))
+    generator = room.generator_of(step.tuned)
+    seeing = losses.Networks(generator, clip.without_text(room.session.clip))
     space = "s" if isinstance(step.start, tuple) else "w_plus"
     own = jax.tree.map(lambda x: step.first * x, step.whole)
     found = _search(seeing, step.start, own, room.aim(step.text), space=space)
@@ -186,6 +189,7 @@ def direct(
     texts: tuple[str, str],
     relevance: TextRelevance,
     beta: float | None = None,
+    tuned: int | None = None,
 ) -> Step:
     """Step along the direction of a pair of texts.
 
@@ -196,8 +200,9 @@ def direct(
       relevance: relevance for them.
       beta: least relevance of a channel that moves; None for the automatic one, and
         for a search among more channels.
+      tuned: number of the tuned generator of the face, as of `Face`.
     """
-    start = jax.tree.map(np.asarray, room.to_styles(latent))
+    start = jax.tree.map(np.asarray, room.to_styles(latent, tuned))
     count = len(start[0])
 
     def step_of(threshold: float) -> Any:
@@ -223,6 +228,7 @@ def direct(
         about=f"{kept} channels, β {least:.3g}",
         again=lambda other, report: direct(room, other, texts, relevance, beta),
         texts=texts,
+        tuned=tuned,
     )
 
 
@@ -250,8 +256,8 @@ def count_kept(relevance: TextRelevance, beta: float) -> int:
 # Mappers
 
 
-def map_latents(room: Room, latent: Any, name: str) -> Step:
-    """Step of a mapper.
+def map_latents(room: Room, latent: Any, name: str, tuned: int | None = None) -> Step:
+    """Step of a mapper, through a tuned generator if its number is given.
 
     Raises:
       UserError: there is no such mapper, or the face is not in the mapper's space.
@@ -268,7 +274,8 @@ def map_latents(room: Room, latent: Any, name: str) -> Step:
             "This mapper needs a face that no direction has moved: press Undo, or "
             "choose another face"
         )
-    start = jax.tree.map(np.asarray, room.to_styles(latent) if in_s else latent)
+    styles = room.to_styles(latent, tuned) if in_s else latent
+    start = jax.tree.map(np.asarray, styles)
     own = network.config.strength
     end = _map(network, start)
     delta = jax.tree.map(lambda a, b: (np.asarray(a) - b) / own, end, start)
@@ -284,6 +291,7 @@ def map_latents(room: Room, latent: Any, name: str) -> Step:
         strength=np.full(count, own),
         about="",
         again=lambda other, report: map_latents(room, other, name),
+        tuned=tuned,
     )
 
 

@@ -13,8 +13,9 @@ from styleclip_jax import spaces
 from styleclip_jax.app import rooms, steps
 from styleclip_jax.app.rooms import Face, Room
 from styleclip_jax.app.steps import Step
+from styleclip_jax.batch.tuned import FOLDER
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import files, images, latent_files
+from styleclip_jax.io import files, images, latent_files, tuned_files
 from styleclip_jax.methods.global_directions import Direction, TextRelevance
 
 # Number of views that a trail keeps.
@@ -69,7 +70,8 @@ def see(room: Room, start: Face, step: Step | None = None, by: float = 0.0) -> V
       UserError: the picture has a value that is not finite.
     """
     view = View(start, Image.new("RGB", (1, 1)), step, by)
-    return view._replace(picture=rooms.thumbnail(room.render(view.latent)[0]))
+    image = room.render(view.latent, start.tuned)[0]
+    return view._replace(picture=rooms.thumbnail(image))
 
 
 class Trail(NamedTuple):
@@ -125,8 +127,10 @@ def sheet(
     texts, rows = step.texts or ("", step.text), []
     for count in counts:
         beta = steps.beta_for(relevance, count)
-        made = steps.direct(room, step.start, texts, relevance, beta)
-        shown = [room.render(steps.moved(made, alpha))[0] for alpha in alphas]
+        made = steps.direct(room, step.start, texts, relevance, beta, step.tuned)
+        shown = [
+            room.render(steps.moved(made, alpha), step.tuned)[0] for alpha in alphas
+        ]
         rows.append(np.stack(shown))
     return images.grid(
         rows,
@@ -139,12 +143,16 @@ def save(room: Room, view: View, folder: pathlib.Path) -> pathlib.Path:
     """Writes all files of a view as one zip into a folder, and gives its path.
 
     It holds start.png and edited.png, the latents start and edited (.npy in W+, .npz in
-    S), edit.json, and for an edit in S direction.safetensors, a step for a strength
-    of 1.
+    S), edit.json, for an edit in S direction.safetensors, a step for a strength of 1,
+    and with a tuned generator its file in tuned/, as styleclip-invert has it.
     """
     parts = folder / "parts"
+    tuned = view.start.tuned
+    if tuned is not None:
+        file = parts / FOLDER / tuned_files.name(0)
+        room.tunings.find(tuned).write(file)
     for name, latent in (("start", view.start.latent), ("edited", view.latent)):
-        images.write(parts / f"{name}.png", room.render(latent)[0])
+        images.write(parts / f"{name}.png", room.render(latent, tuned)[0])
         in_s = isinstance(latent, tuple)
         array = spaces.flatten_styles(latent) if in_s else latent
         found = latent_files.Latents(np.asarray(array), "s" if in_s else "w_plus")
@@ -166,6 +174,6 @@ def save(room: Room, view: View, folder: pathlib.Path) -> pathlib.Path:
     files.write_json(parts / "edit.json", about)
     path = folder / ZIP
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
-        for part in sorted(parts.iterdir()):
-            packed.write(part, part.name)
+        for part in sorted(x for x in parts.rglob("*") if x.is_file()):
+            packed.write(part, part.relative_to(parts))
     return path

@@ -6,10 +6,14 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from styleclip_jax.progress import describe_time
+
 T = TypeVar("T")
 
 # Seconds between two looks at the work.
 _TICK = 0.25
+# Seconds from which a stage tells how long it still takes, and those it then has ahead.
+_PROBE, _LONG = 1.0, 5.0
 
 
 class Progress(NamedTuple):
@@ -59,6 +63,7 @@ class Work(Generic[T]):
         self._do, self._lock, self._compiled = do, lock, compiled
         self._ended, self._stopped = threading.Event(), threading.Event()
         self._what, self._done, self._total = before, 0, 0
+        self._pace: tuple[float, int] | None = None
         self._shown: Any = None
         self._error: BaseException | None = None
 
@@ -74,6 +79,7 @@ class Work(Generic[T]):
         program = f"{what} {of}"
         once = "" if program in self._compiled else ", compiling once"
         self._what, self._done, self._total = what + once, 0, total
+        self._pace = None
         self._check()
         yield
         self._compiled.add(program)
@@ -81,12 +87,26 @@ class Work(Generic[T]):
     def count(self, number: int) -> None:
         """Takes a number of units that were done."""
         self._done += number
+        if self._pace is None:
+            # What came with the first unit, such as compilation, says nothing.
+            self._pace = time.monotonic(), self._done
         self._check()
 
     def show(self, value: Any) -> None:
         """Takes what is to be shown on the way."""
         self._shown = value
         self._check()
+
+    def _left(self) -> str:
+        """Words on how long the stage still takes; none where that is not known."""
+        if self._pace is None:
+            return ""
+        since, first = self._pace
+        passed, made = time.monotonic() - since, self._done - first
+        if passed < _PROBE or made <= 0:
+            return ""
+        left = max(0, self._total - self._done) * passed / made
+        return f", about {describe_time(left)} left" if left >= _LONG else ""
 
     def _check(self) -> None:
         if self._stopped.is_set():
@@ -99,6 +119,7 @@ class Work(Generic[T]):
             while not self._ended.wait(_TICK):
                 count = f": {self._done} of {self._total}" if self._done else ""
                 line = f"{self._what}{count} … {time.monotonic() - began:.0f} s"
+                line += self._left()
                 shown, self._shown = self._shown, None
                 if shown is not None or line != last:
                     yield Progress(line, shown)

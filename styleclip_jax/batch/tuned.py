@@ -81,6 +81,11 @@ class TunedInMemory:
     generator: Origin
     num_steps: int
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that it takes."""
+        return sum(x.nbytes for x in self.changes.values())
+
     def read(self) -> Mapping[str, np.ndarray]:
         """Changes of the parameters; see `Tuning`."""
         return self.changes

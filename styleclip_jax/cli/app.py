@@ -4,6 +4,9 @@ r"""styleclip-app: edit faces with sliders in the browser.
   styleclip-app --generator=models/ffhq --clip=models/clip --encoder=models/e4e \
     --directions=models/directions --mapper=models/surprised,models/purple_hair
 
+Photos are inverted with the defaults of styleclip-invert, and at a tick the generator
+is tuned to each.
+
 The program needs the extra app: pip install 'styleclip-jax[app]'. Without model flags
 it shows the embedded models. The page is at http://127.0.0.1:7860, for this machine
 alone unless --host says otherwise. Ctrl-C ends the program.
@@ -33,6 +36,7 @@ from styleclip_jax.settings.networks import (
     ModelSettings,
 )
 from styleclip_jax.settings.photos import PhotoRequest
+from styleclip_jax.settings.tuning import TuningConfig
 
 if TYPE_CHECKING:
     from styleclip_jax.app import rooms
@@ -45,13 +49,16 @@ _ADVICE = "start styleclip-app with --allowed_hosts=NAME"
 
 _MODELS = (
     *(*GENERATOR_FIELDS, "remat", *CLIP_FIELDS),
-    *("identity", "encoder", "class_", "templates"),
+    *("identity", "encoder", "lpips", "class_", "templates"),
 )
+_TUNING = ("tune_steps", "tune_rate", "tune_threshold")
+
 VALUES = flags.FlagValues()
 program.define(ModelSettings, VALUES, _MODELS)
 program.define(MappingConfig, VALUES, ("mapper",))
 program.define(DirectionSettings, VALUES, ("directions", "num_samples"))
 program.define(PhotoRequest, VALUES, ("max_pixels",))
+program.define(TuningConfig, VALUES, _TUNING, tune_steps=350)
 flags.DEFINE_string(
     "host",
     _LOOPBACK,
@@ -94,6 +101,8 @@ def open_room(values: flags.FlagValues) -> "rooms.Room":
         directions=values.directions,
         num_samples=values.num_samples,
         max_pixels=values.max_pixels,
+        tuning=program.build(TuningConfig, values, _TUNING),
+        max_tuned=program.build(Limits, values).max_tuned,
     )
 
 

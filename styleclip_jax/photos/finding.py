@@ -119,16 +119,27 @@ class Finder:
                 found = [(face + 0.5) / reduction - 0.5 for face in found]
         if not found:
             raise UserError(f"expected a face, found none {where}")
-        faces = found if self._all_faces else [align.largest(found)]
-        for face in faces:
-            align.expect_inside(photo, align.quad(face))
         return [
             {
                 "quad": align.quad(face).tolist(),
                 "outline": align.outline(face).round(1).tolist(),
             }
-            for face in faces
+            for face in choose(photo, found, self._all_faces)
         ]
+
+
+def choose(
+    photo: np.ndarray, found: list[np.ndarray], all_faces: bool
+) -> list[np.ndarray]:
+    """Landmarks of the faces to take of those in a photo: all, or the largest.
+
+    Raises:
+      UserError: the square of one is not inside of the photo.
+    """
+    faces = found if all_faces else [align.largest(found)]
+    for face in faces:
+        align.expect_inside(photo, align.quad(face))
+    return faces
 
 
 def cut_all(

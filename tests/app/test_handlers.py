@@ -2,7 +2,9 @@
 
 import dataclasses
 import pathlib
+import re
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,11 +19,13 @@ from styleclip_jax.app import handlers, look, optimizing, page, rooms, waiting
 from styleclip_jax.app.handlers import Handlers
 from styleclip_jax.app.rooms import Room
 from styleclip_jax.app.storage import Storage
+from styleclip_jax.app.tunings import Tunings
 from styleclip_jax.app.views import Trail
 from styleclip_jax.editing.directing import DirectionConfig
 from styleclip_jax.errors import UserError
 from styleclip_jax.methods.optimization import OptimizationConfig
 from styleclip_jax.settings.photos import InversionConfig
+from styleclip_jax.settings.tuning import TuningConfig
 
 TRAIL, BEFORE, AFTER, SLIDER, STATUS, HISTORY, UNDO = range(7)
 SKIPPED = gr.skip()
@@ -60,17 +64,26 @@ def test_bad_seeds_are_answered_beside_the_face(do: Handlers, seed: Any) -> None
     assert do.draw(NOTHING, 3, 0.7)[-1] == ""
 
 
+@pytest.fixture(scope="module")
+def quick(do: Handlers) -> Iterator[Handlers]:
+    """Handlers of another room, whose inversions and tunings are of few steps."""
+    config = TuningConfig(tune_steps=2, tune_lpips_lambda=0)
+    room = dataclasses.replace(do.room, tuning=config, tunings=Tunings())
+    with pytest.MonkeyPatch.context() as patch:
+        few = InversionConfig(w_steps=1, refine_steps=1)
+        patch.setattr(rooms, "_INVERSION", few)
+        yield Handlers(room, do.storage)
+
+
 def test_photos_become_faces_to_choose_from(
-    do: Handlers, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    quick: Handlers, tmp_path: pathlib.Path
 ) -> None:
-    monkeypatch.setattr(rooms, "_INVERSION", InversionConfig(w_steps=1, refine_steps=1))
-    # Another room, whose inverter is of few steps.
-    do = Handlers(dataclasses.replace(do.room), do.storage)
+    do = quick
     paths = [str(tmp_path / name) for name in ("a_b.png", "broken.png", "c.png")]
     for path, colour in zip(paths, ("red", "green", "blue"), strict=True):
         Image.new("RGB", (40, 30), colour).save(path)
     pathlib.Path(paths[1]).write_text("no picture")
-    *lines, outputs = do.upload(NOTHING, paths, False)
+    *lines, outputs = do.upload(NOTHING, paths, False, False, False)
     shown, (note, photos, gallery) = outputs[:7], outputs[7:]
     assert shown[TRAIL].view.start is photos[0]
     assert [face.name for face in photos] == ["a_b.png", "c.png"]
@@ -86,7 +99,31 @@ def test_photos_become_faces_to_choose_from(
     assert chosen[TRAIL].view.start is photos[1]
     assert len(chosen[TRAIL].views) == 2
     with pytest.raises(UserError, match=r"broken\.png: not a readable photo"):
-        list(do.upload(NOTHING, paths[1:2], False))
+        list(do.upload(NOTHING, paths[1:2], False, False, False))
+
+
+@pytest.mark.slow
+def test_a_tick_tells_how_long_and_then_tunes(
+    quick: Handlers, tmp_path: pathlib.Path
+) -> None:
+    do = quick
+    start = do.draw(NOTHING, 3, 0.7)[TRAIL]
+    *_, (_, note) = do.forecast(start, True)
+    assert re.search(r"will take about \d+ s for each face, for 2 steps", note)
+    assert list(do.forecast(start, False)) == [("", "")]
+    paths = [str(tmp_path / name) for name in ("a.png", "b.png")]
+    for path, colour in zip(paths, ("red", "blue"), strict=True):
+        Image.new("RGB", (30, 30), colour).save(path)
+    *_, outputs = do.upload(NOTHING, paths, True, False, False)
+    photos = outputs[8]
+    assert len({face.tuned for face in photos} - {None}) == 2
+    assert outputs[7].count("after tuning") == 2
+    edited = direct(do, outputs[TRAIL], False)[TRAIL].view
+    assert edited.step.tuned == edited.start.tuned == photos[0].tuned
+    # The next edit from here keeps it, and a random face goes without.
+    trail = NOTHING.add(edited)
+    assert do.go_on(trail)[TRAIL].view.start.tuned == photos[0].tuned
+    assert do.draw(trail, 3, 0.7)[TRAIL].view.start.tuned is None
 
 
 def test_automatic_strength_is_shown_and_the_slider_goes_on_from_it(

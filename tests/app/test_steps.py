@@ -210,42 +210,6 @@ def test_mapper_edits_in_w_plus_alone(room: Room, face: Face) -> None:
         steps.map_latents(room, face.latent, "a dog")
 
 
-@pytest.mark.slow
-def test_photo_becomes_a_face(room: Room, tmp_path: pathlib.Path) -> None:
-    photo = np.zeros((40, 64, 3), np.uint8)
-    photo[:, 12:52] = (200, 120, 90)
-    Image.fromarray(photo).save(tmp_path / "me.png")
-    count: list[int] = []
-    opened = rooms.open_photo(room, str(tmp_path / "me.png"), find_face=False)
-    found = rooms.invert(room, opened, count.append)
-    assert sum(count) == room.num_inversion_steps
-    assert (found.name, opened.found) == ("me.png", "used as it is")
-    # The middle, whose colour the inversion comes nearer to than the average face is.
-    colour = photo[20, 32].astype(int)
-    shown, average = (
-        room.render(x.latent)[0] for x in (found, rooms.draw(room, 0, 0.0))
-    )
-    assert np.abs(shown - colour).mean() < np.abs(average - colour).mean()
-
-
-def test_where_an_upload_is_kept_is_not_told(
-    room: Room, tmp_path: pathlib.Path
-) -> None:
-    (tmp_path / "me.png").write_text("no picture")
-    with pytest.raises(UserError, match=r"me\.png: not a readable photo") as error:
-        rooms.open_photo(room, str(tmp_path / "me.png"), find_face=True)
-    assert str(tmp_path) not in str(error.value)
-
-
-def test_photos_have_a_largest_number_of_pixels(
-    room: Room, tmp_path: pathlib.Path
-) -> None:
-    Image.new("RGB", (40, 30)).save(tmp_path / "me.png")
-    small = dataclasses.replace(room, max_pixels=1199)
-    with pytest.raises(UserError, match="at most 1,199 pixels, found 40×30"):
-        rooms.open_photo(small, str(tmp_path / "me.png"), find_face=False)
-
-
 def test_files_of_the_zip_can_be_read_again(
     room: Room, face: Face, relevance: TextRelevance, tmp_path: pathlib.Path
 ) -> None:

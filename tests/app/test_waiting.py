@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from styleclip_jax.app import waiting
 from styleclip_jax.app.waiting import Work
 from styleclip_jax.errors import UserError
 
@@ -26,6 +27,21 @@ def test_lines_say_what_how_much_and_that_it_compiles_once() -> None:
         assert lines[0].startswith("Counting")
         assert all(("compiling once" in line) == once for line in lines)
         assert re.search(r": 1 of 4 … \d s$", lines[-1])
+
+
+def test_lines_say_how_long_a_stage_still_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(waiting, "_PROBE", 0.1)
+
+    def do(work: Work[None]) -> None:
+        with work.stage("Counting", 1000):
+            for _ in range(5):
+                time.sleep(0.1)
+                work.count(1)
+
+    *_, last = (progress.line for progress in Work(do, threading.Lock(), set()))
+    assert re.search(r": \d of 1000 … 0 s, about 1\d\d s left$|about 2 min left$", last)
 
 
 def test_errors_of_the_work_are_those_of_its_waiting() -> None:

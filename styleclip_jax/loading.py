@@ -135,7 +135,8 @@ class Models(ModelSettings, computation.Computation):
     def fingerprints(self, *names: str) -> dict[str, str]:
         """SHA-256 of the weights of some models; a CLIP from the hub goes by its name.
 
-        Of other networks from the hub there is the commit as well, as name_commit.
+        Of other networks from the hub there is the commit as well, as name_commit, and
+        of a generator what its weights do not tell.
 
         Args:
           names: of generator, clip, identity and encoder.
@@ -149,6 +150,8 @@ class Models(ModelSettings, computation.Computation):
             found[name] = checkpoints.fingerprint(directory)
             if commit := hub.commit(directory):
                 found[f"{name}_commit"] = commit
+            if name == "generator":
+                found |= generator_files.untold(directory)
         return found
 
     def generator_origin(self) -> direction_files.Origin:
@@ -253,9 +256,7 @@ def load_discriminator(directory: files.Path) -> Network:
     return _load(directory, "discriminator", config_type, discriminator)
 
 
-def load_clip(
-    name_or_directory: files.Path | None = None,
-) -> tuple[Clip, Tokenizer]:
+def load_clip(name_or_directory: files.Path | None = None) -> tuple[Clip, Tokenizer]:
     """A CLIP and its tokenizer, by directory or hub name; by default the embedded one.
 
     Raises:

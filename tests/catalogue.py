@@ -17,6 +17,7 @@ from styleclip_jax.evaluation import path_length
 from styleclip_jax.methods import (
     augmentation,
     delta,
+    encoding,
     latent_directions,
     mapper,
     optimization,
@@ -26,6 +27,7 @@ from styleclip_jax.models import (
     clip,
     clip_input,
     discriminator,
+    e4e,
     generators,
     lpips,
     stylegan2,
@@ -115,6 +117,7 @@ def entries() -> list[Entry]:
     networks = losses.Networks(generator, clip_network)
     w_plus, text = tiny.w_plus(BATCH), tiny.text_features(BATCH)
     styles = stylegan2.to_styles(generator, w_plus)
+    restyle, photo = tiny.encoder(tiny.RESTYLE), tiny.image(BATCH, 16)
     tokens = jnp.tile(jnp.array([612, 5, 9, 613, 0, 0]), (BATCH, 1))
     bfloat16, remat = (
         generator.replace(config=dataclasses.replace(generator.config, **change))
@@ -314,6 +317,20 @@ def entries() -> list[Entry]:
                 differentiable=False,
             )
             for space in latents.SPACES
+        ),
+        Entry(
+            "refine",
+            lambda n, batch: e4e.refine(n, *batch),
+            restyle,
+            (photo, -photo, w_plus),
+        ),
+        Entry(
+            "encode",
+            lambda both, batch: encoding.encode(*both, batch, iterations=1),
+            (generator, restyle),
+            photo,
+            # A pass is refined above, and an image has a gradient of its own.
+            differentiable=False,
         ),
         Entry(
             "lpips",

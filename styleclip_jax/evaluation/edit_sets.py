@@ -10,7 +10,7 @@ import numpy as np
 
 from styleclip_jax import documents, loading, spaces
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import checkpoints, files, latent_files
+from styleclip_jax.io import checkpoints, files, generator_files, latent_files
 from styleclip_jax.loading import Models
 from styleclip_jax.models.network import Network
 
@@ -248,7 +248,8 @@ def load_generator(edits: EditSet, models: Models) -> Network:
     models = dataclasses.replace(models, generator=models.generator or recorded)
     generator = models.load_generator()
     expected = edits.record["inputs"].get("generator")
-    if checkpoints.fingerprint(models.generator_directory) != expected:
+    found, inputs = models.fingerprints("generator"), edits.record["inputs"]
+    if any(found.get(x) != inputs.get(x) for x in ("generator", generator_files.SHOWN)):
         raise UserError(
             f"{models.generator_name}: expected the generator of {edits.directory} "
             f"(SHA-256 {str(expected)[:12]}…), found another one; generator says "

@@ -11,6 +11,9 @@ CONFIGS: dict[str, type[GeneratorConfig]] = {
     "stylegan3": stylegan3.GeneratorConfig,
 }
 
+# Name in records of the height that is shown of images between bars.
+SHOWN = "generator_crop_height"
+
 
 def load(directory: files.Path) -> Generator:
     """A generator from its model directory.
@@ -34,6 +37,18 @@ def read_config(directory: files.Path) -> GeneratorConfig:
       UserError: the directory holds no valid generator.
     """
     return checkpoints.read_config(directory, *_kind_of(directory))
+
+
+def untold(directory: files.Path) -> dict[str, str]:
+    """What decides the images of a generator beside its weights, by name for a record.
+
+    Of those between bars it is the height that is shown; nothing of others.
+
+    Raises:
+      UserError: the directory holds no valid generator.
+    """
+    shown = getattr(read_config(directory), "crop_height", None)
+    return {} if shown is None else {SHOWN: str(shown)}
 
 
 def _kind_of(directory: files.Path) -> tuple[str, type[GeneratorConfig]]:

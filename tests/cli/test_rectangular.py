@@ -1,5 +1,6 @@
 """Programs on a generator of images that are not square, and on one that is cropped."""
 
+import dataclasses
 import json
 import pathlib
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from styleclip_jax import loading, losses
-from styleclip_jax.app import rooms
+from styleclip_jax.app import rooms, uploads
 from styleclip_jax.cli import edit, evaluate, generate, invert
 from styleclip_jax.errors import UserError
 from styleclip_jax.settings.generator_training import RecipeSettings
@@ -120,10 +121,25 @@ def test_pictures_of_the_app_keep_their_shape(
     assert image.shape == (1, 8, 4, 3)
     assert rooms.thumbnail(image[0]).size == (48, 96)
     Image.new("RGB", (60, 40)).save(tmp_path / "me.png")
-    photo = rooms.open_photo(room, str(tmp_path / "me.png"), find_face=True)
-    face = rooms.invert(room, photo, lambda steps: None)
+    (photo,) = uploads.open_photo(room, str(tmp_path / "me.png"), find_face=True)
+    face = uploads.invert(room, photo, lambda steps: None)
     assert face.latent.shape == (1, 4, 12)
     assert photo.found == "its middle is used"
+
+
+def test_another_crop_of_the_same_weights_is_another_run(
+    run: Program, tmp_path: pathlib.Path
+) -> None:
+    config = dataclasses.replace(tiny.GENERATOR, crop_height=6)
+    folder = tiny.write(tmp_path / "car", "stylegan2", tiny.generator(config))
+    code, _, err = run(generate, seeds="0-1", generator=folder)
+    assert code == 0, err
+    assert shape_of(tmp_path / "out/images/000001.png") == (8, 6)
+    path = tmp_path / "car/config.json"
+    path.write_text(path.read_text().replace('"crop_height": 6', '"crop_height": 4'))
+    code, _, err = run(generate, seeds="0-1", generator=folder)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "is of a run with generator_crop_height=6, found 4; use the same" in err
 
 
 def test_what_needs_square_images_says_so(

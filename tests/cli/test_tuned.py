@@ -18,6 +18,7 @@ from styleclip_jax.io import direction_files, latent_files, tuned_files
 from styleclip_jax.methods.global_directions import Direction
 from styleclip_jax.models import param_trees
 from styleclip_jax.models.network import Network
+from styleclip_jax.ops import pixels
 from tests import tiny
 from tests.programs import Program
 
@@ -229,6 +230,14 @@ def test_generators_are_tuned_to_photos_and_used_from_then_on(
     assert run(generate, latents=inverted / "w_plus.npy", images="npy")[0] == 0
     found = images(inverted, 2)
     np.testing.assert_allclose(images(tmp_path / "out", 2), found, atol=1e-5)
+    # The photo gets the edit of the tuned generator; without strength, its own image.
+    asked = {"latents": inverted / "w_plus.npy", "alpha": "0", "film_frames": None}
+    assert run(edit, **CHANNEL | asked, paste=True, outdir=tmp_path / "pasted")[0] == 0
+    for row in range(2):
+        shown = Image.fromarray(pixels.to_uint8(found[row])).resize((20, 20))
+        pasted = Image.open(tmp_path / "pasted" / "pasted" / f"{row:06d}.png")
+        beside = np.abs(np.asarray(pasted, float) - np.asarray(shown, float))
+        assert beside[4:-4, 4:-4].mean() < 6
     size = (inverted / "tuned" / tuned_files.name(0)).stat().st_size
     numbers = sum(x.size for x in jax.tree.leaves(tiny.generator().params["synthesis"]))
     assert size < 2 * numbers + 4096

@@ -273,7 +273,7 @@ def open_room(
     # Networks are loaded now, so that errors come before the page is there.
     for name in ("generator", "label", "clip", "identity", "encoder", "templates"):
         getattr(session, name)
-    if room.can_tune:
+    if room.can_tune and models.lpips is not None:
         _ = room.tuner
     return room
 

@@ -264,6 +264,27 @@ def _is_due(tick: int, every: int, is_last: bool) -> bool:
     return bool(every) and (tick % every == 0 or is_last)
 
 
+def snapshot_name(images_done: int, run: GanRunConfig, size: int) -> str:
+    """Name of a snapshot's files: thousands of images, and what tells it from others.
+
+    It is the whole thousands for the first snapshot in them by the rhythm of the run,
+    "000140k", and has the rest for others, "000140k512"; names sort as images do.
+
+    Args:
+      images_done: images so far.
+      run: rhythm.
+      size: images per step.
+    """
+    start = images_done // 1000 * 1000
+    per_tick = _steps_per_tick(run, size) * size
+    every = [per_tick * n for n in (run.snapshot_ticks, run.metric_ticks) if n]
+    first = min(math.ceil(max(start, 1) / n) * n for n in every)
+    if first >= start + 1000:
+        first = start
+    rest = "" if images_done == first else f"{images_done - start:03d}"
+    return f"{start // 1000:06d}k{rest}"
+
+
 class _Folder:
     """Files of a run; only the first process writes any but those of the metric."""
 
@@ -315,7 +336,7 @@ class _Folder:
             if self._is_primary:
                 host = jax.device_get((state.gan.averaged, state.gan.discriminator))
                 self._save(last, host, images_done, {})
-                self._write_sheet(f"{images_done // 1000:06d}k", self._draw(host[0]))
+                self._write_sheet(self._name(images_done), self._draw(host[0]))
         if self._metric is None or not measures:
             return
         value = self._measure(last, images_done)
@@ -340,6 +361,11 @@ class _Folder:
             )
         self._listener.tell(f"last: {self._path / 'last'}")
 
+    def _name(self, images_done: int) -> str:
+        run = self._request.run
+        assert run.batch_size is not None
+        return snapshot_name(images_done, run, run.batch_size)
+
     def _measure(self, generator: pathlib.Path, images_done: int) -> float:
         """Metric of a snapshot, by styleclip-metrics in a folder of its own."""
         request = self._request
@@ -349,7 +375,7 @@ class _Folder:
             metrics=(str(self._metric),),
             num_samples=request.run.metric_samples,
             mirror=request.data.mirror,
-            outdir=str(self._path / "metrics" / f"{images_done // 1000:06d}k"),
+            outdir=str(self._path / "metrics" / self._name(images_done)),
         )
         with parallel.first_alone():
             if self._is_primary and pathlib.Path(settings.outdir).exists():

@@ -18,9 +18,9 @@ from styleclip_jax.cli import generate
 from styleclip_jax.io import checkpoints
 from styleclip_jax.models import param_trees
 from styleclip_jax.progress import SILENT
-from styleclip_jax.settings.generator_training import ImageDataSettings
+from styleclip_jax.settings.generator_training import GanRunConfig, ImageDataSettings
 from tests import golden_data, programs
-from train import generator_recipes, image_data, stylegan2
+from train import generator_recipes, generator_run, image_data, stylegan2
 
 SIZE, BATCH = 8, 8
 TINY = {"channel_base": 64, "channel_max": 4, "w_dim": 4}
@@ -117,7 +117,7 @@ def test_a_run_writes_metrics_sheets_and_a_generator_for_all_programs(
     assert [line["step"] for line in lines] == [16, 32, 40]
     assert {"generator/loss", "discriminator/loss", "r1/r1_penalty"} <= {*lines[0]}
     sheets = {x.name for x in (whole / "sheets").iterdir()}
-    assert sheets >= {"reals.png", "start.png", "000000k.png"}
+    assert sheets == {"reals.png", "start.png", "000000k.png", "000000k040.png"}
     argv = ["styleclip-generate", f"--generator={whole / 'last'}", "--seeds=0-1"]
     argv += ["--class=1", f"--outdir={tmp_path / 'pictures'}"]
     assert programs.run(generate, argv) == 0
@@ -132,7 +132,7 @@ def test_the_best_snapshot_by_fid_is_kept(whole: pathlib.Path) -> None:
     source = checkpoints.source(whole / "best")
     assert source.get("fid50k_full") == pytest.approx(lowest["fid50k_full"])
     assert source.get("images") == lowest["step"]
-    table = json.loads((whole / "metrics/000000k/metrics.json").read_text())
+    table = json.loads((whole / "metrics/000000k040/metrics.json").read_text())
     (row,) = table["metrics"]
     assert (row["network"], row["samples"], row["reals"]) == ("inception", 16, 24)
     assert row["mean"] == pytest.approx(lines[-1]["fid50k_full"])
@@ -195,6 +195,23 @@ def test_transfer_keeps_frozen_layers_and_two_processes_train_as_one(
         assert {"generator/loss", "discriminator/real_sign"} <= losses
         for name in losses:
             assert a[name] == pytest.approx(b[name], rel=1e-4, abs=1e-4), name
+
+
+def test_snapshots_have_names_of_their_own_that_sort_as_images_do() -> None:
+    def names(images: list[int], size: int = 32, **rhythm: Any) -> list[str]:
+        run = GanRunConfig(**{"snapshot_ticks": 1, "metric_ticks": 0} | rhythm)
+        return [generator_run.snapshot_name(x, run, size) for x in images]
+
+    # Whole thousands are enough for snapshots that lie further apart.
+    assert names([4000, 8000, 10000]) == ["000004k", "000008k", "000010k"]
+    assert names([3968, 198_400], size=64) == ["000003k", "000198k"]
+    many = list(range(32, 3000, 32))
+    found = names(many, kimg_per_tick=0.032)
+    assert found[0] == "000000k"
+    assert found == sorted({*found})
+    # A run that ends off its rhythm may go on later.
+    ended = names([320, 1_024, 1_300], kimg_per_tick=1.024)
+    assert ended == ["000000k320", "000001k", "000001k300"]
 
 
 def test_groups_are_of_neighbours() -> None:

@@ -1,6 +1,7 @@
 """Adversarial training: lazy phases, averages, devices, draws."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,12 +18,15 @@ from styleclip_jax.models.network import Network
 from styleclip_jax.settings.gan_training import GanTrainingConfig
 from tests import gan_runs, golden_data
 
+# Settings of regularizations that are not lazy.
+EACH_STEP = {"r1_interval": 1, "path_interval": 1}
+
 
 @pytest.mark.slow
 def test_lazy_regularization_equals_the_full_one_in_expectation() -> None:
     """Of k steps one has it, k times over; so the mean of k steps has it once."""
     problem, state, reals, fakes, direction = gan_runs.small()
-    once, start = gan_runs.recording(problem, state, r1_interval=1, path_interval=1)
+    once, start = gan_runs.recording(problem, state, **EACH_STEP)
     # 16 and 4 steps.
     lazy, _ = gan_runs.recording(problem, state)
     for phase, batch, name, interval in (
@@ -82,12 +86,12 @@ def test_devices_give_the_losses_of_one() -> None:
 
     Two devices give those of four, see train/test_stylegan2.py.
     """
-    problem, start, reals, fakes, direction = gan_runs.small()
+    problem, state, *batch = gan_runs.small()
+    problem, start = gan_runs.recording(problem, state, **EACH_STEP)
     count = 4
 
-    def step(state: State, batch: Any, axis_name: str | None = None) -> Any:
+    def step(prepare: Callable[..., Any], state: State, batch: Any) -> Any:
         reals, fakes, direction = batch
-        options = {"problem": problem, "axis_name": axis_name}
         found = []
         for phase, inputs in (
             (gan_training.train_generator, (fakes,)),
@@ -95,22 +99,23 @@ def test_devices_give_the_losses_of_one() -> None:
             (gan_training.train_discriminator, (reals, fakes)),
             (gan_training.regularize_discriminator, (reals,)),
         ):
-            state, figures = phase(state, *inputs, **options)
+            state, figures = prepare(phase, problem)(state, *inputs)
             found.append(figures)
         return state, found
 
-    batch = (reals, fakes, direction)
-    alone, expected = jax.jit(step)(start, batch)
+    # Two of these programs are those of the test of lazy phases.
+    alone, expected = step(gan_runs.jitted, start, batch)
 
     def split(x: jax.Array) -> jax.Array:
         # The members m and m + 4 of a group go to the same device.
         x = x.reshape(2, count, -1, *x.shape[1:]).swapaxes(0, 1)
         return x.reshape(count, -1, *x.shape[3:])
 
+    def sharing(phase: Callable[..., Any], problem: Any) -> Callable[..., Any]:
+        return functools.partial(phase, problem=problem, axis_name=parallel.AXIS)
+
     mapped = parallel.map_devices(
-        functools.partial(step, axis_name=parallel.AXIS),
-        1,
-        devices=jax.devices()[:count],
+        functools.partial(step, sharing), 1, devices=jax.devices()[:count]
     )
     shared, found = mapped(start, jax.tree.map(split, batch))
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):

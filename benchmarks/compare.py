@@ -69,14 +69,15 @@ flags.DEFINE_enum(
 flags.DEFINE_list(
     "peer_dirs",
     [],
-    "Checkouts: of StyleCLIP first, and of OpenAI's CLIP unless it is installed.",
+    "Checkouts: of StyleCLIP first, of OpenAI's CLIP unless it is installed, and of "
+    "NVIDIA's stylegan3 for its rows.",
     flag_values=VALUES,
 )
 flags.DEFINE_string(
     "peer_python",
     None,
     "Python with torch, torchvision, ftfy, regex, and click and imageio for "
-    "directions; without it there is no peer.",
+    "directions, scipy for stylegan3; without it there is no peer.",
     flag_values=VALUES,
 )
 

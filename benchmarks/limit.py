@@ -4,10 +4,19 @@ Multiply-adds are those of direct convolutions. Winograd's algorithm needs fewer
 share of this limit may be above 1.
 """
 
-from typing import NamedTuple
+import dataclasses
+from typing import Any, NamedTuple
 
 from benchmarks import worker
-from styleclip_jax.models import stylegan2
+from styleclip_jax.models import cutoffs, stylegan2, stylegan3
+
+# Questions about StyleGAN3, and what NVIDIA's configurations say beside the resolution:
+# channels are at most `most`, and `base` over a layer's cutoff.
+_STYLEGAN3: dict[str, dict[str, Any]] = {
+    "stylegan3_t": {"base": 2**14, "most": 512},
+    "stylegan3_r": {"base": 2**15, "most": 1024, "kernel_size": 1, "radial": True},
+}
+_GRADIENT = "_gradient"
 
 
 class Layer(NamedTuple):
@@ -51,6 +60,17 @@ def synthesis_macs(config: stylegan2.GeneratorConfig) -> int:
     return sum(layer.macs for layer in synthesis_layers(config))
 
 
+def stylegan3_macs(config: stylegan3.GeneratorConfig) -> int:
+    """Multiply-adds of one image: every convolution once, filters left out."""
+    total = 0
+    for layer in cutoffs.layers(config):
+        # The convolution has all that a window touches.
+        taps = 1 if layer.filters is None else config.kernel_size
+        pixels = (layer.in_size + taps - 1) ** 2
+        total += pixels * taps**2 * layer.inputs * layer.outputs
+    return total
+
+
 def synthesis_seconds(
     config: stylegan2.GeneratorConfig,
     batch: int,
@@ -80,12 +100,31 @@ def macs(question: str, resolution: int) -> int | None:
     """Multiply-adds per item of a question, None where they are not counted."""
     if question == "matmul":
         return worker.MATMUL_SIZE**3
-    if question in ("synthesis", "synthesis_gradient"):
+    if question.removesuffix(_GRADIENT) in ("synthesis", *_STYLEGAN3):
         # The gradient by w has the forward pass, and as much again for the images of
         # the layers before.
-        passes = 2 if question.endswith("gradient") else 1
-        return passes * synthesis_macs(config_f(resolution))
+        passes = 2 if question.endswith(_GRADIENT) else 1
+        config = config_of(question, resolution)
+        if isinstance(config, stylegan3.GeneratorConfig):
+            return passes * stylegan3_macs(config)
+        return passes * synthesis_macs(config)
     return None
+
+
+def config_of(
+    question: str, resolution: int
+) -> stylegan2.GeneratorConfig | stylegan3.GeneratorConfig:
+    """Configuration of the generator of a question: a StyleGAN3 if it names one."""
+    found = _STYLEGAN3.get(question.removesuffix(_GRADIENT))
+    if found is None:
+        return config_f(resolution)
+    plain = stylegan3.GeneratorConfig(resolution=resolution)
+    channels = tuple(
+        round(min(found["base"] / layer.cutoff, found["most"]))
+        for layer in cutoffs.layers(plain)[:-1]
+    )
+    further = {k: v for k, v in found.items() if k not in ("base", "most")}
+    return dataclasses.replace(plain, channels=channels, **further)
 
 
 def config_f(resolution: int) -> stylegan2.GeneratorConfig:

@@ -15,6 +15,7 @@ import convert.clip
 import convert.irse50
 import convert.mapper
 import convert.stylegan2
+import convert.stylegan3
 import styleclip_jax.io.torch_files
 from benchmarks import limit, worker
 from styleclip_jax import latents, losses
@@ -26,7 +27,14 @@ from styleclip_jax.methods import (
     mapper_training,
     optimization,
 )
-from styleclip_jax.models import bpe, clip, irse50, param_trees, stylegan2
+from styleclip_jax.models import (
+    bpe,
+    clip,
+    generators,
+    irse50,
+    param_trees,
+    stylegan3,
+)
 from styleclip_jax.models.network import Network
 from styleclip_jax.ops import pixels
 
@@ -38,8 +46,9 @@ def random_network(module: Any, config: Any) -> Network:
         name: random.randn(*shape) / max(1, np.prod(shape[:-1])) ** 0.5
         for name, shape in module.param_shapes(config).items()
     }
-    # Variances.
-    flat = {name: abs(x) if name.endswith("/var") else x for name, x in flat.items()}
+    # Variances, and mean squares.
+    positive = ("/var", "/magnitude_ema")
+    flat = {name: abs(x) if name.endswith(positive) else x for name, x in flat.items()}
     return _on_device(param_trees.unflatten(flat), config)
 
 
@@ -66,11 +75,13 @@ class Ours:
 
     @functools.cached_property
     def generator(self) -> Network:
-        config = limit.config_f(self.spec.resolution)
+        config = limit.config_of(self.spec.question, self.spec.resolution)
+        is_third = isinstance(config, stylegan3.GeneratorConfig)
+        conversion = convert.stylegan3 if is_third else convert.stylegan2
         # NVIDIA's is a pickle.
         pickled = self.folder / "generator.pkl"
         path = pickled if pickled.exists() else self.folder / "generator.pt"
-        return read_network(path, convert.stylegan2, stylegan2, config)
+        return read_network(path, conversion, generators, config)
 
     @functools.cached_property
     def clip(self) -> Network:
@@ -122,7 +133,7 @@ def _gradient(function: Callable[..., jax.Array]) -> Callable[..., Any]:
 
 
 def synthesis(ours: Ours, turns: worker.Turns, *, gradient: bool = False) -> None:
-    function = stylegan2.synthesize
+    function = generators.synthesize
     wanted = _gradient(function) if gradient else function
     _repeat(turns, wanted, ours.generator, ours.w_plus)
 
@@ -173,7 +184,7 @@ def mapper_step(ours: Ours, turns: worker.Turns) -> None:
 
 def apply_mapper(ours: Ours, turns: worker.Turns) -> None:
     def edit(generator: Network, network: Network, latent: jax.Array) -> jax.Array:
-        return stylegan2.synthesize(generator, mapper.edit(network, latent))
+        return generators.synthesize(generator, mapper.edit(network, latent))
 
     _repeat(turns, edit, ours.generator, ours.mapper, ours.w_plus)
 
@@ -183,7 +194,7 @@ def apply_direction(ours: Ours, turns: worker.Turns) -> None:
         moved = jax.tree.map(
             lambda s: s + worker.ALPHA * worker.direction(s.shape), styles
         )
-        image = stylegan2.synthesize_styles(generator, moved)
+        image = generators.synthesize_styles(generator, moved)
         return pixels.to_uint8(image, rounding="torch")
 
     _repeat(turns, edit, ours.generator, ours.styles)
@@ -237,6 +248,10 @@ QUESTIONS: dict[str, Callable[[Ours, worker.Turns], None]] = {
     "matmul": matmul,
     "synthesis": synthesis,
     "synthesis_gradient": functools.partial(synthesis, gradient=True),
+    "stylegan3_t": synthesis,
+    "stylegan3_t_gradient": functools.partial(synthesis, gradient=True),
+    "stylegan3_r": synthesis,
+    "stylegan3_r_gradient": functools.partial(synthesis, gradient=True),
     "optimization": optimization_step,
     "optimization_identity": functools.partial(optimization_step, identity=True),
     "mapper": mapper_step,

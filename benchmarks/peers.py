@@ -20,7 +20,10 @@ import torch
 
 from benchmarks import worker
 
-WITHOUT_GRADIENT = ("synthesis", "clip_forward", "irse50_forward", "apply_mapper")
+WITHOUT_GRADIENT = (
+    *("synthesis", "stylegan3_t", "stylegan3_r"),
+    *("clip_forward", "irse50_forward", "apply_mapper"),
+)
 # More steps than anyone takes.
 _NEVER = 10**9
 
@@ -35,10 +38,10 @@ def stay_on_cpu() -> None:
         owner.cuda = lambda self, *args, **options: self
 
 
-def _do_without(module: str, name: str) -> None:
-    """Lets something be imported that is not installed, and not used here."""
+def _do_without(module: str, name: str, stand_in: Any = None) -> None:
+    """Lets something be imported that is not installed, and mostly not used here."""
     sys.modules[module] = types.ModuleType(module)
-    setattr(sys.modules[module], name, None)
+    setattr(sys.modules[module], name, stand_in)
 
 
 def _stir(network: torch.nn.Module) -> Any:
@@ -195,6 +198,29 @@ def synthesis(peer: StyleClip, turns: worker.Turns, *, gradient: bool = False) -
     repeat(turns, lambda x: nhwc(synthesize(x)), latent)
 
 
+def stylegan3(peer: StyleClip, turns: worker.Turns, *, gradient: bool = False) -> None:
+    """NVIDIA's network; on CPUs it computes by its reference operations."""
+    # It compares torch's version by what is gone from setuptools.
+    _do_without("pkg_resources", "parse_version", torch.torch_version.TorchVersion)
+    networks = importlib.import_module("training.networks_stylegan3")
+    options = {}
+    if peer.spec.question.startswith("stylegan3_r"):
+        options = {
+            **{"channel_base": 65536, "channel_max": 1024},
+            **{"conv_kernel": 1, "use_radial_filters": True},
+        }
+    generator = _stir(
+        networks.Generator(512, 0, 512, peer.spec.resolution, 3, **options)
+    )
+    generator.eval().requires_grad_(False)
+    path = peer.folder / "generator.pkl"
+    path.write_bytes(pickle.dumps({"G_ema": generator}))
+    latent = torch.from_numpy(worker.normal((turns.items, generator.num_ws, 512)))
+    if gradient:
+        repeat(turns, gradient_of, mean_square, generator.synthesis, latent)
+    repeat(turns, lambda x: nhwc(generator.synthesis(x)), latent)
+
+
 class _Bar:
     """Stands in for the progress bar of the official loop."""
 
@@ -347,6 +373,10 @@ QUESTIONS: dict[str, Callable[[StyleClip, worker.Turns], None]] = {
     "matmul": matmul,
     "synthesis": synthesis,
     "synthesis_gradient": functools.partial(synthesis, gradient=True),
+    "stylegan3_t": stylegan3,
+    "stylegan3_t_gradient": functools.partial(stylegan3, gradient=True),
+    "stylegan3_r": stylegan3,
+    "stylegan3_r_gradient": functools.partial(stylegan3, gradient=True),
     "optimization": optimization,
     "optimization_identity": functools.partial(
         optimization, id_lambda=worker.ID_LAMBDA

@@ -18,6 +18,10 @@ _OFFICIAL = ("official",)
 PEERS: dict[str, tuple[str, ...]] = {
     "synthesis": _ALL,
     "synthesis_gradient": _ALL,
+    "stylegan3_t": _OFFICIAL,
+    "stylegan3_t_gradient": _OFFICIAL,
+    "stylegan3_r": _OFFICIAL,
+    "stylegan3_r_gradient": _OFFICIAL,
     "optimization": _ALL,
     "optimization_identity": _ALL,
     "mapper": _ALL,
@@ -91,7 +95,7 @@ def parse(name: str) -> Row:
             field="rows",
         )
     if resolution is not None:
-        limit.config_f(int(resolution))
+        limit.config_of(question, int(resolution))
     return Row(name, question, int(resolution or 0), int(batch or 1))
 
 

@@ -52,6 +52,15 @@ def test_config_f_needs_74_billion() -> None:
     assert round(limit.macs("synthesis", 1024) / 1e9) == 74
 
 
+def test_stylegan3_needs_285_billion_in_t_and_124_in_r() -> None:
+    published = (*(512,) * 7, 323, 203, 128, 81, 51, 32, 32)
+    assert limit.config_of("stylegan3_t", 1024).channels == published
+    found = [limit.macs(f"stylegan3_{x}", 1024) for x in "tr"]
+    assert [round(x / 1e9) for x in found if x] == [285, 124]
+    assert limit.macs("stylegan3_t_gradient", 1024) == 2 * (found[0] or 0)
+    assert rows.parse("stylegan3_r_gradient_64").question == "stylegan3_r_gradient"
+
+
 def test_traffic_counts_what_each_kernel_reads_and_writes() -> None:
     text = """HloModule m
 

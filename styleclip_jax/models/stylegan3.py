@@ -298,9 +298,12 @@ class _Convolution(linen.Module):
         )
         x = x + self.bias.astype(x.dtype)
         bound = self.config.conv_clamp
-        return filtering.between(
+        x = filtering.between(
             x, filters, lambda x: layers.clamp(layers.leaky_relu(x), bound)
         )
+        # Without the barrier XLA computes the filter anew for each of the next layer's
+        # products, and takes minutes to compile that.
+        return lax.optimization_barrier(x)
 
     def _convolve(self, x: jax.Array) -> jax.Array:
         """Convolution with all that a window touches, kernel_size − 1 pixels more."""
@@ -311,7 +314,7 @@ class _Convolution(linen.Module):
         size = x.shape[1] + 2
         ends = (1, 1 + -size % _TILE)
         x = jnp.pad(x, ((0, 0), ends, ends, (0, 0)))
-        return convolutions.conv3x3(x, kernel, precision)[:, :size, :size]
+        return convolutions.canvas_conv3x3(x, kernel, precision)[:, :size, :size]
 
     def _to_rgb(self, x: jax.Array, style: jax.Array) -> jax.Array:
         rgb = layers.to_rgb(

@@ -90,12 +90,16 @@ def _add_shifted(x: jax.Array, *, plan: _Sum) -> jax.Array:
     # The barrier keeps XLA from computing again, for each tap, what x comes of.
     x = lax.optimization_barrier(lax.pad(x, jnp.zeros((), x.dtype), padding))
     total: Any = None
-    height, width = plan.size
+    batch, (height, width), channels = len(x), plan.size, x.shape[-1]
     for row, weights in enumerate(plan.taps):
         for column, weight in enumerate(weights):
-            shifted = x[:, row : row + height, column : column + width]
-            part = shifted.astype(jnp.float32) * np.float32(weight)
-            total = part if total is None else total + part
+            # `lax` alone: tracing takes as long as compiling otherwise.
+            start = (0, row, column, 0)
+            shifted = lax.slice(
+                x, start, (batch, row + height, column + width, channels)
+            )
+            part = lax.mul(shifted.astype(jnp.float32), weight)
+            total = part if total is None else lax.add(total, part)
     return total.astype(x.dtype)
 
 

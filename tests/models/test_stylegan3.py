@@ -121,6 +121,15 @@ def test_a_translation_by_a_pixel_is_the_same_image_a_pixel_further() -> None:
     assert np.abs(moved - still).max() > 1e-3
 
 
+def test_each_layer_is_computed_before_the_next_one() -> None:
+    network = tiny.generator(tiny.STYLEGAN3)
+    program = jax.make_jaxpr(generators.synthesize)(
+        network, tiny.w_plus(1, network.config)
+    )
+    found = [x for x in program.eqns if x.primitive.name == "optimization_barrier"]
+    assert len(found) == len(network.config.channels)
+
+
 def test_types_and_bounds_act() -> None:
     network = tiny.generator(tiny.STYLEGAN3)
     w_plus, place = tiny.w_plus(2, network.config), jnp.stack([jnp.eye(3)] * 2)

@@ -93,6 +93,16 @@ def test_what_large_layers_choose_equals_the_plain_form(name: str) -> None:
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize(("size", "products"), [(40, 0), (64, 36)])
+def test_small_canvases_are_convolved_along_one_axis(size: int, products: int) -> None:
+    x = jax.ShapeDtypeStruct((1, size, size, 256), jnp.float32)
+    kernel = jax.ShapeDtypeStruct((3, 3, 256, 256), jnp.float32)
+    program = jax.jit(exact(convolutions.canvas_conv3x3)).trace(x, kernel)
+    text = program.lower(lowering_platforms=("cpu",)).as_text()
+    assert text.count("stablehlo.dot_general") == products
+    assert text.count("stablehlo.convolution") == (0 if products else 6)
+
+
 @pytest.mark.parametrize("name", PAIRS)
 def test_forward_and_reverse_mode_compose_with_vmap(name: str) -> None:
     chosen, plain, size, channels = PAIRS[name]

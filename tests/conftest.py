@@ -17,9 +17,6 @@ os.environ.setdefault("STYLECLIP_KEEP_TRACED", "0")
 # As the programs do it: with one thread XLA computes convolutions in another way.
 os.environ["NPROC"] = str(max(2, os.cpu_count() or 1))
 
-# Tracing makes many objects, of which few are garbage.
-gc.set_threshold(50_000, 20, 50)
-
 from typing import Any
 
 import jax
@@ -36,6 +33,8 @@ from tests.toy import faces as toy_faces
 
 def pytest_configure(config: pytest.Config) -> None:
     """Keeps compiled programs: many tests run the same one, some as processes."""
+    # Tracing makes many objects, of which few are garbage.
+    gc.set_threshold(50_000, 20, 50)
     settings: dict[str, object] = {"jax_persistent_cache_min_compile_time_secs": 0.2}
     if hasattr(config, "cache"):
         settings["jax_compilation_cache_dir"] = str(config.cache.mkdir("jax"))

@@ -19,7 +19,6 @@ from styleclip_jax.models import param_trees
 from styleclip_jax.models.network import Network
 from styleclip_jax.ops import pixels
 from styleclip_jax.photos import align
-from styleclip_jax.settings.tuning import TuningConfig
 from tests import tiny
 
 OTHER = direction_files.Origin("faces", None)
@@ -136,24 +135,6 @@ def test_edits_of_a_photo_go_through_its_own_generator(
         str(tmp_path / "parts" / "start.npy"), tuned=str(tmp_path / "parts" / "tuned")
     )
     assert np.abs(again.images - faces.images).max() > 1e-2
-
-
-@pytest.mark.slow
-def test_a_generator_is_tuned_to_a_photo(room: Room, tmp_path: pathlib.Path) -> None:
-    config = TuningConfig(tune_steps=30, tune_rate=3e-3, tune_lpips_lambda=0)
-    room = dataclasses.replace(room, tuning=config, tunings=Tunings())
-    Image.new("RGB", (40, 40), (200, 120, 90)).save(tmp_path / "me.png")
-    (photo,) = uploads.open_photo(room, str(tmp_path / "me.png"), find_face=False)
-    count: list[int] = []
-    found, face = uploads.tune(room, photo, rooms.draw(room, 3), count.append)
-    assert sum(count) == 30
-    assert face.tuned is not None
-    before, after = (
-        float(x.split()[0]) for x in found.found.split("; ")[1].split(", ")
-    )
-    assert after < 0.8 * before
-    # Told for all steps, from a few of them.
-    assert 0 < uploads.forecast(room) < 60
 
 
 def test_tunings_have_a_limit_and_numbers_of_their_own() -> None:

@@ -235,7 +235,8 @@ def open_room(
     """Opens a room: loads all networks and files that are named.
 
     Args:
-      models: names of the networks.
+      models: names of the networks; an encoder brings its own generator, if none is
+        named.
       mappers: model directories of mappers.
       directions: file of channel relevance, None to estimate it.
       num_samples: number of samples of the estimate.
@@ -246,6 +247,7 @@ def open_room(
     Raises:
       UserError: a network or file does not fit.
     """
+    models = models.with_decoder()
     session = Session(models, devices=jax.local_devices()[:1])
     config = session.generator.config
     named, untold = {}, set()

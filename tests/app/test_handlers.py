@@ -70,7 +70,7 @@ def quick(do: Handlers) -> Iterator[Handlers]:
     config = TuningConfig(tune_steps=2, tune_rate=0.01, tune_lpips_lambda=0)
     room = dataclasses.replace(do.room, tuning=config, tunings=Tunings())
     with pytest.MonkeyPatch.context() as patch:
-        few = InversionConfig(w_steps=1, refine_steps=1)
+        few = InversionConfig(w_steps=10, refine_steps=10)
         patch.setattr(rooms, "_INVERSION", few)
         yield Handlers(room, do.storage)
 
@@ -94,6 +94,12 @@ def test_photos_become_faces_to_choose_from(
     assert second == "c.png: used as it is"
     assert third.startswith("broken.png: not a readable photo")
     assert all(line[7:] == (SKIPPED,) * 3 for line in lines)
+    # Red comes nearer than in the average face.
+    red, average = (
+        do.room.render(x.latent)[0].astype(int) - (255, 0, 0)
+        for x in (photos[0], rooms.draw(do.room, 0, 0.0))
+    )
+    assert np.abs(red).mean() < 0.9 * np.abs(average).mean()
     # Another one is edited in turn.
     chosen = do.choose_photo(shown[TRAIL], photos, gr.EventData(None, {"index": 1}))
     assert chosen[TRAIL].view.start is photos[1]

@@ -38,24 +38,6 @@ def drawn(latent: object, by: float) -> np.ndarray:
     return np.asarray(pixels.to_uint8(np.asarray(image)))
 
 
-@pytest.mark.slow
-def test_photo_becomes_a_face(room: Room, tmp_path: pathlib.Path) -> None:
-    photo = np.zeros((40, 64, 3), np.uint8)
-    photo[:, 12:52] = (200, 120, 90)
-    Image.fromarray(photo).save(tmp_path / "me.png")
-    count: list[int] = []
-    (opened,) = uploads.open_photo(room, str(tmp_path / "me.png"), find_face=False)
-    found = uploads.invert(room, opened, count.append)
-    assert sum(count) == room.num_inversion_steps
-    assert (found.name, opened.found) == ("me.png", "used as it is")
-    # The middle, whose colour the inversion comes nearer to than the average face is.
-    colour = photo[20, 32].astype(int)
-    shown, average = (
-        room.render(x.latent)[0] for x in (found, rooms.draw(room, 0, 0.0))
-    )
-    assert np.abs(shown - colour).mean() < np.abs(average - colour).mean()
-
-
 def test_where_an_upload_is_kept_is_not_told(
     room: Room, tmp_path: pathlib.Path
 ) -> None:

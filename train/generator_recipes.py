@@ -9,6 +9,7 @@ import optax
 
 from styleclip_jax import loading, places
 from styleclip_jax.errors import UserError
+from styleclip_jax.io import checkpoints
 from styleclip_jax.methods import gan_training
 from styleclip_jax.models import discriminator, stylegan2
 from styleclip_jax.models.discriminator import DiscriminatorConfig
@@ -167,6 +168,13 @@ def _begin(
     if settings.resume_from is not None:
         generator = loading.load_generator(settings.resume_from)
         config = generator.config
+        if not isinstance(config, GeneratorConfig):
+            kind = checkpoints.kind_of(places.find("generator", settings.resume_from))
+            raise UserError(
+                f"resume_from: expected a generator of kind stylegan2, which alone is "
+                f"trained, found {kind} in {settings.resume_from}",
+                field="resume_from",
+            )
         config.expect_square("resume_from")
         if (config.resolution, config.c_dim) != (resolution, c_dim):
             raise UserError(

@@ -19,7 +19,7 @@ from styleclip_jax.io import checkpoints
 from styleclip_jax.models import param_trees
 from styleclip_jax.progress import SILENT
 from styleclip_jax.settings.generator_training import GanRunConfig, ImageDataSettings
-from tests import golden_data, programs
+from tests import golden_data, programs, tiny
 from train import generator_recipes, generator_run, image_data, stylegan2
 
 SIZE, BATCH = 8, 8
@@ -277,6 +277,16 @@ def test_what_does_not_fit_is_one_line(
     code, _, err = start(**changes)
     assert code == 2
     assert expected in err.splitlines()[-1]
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_stylegan3_is_not_trained(start: Any, tmp_path: pathlib.Path) -> None:
+    network = tiny.generator(tiny.STYLEGAN3)
+    before = tiny.write(tmp_path / "generator", "stylegan3", network)
+    code, _, err = start(resume_from=before)
+    assert code == 2
+    assert "--resume_from: expected a generator of kind stylegan2" in err
+    assert err.endswith(f"found stylegan3 in {before}\n")
     assert not (tmp_path / "run" / "run.json").exists()
 
 

@@ -300,14 +300,10 @@ def load_encoder(
     """
     found_at = places.find("encoder", directory)
     encoder = _load(found_at, "e4e", e4e.E4eConfig, e4e)
-    expected = [generator.num_rows, generator.w_dim]
-    found = [encoder.config.num_rows, encoder.config.w_dim]
-    if found != expected:
-        raise UserError(
-            f"encoder: expected one to W+ of {expected}, as the generator of "
-            f"{generator.size_text} has it, found {found}",
-            field="encoder",
-        )
+    try:
+        e4e.check_generator(encoder.config, generator)
+    except ValueError as error:
+        raise UserError(f"encoder: {error}", field="encoder") from None
     return encoder
 
 

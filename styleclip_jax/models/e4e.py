@@ -23,7 +23,14 @@ from jax import lax
 
 from styleclip_jax import checks, spaces
 from styleclip_jax.errors import UserError
-from styleclip_jax.models import batch_norm, irse50, layers, linen, param_trees
+from styleclip_jax.models import (
+    batch_norm,
+    generators,
+    irse50,
+    layers,
+    linen,
+    param_trees,
+)
 from styleclip_jax.models.network import Network
 from styleclip_jax.models.runtime import STORED_IF_GIVEN, Products
 from styleclip_jax.ops import resampling
@@ -154,6 +161,31 @@ def param_shapes(config: E4eConfig) -> dict[str, tuple[int, ...]]:
 def average(network: Encoder) -> jax.Array:
     """Average latent [num_rows, w_dim], at which an encoder starts."""
     return network.params["w_avg"]
+
+
+def check_generator(config: E4eConfig, generator: generators.GeneratorConfig) -> None:
+    """Checks that latents of an encoder are those of a generator.
+
+    What an encoder of wide photos sees stands between bars in what its generator makes,
+    or is all that is shown of it.
+
+    Raises:
+      ValueError: the generator has other latents, or images that cannot show what the
+        encoder sees.
+    """
+    expected = [generator.num_rows, generator.w_dim]
+    found = [config.num_rows, config.w_dim]
+    if found != expected:
+        raise ValueError(
+            f"expected one to W+ of {expected}, as the generator of "
+            f"{generator.size_text} has it, found {found}"
+        )
+    (rows, columns), (height, width) = config.input_shape, generator.image_shape
+    if config.input_height and not width * rows <= height * columns <= width * columns:
+        raise ValueError(
+            f"expected one for images of {generator.size_text}, as the generator makes "
+            f"them, found one of whole photos of {columns}×{rows}"
+        )
 
 
 def encode(network: Encoder, image: spaces.Image) -> spaces.WPlus:

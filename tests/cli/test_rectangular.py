@@ -152,6 +152,16 @@ def test_what_needs_square_images_says_so(
     expected = "expected a generator of square images with it, found one of 4×8"
     assert f"--identity: {expected}" in err
     assert not outdir.exists()
+    config = dataclasses.replace(
+        tiny.ENCODER, num_rows=4, input_size=32, input_height=24
+    )
+    encoder = tiny.write(tmp_path / "encoder", "e4e", tiny.encoder(config))
+    Image.new("RGB", (20, 40)).save(tmp_path / "tall.png")
+    asked = {"photos": tmp_path / "tall.png", "align": False, "encoder": encoder}
+    code, _, err = run(invert, **asked, clip=models["clip"])
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--encoder: expected one for images of 4×8, as the generator makes" in err
+    assert not outdir.exists()
     sizes = {"resolution": 8, "c_dim": 0, "batch_size": 4, "per_device": 4}
     settings = RecipeSettings(resume_from=models["generator"])
     with pytest.raises(UserError, match=f"^resume_from: {expected}"):

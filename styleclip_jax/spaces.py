@@ -54,9 +54,14 @@ class StyleLayer(NamedTuple):
         return int(self.name.split("/")[0].removeprefix("b"))
 
     @property
+    def is_input(self) -> bool:
+        """Whether the vector is the place of the whole image, as a StyleGAN3 has it."""
+        return self.name.split("/")[-1] == "input"
+
+    @property
     def moves(self) -> bool:
         """Whether edits in S move it: no colours, and no place of the whole image."""
-        return not self.is_torgb and self.name.split("/")[-1] != "input"
+        return not (self.is_torgb or self.is_input)
 
 
 def shape_of(size: Size) -> tuple[int, int]:

@@ -173,7 +173,7 @@ def edit(
     *,
     strength: float | jax.Array = 1.0,
 ) -> Any:
-    """Edited latent s + strength · N(s, Δ).
+    """Edited latent s + strength · N(s, Δ); in S the place of the image stays.
 
     Args:
       network: the network.
@@ -197,7 +197,13 @@ def edit(
     edited = flat + strength * step(network, flat, direction)
     if not config.in_s:
         return edited.reshape(latent.shape)
-    return spaces.unflatten_styles(edited, config.style_layout)
+    layout = config.style_layout
+    moved = spaces.unflatten_styles(edited, layout)
+    # Pictures of the samples differ in their place, too, which no text asks for.
+    return tuple(
+        old if layer.is_input else new
+        for layer, old, new in zip(layout, latent, moved, strict=True)
+    )
 
 
 class _Delta(linen.Module):

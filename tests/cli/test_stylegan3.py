@@ -17,6 +17,7 @@ from styleclip_jax.methods import mapper
 from styleclip_jax.models import generators
 from tests import programs, tiny
 from tests.programs import Program
+from train import delta as train_delta
 from train import global_directions as measure
 from train import mapper as train_mapper
 
@@ -121,6 +122,17 @@ def relevance(
     return folder / "relevance.safetensors"
 
 
+def trained(
+    program: Any, models: dict[str, str], workdir: pathlib.Path, **flags: Any
+) -> pathlib.Path:
+    """Folder of the best network of a short training."""
+    flags |= models | {"workdir": workdir, "train_steps": 2}
+    flags |= {"batch_size": 4, "num_validation": 4}
+    argv = ["train", *(f"--{name}={value}" for name, value in flags.items())]
+    assert programs.run(program, argv) == 0
+    return workdir / "best"
+
+
 METHODS: dict[str, dict[str, Any]] = {
     "optimization in W+": {"space": "w_plus"},
     "optimization in S": {"space": "s"},
@@ -131,6 +143,8 @@ METHODS: dict[str, dict[str, Any]] = {
         "num_samples": 2,
     },
     "stylemc": {"method": "stylemc", "steps": 2},
+    "essence": {"method": "essence", "steps": 2, "prompt": None, "num_samples": 2},
+    "delta": {"method": "delta", "strength": 2},
     "mapper in W+": {"method": "mapper"},
     "mapper in S": {"method": "mapper"},
 }
@@ -146,13 +160,18 @@ def test_each_method_edits(
     name: str,
 ) -> None:
     flags: dict[str, Any] = {"seeds": "0-1", "images": "npy", **METHODS[name]}
-    if flags.get("method") in ("direction", "mapper"):
+    if flags.get("method") in ("direction", "mapper", "delta"):
         flags["steps"] = None
-    if flags.get("method") == "direction":
+    if flags.get("method") in ("direction", "delta"):
         flags |= {"neutral": "dog"}
         flags |= {"templates": write(tmp_path / "templates.txt", "a {}\n")}
     if name == "direction of a file":
         flags["directions"] = relevance
+    if name == "delta":
+        flags["delta"] = trained(train_delta, models, tmp_path / "delta", width=8)
+    if name == "essence":
+        np.save(tmp_path / "w_plus.npy", tiny.w_plus(1, NETWORK.config))
+        flags["target"] = f"{tmp_path / 'w_plus.npy'}:0"
     if flags.get("method") == "mapper":
         space = "s" if name.endswith(" S") else "w_plus"
         config = mapper.of_generator(NETWORK.config, space=space, num_layers=1)
@@ -171,8 +190,9 @@ def test_each_method_edits(
     found = changes(tmp_path / "out")
     assert np.abs(found).max() > 1e-4
     if found.shape[1] < NETWORK.config.num_rows * NETWORK.config.w_dim:
-        # In S an edit leaves the place of the image, and the colours.
-        assert np.abs(found[:, :4]).max() == np.abs(found[:, -4:]).max() == 0
+        # In S an edit leaves the place of the image, and all but delta the colours.
+        assert np.abs(found[:, :4]).max() == 0
+        assert name == "delta" or np.abs(found[:, -4:]).max() == 0
     assert np.isfinite(pictures(tmp_path / "out")).all()
 
 
@@ -250,16 +270,8 @@ def test_edits_are_evaluated_and_exported(
 def test_a_mapper_is_trained_in_s(
     models: dict[str, str], tmp_path: pathlib.Path
 ) -> None:
-    flags = models | {
-        "prompt": "a cat",
-        "workdir": str(tmp_path / "mappers"),
-        "space": "s",
-        "train_steps": "2",
-        "batch_size": "4",
-        "num_validation": "4",
-    }
-    argv = ["train", *(f"--{name}={value}" for name, value in flags.items())]
-    assert programs.run(train_mapper, argv) == 0
+    flags = {"prompt": "a cat", "space": "s"}
+    assert trained(train_mapper, models, tmp_path / "mappers", **flags)
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ def ramped(
     """Learning rate of the official optimization, over t = step / num_steps.
 
     Linear from 0 over the first `ramp_up` of the run, cosine to 0 over the last
-    `ramp_down`:
+    `ramp_down`; 0 leaves a ramp out:
 
       r(t) = min(1, (1 - t) / ramp_down)
       rate = learning_rate · (1 - cos(π r)) / 2 · min(1, t / ramp_up)
@@ -31,9 +31,11 @@ def ramped(
     """
 
     def schedule(step: jax.Array) -> jax.Array:
-        t = step / num_steps
-        down = (1 - jnp.cos(jnp.pi * jnp.minimum(1, (1 - t) / ramp_down))) / 2
-        return learning_rate * down * jnp.minimum(1, t / ramp_up)
+        t, rate = step / num_steps, jnp.asarray(learning_rate)
+        if ramp_down:
+            down = (1 - jnp.cos(jnp.pi * jnp.minimum(1, (1 - t) / ramp_down))) / 2
+            rate = learning_rate * down
+        return rate * jnp.minimum(1, t / ramp_up) if ramp_up else rate
 
     return schedule
 

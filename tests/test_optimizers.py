@@ -35,3 +35,10 @@ def test_first_step_has_rate_zero() -> None:
     np.testing.assert_allclose(rate(2), 0.1, rtol=1e-6)
     np.testing.assert_allclose(rate(20), 0.1, rtol=1e-6)
     np.testing.assert_allclose(rate(35), 0.05, rtol=1e-5)
+
+
+def test_ramps_can_be_left_out() -> None:
+    rate = optimizers.ramped(0.1, 40, ramp_up=0, ramp_down=0)
+    np.testing.assert_array_equal([rate(0), rate(39)], np.float32([0.1, 0.1]))
+    rate = optimizers.ramped(0.1, 40, ramp_up=0)
+    np.testing.assert_allclose([rate(0), rate(35)], [0.1, 0.05], rtol=1e-5)

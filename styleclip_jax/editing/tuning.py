@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from styleclip_jax import parallel
+from styleclip_jax import latents, parallel, places
 from styleclip_jax.batch.editor import Outcome
 from styleclip_jax.batch.tuned import as_stored
 from styleclip_jax.editing import perceptions
@@ -28,6 +28,11 @@ from styleclip_jax.settings.tuning import TuningConfig
 QUICKER = "fewer tune_steps"
 # LPIPS at which the official tuning ends; another perception is on another scale.
 _THRESHOLD = 0.06
+# Weight of absolute distances beside the stand-in for LPIPS.
+_L1_LAMBDA = 0.5
+# Learning rate of the embedded generator, which is small: an output changes by the rate
+# times the root of the number of its inputs, where all weights move alike.
+_EMBEDDED_RATE = 5e-3
 
 
 class Tuned(NamedTuple):
@@ -48,7 +53,10 @@ class Tuned(NamedTuple):
 
 
 class Tuner(NamedTuple):
-    """Tuner of batches of photos, all of a batch at once.
+    """Tuner of batches of photos.
+
+    A CPU takes one photo after the other, since convolutions with a kernel for each of
+    several take it twice as long as these alone, and more memory.
 
     Attributes:
       tune: (photos [B, H, W, 3], latents [B, L, D], report, largest number of steps or
@@ -86,8 +94,7 @@ def tuner(
         perception = perceptions.load(
             models, generator.config, "tune_lpips_lambda", None
         )
-    if config.tune_threshold is None and models.lpips is not None:
-        config = config.replace(tune_threshold=_THRESHOLD)
+    config = _completed(config, models)
     networks = parallel.replicate(Networks(generator, perception), mesh)
     sharding, pace = parallel.over_batch(mesh), Pace()
     stride = parallel.steps_per_call(config.tune_steps, sharding)
@@ -111,21 +118,61 @@ def tuner(
     def finish(networks: Networks, state: pivotal_tuning.State) -> Tuned:
         return jax.vmap(functools.partial(_finish, networks.generator))(state)
 
+    is_cpu = mesh.devices.flat[0].platform == "cpu"
+
     def tune(photo: Any, pivot: Any, report: Report, most: int | None) -> Tuned:
         count = config.tune_steps
         if most is not None:
             count = min(count, most * stride)
-        state = start(networks, photo, pivot)
-        about: Any = {"stride": stride, "pace": pace}
-        state = take_steps(steps, networks, state, count, report, **about)
-        return finish(networks, state)
+        rows = np.arange(len(photo))
+        parts = np.split(rows, len(rows) // mesh.size) if is_cpu else [rows]
+        shared, found = _shared(report, len(parts)), []
+        for part in parts:
+            some = (photo, pivot)
+            if len(parts) > 1:
+                some = parallel.shard(latents.take(some, part), mesh)
+            state = start(networks, *some)
+            about: Any = {"stride": stride, "pace": pace}
+            state = take_steps(steps, networks, state, count, shared, **about)
+            found.append(finish(networks, state))
+        return jax.tree.map(lambda *x: jnp.concatenate(x), *found)
 
     def memory(photo: Any, pivot: Any) -> int:
+        count = mesh.size if is_cpu else len(photo)
+        photo, pivot = (
+            jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype, sharding=sharding)
+            for x in (photo, pivot)
+        )
         state = parallel.shapes_of(sharding, start, networks, photo, pivot)
         needed = functools.partial(parallel.bytes_needed, steps, networks)
         return max(needed(state), parallel.bytes_needed(finish, networks, state))
 
     return Tuner(tune, memory)
+
+
+def _completed(config: TuningConfig, models: Models) -> TuningConfig:
+    """Settings with what the networks decide where it is absent."""
+    found: dict[str, float] = {}
+    if config.tune_threshold is None and models.lpips is not None:
+        found["tune_threshold"] = _THRESHOLD
+    if config.tune_l1_lambda is None and models.lpips is None:
+        found["tune_l1_lambda"] = _L1_LAMBDA
+    is_embedded = places.name_of(models.generator_directory) == places.EMBEDDED
+    if config.tune_rate is None and is_embedded:
+        found["tune_rate"] = _EMBEDDED_RATE
+    return config.replace(**found)
+
+
+def _shared(report: Report, parts: int) -> Report:
+    """Report of the steps of a batch, for each of its parts to report its own."""
+    done = 0
+
+    def advance(steps: int) -> None:
+        nonlocal done
+        before, done = done, done + steps
+        report(done // parts - before // parts)
+
+    return advance
 
 
 def _finish(generator: Network, state: pivotal_tuning.State) -> Tuned:

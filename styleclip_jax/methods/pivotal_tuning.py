@@ -26,6 +26,8 @@ from styleclip_jax.settings.tuning import TuningConfig
 
 # Parity: truncation of the codes of the locality regularization.
 _LOCALITY_PSI = 0.5
+# The official learning rate.
+_RATE = 3e-4
 
 
 class State(NamedTuple):
@@ -118,6 +120,7 @@ def start(
     look = networks.perception
     empty = jnp.full((config.tune_steps,), jnp.nan, jnp.float32)
     terms = ["total", "l2"] + ["lpips"] * (look is not None)
+    terms += ["l1"] * bool(config.tune_l1_lambda)
     terms += ["locality"] * bool(config.locality_lambda)
     return State(
         step=jnp.zeros((), jnp.int32),
@@ -149,11 +152,10 @@ def step(
       config: steps and weights.
     """
 
-    def advance(state: State) -> State:
-        return _advance(networks, state, z, config)
-
     over = state.is_done | (state.failed_at >= 0)
-    return jax.lax.cond(over, lambda state: state, advance, state)
+    after = _advance(networks, state, z, config)
+    # A condition is no quicker over a batch, and XLA's convolutions in one are slow.
+    return jax.tree.map(lambda old, new: jnp.where(over, old, new), state, after)
 
 
 def finish(networks: Networks, state: State) -> Result:
@@ -243,8 +245,12 @@ def _loss(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Total loss of weights, and each term with "total"."""
     image = _synthesize(networks.generator, weights, state.pivot)
-    l2 = jnp.mean(jnp.square(image - state.photo))
-    total, terms = config.tune_l2_lambda * l2, {"l2": l2}
+    away = image - state.photo
+    terms = {"l2": jnp.mean(jnp.square(away))}
+    total = config.tune_l2_lambda * terms["l2"]
+    if config.tune_l1_lambda:
+        terms["l1"] = jnp.mean(jnp.abs(away))
+        total += config.tune_l1_lambda * terms["l1"]
     if networks.perception is not None and state.vector is not None:
         seen = networks.perception(image[None])[0]
         terms["lpips"] = perception.distance(seen, state.vector)
@@ -283,4 +289,6 @@ def _synthesize(
 
 
 def _adam(config: TuningConfig) -> optax.GradientTransformation:
-    return optax.adam(config.tune_rate)
+    rate = _RATE if config.tune_rate is None else config.tune_rate
+    ramps = (config.tune_ramp_up, config.tune_ramp_down)
+    return optax.adam(optimizers.ramped(rate, max(config.tune_steps, 1), *ramps))

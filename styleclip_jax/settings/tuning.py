@@ -3,16 +3,25 @@
 import dataclasses
 
 from styleclip_jax import checks
+from styleclip_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class TuningConfig(checks.Config):
-    """Settings of pivotal tuning; the defaults are the official ones.
+    """Settings of pivotal tuning.
+
+    The official ones are tune_rate=3e-4 throughout, tune_ramp_up=0, tune_ramp_down=0,
+    tune_l1_lambda=0, and lpips.
 
     Attributes:
       tune_steps: steps of tuning the generator to each photo, 0 for none; 350 are the
         official number.
-      tune_rate: learning rate of the tuning.
+      tune_rate: peak learning rate of the tuning; if absent 5e-3 with the embedded
+        generator, and 3e-4 with others.
+      tune_ramp_up: share of the steps in which the rate rises from 0; 0 for none.
+      tune_ramp_down: share of the steps in which it falls to 0 at last; 0 for none.
+      tune_l1_lambda: weight of the mean absolute distance of pixels; if absent none
+        with lpips, and 0.5 without.
       tune_l2_lambda: weight of the mean squared distance of pixels.
       tune_lpips_lambda: weight of the perceptual distance, that of lpips, or without
         it a stand-in of pixels and the identity network.
@@ -27,7 +36,10 @@ class TuningConfig(checks.Config):
     """
 
     tune_steps: int = 0
-    tune_rate: float = 3e-4
+    tune_rate: float | None = None
+    tune_ramp_up: float = 0.1
+    tune_ramp_down: float = 0.5
+    tune_l1_lambda: float | None = None
     tune_l2_lambda: float = 1.0
     tune_lpips_lambda: float = 1.0
     tune_threshold: float | None = None
@@ -39,4 +51,10 @@ class TuningConfig(checks.Config):
 
     def __post_init__(self) -> None:
         checks.at_least(self, 0, *checks.given(self))
+        for name in ("tune_ramp_up", "tune_ramp_down"):
+            if getattr(self, name) > 1:
+                raise UserError(
+                    f"{name}: expected 0 to 1, found {getattr(self, name):g}",
+                    field=name,
+                )
         checks.at_least(self, 1, "locality_interval", "locality_samples")

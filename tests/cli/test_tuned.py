@@ -11,6 +11,7 @@ from PIL import Image
 
 from styleclip_jax import latents, loading, spaces
 from styleclip_jax.cli import edit, generate, invert
+from styleclip_jax.editing import tuning
 from styleclip_jax.editing.session import Session
 from styleclip_jax.errors import UserError
 from styleclip_jax.evaluation import edit_sets
@@ -19,6 +20,7 @@ from styleclip_jax.methods.global_directions import Direction
 from styleclip_jax.models import param_trees
 from styleclip_jax.models.network import Network
 from styleclip_jax.ops import pixels
+from styleclip_jax.settings.tuning import TuningConfig
 from tests import tiny
 from tests.programs import Program
 
@@ -212,10 +214,17 @@ def test_generators_are_tuned_to_photos_and_used_from_then_on(
     run: Program, models: dict[str, str], photos: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     options = {"photos": photos, "align": False, "clip": models["clip"]}
-    options |= {"w_steps": 2, "refine_steps": 3, "images": "npy", "grid": 2}
-    tuning = {"tune_steps": 40, "tune_rate": 3e-3, "tune_lpips_lambda": 0}
+    options |= {
+        "w_steps": 2,
+        "refine_steps": 3,
+        "images": "npy",
+        "grid": 2,
+        "batch_size": 2,
+    }
+    asked = {"tune_steps": 40, "tune_rate": 3e-3, "tune_lpips_lambda": 0}
+    asked["tune_ramp_down"] = 0
     inverted, plain = tmp_path / "inverted", tmp_path / "plain"
-    code, _, err = run(invert, **options, **tuning, outdir=inverted)
+    code, _, err = run(invert, **options, **asked, outdir=inverted)
     assert code == 0, err
     assert run(invert, **options, outdir=plain)[0] == 0
     w_plus = np.load(inverted / "w_plus.npy")
@@ -245,3 +254,23 @@ def test_generators_are_tuned_to_photos_and_used_from_then_on(
     code, _, err = run(invert, **options, tune_steps=1, outdir=tmp_path / "none")
     assert (code, "--tune_lpips_lambda: needs a network that sees" in err) == (2, True)
     assert not (tmp_path / "none").exists()
+
+
+def test_what_a_tuning_leaves_open_comes_from_the_networks(
+    models: dict[str, str],
+) -> None:
+    def completed(**given: str) -> TuningConfig:
+        return tuning._completed(TuningConfig(), loading.Models.of(**given))
+
+    found = completed()
+    assert (found.tune_rate, found.tune_l1_lambda) == (5e-3, 0.5)
+    assert found.tune_threshold is None
+    # The official weights and end, of which the rate is the method's own.
+    found = completed(generator=models["generator"], lpips="models/alexnet")
+    assert (found.tune_rate, found.tune_l1_lambda) == (None, None)
+    assert found.tune_threshold == 0.06
+
+
+def test_ramps_are_shares_of_the_steps(run: Program, tmp_path: pathlib.Path) -> None:
+    code, _, err = run(invert, photos=tmp_path, tune_ramp_up=2)
+    assert (code, "--tune_ramp_up: expected 0 to 1, found 2" in err) == (2, True)

@@ -89,23 +89,17 @@ def _add_shifted(x: jax.Array, *, plan: _Sum) -> jax.Array:
     padding = [(0, 0, 0), *((*end, 0) for end in ends), (0, 0, 0)]
     # The barrier keeps XLA from computing again, for each tap, what x comes of.
     x = lax.optimization_barrier(lax.pad(x, jnp.zeros((), x.dtype), padding))
+    total: Any = None
     batch, (height, width), channels = len(x), plan.size, x.shape[-1]
-
-    def shifted(row: int, column: int) -> jax.Array:
-        # `lax` alone: tracing takes as long as compiling otherwise.
-        end = (batch, row + height, column + width, channels)
-        return lax.slice(x, (0, row, column, 0), end).astype(jnp.float32)
-
-    # Most taps of a round filter are there twice: such pixels are added first.
-    places: dict[float, list[tuple[int, int]]] = {}
     for row, weights in enumerate(plan.taps):
         for column, weight in enumerate(weights):
-            places.setdefault(weight, []).append((row, column))
-    sums = [
-        lax.mul(functools.reduce(lax.add, [shifted(*at) for at in same]), weight)
-        for weight, same in places.items()
-    ]
-    total = functools.reduce(lax.add, sums)
+            # `lax` alone: tracing takes as long as compiling otherwise.
+            start = (0, row, column, 0)
+            shifted = lax.slice(
+                x, start, (batch, row + height, column + width, channels)
+            )
+            part = lax.mul(shifted.astype(jnp.float32), weight)
+            total = part if total is None else lax.add(total, part)
     return total.astype(x.dtype)
 
 

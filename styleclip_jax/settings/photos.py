@@ -59,7 +59,7 @@ class InversionConfig(checks.Config):
     pixel_lambda: float = 1.0
     clip_lambda: float = 0.1
     id_lambda: float = 0.0
-    l2_lambda: float = 0.1
+    l2_lambda: float = 0.02
     encoder_iterations: int | None = dataclasses.field(
         default=None, metadata={"lower_bound": 1}
     )

@@ -57,26 +57,27 @@ def define(
         lambda g, x, y, **options: of_y(x, g, **options),
     )
     batching.primitive_batchers[primitive] = over_batch
-    for platform, form in {None: default, "cpu": cpu}.items():
-        lowering = mlir.lower_fun(form, multiple_results=False)
-        mlir.register_lowering(primitive, lowering, platform=platform)
+    _compute(primitive, default, cpu)
     return primitive.bind
 
 
-def define_linear(name: str, *, static: str, form: Form, adjoint: Form) -> Form:
+def define_linear(
+    name: str, *, static: str, default: Form, cpu: Form, adjoint: Form
+) -> Form:
     """Operation f(x, **static) on images, linear in x, the same for each of a batch.
 
     Args:
       name: name of the primitive.
       static: name of its only static argument.
-      form: the operation as it is computed, of x [B, H, W, C].
+      default: the operation as it is computed, of x [B, H, W, C].
+      cpu: the same as CPUs compute it.
       adjoint: gradient (g, x, **static) by x, for g like the result; of x the shape
         alone is there.
     """
     primitive = Primitive(name)
 
     def shape(x: Any, **options: Any) -> Any:
-        found = jax.eval_shape(lambda x: form(x, **options), x)
+        found = jax.eval_shape(lambda x: default(x, **options), x)
         return jax.core.ShapedArray(found.shape, found.dtype)
 
     def over_batch(
@@ -93,9 +94,15 @@ def define_linear(name: str, *, static: str, form: Form, adjoint: Form) -> Form:
     primitive.def_abstract_eval(shape)
     ad.deflinear2(primitive, transpose)
     batching.primitive_batchers[primitive] = over_batch
-    lowering = mlir.lower_fun(form, multiple_results=False)
-    mlir.register_lowering(primitive, lowering)
+    _compute(primitive, default, cpu)
     return primitive.bind
+
+
+def _compute(primitive: Primitive, default: Form, cpu: Form) -> None:
+    """Has a primitive computed by a form, on CPUs by another."""
+    for platform, form in {None: default, "cpu": cpu}.items():
+        lowering = mlir.lower_fun(form, multiple_results=False)
+        mlir.register_lowering(primitive, lowering, platform=platform)
 
 
 class Forms(NamedTuple):

@@ -18,6 +18,9 @@ from styleclip_jax.ops import bilinear
 
 # Kaiser's β by the attenuation in decibels: below 21 none, up to 50, and above.
 _LOW, _HIGH = 21, 50
+# Pixels so many bytes apart share lines of a CPU's cache; so many more channels part
+# them.
+_SHARED_BYTES, _APART = 2048, 16
 
 
 def lowpass(
@@ -77,8 +80,10 @@ class _Sum(NamedTuple):
     size: tuple[int, int]
 
 
-def _add_shifted(x: jax.Array, *, plan: _Sum) -> jax.Array:
-    """The sum as one loop, in float32."""
+def _add_shifted(
+    x: jax.Array, *, plan: _Sum, more: tuple[int, int] = (0, 0)
+) -> jax.Array:
+    """The sum as one loop, in float32, with more rows and channels than it needs."""
     count = len(plan.taps), len(plan.taps[0])
     ends = [
         (-first, size + first + taps - 1 - old)
@@ -86,11 +91,14 @@ def _add_shifted(x: jax.Array, *, plan: _Sum) -> jax.Array:
             plan.start, plan.size, count, x.shape[1:3], strict=True
         )
     ]
-    padding = [(0, 0, 0), *((*end, 0) for end in ends), (0, 0, 0)]
+    rows, apart = more
+    (top, bottom), across = ends
+    bottom = max(bottom, 0) + rows if rows else bottom
+    padding = ((0, 0, 0), (top, bottom, 0), (*across, 0), (0, apart, 0))
     # The barrier keeps XLA from computing again, for each tap, what x comes of.
     x = lax.optimization_barrier(lax.pad(x, jnp.zeros((), x.dtype), padding))
     total: Any = None
-    batch, (height, width), channels = len(x), plan.size, x.shape[-1]
+    batch, (height, width), channels = len(x), plan.size, x.shape[-1] - apart
     for row, weights in enumerate(plan.taps):
         for column, weight in enumerate(weights):
             # `lax` alone: tracing takes as long as compiling otherwise.
@@ -103,6 +111,18 @@ def _add_shifted(x: jax.Array, *, plan: _Sum) -> jax.Array:
     return total.astype(x.dtype)
 
 
+def _add_shifted_on_cpu(x: jax.Array, *, plan: _Sum) -> jax.Array:
+    """The sum of an image with one row more, and perhaps channels.
+
+    XLA does not see through what is padded; a barrier alone it takes away too early.
+    Where rows and columns of taps would share lines of the cache, channels part them.
+    """
+    is_round = len(plan.taps) > 1 and len(plan.taps[0]) > 1
+    shares = x.shape[-1] * x.dtype.itemsize % _SHARED_BYTES == 0
+    more = (1, _APART if is_round and shares else 0)
+    return _add_shifted(x, plan=plan, more=more)
+
+
 def _gradient(g: jax.Array, x: Any, *, plan: _Sum) -> jax.Array:
     """Gradient of the sum by x: the same with its taps turned, shifted back."""
     turned = tuple(row[::-1] for row in plan.taps[::-1])
@@ -112,7 +132,11 @@ def _gradient(g: jax.Array, x: Any, *, plan: _Sum) -> jax.Array:
 
 
 _SUM = bilinear.define_linear(
-    "add_shifted", static="plan", form=_add_shifted, adjoint=_gradient
+    "add_shifted",
+    static="plan",
+    default=_add_shifted,
+    cpu=_add_shifted_on_cpu,
+    adjoint=_gradient,
 )
 
 

@@ -16,7 +16,7 @@ class TuningConfig(checks.Config):
     Attributes:
       tune_steps: steps of tuning the generator to each photo, 0 for none; 350 are the
         official number.
-      tune_rate: peak learning rate of the tuning; if absent 5e-3 with the embedded
+      tune_rate: peak learning rate of the tuning; if absent 1e-3 with the embedded
         generator, and 3e-4 with others.
       tune_ramp_up: share of the steps in which the rate rises from 0; 0 for none.
       tune_ramp_down: share of the steps in which it falls to 0 at last; 0 for none.

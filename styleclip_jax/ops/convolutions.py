@@ -16,10 +16,12 @@ from jax.custom_derivatives import SymbolicZero
 from styleclip_jax.ops import bilinear, products, winograd
 
 # From here on matrix products outweigh the traffic that Winograd adds: along one axis,
-# and along both.
+# and along both. Larger images take both with fewer channels, too.
 _ROWS_CHANNELS = 128
 _WINOGRAD_CHANNELS = 256
 _WINOGRAD_PIXELS = 32 * 32
+_LARGE_CHANNELS = 64
+_LARGE_PIXELS = 128 * 128
 # Up to here one axis is as quick, and takes a seventh of the time to compile.
 _CANVAS_PIXELS = 64 * 64
 # The same of networks that look at images, whose kernels are smaller for their pixels.
@@ -177,10 +179,12 @@ def feature_conv3x3(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Arra
 def _quick_conv3x3(height: int, width: int, channels: int) -> Bilinear:
     """Form of `conv3x3` for CPUs."""
     pixels, whole = height * width, height % winograd.TILE == width % winograd.TILE == 0
-    if channels >= _ROWS_CHANNELS and pixels >= _WINOGRAD_PIXELS and whole:
-        both = channels >= _WINOGRAD_CHANNELS
-        return winograd.conv3x3 if both else winograd.conv3x3_by_rows
-    return direct_conv3x3
+    if not whole or pixels < _WINOGRAD_PIXELS:
+        return direct_conv3x3
+    both = _LARGE_CHANNELS if pixels >= _LARGE_PIXELS else _WINOGRAD_CHANNELS
+    if channels >= both:
+        return winograd.conv3x3
+    return winograd.conv3x3_by_rows if channels >= _ROWS_CHANNELS else direct_conv3x3
 
 
 def _quick_canvas_conv3x3(height: int, width: int, channels: int) -> Bilinear:

@@ -151,14 +151,16 @@ def conv3x3(
     if transposed:
         kernel, equation = kernel[::-1, ::-1], "bhwo,io->bhwi"
 
-    # One pixel before the first tile; behind the last one what fills another tile.
+    # One pixel before the first tile; behind the last one what fills another tile. An
+    # axis is padded when it is taken, and rows are stacked when they are done: XLA for
+    # CPUs would else compute one axis anew for each position of the other.
     border = (1, tile - 1)
-    x = jnp.pad(x, ((0, 0), border, border, (0, 0)))
-    x = x.reshape(batch, rows + 1, tile, -1, inputs)
-    # The barriers keep XLA from computing one axis anew for each position of the other.
-    by_row = lax.optimization_barrier(
-        _combine(matrices.input, _windows(x, tile, axis=1))
-    )
+    x = jnp.pad(x, ((0, 0), border, (0, 0), (0, 0)))
+    x = x.reshape(batch, rows + 1, tile, width, inputs)
+    by_row = [
+        lax.optimization_barrier(jnp.pad(part, ((0, 0), (0, 0), border, (0, 0))))
+        for part in _combine(matrices.input, _windows(x, tile, axis=1))
+    ]
     kernel_by_row = _combine(matrices.kernel, list(kernel))
 
     products = []
@@ -175,13 +177,13 @@ def conv3x3(
             ]
         )
 
-    sums = [_combine(matrices.output, column) for column in zip(*products, strict=True)]
-    sums = lax.optimization_barrier(sums)
-    lines = [
-        jnp.stack(_combine(matrices.output, row), axis=3)
-        for row in zip(*sums, strict=True)
+    by_column = [
+        jnp.stack(_combine(matrices.output, column), axis=2)
+        for column in zip(*products, strict=True)
     ]
-    return jnp.stack(lines, axis=2).reshape(batch, height, width, -1)
+    by_column = lax.optimization_barrier(by_column)
+    y = jnp.stack(_combine(matrices.output, by_column), axis=4)
+    return y.reshape(batch, height, width, -1)
 
 
 def _windows(x: jax.Array, tile: int, axis: int) -> list[jax.Array]:

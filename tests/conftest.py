@@ -34,7 +34,7 @@ from tests.toy import faces as toy_faces
 def pytest_configure(config: pytest.Config) -> None:
     """Keeps compiled programs: many tests run the same one, some as processes."""
     # Tracing makes many objects, of which few are garbage.
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(5_000)
     settings: dict[str, object] = {"jax_persistent_cache_min_compile_time_secs": 0.2}
     if hasattr(config, "cache"):
         settings["jax_compilation_cache_dir"] = str(config.cache.mkdir("jax"))

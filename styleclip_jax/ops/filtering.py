@@ -98,7 +98,7 @@ def _add_shifted(
     # The barrier keeps XLA from computing again, for each tap, what x comes of.
     x = lax.optimization_barrier(lax.pad(x, jnp.zeros((), x.dtype), padding))
     total: Any = None
-    batch, (height, width), channels = len(x), plan.size, x.shape[-1] - apart
+    batch, (height, width), channels = x.shape[0], plan.size, x.shape[-1] - apart
     for row, weights in enumerate(plan.taps):
         for column, weight in enumerate(weights):
             # `lax` alone: tracing takes as long as compiling otherwise.

@@ -199,7 +199,7 @@ def test_other_flags_and_other_photos_are_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert start(models, photos=folder, outdir=finished, l2_lambda=0.5) == 2
-    assert "--l2_lambda=0.1, found 0.5" in capsys.readouterr().err
+    assert "--l2_lambda=0.02, found 0.5" in capsys.readouterr().err
     path = folder / "face0.png"
     content = path.read_bytes()
     Image.new("RGB", (20, 20)).save(path)

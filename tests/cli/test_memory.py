@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from styleclip_jax.batch import edits, stream
+from styleclip_jax.batch import edit_sheets, stream
 from styleclip_jax.cli import edit, evaluate, generate, invert
 from styleclip_jax.editing import inversions
 from styleclip_jax.evaluation import classification
@@ -46,7 +46,7 @@ MEASURE = (global_directions, {"output": "{tmp}/d.safetensors", "num_samples": 4
         pytest.param(GENERATE, stream, "_write_files", CONSTANT, id="writing"),
         pytest.param(GENERATE, images, "encode", HOST, id="encoding"),
         pytest.param(GENERATE, images, "grid", HANDLE, id="sheet"),
-        pytest.param(EDIT, edits, "_render", GRAPH, id="rendering", marks=SLOW),
+        pytest.param(EDIT, edit_sheets, "render", GRAPH, id="rendering", marks=SLOW),
         pytest.param(INVERT, inversions, "_outcome", AMD, id="inverting"),
         pytest.param(EVALUATE, classification, "_classify_batch", XLA, id="evaluating"),
         pytest.param(MAPPER, trainer.Trainer, "step", CUDNN, id="training"),

@@ -91,20 +91,16 @@ class TunedInMemory:
         return self.changes
 
     def write(self, path: files.Path) -> None:
-        """Writes the file of styleclip-invert.
-
-        Raises:
-          UserError: the file cannot be written.
-        """
-        files.write_bytes(path, self._content())
+        """Writes the file of styleclip-invert; errors as of `tuned_files.write`."""
+        tuned_files.write(path, self.changes, **self._record)
 
     def hash(self) -> str:
         """SHA-256 of the file; see `Tuning`."""
-        return files.hash_bytes(self._content())
+        return files.hash_bytes(tuned_files.dump(self.changes, **self._record))
 
-    def _content(self) -> bytes:
-        about = {"steps": self.num_steps}
-        return tuned_files.dump(self.changes, generator=self.generator, about=about)
+    @property
+    def _record(self) -> dict[str, Any]:
+        return {"generator": self.generator, "about": {"steps": self.num_steps}}
 
 
 @dataclasses.dataclass(frozen=True)

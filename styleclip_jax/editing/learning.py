@@ -232,7 +232,7 @@ def _read_target(
     size = loaded.generator.config.size_at(problem.resolution)
     if config.align_target:
         loaded.generator.config.expect_square("align_target")
-    cut = finding.cut_all(
+    _, cut = finding.cut_all(
         [path],
         is_aligned=not config.align_target,
         resolution=size,

@@ -12,8 +12,7 @@ from styleclip_jax.batch.tuned import TunedInMemory
 from styleclip_jax.editing import applying, inverter, tuning
 from styleclip_jax.editing.faces import Faces
 from styleclip_jax.errors import UserError
-from styleclip_jax.photos import crops
-from styleclip_jax.photos.finding import Finder
+from styleclip_jax.photos import crops, finding
 from styleclip_jax.progress import Report
 from styleclip_jax.settings.photos import InversionConfig
 from styleclip_jax.settings.tuning import TuningConfig
@@ -48,15 +47,14 @@ def invert(
     """
     invert_all, steps = session.inverter(config)
     tune = session.tuner(tuned) if tuned.tune_steps else None
-    sizes: Any = {
-        "resolution": session.generator.config.image_size,
-        "encoded_size": session.encoded_size,
-        "is_aligned": not align,
-    }
-    finder = Finder(all_faces=all_faces, **sizes)
-    found = [face for path in paths for face in finder.find(path)]
+    found, cut = finding.cut_all(
+        paths,
+        is_aligned=not align,
+        resolution=session.generator.config.image_size,
+        encoded_size=session.encoded_size,
+        all_faces=all_faces,
+    )
     names = _names([pathlib.Path(face["file"]).stem for face in found])
-    cut = crops.crop(found, **sizes)
     total, quicker = len(found) * steps, inverter.QUICKER
     with session.listener.long_bar(total, "step", quicker) as report:
 

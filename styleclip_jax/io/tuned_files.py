@@ -49,20 +49,27 @@ def write(
     """
     tensors = _stored(changes)
     _require_finite(path, tensors)
-    files.write_bytes(path, dump(tensors, generator=generator, about=about))
+    files.write_bytes(path, _dump(tensors, generator, about))
 
 
 def dump(
     changes: Mapping[str, np.ndarray], *, generator: Origin, about: Mapping[str, Any]
 ) -> bytes:
     """Content of a file; arguments as of `write`."""
+    return _dump(_stored(changes), generator, about)
+
+
+def _dump(
+    tensors: Mapping[str, np.ndarray], generator: Origin, about: Mapping[str, Any]
+) -> bytes:
+    """Content of a file of differences that are as it has them."""
     record = {
         "kind": _KIND,
         "generator": generator._asdict(),
         "about": dict(about),
     }
     metadata = {direction_files.KEY: documents.dump(record, sort_keys=True)}
-    return safetensors.numpy.save(_stored(changes), metadata)
+    return safetensors.numpy.save(dict(tensors), metadata)
 
 
 def check(path: files.Path, *, shapes: param_trees.Shapes, generator: Origin) -> None:

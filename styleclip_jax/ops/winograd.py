@@ -158,7 +158,7 @@ def conv3x3(
     x = jnp.pad(x, ((0, 0), border, (0, 0), (0, 0)))
     x = x.reshape(batch, rows + 1, tile, width, inputs)
     by_row = [
-        lax.optimization_barrier(jnp.pad(part, ((0, 0), (0, 0), border, (0, 0))))
+        jnp.pad(part, ((0, 0), (0, 0), border, (0, 0)))
         for part in _combine(matrices.input, _windows(x, tile, axis=1))
     ]
     kernel_by_row = _combine(matrices.kernel, list(kernel))
@@ -181,7 +181,6 @@ def conv3x3(
         jnp.stack(_combine(matrices.output, column), axis=2)
         for column in zip(*products, strict=True)
     ]
-    by_column = lax.optimization_barrier(by_column)
     y = jnp.stack(_combine(matrices.output, by_column), axis=4)
     return y.reshape(batch, height, width, -1)
 

@@ -1,7 +1,7 @@
 """Faces in photos: found by a detector or by landmarks, one photo at a time."""
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -143,27 +143,26 @@ def choose(
 
 
 def cut_all(
-    paths: list[pathlib.Path],
+    paths: Sequence[pathlib.Path],
     *,
     is_aligned: bool,
     resolution: Size,
     encoded_size: Size | None,
-) -> crops.Crops:
-    """Cuts out the largest face of each photo, float32 [B, …]; see `crops.cut`.
+    all_faces: bool = False,
+) -> tuple[list[dict[str, Any]], crops.Crops]:
+    """Faces of photos as of `Finder.find`, and cut out, [B, …]; see `crops.cut`.
 
     Raises:
       UserError: a photo cannot be read or has no face.
     """
-    finder = Finder(
-        is_aligned=is_aligned, resolution=resolution, encoded_size=encoded_size
-    )
+    sizes: Any = {
+        "is_aligned": is_aligned,
+        "resolution": resolution,
+        "encoded_size": encoded_size,
+    }
+    finder = Finder(all_faces=all_faces, **sizes)
     faces = [face for path in paths for face in finder.find(path)]
-    return crops.crop(
-        faces,
-        resolution=resolution,
-        encoded_size=encoded_size,
-        is_aligned=is_aligned,
-    )
+    return faces, crops.crop(faces, **sizes)
 
 
 def _whole(

@@ -117,7 +117,8 @@ def config_of(
     """Configuration of the generator of a question: a StyleGAN3 if it names one."""
     found = _STYLEGAN3.get(question.removesuffix(_GRADIENT))
     if found is None:
-        return config_f(resolution)
+        config = config_f(resolution)
+        return config if question != "training" else narrow(config)
     plain = stylegan3.GeneratorConfig(resolution=resolution)
     channels = tuple(
         round(min(found["base"] / layer.cutoff, found["most"]))
@@ -125,6 +126,15 @@ def config_of(
     )
     further = {k: v for k, v in found.items() if k not in ("base", "most")}
     return dataclasses.replace(plain, channels=channels, **further)
+
+
+def narrow(config: stylegan2.GeneratorConfig) -> stylegan2.GeneratorConfig:
+    """A small generator, as one trains it here."""
+    width = worker.GAN_WIDTH
+    channels = tuple(
+        min(worker.GAN_CHANNELS // (4 << i), width) for i in range(len(config.channels))
+    )
+    return dataclasses.replace(config, z_dim=width, w_dim=width, channels=channels)
 
 
 def config_f(resolution: int) -> stylegan2.GeneratorConfig:

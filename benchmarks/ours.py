@@ -1,5 +1,6 @@
 """Our side of the comparison: each question as our programs do it."""
 
+import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import numpy as np
 import optax
 
 import convert.clip
+import convert.discriminator
 import convert.irse50
 import convert.mapper
 import convert.stylegan2
@@ -23,6 +25,8 @@ from styleclip_jax.cli import allocator
 from styleclip_jax.io import clip_files
 from styleclip_jax.methods import (
     channel_relevance,
+    gan_draws,
+    gan_training,
     mapper,
     mapper_training,
     optimization,
@@ -30,13 +34,16 @@ from styleclip_jax.methods import (
 from styleclip_jax.models import (
     bpe,
     clip,
+    discriminator,
     generators,
     irse50,
     param_trees,
     stylegan3,
 )
+from styleclip_jax.models.discriminator import DiscriminatorConfig
 from styleclip_jax.models.network import Network
 from styleclip_jax.ops import pixels
+from styleclip_jax.settings.gan_training import GanTrainingConfig
 
 
 def random_network(module: Any, config: Any) -> Network:
@@ -82,6 +89,19 @@ class Ours:
         pickled = self.folder / "generator.pkl"
         path = pickled if pickled.exists() else self.folder / "generator.pt"
         return read_network(path, conversion, generators, config)
+
+    @functools.cached_property
+    def discriminator(self) -> Network:
+        """That of the generator's file."""
+        path, config = self.folder / "generator.pkl", self.generator.config
+        if not path.exists():
+            return random_network(
+                discriminator,
+                DiscriminatorConfig(config.resolution, config.channels),
+            )
+        file = styleclip_jax.io.torch_files.read(path)
+        found = convert.discriminator.convert(dataclasses.replace(file, part="D"))
+        return _on_device(param_trees.unflatten(found.tensors), found.config)
 
     @functools.cached_property
     def clip(self) -> Network:
@@ -182,6 +202,69 @@ def mapper_step(ours: Ours, turns: worker.Turns) -> None:
         )
 
 
+def gan_training_steps(ours: Ours, turns: worker.Turns) -> None:
+    """As many steps as have each regularization; draws are those of the peer."""
+    generator, batch = ours.generator, ours.spec.batch
+    config = generator.config
+    judge = ours.discriminator
+    problem = gan_training.official(
+        config,
+        judge.config,
+        GanTrainingConfig(
+            learning_rate=worker.GAN_RATE,
+            r1_gamma=worker.GAN_GAMMA,
+            ema_images=worker.GAN_EMA_IMAGES,
+        ),
+    )
+    state = gan_training.start(generator.params, judge.params, problem=problem)
+    # A buffer is donated once.
+    state = jax.tree.map(jnp.copy, state)
+    count = gan_training.path_batch(batch, problem=problem)
+
+    def nhwc(count: int) -> jax.Array:
+        shape = (count, 3, config.resolution, config.resolution)
+        return jnp.asarray(worker.normal(shape)).transpose(0, 2, 3, 1)
+
+    def fakes(count: int) -> gan_draws.Fakes:
+        noise = {k: jnp.zeros((count, *v)) for k, v in config.noise_shapes.items()}
+        z = jnp.asarray(worker.normal((batch, config.z_dim)))[:count]
+        return gan_draws.Fakes(z, None, jnp.asarray(config.num_rows), noise)
+
+    reals = gan_draws.Reals(nhwc(batch))
+    calls: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+        gan_training.GENERATOR: (gan_training.train_generator, (fakes(batch),)),
+        gan_training.PATHS: (
+            gan_training.regularize_generator,
+            (fakes(count), nhwc(count)),
+        ),
+        gan_training.DISCRIMINATOR: (
+            gan_training.train_discriminator,
+            (reals, fakes(batch)),
+        ),
+        gan_training.R1: (gan_training.regularize_discriminator, (reals,)),
+    }
+
+    @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
+    def step(phases: tuple[str, ...], state: Any, inputs: Any) -> Any:
+        for name in phases:
+            state, _ = calls[name][0](state, *inputs[name], problem=problem)
+        return gan_training.average(state, batch, problem=problem)
+
+    def compared(params: Any) -> np.ndarray:
+        flat = param_trees.flatten(params)
+        names = [name.replace(".", "/") for name in worker.GAN_COMPARED]
+        return np.concatenate([flat[name] for name in names])
+
+    inputs = {name: given for name, (_, given) in calls.items()}
+    before = compared(judge.params)
+    for _ in turns:
+        for index in range(worker.GAN_STEPS):
+            phases = gan_training.schedule(index, problem=problem)
+            state = step(phases, state, inputs)
+        latest = jax.block_until_ready(state.discriminator)
+        turns.result = compared(latest) - before
+
+
 def apply_mapper(ours: Ours, turns: worker.Turns) -> None:
     def edit(generator: Network, network: Network, latent: jax.Array) -> jax.Array:
         return generators.synthesize(generator, mapper.edit(network, latent))
@@ -255,6 +338,7 @@ QUESTIONS: dict[str, Callable[[Ours, worker.Turns], None]] = {
     "optimization": optimization_step,
     "optimization_identity": functools.partial(optimization_step, identity=True),
     "mapper": mapper_step,
+    "training": gan_training_steps,
     "apply_mapper": apply_mapper,
     "apply_direction": apply_direction,
     "relevance": relevance,

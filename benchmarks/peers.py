@@ -5,6 +5,7 @@ expect a GPU, so whatever moves tensors to one leaves them where they are, and t
 loops are given our turns in place of a progress bar or a data loader.
 """
 
+import copy
 import functools
 import importlib
 import pathlib
@@ -221,6 +222,81 @@ def stylegan3(peer: StyleClip, turns: worker.Turns, *, gradient: bool = False) -
     repeat(turns, lambda x: nhwc(generator.synthesis(x)), latent)
 
 
+def gan_training(peer: StyleClip, turns: worker.Turns) -> None:
+    """NVIDIA's losses in its loop; on CPUs they compute by its reference operations.
+
+    Noise and style mixing are left out, and directions are given, as their draws would
+    be others than ours.
+    """
+    _do_without("pkg_resources", "parse_version", torch.torch_version.TorchVersion)
+    networks = importlib.import_module("training.networks_stylegan2")
+    losses = importlib.import_module("training.loss")
+    size, batch, dim = peer.spec.resolution, turns.items, worker.GAN_WIDTH
+    widths = {"channel_base": worker.GAN_CHANNELS, "channel_max": dim}
+    generator = _stir(networks.Generator(dim, 0, dim, size, 3, **widths))
+    judge = _stir(networks.Discriminator(0, size, 3, **widths))
+    averaged = copy.deepcopy(generator).eval()
+    content = {"G": generator, "G_ema": averaged, "D": judge}
+    (peer.folder / "generator.pkl").write_bytes(pickle.dumps(content))
+
+    torch.randn = lambda shape, **options: torch.zeros(shape)
+    torch.randn_like = lambda x: torch.from_numpy(worker.normal(tuple(x.shape)))
+    loss = losses.StyleGAN2Loss(
+        "cpu", generator, judge, r1_gamma=worker.GAN_GAMMA, pl_weight=2
+    )
+    optimizers = {}
+    for network, every in ((generator, 4), (judge, 16)):
+        network.train().requires_grad_(False)
+        ratio = every / (every + 1)
+        optimizers[network] = torch.optim.Adam(
+            network.parameters(),
+            lr=worker.GAN_RATE * ratio,
+            betas=(0.0, 0.99**ratio),
+            eps=1e-8,
+        )
+    phases = (
+        *(("Gmain", generator, 1), ("Greg", generator, 4)),
+        *(("Dmain", judge, 1), ("Dreg", judge, 16)),
+    )
+    z = torch.from_numpy(worker.normal((batch, dim)))
+    reals = torch.from_numpy(worker.normal((batch, 3, size, size)))
+    labels = torch.zeros(batch, 0)
+    compared = [judge.get_parameter(name) for name in worker.GAN_COMPARED]
+    before = [x.clone() for x in compared]
+
+    def moved() -> torch.Tensor:
+        pairs = zip(compared, before, strict=True)
+        return torch.cat([(x - old).detach() for x, old in pairs])
+
+    turns.result, images = moved, 0
+    for _ in turns:
+        for step in range(worker.GAN_STEPS):
+            for phase, network, every in phases:
+                if step % every:
+                    continue
+                network.requires_grad_(True)
+                optimizers[network].zero_grad(set_to_none=True)
+                loss.accumulate_gradients(
+                    phase, reals, labels, z, labels, every, images
+                )
+                network.requires_grad_(False)
+                for x in network.parameters():
+                    if x.grad is not None:
+                        torch.nan_to_num(x.grad, 0, 1e5, -1e5, out=x.grad)
+                optimizers[network].step()
+            images += batch
+            decay = 0.5 ** (batch / worker.GAN_EMA_IMAGES)
+            with torch.no_grad():
+                for mean, x in zip(
+                    averaged.parameters(), generator.parameters(), strict=True
+                ):
+                    mean.copy_(x.lerp(mean, decay))
+                for mean, x in zip(
+                    averaged.buffers(), generator.buffers(), strict=True
+                ):
+                    mean.copy_(x)
+
+
 class _Bar:
     """Stands in for the progress bar of the official loop."""
 
@@ -382,6 +458,7 @@ QUESTIONS: dict[str, Callable[[StyleClip, worker.Turns], None]] = {
         optimization, id_lambda=worker.ID_LAMBDA
     ),
     "mapper": mapper_training,
+    "training": gan_training,
     "apply_mapper": apply_mapper,
     "apply_direction": apply_direction,
     "relevance": relevance,

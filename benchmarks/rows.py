@@ -25,6 +25,7 @@ PEERS: dict[str, tuple[str, ...]] = {
     "optimization": _ALL,
     "optimization_identity": _ALL,
     "mapper": _ALL,
+    "training": _OFFICIAL,
     "apply_mapper": _OFFICIAL,
     "apply_direction": _OFFICIAL,
     "relevance": _OFFICIAL,
@@ -43,7 +44,7 @@ _SIZED = (
     "matmul",
 )
 # Questions that take steps. The first of an optimization has a learning rate of 0.
-_STEPS = ("optimization", "optimization_identity", "mapper")
+_STEPS = ("optimization", "optimization_identity", "mapper", "training")
 _NAME = re.compile(r"(.+?)(?:_(\d+))?(?:_x(\d+))?")
 
 
@@ -77,7 +78,8 @@ class Row(NamedTuple):
         """Largest difference of results, as a relative L2 error."""
         # Adam divides by the size of gradients, so that the smallest entries move as
         # far as the others, each by its rounding.
-        return 0.03 if self.question.startswith("optimization") else 1e-3
+        by_adam = self.question.startswith(("optimization", "training"))
+        return 0.03 if by_adam else 1e-3
 
 
 def parse(name: str) -> Row:

@@ -18,10 +18,13 @@ from styleclip_jax.ops import bilinear, products, winograd
 # From here on matrix products outweigh the traffic that Winograd adds: along one axis,
 # and along both. Larger images take both with fewer channels, too.
 _ROWS_CHANNELS = 128
+_ROWS_PIXELS = 16 * 16
 _WINOGRAD_CHANNELS = 256
-_WINOGRAD_PIXELS = 32 * 32
 _LARGE_CHANNELS = 64
 _LARGE_PIXELS = 128 * 128
+# The same of gradients by kernels, whose direct form copies all images first.
+_GRADIENT_CHANNELS = 48
+_GRADIENT_PIXELS = 16 * 16
 # Up to here one axis is as quick, and takes a seventh of the time to compile.
 _CANVAS_PIXELS = 64 * 64
 # The same of networks that look at images, whose kernels are smaller for their pixels.
@@ -179,10 +182,11 @@ def feature_conv3x3(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Arra
 def _quick_conv3x3(height: int, width: int, channels: int) -> Bilinear:
     """Form of `conv3x3` for CPUs."""
     pixels, whole = height * width, height % winograd.TILE == width % winograd.TILE == 0
-    if not whole or pixels < _WINOGRAD_PIXELS:
+    if not whole or pixels < _ROWS_PIXELS:
         return direct_conv3x3
     both = _LARGE_CHANNELS if pixels >= _LARGE_PIXELS else _WINOGRAD_CHANNELS
-    if channels >= both:
+    # With both, kernels are four times as large, which counts if they outweigh images.
+    if channels >= both and pixels > 2 * channels:
         return winograd.conv3x3
     return winograd.conv3x3_by_rows if channels >= _ROWS_CHANNELS else direct_conv3x3
 
@@ -240,24 +244,19 @@ _direct_gradient = functools.partial(
 
 def _kernel_gradient(x: jax.Array, g: jax.Array, precision: str) -> jax.Array:
     """Gradient [3, 3, I, O] of `conv3x3` by the kernel."""
-    return _transpose_of_kernel(direct_conv3x3, x, g, precision)
+    kernel = jax.ShapeDtypeStruct((3, 3, x.shape[3], g.shape[3]), g.dtype)
+    return jax.linear_transpose(lambda k: direct_conv3x3(x, k, precision), kernel)(g)[0]
 
 
 def _kernel_gradient_on_cpu(x: jax.Array, g: jax.Array, precision: str) -> jax.Array:
-    """The same with half of the products, where products are what takes time."""
-    wide = min(x.shape[3], g.shape[3]) >= _WINOGRAD_CHANNELS
-    if wide and x.shape[1] % winograd.TILE == 0:
-        form = functools.partial(_transpose_of_kernel, winograd.conv3x3_by_rows)
-        return products.in_float32(form)(x, g, precision)
+    """The same with a quarter of the products, where products are what takes time."""
+    _, height, width, inputs = x.shape
+    whole = height % winograd.TILE == width % winograd.TILE == 0
+    wide = min(inputs, g.shape[3]) >= _GRADIENT_CHANNELS
+    if wide and whole and height * width >= _GRADIENT_PIXELS:
+        form = products.in_float32(winograd.conv3x3_kernel_gradient)
+        return form(x, g, precision)
     return _kernel_gradient(x, g, precision)
-
-
-def _transpose_of_kernel(
-    form: Bilinear, x: jax.Array, g: jax.Array, precision: str
-) -> jax.Array:
-    """Transpose of a form of `conv3x3` as a function of the kernel."""
-    kernel = jax.ShapeDtypeStruct((3, 3, x.shape[3], g.shape[3]), g.dtype)
-    return jax.linear_transpose(lambda k: form(x, k, precision), kernel)(g)[0]
 
 
 def _form_on_cpu(

@@ -142,47 +142,96 @@ def conv3x3(
     Raises:
       ValueError: H or W is no multiple of `tile`.
     """
-    batch, height, width, inputs = x.shape
-    if height % tile or width % tile:
-        raise ValueError(f"expected multiples of {tile}, found {height} by {width}")
-    matrices = _TRANSFORMS[tile]
-    rows, columns = height // tile, width // tile
-    equation = "bhwi,io->bhwo"
+    matrices, equation = _TRANSFORMS[tile], "bhwi,io->bhwo"
     if transposed:
         kernel, equation = kernel[::-1, ::-1], "bhwo,io->bhwi"
-
-    # One pixel before the first tile; behind the last one what fills another tile. An
-    # axis is padded when it is taken, and rows are stacked when they are done: XLA for
-    # CPUs would else compute one axis anew for each position of the other.
-    border = (1, tile - 1)
-    x = jnp.pad(x, ((0, 0), border, (0, 0), (0, 0)))
-    x = x.reshape(batch, rows + 1, tile, width, inputs)
-    by_row = [
-        jnp.pad(part, ((0, 0), (0, 0), border, (0, 0)))
-        for part in _combine(matrices.input, _windows(x, tile, axis=1))
-    ]
     kernel_by_row = _combine(matrices.kernel, list(kernel))
 
-    products = []
-    for part, kernel_part in zip(by_row, kernel_by_row, strict=True):
-        part = part.reshape(batch, rows, columns + 1, tile, inputs)
-        products.append(
-            [
-                jnp.einsum(equation, pixels, weight, precision=precision)
-                for pixels, weight in zip(
-                    _combine(matrices.input, _windows(part, tile, axis=2)),
-                    _combine(matrices.kernel, list(kernel_part)),
-                    strict=True,
-                )
-            ]
-        )
+    products = [
+        [
+            jnp.einsum(equation, pixels, weight, precision=precision)
+            for pixels, weight in zip(
+                _combine(matrices.input, _windows(part, tile, axis=2)),
+                _combine(matrices.kernel, list(kernel_part)),
+                strict=True,
+            )
+        ]
+        for part, kernel_part in zip(_by_row(x, tile), kernel_by_row, strict=True)
+    ]
 
     by_column = [
         jnp.stack(_combine(matrices.output, column), axis=2)
         for column in zip(*products, strict=True)
     ]
     y = jnp.stack(_combine(matrices.output, by_column), axis=4)
-    return y.reshape(batch, height, width, -1)
+    return y.reshape(*x.shape[:3], -1)
+
+
+def conv3x3_kernel_gradient(x: jax.Array, g: jax.Array, precision: str) -> jax.Array:
+    """F(3×3, 4×4): gradient of `conv3x3` by its kernel, with a quarter of the products.
+
+    The transpose of its formula: Gᵀ [Σ (Bᵀ X B) ⊙ (A dY Aᵀ)] G, over all tiles.
+
+    Args:
+      x: images [B, H, W, I], H and W multiples of 4.
+      g: gradient by the result, [B, H, W, O].
+      precision: precision of the products: highest, high or default.
+
+    Returns:
+      [3, 3, I, O].
+
+    Raises:
+      ValueError: H or W is no multiple of 4.
+    """
+    batch, height, width, outputs = g.shape
+    inputs, matrices = x.shape[3], _TRANSFORMS[TILE]
+    to_values, to_taps = _transpose(matrices.output), _transpose(matrices.kernel)
+    lines = g.reshape(batch, height // TILE, TILE, width, outputs)
+    # Stacked, positions are computed once, and their products are one call.
+    g_by_row = jnp.stack(_combine(to_values, [lines[:, :, i] for i in range(TILE)]))
+    g_by_row = g_by_row.reshape(*g_by_row.shape[:3], -1, TILE, outputs)
+    by_row = []
+    for part, g_part in zip(_by_row(x, TILE), g_by_row, strict=True):
+        pixels = jnp.stack(_combine(matrices.input, _windows(part, TILE, axis=2)))
+        g_parts = [g_part[:, :, :, i] for i in range(TILE)]
+        values = jnp.stack(_combine(to_values, g_parts))
+        products = lax.dot_general(
+            pixels.reshape(len(pixels), -1, inputs),
+            values.reshape(len(values), -1, outputs),
+            (((1,), (1,)), ((0,), (0,))),
+            precision=precision,
+        )
+        by_row.append(jnp.stack(_combine(to_taps, list(products))))
+    return jnp.stack(_combine(to_taps, by_row))
+
+
+def _by_row(x: jax.Array, tile: int) -> list[jax.Array]:
+    """Bᵀ X of tiles: for each of their rows [B, H / tile, W / tile + 1, tile, I].
+
+    One pixel is added before the first tile, and behind the last one what fills another
+    tile. An axis is padded when it is taken: XLA for CPUs would else compute one axis
+    anew for each position of the other. So it would at last where rows are not stacked
+    when they are done.
+
+    Raises:
+      ValueError: H or W is no multiple of `tile`.
+    """
+    batch, height, width, inputs = x.shape
+    if height % tile or width % tile:
+        raise ValueError(f"expected multiples of {tile}, found {height} by {width}")
+    border = (1, tile - 1)
+    x = jnp.pad(x, ((0, 0), border, (0, 0), (0, 0)))
+    x = x.reshape(batch, -1, tile, width, inputs)
+    return [
+        jnp.pad(part, ((0, 0), (0, 0), border, (0, 0))).reshape(
+            batch, height // tile, -1, tile, inputs
+        )
+        for part in _combine(_TRANSFORMS[tile].input, _windows(x, tile, axis=1))
+    ]
+
+
+def _transpose(matrix: _Matrix) -> _Matrix:
+    return tuple(zip(*matrix, strict=True))
 
 
 def _windows(x: jax.Array, tile: int, axis: int) -> list[jax.Array]:

@@ -103,6 +103,22 @@ def test_small_canvases_are_convolved_along_one_axis(size: int, products: int) -
     assert text.count("stablehlo.convolution") == (0 if products else 6)
 
 
+def test_gradients_by_wide_kernels_have_a_quarter_of_the_products() -> None:
+    """Each of six batches of products has six positions of 16 tiles."""
+    x = jax.ShapeDtypeStruct((1, 16, 16, 48), jnp.float32)
+    kernel = jax.ShapeDtypeStruct((3, 3, 48, 48), jnp.float32)
+
+    def gradient(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.grad(lambda k: exact(convolutions.conv3x3)(x, k).sum())(kernel)
+
+    program = jax.jit(gradient).trace(x, kernel).lower(lowering_platforms=("cpu",))
+    text = program.as_text()
+    assert "stablehlo.convolution" not in text
+    products = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
+    assert len(products) == 6
+    assert all("tensor<6x16x48xf32>" in line for line in products)
+
+
 @pytest.mark.parametrize("name", PAIRS)
 def test_forward_and_reverse_mode_compose_with_vmap(name: str) -> None:
     chosen, plain, size, channels = PAIRS[name]

@@ -67,10 +67,10 @@ def test_gradients_of_gradients_equal_those_of_plain_convolutions(
     monkeypatch: pytest.MonkeyPatch, name: str, winograd: bool
 ) -> None:
     if winograd:
-        for kind in ("ROWS_CHANNELS", "WINOGRAD_CHANNELS", "WINOGRAD_PIXELS"):
-            monkeypatch.setattr(convolutions, f"_{kind}", 1)
-        for kind in ("CHANNELS", "PIXELS"):
-            monkeypatch.setattr(convolutions, f"_FEATURE_{kind}", 1)
+        for kind in ("ROWS", "WINOGRAD", "FEATURE", "GRADIENT"):
+            monkeypatch.setattr(convolutions, f"_{kind}_CHANNELS", 1)
+        for kind in ("ROWS", "FEATURE", "GRADIENT"):
+            monkeypatch.setattr(convolutions, f"_{kind}_PIXELS", 1)
     chosen, plain = PAIRS[name]
     x = tiny.normal(0, 2, 4, 4, 6)
     kernel = tiny.normal(1, 3, 3, 6, 5) / 54**0.5

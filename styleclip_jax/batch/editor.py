@@ -26,6 +26,8 @@ class Outcome(NamedTuple):
       history: {name: [B, steps]} terms before each step; None where there are none.
       changes: {name: [B, …] bfloat16} changes of the generator's parameters that belong
         to each result; None where the generator stays.
+      turned: [B, H, W, 3] uint8 edits generated as their faces lie in their photos;
+        None where none is.
     """
 
     image: Any
@@ -35,6 +37,7 @@ class Outcome(NamedTuple):
     film: Any = None
     history: Any = None
     changes: Any = None
+    turned: Any = None
 
 
 def finished(original: Any, latent: Any, image: jax.Array) -> Outcome:

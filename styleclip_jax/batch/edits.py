@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from styleclip_jax import latents, loading
+from styleclip_jax import latents, loading, traced
 from styleclip_jax.batch import edit_sheets, group_photos, run_folder, runs, stream
 from styleclip_jax.batch.editor import Editor, Outcome
 from styleclip_jax.batch.journal import Kept
@@ -19,8 +19,10 @@ from styleclip_jax.batch.tuned import Generators
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files, films, latent_files
 from styleclip_jax.io.images import PNG_LEVEL
+from styleclip_jax.models import generators
 from styleclip_jax.models.network import Network
-from styleclip_jax.photos import pasting
+from styleclip_jax.ops import pixels
+from styleclip_jax.photos import pasting, turning
 from styleclip_jax.progress import Listener, Report
 from styleclip_jax.settings.latents import LEFT_OUT
 from styleclip_jax.settings.output import Extras
@@ -232,6 +234,7 @@ def carry_out(
     faces = []
     if extras.paste:
         faces = pasting.read_faces(latents_file, len(source), extras.paste_mask)
+    turn = _turner(generators, faces)
 
     def inputs() -> dict[str, str]:
         found = place.models.fingerprints("generator") | dict(editor.inputs)
@@ -246,7 +249,9 @@ def carry_out(
         inputs=inputs,
         output=output,
         source=source,
-        task=_task(editor, source, generators, place.label, output, extras, faces),
+        task=_task(
+            editor, source, generators, place.label, output, extras, faces, turn
+        ),
         kept=Kept.latents(editor.space, generator.config, ("original", "edited")),
         steps=editor.steps,
         unit=editor.unit,
@@ -261,7 +266,11 @@ def carry_out(
             if output.grid:
                 path = edit_sheets.write(done.journal, generators, editor, output.grid)
                 listener.tell(f"sheet: {path}")
-            draw = functools.partial(generators.each, edit_sheets.render)
+
+            def draw(latent: Any, rows: np.ndarray) -> Any:
+                image = generators.each(edit_sheets.render, latent, rows)
+                return image, turn(latent, rows)
+
             about = (faces, len(editor.settings), draw)
             if together := group_photos.write(done.journal, *about, extras):
                 listener.tell(f"photos of several faces: {together}")
@@ -284,6 +293,7 @@ def _task(
     output: runs.Output,
     extras: Extras,
     faces: list[dict[str, Any]],
+    turn: Callable[[Any, np.ndarray], jax.Array | None],
 ) -> stream.Task:
     """Task of a run: the edit of each latent, and its files."""
 
@@ -304,8 +314,12 @@ def _task(
 
     def compute(batch: Any, rows: np.ndarray, variant: int, report: Report) -> Outcome:
         made = edit(batch, rows, variant, report)
-        film = _film(made, extras.film_frames)
-        return made._replace(latent=_pack(made.latent), film=film, history=None)
+        return made._replace(
+            latent=_pack(made.latent),
+            film=_film(made, extras.film_frames),
+            history=None,
+            turned=turn(made.latent["edited"], rows),
+        )
 
     writers = []
     outdir = pathlib.Path(output.outdir)
@@ -385,4 +399,23 @@ def _paste(
     one: Outcome,
 ) -> None:
     path = outdir / "pasted" / f"{index:06d}.png"
-    pasting.paste(path, [faces[row]], [one.image], mask=extras.paste_mask)
+    drawn = [(one.image, one.turned)]
+    pasting.paste(path, [faces[row]], drawn, mask=extras.paste_mask)
+
+
+def _turner(
+    generators: Generators, faces: list[dict[str, Any]]
+) -> Callable[[Any, np.ndarray], jax.Array | None]:
+    """Function (latents, rows of their faces) → what `Outcome.turned` holds."""
+    found = [turning.transform(np.array(face["quad"])) for face in faces]
+    if not generators.generator.config.turns or all(x is None for x in found):
+        return lambda latent, rows: None
+    places = np.stack([np.eye(3, dtype=np.float32) if x is None else x for x in found])
+    return lambda latent, rows: generators.each(_turned, (latent, places[rows]), rows)
+
+
+@jax.jit
+@functools.partial(traced.keep, "edits.turned")
+def _turned(generator: Network, batch: Any) -> jax.Array:
+    latent, place = batch
+    return pixels.to_uint8(latents.render(generators.moved(generator, place), latent))

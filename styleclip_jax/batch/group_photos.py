@@ -2,6 +2,7 @@
 
 import collections
 import itertools
+import operator
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -19,12 +20,14 @@ FOLDER = "pasted/together"
 # Number of faces that are drawn at a time.
 _BATCH = 8
 
+_Render = Callable[[Any, np.ndarray], tuple[jax.Array, jax.Array | None]]
+
 
 def write(
     journal: Journal,
     faces: Sequence[dict[str, Any]],
     variants: int,
-    render: Callable[[Any, np.ndarray], jax.Array],
+    render: _Render,
     extras: Extras,
 ) -> pathlib.Path | None:
     """Pastes the edits of all faces of a photo into it, once a run is finished.
@@ -36,7 +39,8 @@ def write(
       journal: journal of the run.
       faces: faces of the latents, of `pasting.read_faces`.
       variants: number of edits of each face.
-      render: (latents, rows of their faces [B]) → images [B, H, W, 3] in [-1, 1].
+      render: (latents, rows of their faces [B]) → images [B, H, W, 3] in [-1, 1], and
+        what `Outcome.turned` holds.
       extras: how faces are pasted.
 
     Returns:
@@ -64,11 +68,13 @@ def _draw(
     journal: Journal,
     indices: Sequence[int],
     variants: int,
-    render: Callable[[Any, np.ndarray], jax.Array],
-) -> Iterator[np.ndarray]:
+    render: _Render,
+) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
     """Images of some edits in turn, a batch of one size at a time."""
     for start in range(0, len(indices), _BATCH):
         part = np.array(indices[start : start + _BATCH])
         wanted = parallel.pad(part, _BATCH)
         latent = journal.take("edited", wanted)
-        yield from np.asarray(render(latent, wanted // variants))[: len(part)]
+        drawn = jax.device_get(render(latent, wanted // variants))
+        for i in range(len(part)):
+            yield jax.tree.map(operator.itemgetter(i), drawn)

@@ -112,6 +112,11 @@ class GeneratorConfig(runtime.Staged):
         """Whether its images can be rotated and translated inside of the network."""
         return False
 
+    @property
+    def turns(self) -> bool:
+        """Whether a rotation inside of the network shows the same, but rotated."""
+        return False
+
     @abc.abstractmethod
     def synthesis(self) -> "Synthesis":
         """Module that makes styles of W+, and images of styles."""
@@ -168,16 +173,36 @@ def with_transform(generator: Network[Config], transform: jax.Array) -> Network[
     Raises:
       ValueError: the generator has none.
     """
-    config: Any = generator.config
-    if not config.has_transform:
-        raise ValueError("this generator has no transform, as a StyleGAN3 has")
+    name = _transform_name(generator.config)
     if transform.shape[-2:] != (3, 3) or transform.ndim > 3:
         raise ValueError(
             f"transform: expected [3, 3] or [B, 3, 3], found {list(transform.shape)}"
         )
     params = param_trees.flatten(generator.params)
-    params[f"synthesis/{config.style_layout[0].name}/transform"] = transform
+    params[name] = transform
     return Network(param_trees.unflatten(params), generator.config)
+
+
+def moved(generator: Network[Config], transform: jax.Array) -> Network[Config]:
+    """A generator whose images are moved from where its own transform has them.
+
+    Args:
+      generator: the generator.
+      transform: [3, 3] or [B, 3, 3], from (x, y, 1) of the image shown to those of the
+        image before, as of `with_transform`.
+
+    Raises:
+      ValueError: the generator has none.
+    """
+    own = param_trees.flatten(generator.params)[_transform_name(generator.config)]
+    return with_transform(generator, jnp.matmul(own, transform, precision="highest"))
+
+
+def _transform_name(config: Any) -> str:
+    """Flat name of the transform of a generator that has one."""
+    if not config.has_transform:
+        raise ValueError("this generator has no transform, as a StyleGAN3 has")
+    return f"synthesis/{config.style_layout[0].name}/transform"
 
 
 def placing(

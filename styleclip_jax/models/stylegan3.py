@@ -157,6 +157,11 @@ class GeneratorConfig(generators.GeneratorConfig):
         """Whether its images can be rotated and translated inside of the network."""
         return True
 
+    @property
+    def turns(self) -> bool:
+        """Whether it is an R: its kernels and filters have no axes that would show."""
+        return self.kernel_size == 1 and self.radial
+
     def synthesis(self) -> generators.Synthesis:
         """Module from W+ to styles, and from styles to images."""
         return _Synthesis(self)

@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from styleclip_jax import documents
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import array_files, files
+from styleclip_jax.photos import turning
 
 _NUM_LANDMARKS = 68
 _EYES = slice(36, 42), slice(42, 48)
@@ -178,6 +179,7 @@ def paste(
     edited: np.ndarray,
     quad: np.ndarray,
     *,
+    turned: np.ndarray | None = None,
     feather: float = 0.1,
     outline: np.ndarray | None = None,
 ) -> np.ndarray:
@@ -191,6 +193,8 @@ def paste(
       edited: [S, S, 3] uint8, a crop of the photo after editing; or [H', W', 3], where
         the generator's images are not square, and the part of the photo is not either.
       quad: [4, 2] square of the crop, from `quad`.
+      turned: [S, S, 3] uint8, the edit generated under `turning.transform` of the
+        square, which takes the warped crop's place as far as it reaches.
       feather: width of the fading rim, as a part of the square's side, in (0, 0.5].
       outline: [N, 2] corners in turn of what is replaced, inside of the square; its
         rim fades to both sides. None for all of the square.
@@ -221,8 +225,7 @@ def paste(
     axes = np.stack([corners[3] - corners[0], corners[1] - corners[0]], 1)
     to_uv = np.linalg.inv(axes)
     u, v = (a * (x - corners[0, 0]) + b * (y - corners[0, 1]) for a, b in to_uv)
-    weight = _fade(np.minimum(u, 1 - u) / feather)
-    weight *= _fade(np.minimum(v, 1 - v) / feather)
+    weight = turning.rim(u, feather) * turning.rim(v, feather)
     weight *= _kept(x / scale[0], y / scale[1], plan)
 
     side = int(np.ceil(np.linalg.norm(axes, axis=0).max()))
@@ -230,6 +233,9 @@ def paste(
     if outline is not None:
         weight = weight * _inside(outline - low, shape, feather * side / 2)
     warped = _unwarp(edited, to_uv, low - corners[0], shape, side)
+    if turned is not None:
+        _expect_image("turned", turned)
+        turning.lay_over(warped, turned, corners - low, feather)
     result = photo.copy()
     region = result[low[1] : high[1], low[0] : high[0]]
     blend = region + weight[..., None] * (warped - region)
@@ -366,7 +372,7 @@ def _kept(x: np.ndarray, y: np.ndarray, plan: _Plan) -> np.ndarray:
     inwards = np.broadcast_arrays(x - left, y - top, right - x, bottom - y)
     weight = np.ones(())
     for distance, pad in zip(inwards, plan.pad, strict=True):
-        weight = weight * _fade(3 * distance / pad)
+        weight = weight * turning.fade(3 * distance / pad)
     return weight
 
 
@@ -376,12 +382,6 @@ def _inside(outline: np.ndarray, shape: tuple[int, int], blur: float) -> np.ndar
     corners = [tuple(corner) for corner in outline.tolist()]
     ImageDraw.Draw(mask).polygon(corners, fill=255)
     return np.asarray(mask.filter(ImageFilter.GaussianBlur(blur))) / np.float32(255)
-
-
-def _fade(t: np.ndarray) -> np.ndarray:
-    """Fade: 0 below 0, 1 above 1, and smooth between."""
-    t = np.clip(t, 0, 1)
-    return t * t * (3 - 2 * t)
 
 
 def _unwarp(

@@ -12,7 +12,7 @@ from styleclip_jax import documents
 from styleclip_jax.errors import UserError
 from styleclip_jax.io import files
 from styleclip_jax.ops import pixels
-from styleclip_jax.photos import align, crops
+from styleclip_jax.photos import align, crops, turning
 
 # File of faces that styleclip-invert writes beside its latents.
 RECORD = "aligned.json"
@@ -110,7 +110,7 @@ def _points(value: Any) -> np.ndarray | None:
 def paste(
     path: files.Path,
     faces: Sequence[dict[str, Any]],
-    edited: Iterable[np.ndarray],
+    edited: Iterable[tuple[np.ndarray, np.ndarray | None]],
     *,
     mask: str | None = None,
 ) -> None:
@@ -119,13 +119,17 @@ def paste(
     Args:
       path: file to make.
       faces: faces of one photo, of `read_faces`.
-      edited: edit of each, [H, W, 3] in [-1, 1] or uint8.
+      edited: edit of each, [H, W, 3] in [-1, 1] or uint8, and the same generated as
+        its face lies in the photo, see `turning`; None where a crop is warped.
       mask: as `Extras.paste_mask` has it.
     """
     photo = crops.read(faces[0])
-    for face, image in zip(faces, edited, strict=True):
+    for face, (image, turned) in zip(faces, edited, strict=True):
         outline = np.array(face["outline"]) if mask == "face" else None
         quad = np.array(face["quad"])
-        photo = align.paste(photo, pixels.to_uint8(image), quad, outline=outline)
+        if turning.transform(quad) is None:
+            turned = None
+        image = pixels.to_uint8(image)
+        photo = align.paste(photo, image, quad, turned=turned, outline=outline)
     with files.new_file(path) as temporary:
         Image.fromarray(photo).save(temporary)

@@ -16,9 +16,14 @@ from styleclip_jax.io import checkpoints, direction_files
 from styleclip_jax.methods import global_directions, mapper
 from styleclip_jax.models import stylegan2
 from styleclip_jax.models.network import Network
+from styleclip_jax.photos import align
 from tests import tiny
 from tests.programs import Program
+from tests.squares import square
 
+# An edit that needs no text.
+CHANNEL = {"method": "direction", "channel": "0:0", "alpha": "0.1", "prompt": None}
+CHANNEL |= {"clip": None, "steps": None}
 LAYOUT = tiny.GENERATOR.style_layout
 MAPPER = mapper.MapperConfig(levels=("coarse",), w_dim=12, num_layers=1)
 
@@ -327,27 +332,37 @@ def test_edited_faces_return_into_their_photos(
     run: Program,
     tmp_path: pathlib.Path,
 ) -> None:
-    photo = np.full((40, 60, 3), 90, np.uint8)
+    config = tiny.STYLEGAN3.replace(kernel_size=1, resolution=32, output_scale=2.0)
+    folder = tiny.write(tmp_path / "r", "stylegan3", tiny.generator(config))
+    photo = np.full((60, 80, 3), 90, np.uint8)
     Image.fromarray(photo).save(tmp_path / "photo.png")
-    quad = [[10, 8], [10, 28], [30, 28], [30, 8]]
-    face = {"file": str(tmp_path / "photo.png"), "quad": quad}
-    other = face | {"quad": [[x + 22, y] for x, y in quad]}
-    (tmp_path / "aligned.json").write_text(json.dumps({"faces": [face, other]}))
-    np.save(tmp_path / "w_plus.npy", np.asarray(tiny.w_plus(2)))
-    asked = {"latents": tmp_path / "w_plus.npy", "paste": True}
+    quads = square(20, 30, 20), square(57, 30, 20, 30)
+    faces = [{"file": str(tmp_path / "photo.png"), "quad": q.tolist()} for q in quads]
+    (tmp_path / "aligned.json").write_text(json.dumps({"faces": faces}))
+    np.save(tmp_path / "w_plus.npy", tiny.w_plus(2, config))
+    asked = {"latents": tmp_path / "w_plus.npy", "paste": True, "generator": folder}
+    asked |= CHANNEL
     code, _, err = run(edit, **asked, paste_mask="face")
     assert code == 2
     assert "--paste_mask: expected faces with an outline, found none of" in err
-    code, *_ = run(edit, **asked)
-    assert code == 0
-    pasted = np.asarray(Image.open(tmp_path / "out/pasted/000000.png"))
-    assert pasted.shape == photo.shape
-    inside = np.zeros(photo.shape[:2], bool)
-    inside[7:30, 9:32] = True
-    np.testing.assert_array_equal(pasted[~inside], photo[~inside])
-    assert np.abs(pasted[14:22, 16:24].astype(int) - 90).max() > 5
+    code, _, err = run(edit, **asked)
+    assert code == 0, err
+
+    def read(name: str) -> np.ndarray:
+        return np.asarray(Image.open(tmp_path / "out" / name)).astype(int)
+
+    first, second = (read(f"pasted/00000{row}.png") for row in (0, 1))
+    assert first.shape == photo.shape
+    images = [read(f"images/00000{row}.png").astype(np.uint8) for row in (0, 1)]
+    np.testing.assert_array_equal(first, align.paste(photo, images[0], quads[0]))
+    np.testing.assert_array_equal(second[:, :40], 90)
+    # One that is turned is generated so, and is what a warp makes but for its blur.
+    middle = np.s_[24:37, 51:64]
+    warped = align.paste(photo, images[1], quads[1])[middle]
+    assert 0 < np.abs(second[middle] - warped).max() <= 6
+    upright = align.paste(photo, images[1], square(57, 30, 20))[middle]
+    assert np.abs(second[middle] - upright).max() > 30
     # Another picture has both faces.
-    second = np.asarray(Image.open(tmp_path / "out/pasted/000001.png"))
-    both = np.asarray(Image.open(tmp_path / "out/pasted/together/000000.png"))
-    np.testing.assert_array_equal(both[:, :31], pasted[:, :31])
-    np.testing.assert_array_equal(both[:, 33:], second[:, 33:])
+    both = read("pasted/together/000000.png")
+    np.testing.assert_array_equal(both[:, :40], first[:, :40])
+    np.testing.assert_array_equal(both[:, 40:], second[:, 40:])

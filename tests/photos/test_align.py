@@ -12,6 +12,7 @@ from scipy import ndimage
 from styleclip_jax.errors import UserError
 from styleclip_jax.photos import align, photo_files
 from tests import golden_data
+from tests.squares import square, turned
 
 PHOTO = golden_data.ROOT / "photo" / "face.jpg"
 
@@ -26,18 +27,6 @@ def landmarks(
     points[36:42], points[42:48] = ring + eyes[0], ring + eyes[1]
     points[48], points[54] = mouth
     return points
-
-
-def turned(points: np.ndarray, degrees: float) -> np.ndarray:
-    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    return points @ np.array([[c, s], [-s, c]])
-
-
-def square(x: float, y: float, side: float, degrees: float = 0) -> np.ndarray:
-    """[4, 2]: corners in the order of `align.quad`."""
-    half = side / 2
-    corners = np.array([(-half, -half), (-half, half), (half, half), (half, -half)])
-    return turned(corners, degrees) + np.array([x, y])
 
 
 def smooth_photo(height: int, width: int) -> np.ndarray:

@@ -17,7 +17,7 @@ from styleclip_jax.ops import bilinear, products, winograd
 
 # From here on matrix products outweigh the traffic that Winograd adds: along one axis,
 # and along both. Larger images take both with fewer channels, too.
-_ROWS_CHANNELS = 128
+_ROWS_CHANNELS = 64
 _ROWS_PIXELS = 16 * 16
 _WINOGRAD_CHANNELS = 256
 _LARGE_CHANNELS = 64

@@ -42,7 +42,7 @@ def test_winograd_refuses_parts_of_tiles() -> None:
 
 PAIRS = {
     # Winograd along one axis and both, on a CPU.
-    "conv3x3_by_rows": (convolutions.conv3x3, convolutions.direct_conv3x3, 32, 128),
+    "conv3x3_by_rows": (convolutions.conv3x3, convolutions.direct_conv3x3, 16, 64),
     "conv3x3": (convolutions.conv3x3, convolutions.direct_conv3x3, 32, 256),
     # The same, then tiles of 2×2, then products of few pixels.
     "features_28": (

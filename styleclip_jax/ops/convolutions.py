@@ -185,8 +185,7 @@ def _quick_conv3x3(height: int, width: int, channels: int) -> Bilinear:
     if not whole or pixels < _ROWS_PIXELS:
         return direct_conv3x3
     both = _LARGE_CHANNELS if pixels >= _LARGE_PIXELS else _WINOGRAD_CHANNELS
-    # With both, kernels are four times as large, which counts if they outweigh images.
-    if channels >= both and pixels > 2 * channels:
+    if channels >= both:
         return winograd.conv3x3
     return winograd.conv3x3_by_rows if channels >= _ROWS_CHANNELS else direct_conv3x3
 

@@ -104,7 +104,9 @@ def _draw(folder: pathlib.Path) -> None:
 
 
 def _edit(photos: Seen, before: Seen, inverted: pathlib.Path, prompt: str) -> list[str]:
-    """Cells on edits by a prompt: target before and after, kept, identity."""
+    """Cells on edits by a prompt: targets before and after, by the judge and by the
+    check of pixels, other attributes kept, identity.
+    """
     attribute, value, alpha = _PROMPTS[prompt]
     outdir = inverted / prompt.replace(" ", "_")
     if not (outdir / "images").is_dir():
@@ -113,11 +115,14 @@ def _edit(photos: Seen, before: Seen, inverted: pathlib.Path, prompt: str) -> li
             *(*_DIRECTION, f"--alpha={alpha}", f"--outdir={outdir}"),
         )
     after = _see(outdir / "images")
-    index = attributes.index(attribute, value)
-    shares = [np.mean(x.found[attribute] == index) for x in (photos, after)]
+    index, check = attributes.index(attribute, value), judge.CHECKS[attribute, value]
+    pair = (photos, after)
+    judged = [np.mean(x.found[attribute] == index) for x in pair]
+    checked = [np.mean([check(image) for image in x.image]) for x in pair]
+    targets = [f"{a:.2f} → {b:.2f}" for a, b in (judged, checked)]
     kept = judge.kept(before.found, after.found, attribute).mean()
     same = metrics.identity_similarity(before.identity, after.identity)
-    return [f"{shares[0]:.2f} → {shares[1]:.2f}", f"{kept:.3f}", f"{same.mean():.3f}"]
+    return [*targets, f"{kept:.3f}", f"{same.mean():.3f}"]
 
 
 def main(_: list[str]) -> None:
@@ -148,7 +153,7 @@ def main(_: list[str]) -> None:
     columns = ["inversion", "levels", "largest", "identity"]
     if EDITS.value:
         for prompt in _PROMPTS:
-            columns += [prompt, "kept", "identity"]
+            columns += [prompt, "by pixels", "kept", "identity"]
     print(tables.markdown([*columns, "CPU s per face"], rows), end="")
 
 

@@ -4,6 +4,7 @@ Peers need torch, which the tests do without: `benchmarks.compare` itself compar
 results with ours before it takes any time.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -13,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from benchmarks import (
@@ -26,7 +28,9 @@ from benchmarks import (
     training,
 )
 from styleclip_jax.errors import UserError
+from styleclip_jax.io import images
 from styleclip_jax.models import stylegan2
+from styleclip_jax.toy import attributes, drawing, face_set
 from tests import programs
 
 
@@ -220,3 +224,30 @@ def test_every_format_has_its_rate() -> None:
     cells = [row.strip("|").split("|") for row in rows]
     assert len({format_ for _, format_, *_ in cells}) == 7
     assert all(float(rate) > 0 for *_, rate in cells)
+
+
+@pytest.mark.slow
+def test_inversions_and_edits_are_told_from_their_pictures(
+    tmp_path: pathlib.Path,
+) -> None:
+    def write(folder: str, *pictures: np.ndarray) -> None:
+        (tmp_path / folder).mkdir(parents=True)
+        for i, picture in enumerate(pictures):
+            images.write(tmp_path / folder / f"{i}.png", picture)
+
+    # Files are there, so that the programs do not run: inversions 3 and 1 levels away,
+    # and for either prompt a face that smiles without sunglasses.
+    photos = face_set.DrawnFaces(2).load(np.arange(2))
+    away = np.where(photos < 128, [[[[3]]], [[[1]]]], [[[[-3]]], [[[-1]]]])
+    write("pixel/images", *(photos + away).astype(np.uint8))
+    images.write(tmp_path / "pixel/grid.png", photos[0])
+    face = attributes.sample_face(np.random.default_rng(0))
+    smiling = dataclasses.replace(face, mouth="smile", glasses="none")
+    for prompt in ("a_smiling_face", "a_face_with_sunglasses"):
+        write(f"pixel/{prompt}/images", *[drawing.draw(smiling, 64)] * 2)
+    flags = (f"--workdir={tmp_path}", "--count=2", "--rows=pixel")
+    *_, row = run("benchmarks.inversions", *flags).splitlines()
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[:3] == ["pixel", "2.00", "3.0"]
+    ends = [cell.split("→")[-1].strip() for cell in cells]
+    assert (ends[4:6], ends[8:10]) == (["1.00"] * 2, ["0.00"] * 2)

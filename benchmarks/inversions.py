@@ -42,7 +42,7 @@ _WAYS = {
     "pixel-tuned": ("--tune_steps=350",),
     "projector-tuned": ("--objective=projector", "--tune_steps=350"),
     "pixel-official": (
-        *("--tune_steps=350", "--tune_rate=3e-4"),
+        *("--tune_steps=350", "--tune_rate=3e-4", "--tune_noise_rate=0"),
         *("--tune_ramp_up=0", "--tune_ramp_down=0"),
     ),
 }

@@ -51,7 +51,7 @@ _MODELS = (
     *(*GENERATOR_FIELDS, "remat", *CLIP_FIELDS),
     *("identity", "encoder", "lpips", "class_", "templates"),
 )
-_TUNING = ("tune_steps", "tune_rate", "tune_threshold")
+_TUNING = ("tune_steps", "tune_rate", "tune_noise_rate", "tune_threshold")
 
 VALUES = flags.FlagValues()
 program.define(ModelSettings, VALUES, _MODELS)

@@ -13,6 +13,7 @@ from styleclip_jax import latents, parallel, places
 from styleclip_jax.batch.editor import Outcome
 from styleclip_jax.batch.tuned import as_stored
 from styleclip_jax.editing import perceptions
+from styleclip_jax.errors import UserError
 from styleclip_jax.io import tuned_files
 from styleclip_jax.io.direction_files import Origin
 from styleclip_jax.loading import Models
@@ -30,10 +31,11 @@ QUICKER = "fewer tune_steps"
 _THRESHOLD = 0.06
 # Weight of absolute distances beside the stand-in for LPIPS.
 _L1_LAMBDA = 0.5
-# Learning rate of the embedded generator, which is small: an output changes by the rate
-# times the root of the number of its inputs, where all weights move alike. Higher rates
-# come nearer to the photo, and edits fail more often.
-_EMBEDDED_RATE = 1e-3
+# Learning rates of the embedded generator, which is small: an output changes by the
+# rate times the root of the number of its inputs, where all weights move alike. Higher
+# rates come nearer to the photo, and edits fail more often. Maps of noise, which have
+# the pixels of all layers, come nearer and leave edits as they are.
+_EMBEDDED_RATE, _EMBEDDED_NOISE_RATE = 5e-4, 5e-3
 
 
 class Tuned(NamedTuple):
@@ -88,8 +90,14 @@ def tuner(
       mesh: devices that batches are spread over.
 
     Raises:
-      UserError: there is no network for the perceptual distance.
+      UserError: there is no network for the perceptual distance, or no noise to tune.
     """
+    if config.tune_noise_rate and not generator.config.noise_shapes:
+        raise UserError(
+            f"tune_noise_rate: expected 0 for a generator without noise, found "
+            f"{config.tune_noise_rate:g}",
+            field="tune_noise_rate",
+        )
     perception = None
     if config.tune_lpips_lambda:
         perception = perceptions.load(
@@ -161,6 +169,8 @@ def _completed(config: TuningConfig, models: Models) -> TuningConfig:
     is_embedded = places.name_of(models.generator_directory) == places.EMBEDDED
     if config.tune_rate is None and is_embedded:
         found["tune_rate"] = _EMBEDDED_RATE
+    if config.tune_noise_rate is None and is_embedded:
+        found["tune_noise_rate"] = _EMBEDDED_NOISE_RATE
     return config.replace(**found)
 
 

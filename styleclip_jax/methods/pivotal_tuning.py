@@ -7,7 +7,8 @@ the pivot, stays; what moves is the synthesis. Written for a single photo:
   result = jax.vmap(run, in_axes=(None, 0, 0, None))(networks, photos, pivots, key)
 
 The locality regularization draws codes, and holds the images near the pivot, in their
-directions, to what the generator made before.
+directions, to what the generator made before. Maps of noise can move beside the
+weights, which the official code leaves as they are.
 """
 
 import functools
@@ -20,14 +21,19 @@ import optax
 from styleclip_jax import optimizers, spaces
 from styleclip_jax.methods import perception
 from styleclip_jax.methods.projection import Networks
-from styleclip_jax.models import generators
+from styleclip_jax.models import generators, param_trees
 from styleclip_jax.models.network import Network
+from styleclip_jax.settings.latents import Noise
 from styleclip_jax.settings.tuning import TuningConfig
 
 # Parity: truncation of the codes of the locality regularization.
 _LOCALITY_PSI = 0.5
 # The official learning rate.
 _RATE = 3e-4
+# Strength of the noise of layers that have none, where their maps are to be tuned.
+_STRENGTH = 0.01
+# Ends of the flat names of maps of noise, and of their strengths.
+_MAP, _STRENGTHS = "noise_const", "noise_strength"
 
 
 class State(NamedTuple):
@@ -35,7 +41,7 @@ class State(NamedTuple):
 
     Attributes:
       step: number of steps done.
-      weights: those of the synthesis; the mapping stays.
+      weights: those of the synthesis, with its maps of noise; the mapping stays.
       optimizer: state of Adam.
       photo: [H, W, 3] in [-1, 1].
       vector: [N] its perception, None without a network.
@@ -117,6 +123,8 @@ def start(
     generator = networks.generator
     generator.config.expect_image("photo", photo)
     weights = generator.params["synthesis"]
+    if config.tune_noise_rate:
+        weights = _with_maps(weights)
     look = networks.perception
     empty = jnp.full((config.tune_steps,), jnp.nan, jnp.float32)
     terms = ["total", "l2"] + ["lpips"] * (look is not None)
@@ -244,7 +252,8 @@ def _loss(
     config: TuningConfig,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Total loss of weights, and each term with "total"."""
-    image = _synthesize(networks.generator, weights, state.pivot)
+    noise: Noise = "moving" if config.tune_noise_rate else "const"
+    image = _synthesize(networks.generator, weights, state.pivot, noise)
     away = image - state.photo
     terms = {"l2": jnp.mean(jnp.square(away))}
     total = config.tune_l2_lambda * terms["l2"]
@@ -282,13 +291,54 @@ def _locality_at(
 
 
 def _synthesize(
-    generator: generators.Generator, weights: Any, pivot: jax.Array
+    generator: generators.Generator,
+    weights: Any,
+    pivot: jax.Array,
+    noise: Noise = "const",
 ) -> jax.Array:
     """Image [H, W, 3] of a pivot [L, D] by weights of the synthesis."""
-    return generators.synthesize(with_synthesis(generator, weights), pivot[None])[0]
+    tuned = with_synthesis(generator, weights)
+    return generators.synthesize(tuned, pivot[None], noise=noise)[0]
+
+
+def _with_maps(weights: Any) -> Any:
+    """Weights of the same images, in which maps of noise count in every layer.
+
+    Where the strength is 0 they had no effect, nor has a map of zeros.
+    """
+    flat = param_trees.flatten(weights)
+    for name in [name for name in flat if name.endswith(_MAP)]:
+        strength = name.removesuffix(_MAP) + _STRENGTHS
+        is_off = flat[strength] == 0
+        flat[name] = jnp.where(is_off, 0, flat[name])
+        flat[strength] = jnp.where(is_off, _STRENGTH, flat[strength])
+    return param_trees.unflatten(flat)
 
 
 def _adam(config: TuningConfig) -> optax.GradientTransformation:
     rate = _RATE if config.tune_rate is None else config.tune_rate
+    if not config.tune_noise_rate:
+        return _ramped_adam(rate, config)
+    parts = {
+        "weights": _ramped_adam(rate, config),
+        "maps": _ramped_adam(config.tune_noise_rate, config),
+        # Maps have any size, and need no second factor.
+        "strengths": optax.set_to_zero(),
+    }
+    return optax.multi_transform(parts, _parts)
+
+
+def _parts(weights: Any) -> Any:
+    """Which part of `_adam` moves each of the weights."""
+    kinds = {_MAP: "maps", _STRENGTHS: "strengths"}
+    return param_trees.unflatten(
+        {
+            name: kinds.get(name.rpartition("/")[-1], "weights")
+            for name in param_trees.flatten(weights)
+        }
+    )
+
+
+def _ramped_adam(rate: float, config: TuningConfig) -> optax.GradientTransformation:
     ramps = (config.tune_ramp_up, config.tune_ramp_down)
     return optax.adam(optimizers.ramped(rate, max(config.tune_steps, 1), *ramps))

@@ -11,13 +11,16 @@ class TuningConfig(checks.Config):
     """Settings of pivotal tuning.
 
     The official ones are tune_rate=3e-4 throughout, tune_ramp_up=0, tune_ramp_down=0,
-    tune_l1_lambda=0, and lpips.
+    tune_noise_rate=0, tune_l1_lambda=0, and lpips.
 
     Attributes:
       tune_steps: steps of tuning the generator to each photo, 0 for none; 350 are the
         official number.
-      tune_rate: peak learning rate of the tuning; if absent 1e-3 with the embedded
+      tune_rate: peak learning rate of the tuning; if absent 5e-4 with the embedded
         generator, and 3e-4 with others.
+      tune_noise_rate: peak learning rate of the maps of noise, which move beside the
+        weights; 0 leaves them as they are. If absent 5e-3 with the embedded
+        generator, and 0 with others.
       tune_ramp_up: share of the steps in which the rate rises from 0; 0 for none.
       tune_ramp_down: share of the steps in which it falls to 0 at last; 0 for none.
       tune_l1_lambda: weight of the mean absolute distance of pixels; if absent none
@@ -37,6 +40,7 @@ class TuningConfig(checks.Config):
 
     tune_steps: int = 0
     tune_rate: float | None = None
+    tune_noise_rate: float | None = None
     tune_ramp_up: float = 0.1
     tune_ramp_down: float = 0.5
     tune_l1_lambda: float | None = None

@@ -263,11 +263,13 @@ def test_what_a_tuning_leaves_open_comes_from_the_networks(
         return tuning._completed(TuningConfig(), loading.Models.of(**given))
 
     found = completed()
-    assert (found.tune_rate, found.tune_l1_lambda) == (1e-3, 0.5)
+    assert (found.tune_rate, found.tune_l1_lambda) == (5e-4, 0.5)
+    assert found.tune_noise_rate == 5e-3
     assert found.tune_threshold is None
     # The official weights and end, of which the rate is the method's own.
     found = completed(generator=models["generator"], lpips="models/alexnet")
     assert (found.tune_rate, found.tune_l1_lambda) == (None, None)
+    assert found.tune_noise_rate is None
     assert found.tune_threshold == 0.06
 
 

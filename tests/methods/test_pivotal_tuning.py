@@ -151,6 +151,27 @@ def test_tuned_generators_make_their_photos() -> None:
         assert ("noise_const" in name) == np.array_equal(x, noise[name]), name
 
 
+def test_maps_of_noise_take_up_what_the_weights_cannot_draw() -> None:
+    params = param_trees.flatten(tiny.generator().params)
+    params["synthesis/b8/conv1/noise_strength"] = jnp.zeros(())
+    generator = Network(param_trees.unflatten(params), tiny.GENERATOR)
+    photo, pivot = (x[0] for x in known())
+    # Nothing but the maps moves.
+    config = CONFIG.replace(tune_rate=0, tune_noise_rate=0.1)
+    run = functools.partial(pivotal_tuning.tune, config=config)
+    found = jax.jit(run)(Networks(generator, None), photo, pivot, jax.random.key(0))
+    before = generators.synthesize(generator, pivot[None])[0]
+    # A map that had no strength begins as zeros, and the image as it was.
+    np.testing.assert_allclose(
+        found.history["l2"][0], jnp.mean(jnp.square(before - photo)), rtol=1e-5
+    )
+    assert found.history["l2"][-1] < 0.9 * found.history["l2"][0]
+    after = param_trees.flatten({"synthesis": found.weights})
+    moved = {n for n, x in after.items() if not np.array_equal(x, params[n])}
+    maps = {n for n in after if n.endswith("noise_const")}
+    assert moved == {*maps, "synthesis/b8/conv1/noise_strength"}
+
+
 def test_looks_at_the_locality_come_at_intervals() -> None:
     config = LOCALITY.replace(locality_interval=3, tune_steps=6)
     run = functools.partial(pivotal_tuning.tune, config=config)

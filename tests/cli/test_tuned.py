@@ -273,6 +273,13 @@ def test_what_a_tuning_leaves_open_comes_from_the_networks(
     assert found.tune_threshold == 0.06
 
 
+def test_maps_of_noise_are_asked_of_generators_with_noise() -> None:
+    generator = Network({}, tiny.STYLEGAN3)
+    asked: Any = (loading.Models(), generator, TuningConfig(tune_noise_rate=0.1), None)
+    with pytest.raises(UserError, match="tune_noise_rate: expected 0 for a generator"):
+        tuning.tuner(*asked)
+
+
 def test_ramps_are_shares_of_the_steps(run: Program, tmp_path: pathlib.Path) -> None:
     code, _, err = run(invert, photos=tmp_path, tune_ramp_up=2)
     assert (code, "--tune_ramp_up: expected 0 to 1, found 2" in err) == (2, True)

@@ -5,10 +5,12 @@ import os
 
 # Before JAX starts: four devices, so that sharding can be tested anywhere, and code as
 # LLVM first has it, since compiling a program takes longer than all that it computes.
+# In one piece each: the pieces are for cores, and other workers have those.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_force_host_platform_device_count=4"
     + " --xla_backend_optimization_level=0"
+    + " --xla_cpu_parallel_codegen_split_count=1"
     + " --xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")

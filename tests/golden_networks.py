@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
@@ -42,7 +41,7 @@ def network_of(conversion: Conversion) -> Network:
 
 def to_params(tensors: Mapping[str, np.ndarray]) -> Any:
     """Parameters on the device, from tensors by their flat names."""
-    return jax.tree.map(jnp.asarray, param_trees.unflatten(tensors))
+    return jax.device_put(param_trees.unflatten(tensors))
 
 
 def converted(
@@ -116,14 +115,14 @@ def whole_clip() -> clip.Clip:
         table = np.zeros((49408, config["text_width"]), np.float32)
         table[arrays["token_ids"]] = arrays["token_embedding"]
     name = "text_model/embeddings/token_embedding/embedding"
-    params[name] = jnp.asarray(table)
+    params[name] = jax.device_put(table)
     config |= {"vocab_size": 49408, "eos_token_id": 49407}
     return Network(param_trees.unflatten(params), clip.ClipConfig(**config))
 
 
 def _clip_params() -> dict[str, jax.Array]:
     flat = safetensors.numpy.load_file(CLIP_FOLDER / "clip.safetensors")
-    return {name: jnp.asarray(x, jnp.float32) for name, x in flat.items()}
+    return jax.device_put({name: np.float32(x) for name, x in flat.items()})
 
 
 @functools.cache

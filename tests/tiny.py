@@ -249,10 +249,10 @@ def _draw(
 ) -> dict[str, Any]:
     random = np.random.RandomState(0)
     flat = {
-        name: jnp.asarray(draw(name, shape, random.randn(*shape)), jnp.float32)
+        name: draw(name, shape, random.randn(*shape))
         for name, shape in sorted(shapes.items())
     }
-    return param_trees.unflatten(flat)
+    return _on_device(flat)
 
 
 def _uniform(shapes: Mapping[str, tuple[int, ...]], scale: float) -> dict[str, Any]:
@@ -262,13 +262,18 @@ def _uniform(shapes: Mapping[str, tuple[int, ...]], scale: float) -> dict[str, A
         name: random.uniform(-scale if name.endswith("kernel") else 0.1, scale, shape)
         for name, shape in shapes.items()
     }
-    return jax.tree.map(jnp.float32, param_trees.unflatten(flat))
+    return _on_device(flat)
+
+
+def _on_device(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Parameters in float32, without a program for each shape, as jnp.asarray has."""
+    return jax.device_put(param_trees.unflatten(jax.tree.map(np.float32, dict(flat))))
 
 
 def normal(seed: int, *shape: int) -> jax.Array:
     """Normally distributed numbers, by numpy: jax compiles each shape for a second."""
     random = np.random.default_rng(seed)
-    return jnp.asarray(random.standard_normal(shape, np.float32))
+    return jax.device_put(random.standard_normal(shape, np.float32))
 
 
 def text_features(count: int, config: clip.ClipConfig = CLIP) -> jax.Array:

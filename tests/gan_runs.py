@@ -47,7 +47,8 @@ def recording(problem: Problem, state: State, **changes: Any) -> tuple[Problem, 
         generator_optimizer=_recorder(problem.generator_optimizer),
         discriminator_optimizer=_recorder(problem.discriminator_optimizer),
     )
-    fresh = gan_training.start(state.generator, state.discriminator, problem=problem)
+    start = jitted(gan_training.start, problem)
+    fresh = start(state.generator, state.discriminator)
     kept = {"path_mean": state.path_mean, "averaged": state.averaged}
     return problem, fresh._replace(**kept)
 
@@ -75,8 +76,8 @@ def small() -> Small:
         fakes = gan_draws.draw_fakes(keys[2], config, 8, style_mixing=1.0)
         image = jax.random.uniform(keys[3], (8, 8, 8, 3), minval=-1)
         direction = jax.random.normal(keys[4], image.shape)
-        return *networks, fakes._replace(augment=None), image, direction
+        state = gan_training.start(*networks, problem=problem)
+        return state, fakes._replace(augment=None), image, direction
 
-    first, second, fakes, image, direction = make()
-    state = gan_training.start(first, second, problem=problem)
+    state, fakes, image, direction = make()
     return Small(problem, state, Reals(image), fakes, direction)

@@ -117,7 +117,8 @@ def load(name: str) -> Golden:
         of_d = convert_discriminator.rosinality(resolution)
         tables = (generator_names.ROSINALITY, of_d)
     problem = gan_training.official(generator.config, judge.config, settings)
-    state = gan_training.start(generator.params, judge.params, problem=problem)
+    start = jax.jit(functools.partial(gan_training.start, problem=problem))
+    state = start(generator.params, judge.params)
     state = state._replace(averaged=averaged.params)
     return Golden(
         case, problem, state, dict(zip(names, (tables[0], *tables), strict=True))

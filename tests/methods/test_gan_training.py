@@ -40,7 +40,7 @@ def test_lazy_regularization_equals_the_full_one_in_expectation() -> None:
         rare, _ = gan_runs.jitted(phase, lazy)(start, *batch)
         for field in ("generator_optimizer", "discriminator_optimizer"):
             gradient = getattr(rare, field).gradient
-            mean = jax.tree.map(lambda x, k=interval: x / k, gradient)
+            mean = jax.tree.map(lambda x, k=interval: np.asarray(x) / k, gradient)
             expected = jax.tree.leaves(getattr(full, field).gradient)
             for a, b in zip(jax.tree.leaves(mean), expected, strict=True):
                 golden_data.assert_near(a, b, 1e-5)
@@ -58,10 +58,10 @@ def test_averaged_weights_have_their_closed_form() -> None:
     problem, start = gan_runs.small()[:2]
     settings = problem.settings.replace(ema_images=40.0, ema_ramp_up=None)
     problem = gan_training.official(problem.generator, problem.discriminator, settings)
-    start = start._replace(averaged=jax.tree.map(lambda x: x + 1, start.generator))
-    state = start
+    other = jax.tree.map(lambda x: np.asarray(x) + 1, start.generator)
+    state = start = start._replace(averaged=other)
     for _ in range(5):
-        state = gan_training.average(state, 16, problem=problem)
+        state = gan_runs.jitted(gan_training.average, problem)(state, 16)
     assert state.images == 80
     # 80 images are two half-lives.
     name = "synthesis/b8/conv0/kernel"
@@ -106,10 +106,10 @@ def test_devices_give_the_losses_of_one() -> None:
     # Two of these programs are those of the test of lazy phases.
     alone, expected = step(gan_runs.jitted, start, batch)
 
-    def split(x: jax.Array) -> jax.Array:
+    def split(x: jax.Array) -> np.ndarray:
         # The members m and m + 4 of a group go to the same device.
-        x = x.reshape(2, count, -1, *x.shape[1:]).swapaxes(0, 1)
-        return x.reshape(count, -1, *x.shape[3:])
+        found = np.asarray(x).reshape(2, count, -1, *x.shape[1:]).swapaxes(0, 1)
+        return found.reshape(count, -1, *x.shape[1:])
 
     def sharing(phase: Callable[..., Any], problem: Any) -> Callable[..., Any]:
         return functools.partial(phase, problem=problem, axis_name=parallel.AXIS)
@@ -149,17 +149,18 @@ def test_draws_mix_late_rows_as_often_as_asked() -> None:
     keys = jax.random.split(jax.random.key(0), 400)
     draw = functools.partial(gan_draws.draw_fakes, config=config, count=2)
     mixes = functools.partial(draw, style_mixing=0.9)
-    cutoffs = jax.vmap(lambda key: mixes(key).cutoff[0])(keys)
-    share = float(jnp.mean(cutoffs < config.num_rows))
+    cutoffs = jax.jit(jax.vmap(lambda key: mixes(key).cutoff[0]))(keys)
+    cutoffs = np.asarray(cutoffs)
+    share = np.mean(cutoffs < config.num_rows)
     assert share == pytest.approx(0.9, abs=0.06)
-    assert set(np.asarray(cutoffs).tolist()) == set(range(1, config.num_rows + 1))
+    assert set(cutoffs.tolist()) == set(range(1, config.num_rows + 1))
 
-    fakes = mixes(keys[0])._replace(cutoff=jnp.array([2, config.num_rows]))
-    w_plus, mean_w = gan_draws.map_fakes(generator, fakes)
-    same = jnp.all(w_plus == w_plus[:, :1], axis=2)
+    fakes = jax.jit(mixes)(keys[0])._replace(cutoff=np.array([2, config.num_rows]))
+    w_plus, mean_w = map(np.asarray, jax.jit(gan_draws.map_fakes)(generator, fakes))
+    same = np.all(w_plus == w_plus[:, :1], axis=2)
     expected = np.array([[True] * 2 + [False] * 2, [True] * 4])
     np.testing.assert_array_equal(same, expected)
-    np.testing.assert_allclose(mean_w, jnp.mean(w_plus[:, 0], axis=0), rtol=1e-5)
+    np.testing.assert_allclose(mean_w, np.mean(w_plus[:, 0], axis=0), rtol=1e-5)
     shapes = {name: x.shape for name, x in fakes.noise.items()}
     assert shapes["b4/conv1"] == (2, 4, 4)
     assert shapes["b8/conv0"] == (2, 8, 8)

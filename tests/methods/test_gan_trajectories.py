@@ -70,7 +70,7 @@ def test_phases_alone_have_the_official_gradients() -> None:
 
 
 def times(factor: float, recorded: gan_runs.Recorded) -> Any:
-    return jax.tree.map(lambda x: factor * x, recorded.gradient)
+    return jax.tree.map(lambda x: factor * np.asarray(x), recorded.gradient)
 
 
 def near(case: golden_data.Case, name: str, found: Any) -> None:

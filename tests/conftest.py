@@ -1,5 +1,6 @@
 """Simulated devices and tiny networks for all tests."""
 
+import ctypes
 import gc
 import os
 
@@ -19,6 +20,7 @@ os.environ.setdefault("STYLECLIP_KEEP_TRACED", "0")
 # As the programs do it: with one thread XLA computes convolutions in another way.
 os.environ["NPROC"] = str(max(2, os.cpu_count() or 1))
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -29,8 +31,11 @@ from styleclip_jax import losses
 from styleclip_jax.io import clip_files
 from styleclip_jax.models import bpe, clip
 from styleclip_jax.toy import attributes
-from tests import golden_data, golden_networks, tiny
+from tests import fuzzing, golden_data, golden_networks, tiny
 from tests.toy import faces as toy_faces
+
+# Bytes from which on a worker lets go of what it compiled.
+_MUCH = 2 << 30
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -43,6 +48,23 @@ def pytest_configure(config: pytest.Config) -> None:
     for name, value in settings.items():
         jax.config.update(name, value)
         os.environ[name.upper()] = str(value)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Trainings come first: what comes last, workers share, and each sets it up."""
+    items.sort(key=lambda item: "train" not in item.path.parts)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory() -> Iterator[None]:
+    """Gives memory back after a module: thousands of programs would fill gigabytes.
+
+    Not after each, since modules share programs. glibc keeps what is freed until asked.
+    """
+    yield
+    if fuzzing.resident() > _MUCH:
+        jax.clear_caches()
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture(scope="session")

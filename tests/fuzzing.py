@@ -326,7 +326,12 @@ def reset_peak() -> int:
     if not _STATUS.exists():
         return peak()
     pathlib.Path(_PEAK_RESET).write_text("5")
-    return _status("VmRSS")
+    return resident()
+
+
+def resident() -> int:
+    """Memory of this process in bytes, 0 where only its peak is known."""
+    return _status("VmRSS") if _STATUS.exists() else 0
 
 
 def peak() -> int:

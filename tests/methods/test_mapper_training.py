@@ -132,13 +132,13 @@ def test_training_trajectory(name: str) -> None:
         optimizer=optax.chain(recorder(), problem.optimizer),
     )
 
-    @jax.jit
+    @golden_data.jit
     def step(networks: Any, state: Any, source: losses.Source) -> Any:
         return mapper_training.train_step(
             networks, state, source, run.text, problem=problem
         )
 
-    synthesize = jax.jit(problem.space.synthesize)
+    synthesize = golden_data.jit(problem.space.synthesize)
     state, history = mapper_training.start(run.mapper.params, problem=problem), []
     for index in range(case.meta["config"]["updates"]):
         latent = run.batch(index)

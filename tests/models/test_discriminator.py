@@ -24,7 +24,7 @@ def load(name: str) -> tuple[golden_data.Case, Network]:
     return case, golden_networks.converted(convert_discriminator.convert, path)
 
 
-@jax.jit
+@golden_data.jit
 def logits(network: Network, image: jax.Array, label: jax.Array | None) -> jax.Array:
     return discriminator.logits(network, image, label)
 
@@ -42,7 +42,7 @@ def test_logits_of_several_batch_sizes_and_gradient_of_images(name: str) -> None
     case.check("logits_fake", logits(network, golden_data.to_nhwc(case["fake"]), label))
 
     def total(image: jax.Array) -> jax.Array:
-        return jnp.sum(logits(network, image, label))
+        return jnp.sum(discriminator.logits(network, image, label))
 
     gradient = jax.jit(jax.grad(total))(image)
     case.check("image_grad", golden_data.to_nchw(gradient))
@@ -56,7 +56,8 @@ def test_gradients_of_parameters(name: str) -> None:
 
     def loss(params: Any) -> jax.Array:
         on_real, on_fake = (
-            logits(network.replace(params=params), x, label) for x in (real, fake)
+            discriminator.logits(network.replace(params=params), x, label)
+            for x in (real, fake)
         )
         return jnp.mean(jax.nn.softplus(-on_real) + jax.nn.softplus(on_fake))
 

@@ -103,7 +103,7 @@ def test_batches_of_images_and_kernels_keep_their_derivatives() -> None:
             return jax.grad(lambda *y: jnp.sin(function(*y)).sum(), (0, 1))(x, kernel)
 
         given = kernel if axis == 0 else kernel[0]
-        return jax.vmap(of_both, in_axes=(0, axis))(x, given)
+        return jax.jit(jax.vmap(of_both, in_axes=(0, axis)))(x, given)
 
     def exact(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return downsampling.downsample_conv3x3(x, kernel, "highest")

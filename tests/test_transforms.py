@@ -119,11 +119,11 @@ def test_gradient_is_the_slope(entry: catalogue.Entry) -> None:
         optax.tree.scale(1 / optax.tree.norm(gradient), gradient),
         optax.tree.scale(0.5 / optax.tree.norm(noise), noise),
     )
-    step = 1e-2
+    step = 2e-3
     after, before = (
         value_and_gradient(optax.tree.add_scale(entry.batch, sign * step, direction))[0]
         for sign in (1, -1)
     )
     slope = optax.tree.vdot(gradient, direction)
     # float32 and the kinks of leaky ReLU leave about a thousandth.
-    np.testing.assert_allclose((after - before) / (2 * step), slope, rtol=1e-2)
+    np.testing.assert_allclose((after - before) / (2 * step), slope, rtol=5e-3)

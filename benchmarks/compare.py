@@ -70,7 +70,7 @@ flags.DEFINE_list(
     "peer_dirs",
     [],
     "Checkouts: of StyleCLIP first, of OpenAI's CLIP unless it is installed, and of "
-    "NVIDIA's stylegan3 for its rows.",
+    "NVIDIA's stylegan3 for its rows and those of training.",
     flag_values=VALUES,
 )
 flags.DEFINE_string(

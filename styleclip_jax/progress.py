@@ -1,6 +1,7 @@
 """Progress of long work: reports, bars with the time left, the loop over steps."""
 
 import contextlib
+import statistics
 import sys
 import threading
 import time
@@ -25,6 +26,9 @@ _WORTH_SHOWING, _WORTH_A_LINE = 2.0, 5.0
 _FILE_INTERVAL = 10.0
 # Seconds of work from which a forecast is made, and those ahead from which it is told.
 _PROBE, _LONG = 1.0, 10.0
+# Reports of a forecast, one of which may have compiled another program, and the seconds
+# after which it is made of fewer.
+_FEW, _PATIENCE = 3, 30.0
 
 
 class Listener(NamedTuple):
@@ -63,7 +67,8 @@ class Listener(NamedTuple):
 class _Forecast:
     """Line on how long work takes, from its first units.
 
-    The first report is left out: it has compilation in it.
+    The first report is left out: it has compilation in it. The next ones count by
+    their median, since a second phase of the work is compiled, too.
     """
 
     def __init__(
@@ -71,7 +76,8 @@ class _Forecast:
     ) -> None:
         self._left, self._unit, self._quicker, self._tell = total, unit, quicker, tell
         self._since: float | None = None
-        self._seen, self._is_over = 0, False
+        self._last, self._is_over = 0.0, False
+        self._rates = list[float]()
 
     def report(self, count: int) -> None:
         """Takes a report, and tells the line when it can."""
@@ -80,13 +86,14 @@ class _Forecast:
             return
         now = time.monotonic()
         if self._since is None:
-            self._since = now
+            self._since = self._last = now
             return
-        self._seen += count
-        if now - self._since < _PROBE:
+        self._rates.append((now - self._last) / count)
+        self._last, passed = now, now - self._since
+        if passed < _PROBE or (len(self._rates) < _FEW and passed < _PATIENCE):
             return
         self._is_over = True
-        seconds = self._left * (now - self._since) / self._seen
+        seconds = self._left * statistics.median(self._rates)
         if seconds >= _LONG:
             plural = "" if self._left == 1 else "s"
             self._tell(

@@ -147,13 +147,15 @@ def test_long_work_says_how_long_it_takes_and_what_is_quicker(
     # The first report, with compilation in it, says nothing of the rate.
     found = forecast(monkeypatch, 2003, (90, 1), (0.5, 1), (0.5, 1), (3, 3), (3, 3))
     assert found == [
-        "time: about 17 min here for 2,000 images; quicker: fewer num_samples"
+        "time: about 17 min here for 1,997 images; quicker: fewer num_samples"
     ]
-    # Reports of nothing are not the first one.
-    assert forecast(monkeypatch, 2003, (5, 0), (90, 1), (1, 2))[0].startswith(
-        "time: about 17 min here for 2,000"
-    )
-    assert forecast(monkeypatch, 12, (90, 1), (1, 2)) == []
+    # Reports of nothing are not the first one, and long ones are not waited for.
+    found = forecast(monkeypatch, 2003, (5, 0), (90, 1), (30, 60))
+    assert [line[:34] for line in found] == ["time: about 16 min here for 1,942 "]
+    # Nor is the compilation of a second phase the rate.
+    found = forecast(monkeypatch, 10_000, (60, 8), (13, 8), *2 * [(0.4, 8)])
+    assert [line[:33] for line in found] == ["time: about 8 min here for 9,968 "]
+    assert forecast(monkeypatch, 12, (90, 1), *3 * [(1, 2)]) == []
     assert forecast(monkeypatch, 1, (90, 1)) == []
 
 

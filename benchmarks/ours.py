@@ -60,12 +60,13 @@ def random_network(module: Any, config: Any) -> Network:
 
 
 def read_network(
-    path: pathlib.Path, conversion: Any, module: Any, config: Any
+    path: pathlib.Path, conversion: Any, module: Any, config: Any, part: str = ""
 ) -> Network:
     """What the peer left, or a random network where there is no peer."""
     if not path.exists():
         return random_network(module, config)
-    converted = conversion.convert(styleclip_jax.io.torch_files.read(path))
+    file = dataclasses.replace(styleclip_jax.io.torch_files.read(path), part=part)
+    converted = conversion.convert(file)
     return _on_device(param_trees.unflatten(converted.tensors), converted.config)
 
 
@@ -93,15 +94,11 @@ class Ours:
     @functools.cached_property
     def discriminator(self) -> Network:
         """That of the generator's file."""
-        path, config = self.folder / "generator.pkl", self.generator.config
-        if not path.exists():
-            return random_network(
-                discriminator,
-                DiscriminatorConfig(config.resolution, config.channels),
-            )
-        file = styleclip_jax.io.torch_files.read(path)
-        found = convert.discriminator.convert(dataclasses.replace(file, part="D"))
-        return _on_device(param_trees.unflatten(found.tensors), found.config)
+        path, generator = self.folder / "generator.pkl", self.generator.config
+        config = DiscriminatorConfig(generator.resolution, generator.channels)
+        return read_network(
+            path, convert.discriminator, discriminator, config, part="D"
+        )
 
     @functools.cached_property
     def clip(self) -> Network:
@@ -231,23 +228,18 @@ def gan_training_steps(ours: Ours, turns: worker.Turns) -> None:
         return gan_draws.Fakes(z, None, jnp.asarray(config.num_rows), noise)
 
     reals = gan_draws.Reals(nhwc(batch))
-    calls: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
-        gan_training.GENERATOR: (gan_training.train_generator, (fakes(batch),)),
-        gan_training.PATHS: (
-            gan_training.regularize_generator,
-            (fakes(count), nhwc(count)),
-        ),
-        gan_training.DISCRIMINATOR: (
-            gan_training.train_discriminator,
-            (reals, fakes(batch)),
-        ),
-        gan_training.R1: (gan_training.regularize_discriminator, (reals,)),
+    batches = {
+        gan_training.GENERATOR: (fakes(batch),),
+        gan_training.PATHS: (fakes(count), nhwc(count)),
+        gan_training.DISCRIMINATOR: (reals, fakes(batch)),
+        gan_training.R1: (reals,),
     }
 
     @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
-    def step(phases: tuple[str, ...], state: Any, inputs: Any) -> Any:
+    def step(phases: tuple[str, ...], state: Any, batches: Any) -> Any:
         for name in phases:
-            state, _ = calls[name][0](state, *inputs[name], problem=problem)
+            phase = gan_training.PHASES[name]
+            state, _ = phase(state, *batches[name], problem=problem)
         return gan_training.average(state, batch, problem=problem)
 
     def compared(params: Any) -> np.ndarray:
@@ -255,12 +247,11 @@ def gan_training_steps(ours: Ours, turns: worker.Turns) -> None:
         names = [name.replace(".", "/") for name in worker.GAN_COMPARED]
         return np.concatenate([flat[name] for name in names])
 
-    inputs = {name: given for name, (_, given) in calls.items()}
     before = compared(judge.params)
     for _ in turns:
         for index in range(worker.GAN_STEPS):
             phases = gan_training.schedule(index, problem=problem)
-            state = step(phases, state, inputs)
+            state = step(phases, state, batches)
         latest = jax.block_until_ready(state.discriminator)
         turns.result = compared(latest) - before
 

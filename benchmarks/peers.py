@@ -199,11 +199,15 @@ def synthesis(peer: StyleClip, turns: worker.Turns, *, gradient: bool = False) -
     repeat(turns, lambda x: nhwc(synthesize(x)), latent)
 
 
+def _of_nvidia(module: str) -> Any:
+    """A module of NVIDIA's; it compares versions by what is gone from setuptools."""
+    _do_without("pkg_resources", "parse_version", torch.torch_version.TorchVersion)
+    return importlib.import_module(f"training.{module}")
+
+
 def stylegan3(peer: StyleClip, turns: worker.Turns, *, gradient: bool = False) -> None:
     """NVIDIA's network; on CPUs it computes by its reference operations."""
-    # It compares torch's version by what is gone from setuptools.
-    _do_without("pkg_resources", "parse_version", torch.torch_version.TorchVersion)
-    networks = importlib.import_module("training.networks_stylegan3")
+    networks = _of_nvidia("networks_stylegan3")
     options = {}
     if peer.spec.question.startswith("stylegan3_r"):
         options = {
@@ -228,9 +232,7 @@ def gan_training(peer: StyleClip, turns: worker.Turns) -> None:
     Noise and style mixing are left out, and directions are given, as their draws would
     be others than ours.
     """
-    _do_without("pkg_resources", "parse_version", torch.torch_version.TorchVersion)
-    networks = importlib.import_module("training.networks_stylegan2")
-    losses = importlib.import_module("training.loss")
+    networks, losses = _of_nvidia("networks_stylegan2"), _of_nvidia("loss")
     size, batch, dim = peer.spec.resolution, turns.items, worker.GAN_WIDTH
     widths = {"channel_base": worker.GAN_CHANNELS, "channel_max": dim}
     generator = _stir(networks.Generator(dim, 0, dim, size, 3, **widths))
@@ -285,16 +287,16 @@ def gan_training(peer: StyleClip, turns: worker.Turns) -> None:
                         torch.nan_to_num(x.grad, 0, 1e5, -1e5, out=x.grad)
                 optimizers[network].step()
             images += batch
-            decay = 0.5 ** (batch / worker.GAN_EMA_IMAGES)
-            with torch.no_grad():
-                for mean, x in zip(
-                    averaged.parameters(), generator.parameters(), strict=True
-                ):
-                    mean.copy_(x.lerp(mean, decay))
-                for mean, x in zip(
-                    averaged.buffers(), generator.buffers(), strict=True
-                ):
-                    mean.copy_(x)
+            _blend(averaged, generator, 0.5 ** (batch / worker.GAN_EMA_IMAGES))
+
+
+@torch.no_grad()
+def _blend(averaged: torch.nn.Module, latest: torch.nn.Module, decay: float) -> None:
+    """Moves averaged parameters towards the latest ones; buffers are copied."""
+    for mean, x in zip(averaged.parameters(), latest.parameters(), strict=True):
+        mean.copy_(x.lerp(mean, decay))
+    for mean, x in zip(averaged.buffers(), latest.buffers(), strict=True):
+        mean.copy_(x)
 
 
 class _Bar:

@@ -9,6 +9,7 @@ if its program runs as it is written, with nothing fused or computed twice: an u
 bound.
 """
 
+import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -72,11 +73,11 @@ def cost_of(problem: gan_training.Problem, batch: int) -> Cost:
 
     state, fakes, few, image, direction = jax.eval_shape(inputs)
     reals = gan_draws.Reals(image)
-    calls = {
-        gan_training.GENERATOR: (gan_training.train_generator, (fakes,)),
-        gan_training.PATHS: (gan_training.regularize_generator, (few, direction)),
-        gan_training.DISCRIMINATOR: (gan_training.train_discriminator, (reals, fakes)),
-        gan_training.R1: (gan_training.regularize_discriminator, (reals,)),
+    batches: dict[str, Any] = {
+        gan_training.GENERATOR: (fakes,),
+        gan_training.PATHS: (few, direction),
+        gan_training.DISCRIMINATOR: (reals, fakes),
+        gan_training.R1: (reals,),
     }
     settings = problem.settings
     every = {
@@ -84,16 +85,13 @@ def cost_of(problem: gan_training.Problem, batch: int) -> Cost:
         gan_training.R1: settings.r1_interval,
     }
     flops, peak = {}, {}
-    for name, (phase, given) in calls.items():
-
-        def step(state: Any, *batch: Any, phase: Any = phase) -> Any:
-            return phase(state, *batch, problem=problem)
-
+    for name, given in batches.items():
+        step = functools.partial(gan_training.PHASES[name], problem=problem)
         traced = jax.jit(step).trace(state, *given)
         lowered = traced.lower(lowering_platforms=("cuda",))
         flops[name] = lowered.cost_analysis()["flops"]
         peak[name] = held(traced.jaxpr.jaxpr) - size_of(state)
-    turns = {name: 1 / every.get(name, 1) for name in calls}
+    turns = {name: 1 / every.get(name, 1) for name in batches}
     return Cost(flops, turns, size_of(state), peak)
 
 

@@ -1,7 +1,6 @@
 """Progress of long work: reports, bars with the time left, the loop over steps."""
 
 import contextlib
-import statistics
 import sys
 import threading
 import time
@@ -93,6 +92,9 @@ class _Forecast:
         if passed < _PROBE or (len(self._rates) < _FEW and passed < _PATIENCE):
             return
         self._is_over = True
+        # Imported when it is wanted, as programs start without it.
+        import statistics
+
         seconds = self._left * statistics.median(self._rates)
         if seconds >= _LONG:
             plural = "" if self._left == 1 else "s"

@@ -14,7 +14,7 @@ The regularizations are lazy: `schedule` says which phases a step has, in which 
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -321,6 +321,15 @@ def regularize_discriminator(
     gradient, figures = jax.grad(loss, has_aux=True)(state.discriminator)
     state = _descend_discriminator(state, gradient, problem, axis_name)
     return state, _mean_over(axis_name)(figures)
+
+
+# What each phase does: (state, batch, …) → state and figures.
+PHASES: Mapping[str, Callable[..., tuple[State, Figures]]] = {
+    GENERATOR: train_generator,
+    PATHS: regularize_generator,
+    DISCRIMINATOR: train_discriminator,
+    R1: regularize_discriminator,
+}
 
 
 def average(state: State, batch_size: int, *, problem: Problem) -> State:

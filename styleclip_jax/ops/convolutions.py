@@ -181,8 +181,8 @@ def feature_conv3x3(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Arra
 
 def _quick_conv3x3(height: int, width: int, channels: int) -> Bilinear:
     """Form of `conv3x3` for CPUs."""
-    pixels, whole = height * width, height % winograd.TILE == width % winograd.TILE == 0
-    if not whole or pixels < _ROWS_PIXELS:
+    pixels = height * width
+    if not winograd.fits(height, width) or pixels < _ROWS_PIXELS:
         return direct_conv3x3
     both = _LARGE_CHANNELS if pixels >= _LARGE_PIXELS else _WINOGRAD_CHANNELS
     if channels >= both:
@@ -199,7 +199,7 @@ def _quick_canvas_conv3x3(height: int, width: int, channels: int) -> Bilinear:
 
 def _quick_feature_conv3x3(height: int, width: int, channels: int) -> Bilinear:
     """Form of `feature_conv3x3` for CPUs."""
-    pixels, whole = height * width, height % winograd.TILE == width % winograd.TILE == 0
+    pixels, whole = height * width, winograd.fits(height, width)
     if channels >= _FEATURE_CHANNELS and pixels >= _FEATURE_PIXELS and whole:
         # A kernel with so many channels is larger than its image.
         both = channels**2 >= 16 * pixels
@@ -250,9 +250,9 @@ def _kernel_gradient(x: jax.Array, g: jax.Array, precision: str) -> jax.Array:
 def _kernel_gradient_on_cpu(x: jax.Array, g: jax.Array, precision: str) -> jax.Array:
     """The same with a quarter of the products, where products are what takes time."""
     _, height, width, inputs = x.shape
-    whole = height % winograd.TILE == width % winograd.TILE == 0
     wide = min(inputs, g.shape[3]) >= _GRADIENT_CHANNELS
-    if wide and whole and height * width >= _GRADIENT_PIXELS:
+    large = height * width >= _GRADIENT_PIXELS
+    if wide and large and winograd.fits(height, width):
         form = products.in_float32(winograd.conv3x3_kernel_gradient)
         return form(x, g, precision)
     return _kernel_gradient(x, g, precision)

@@ -72,6 +72,11 @@ _TRANSFORMS = {
 }
 
 
+def fits(height: int, width: int) -> bool:
+    """Whether whole tiles cover an image."""
+    return height % TILE == width % TILE == 0
+
+
 def conv3x3_by_rows(
     x: jax.Array, kernel: jax.Array, precision: str, *, transposed: bool = False
 ) -> jax.Array:
@@ -159,6 +164,7 @@ def conv3x3(
         for part, kernel_part in zip(_by_row(x, tile), kernel_by_row, strict=True)
     ]
 
+    # Stacked when they are done, rows are computed once, too.
     by_column = [
         jnp.stack(_combine(matrices.output, column), axis=2)
         for column in zip(*products, strict=True)
@@ -210,8 +216,7 @@ def _by_row(x: jax.Array, tile: int) -> list[jax.Array]:
 
     One pixel is added before the first tile, and behind the last one what fills another
     tile. An axis is padded when it is taken: XLA for CPUs would else compute one axis
-    anew for each position of the other. So it would at last where rows are not stacked
-    when they are done.
+    anew for each position of the other.
 
     Raises:
       ValueError: H or W is no multiple of `tile`.

@@ -407,20 +407,18 @@ def _unwarp(
     if side < longest:
         height, width = (max(1, n * side // longest) for n in (height, width))
     matrix = np.column_stack([to_uv, to_uv @ start]) * np.array([[width], [height]])
-    channels = []
-    # Channels are warped one by one in float32: Pillow's 8-bit warp drops fractions.
-    for channel in np.moveaxis(edited.astype(np.float32), -1, 0):
-        image = Image.fromarray(channel)
+
+    def warp(channel: Image.Image) -> Image.Image:
         if side < longest:
-            image = image.resize((width, height), Image.Resampling.LANCZOS)
-        image = image.transform(
+            channel = channel.resize((width, height), Image.Resampling.LANCZOS)
+        return channel.transform(
             shape,
             Image.Transform.AFFINE,
             matrix.flatten().tolist(),
             Image.Resampling.BICUBIC,
         )
-        channels.append(np.asarray(image))
-    return np.stack(channels, -1)
+
+    return turning.each_channel(edited, warp)
 
 
 def _faces(path: pathlib.Path, name: str, value: Any) -> list[np.ndarray]:

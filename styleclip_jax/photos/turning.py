@@ -3,6 +3,8 @@
 Coordinates are (x, y) in pixels, of which pixel i covers [i, i + 1].
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from PIL import Image
 
@@ -48,15 +50,25 @@ def lay_over(
     if not (low < high).all():
         return
     box = np.concatenate([low - start, high - start]) * (len(turned) / side)
-    channels = []
-    for channel in np.moveaxis(turned.astype(np.float32), -1, 0):
-        image = Image.fromarray(channel)
-        image = image.resize(tuple(high - low), Image.Resampling.LANCZOS, tuple(box))
-        channels.append(np.asarray(image))
+    lanczos = Image.Resampling.LANCZOS
+    scaled = each_channel(
+        turned, lambda channel: channel.resize(tuple(high - low), lanczos, tuple(box))
+    )
     part = warped[low[1] : high[1], low[0] : high[0]]
     y, x = (np.indices(part.shape[:2]) + 0.5 + (low - start)[::-1, None, None]) / side
     weight = rim(x, feather) * rim(y, feather)
-    part += weight[..., None] * (np.stack(channels, -1) - part)
+    part += weight[..., None] * (scaled - part)
+
+
+def each_channel(
+    image: np.ndarray, change: Callable[[Image.Image], Image.Image]
+) -> np.ndarray:
+    """An image [H, W, C] whose channels are changed in float32, [H', W', C].
+
+    Pillow drops fractions where it warps or scales images of 8 bits.
+    """
+    channels = np.moveaxis(image.astype(np.float32), -1, 0)
+    return np.stack([np.asarray(change(Image.fromarray(x))) for x in channels], -1)
 
 
 def rim(t: np.ndarray, feather: float) -> np.ndarray:

@@ -84,12 +84,7 @@ def run(golden: Golden) -> tuple[State, dict[str, list[Figures]], list[Any]]:
     problem, state = gan_runs.recording(golden.problem, golden.state)
     given = golden.case.meta["config"]
     of_nvidia = problem.settings.recipe == "nvidia"
-    phases = {
-        gan_training.GENERATOR: gan_training.train_generator,
-        gan_training.PATHS: gan_training.regularize_generator,
-        gan_training.DISCRIMINATOR: gan_training.train_discriminator,
-        gan_training.R1: gan_training.regularize_discriminator,
-    }
+    phases = gan_training.PHASES
     steps = {name: gan_runs.jitted(phase, problem) for name, phase in phases.items()}
     average = gan_runs.jitted(gan_training.average, problem)
     means = []

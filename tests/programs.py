@@ -25,6 +25,16 @@ REPOSITORY = pathlib.Path(__file__).parent.parent
 Program = Callable[..., tuple[int, str, str]]
 
 
+class Watch:
+    """Time that passes as a test says."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
 def forget(values: flags.FlagValues) -> None:
     """Gives all flags their defaults again, before others are parsed."""
     values.unparse_flags()

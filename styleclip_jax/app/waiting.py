@@ -113,8 +113,8 @@ class Work(Generic[T]):
             raise _StopError
 
     def __iter__(self) -> Iterator[Progress]:
-        threading.Thread(target=self._run, daemon=True).start()
         began, last = time.monotonic(), ""
+        threading.Thread(target=self._run, daemon=True).start()
         try:
             while not self._ended.wait(_TICK):
                 count = f": {self._done} of {self._total}" if self._done else ""

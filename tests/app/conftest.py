@@ -97,7 +97,7 @@ def app(
         yield App(process, address, folder / "log.txt")
         if process.poll() is None:
             process.terminate()
-            assert process.wait(10) == 143
+            assert process.wait(60) == 143
     assert "Traceback" not in (folder / "log.txt").read_text()
     assert not list(folder.glob("styleclip-*"))
 

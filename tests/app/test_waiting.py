@@ -1,6 +1,5 @@
 """Waiting for work: its lines, its end, and that it stops when nobody waits."""
 
-import re
 import threading
 import time
 
@@ -9,39 +8,55 @@ import pytest
 from styleclip_jax.app import waiting
 from styleclip_jax.app.waiting import Work
 from styleclip_jax.errors import UserError
+from tests.programs import Watch
 
 
-def test_lines_say_what_how_much_and_that_it_compiles_once() -> None:
-    compiled: set[str] = set()
+def lines_of(
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: int,
+    count: int,
+    total: int,
+    compiled: set[str],
+) -> list[str]:
+    """Lines of work that counts units, each after some seconds, until all are told."""
+    clock, told = Watch(), threading.Event()
+    monkeypatch.setattr(waiting, "time", clock)
 
     def do(work: Work[int]) -> int:
-        with work.stage("Counting", 4):
-            work.count(1)
-            time.sleep(0.6)
+        with work.stage("Counting", total):
+            for _ in range(count):
+                clock.now += seconds
+                work.count(1)
+            assert told.wait(60)
         return 7
 
-    for once in (True, False):
-        work = Work(do, threading.Lock(), compiled)
-        lines = [progress.line for progress in work]
-        assert work.result == 7
-        assert lines[0].startswith("Counting")
-        assert all(("compiling once" in line) == once for line in lines)
-        assert re.search(r": 1 of 4 … \d s$", lines[-1])
+    work = Work(do, threading.Lock(), compiled)
+    lines = list[str]()
+    for progress in work:
+        lines.append(progress.line)
+        if f": {count} of {total}" in progress.line:
+            told.set()
+    assert work.result == 7
+    return lines
+
+
+def test_lines_say_what_how_much_and_that_it_compiles_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiled: set[str] = set()
+    for once in (", compiling once", ""):
+        *_, last = lines_of(monkeypatch, 3, 1, 4, compiled)
+        assert last == f"Counting{once}: 1 of 4 … 3 s"
 
 
 def test_lines_say_how_long_a_stage_still_takes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(waiting, "_PROBE", 0.1)
-
-    def do(work: Work[None]) -> None:
-        with work.stage("Counting", 1000):
-            for _ in range(5):
-                time.sleep(0.1)
-                work.count(1)
-
-    *_, last = (progress.line for progress in Work(do, threading.Lock(), set()))
-    assert re.search(r": \d of 1000 … 0 s, about 1\d\d s left$|about 2 min left$", last)
+    # The first unit may have compiled, and says nothing.
+    *_, last = lines_of(monkeypatch, 2, 5, 1000, {"Counting "})
+    assert last == "Counting: 5 of 1000 … 10 s, about 33 min left"
+    *_, last = lines_of(monkeypatch, 2, 5, 7, {"Counting "})
+    assert last == "Counting: 5 of 7 … 10 s"
 
 
 def test_errors_of_the_work_are_those_of_its_waiting() -> None:
@@ -66,7 +81,7 @@ def test_work_stops_when_nobody_waits() -> None:
     next(waiting)
     waiting.close()
     # Who stops lets others work.
-    assert lock.acquire(timeout=5)
+    assert lock.acquire(timeout=60)
     assert counted
 
 

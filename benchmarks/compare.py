@@ -70,7 +70,8 @@ flags.DEFINE_list(
     "peer_dirs",
     [],
     "Checkouts: of StyleCLIP first, of OpenAI's CLIP unless it is installed, and of "
-    "NVIDIA's stylegan3 for its rows and those of training.",
+    "NVIDIA's stylegan3 for its rows and those of training; rosinality's "
+    "stylegan2-pytorch, alone, for training_rosinality.",
     flag_values=VALUES,
 )
 flags.DEFINE_string(

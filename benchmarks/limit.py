@@ -118,7 +118,7 @@ def config_of(
     found = _STYLEGAN3.get(question.removesuffix(_GRADIENT))
     if found is None:
         config = config_f(resolution)
-        return config if question != "training" else narrow(config)
+        return narrow(config) if question == "training_narrow" else config
     plain = stylegan3.GeneratorConfig(resolution=resolution)
     channels = tuple(
         round(min(found["base"] / layer.cutoff, found["most"]))

@@ -80,24 +80,30 @@ class Ours:
     def __init__(self, spec: worker.Spec) -> None:
         self.spec = spec
         self.folder = pathlib.Path(spec.folder)
+        # The peer's generator, NVIDIA's or rosinality's.
+        self._pickled = self.folder / "generator.pkl"
+        self._saved = self.folder / "generator.pt"
 
     @functools.cached_property
     def generator(self) -> Network:
         config = limit.config_of(self.spec.question, self.spec.resolution)
         is_third = isinstance(config, stylegan3.GeneratorConfig)
         conversion = convert.stylegan3 if is_third else convert.stylegan2
-        # NVIDIA's is a pickle.
-        pickled = self.folder / "generator.pkl"
-        path = pickled if pickled.exists() else self.folder / "generator.pt"
+        path = self._pickled if self._pickled.exists() else self._saved
         return read_network(path, conversion, generators, config)
 
     @functools.cached_property
     def discriminator(self) -> Network:
         """That of the generator's file."""
-        path, generator = self.folder / "generator.pkl", self.generator.config
+        generator = self.generator.config
         config = DiscriminatorConfig(generator.resolution, generator.channels)
+        by_nvidia = self._pickled.exists()
         return read_network(
-            path, convert.discriminator, discriminator, config, part="D"
+            self._pickled if by_nvidia else self._saved,
+            convert.discriminator,
+            discriminator,
+            config,
+            part="D" if by_nvidia else "d",
         )
 
     @functools.cached_property
@@ -199,7 +205,9 @@ def mapper_step(ours: Ours, turns: worker.Turns) -> None:
         )
 
 
-def gan_training_steps(ours: Ours, turns: worker.Turns) -> None:
+def gan_training_steps(
+    ours: Ours, turns: worker.Turns, *, recipe: str = "nvidia"
+) -> None:
     """As many steps as have each regularization; draws are those of the peer."""
     generator, batch = ours.generator, ours.spec.batch
     config = generator.config
@@ -208,8 +216,12 @@ def gan_training_steps(ours: Ours, turns: worker.Turns) -> None:
         config,
         judge.config,
         GanTrainingConfig(
+            recipe=recipe,
             learning_rate=worker.GAN_RATE,
             r1_gamma=worker.GAN_GAMMA,
+            r1_interval=worker.GAN_R1_EVERY,
+            path_weight=worker.GAN_PATH_WEIGHT,
+            path_interval=worker.GAN_PATHS_EVERY,
             ema_images=worker.GAN_EMA_IMAGES,
         ),
     )
@@ -330,6 +342,8 @@ QUESTIONS: dict[str, Callable[[Ours, worker.Turns], None]] = {
     "optimization_identity": functools.partial(optimization_step, identity=True),
     "mapper": mapper_step,
     "training": gan_training_steps,
+    "training_narrow": gan_training_steps,
+    "training_rosinality": functools.partial(gan_training_steps, recipe="rosinality"),
     "apply_mapper": apply_mapper,
     "apply_direction": apply_direction,
     "relevance": relevance,

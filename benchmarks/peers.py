@@ -1,59 +1,29 @@
 """The official code's side: it is unchanged, on random weights.
 
-Runs in a Python that has torch and what the checkouts import. The official programs
-expect a GPU, so whatever moves tensors to one leaves them where they are, and their
-loops are given our turns in place of a progress bar or a data loader.
+Runs in a Python that has torch and what the checkouts import.
 """
 
-import copy
 import functools
 import importlib
 import pathlib
 import pickle
 import sys
-import types
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from benchmarks import worker
+from benchmarks import checkouts, gan_peers, worker
 
 WITHOUT_GRADIENT = (
     *("synthesis", "stylegan3_t", "stylegan3_r"),
     *("clip_forward", "irse50_forward", "apply_mapper"),
 )
-# More steps than anyone takes.
-_NEVER = 10**9
-
 
 # Number of a result.
 Objective = Callable[[torch.Tensor], torch.Tensor]
-
-
-def stay_on_cpu() -> None:
-    """Has whatever would move to a GPU stay where it is."""
-    for owner in (torch.Tensor, torch.nn.Module):
-        owner.cuda = lambda self, *args, **options: self
-
-
-def _do_without(module: str, name: str, stand_in: Any = None) -> None:
-    """Lets something be imported that is not installed, and mostly not used here."""
-    sys.modules[module] = types.ModuleType(module)
-    setattr(sys.modules[module], name, stand_in)
-
-
-def _stir(network: torch.nn.Module) -> Any:
-    """The network, with numbers for what begins as a constant.
-
-    Biases, strengths of noise and statistics of norms are then compared as well.
-    """
-    for x in network.state_dict().values():
-        if x.is_floating_point() and torch.all(x == x.flatten()[0]):
-            x += 0.1 * torch.rand_like(x)
-    return network
 
 
 def w_plus(spec: worker.Spec, batch: int) -> torch.Tensor:
@@ -65,20 +35,15 @@ def nhwc(image: torch.Tensor) -> torch.Tensor:
     return image.detach().permute(0, 2, 3, 1)
 
 
-class StyleClip:
+class StyleClip(checkouts.Peer):
     """The official code, its weights, latents and text."""
-
-    def __init__(self, spec: worker.Spec) -> None:
-        self.spec = spec
-        self.folder = pathlib.Path(spec.folder)
-        torch.manual_seed(0)
 
     def w_plus(self, batch: int) -> torch.Tensor:
         return w_plus(self.spec, batch)
 
     def generator(self) -> Any:
         model = importlib.import_module("models.stylegan2.model")
-        generator = _stir(model.Generator(self.spec.resolution, 512, 8))
+        generator = checkouts.stir(model.Generator(self.spec.resolution, 512, 8))
         torch.save({"g_ema": generator.state_dict()}, self.folder / "generator.pt")
         return generator.eval()
 
@@ -86,7 +51,9 @@ class StyleClip:
         """The package, whose `load` gives a random ViT-B/32 as it would a real one."""
         clip: Any = importlib.import_module("clip")
         model = importlib.import_module("clip.model")
-        vit_b_32 = _stir(model.CLIP(512, 224, 12, 768, 32, 77, 49408, 512, 8, 12))
+        vit_b_32 = checkouts.stir(
+            model.CLIP(512, 224, 12, 768, 32, 77, 49408, 512, 8, 12)
+        )
         # As in OpenAI's files; on a CPU they are read into float32.
         model.convert_weights(vit_b_32)
         state = vit_b_32.state_dict()
@@ -97,7 +64,7 @@ class StyleClip:
 
     def face(self) -> Any:
         irse = importlib.import_module("models.facial_recognition.model_irse")
-        backbone = _stir(irse.Backbone(112, 50, mode="ir_se", drop_ratio=0.6))
+        backbone = checkouts.stir(irse.Backbone(112, 50, mode="ir_se", drop_ratio=0.6))
         torch.save(backbone.state_dict(), self.folder / "irse50.pt")
         return backbone.eval()
 
@@ -111,7 +78,7 @@ class StyleClip:
         """An official trainer of mappers without its data, log and checkpoints."""
         self.save_all()
         # Only the trainer's constructor uses it.
-        _do_without("torch.utils.tensorboard", "SummaryWriter")
+        checkouts.do_without("torch.utils.tensorboard", "SummaryWriter")
         training = importlib.import_module("mapper.training.coach")
         network = importlib.import_module("mapper.styleclip_mapper")
         coach = object.__new__(training.Coach)
@@ -131,14 +98,14 @@ class StyleClip:
             id_lambda=0.1,
             clip_lambda=1.0,
             latent_l2_lambda=0.8,
-            max_steps=_NEVER,
-            image_interval=_NEVER,
-            board_interval=_NEVER,
-            val_interval=_NEVER,
-            save_interval=_NEVER,
+            max_steps=checkouts.NEVER,
+            image_interval=checkouts.NEVER,
+            board_interval=checkouts.NEVER,
+            val_interval=checkouts.NEVER,
+            save_interval=checkouts.NEVER,
         )
         coach.net = network.StyleCLIPMapper(coach.opts)
-        _stir(coach.net.mapper)
+        checkouts.stir(coach.net.mapper)
         mapper = {
             f"mapper.{name}": x for name, x in coach.net.mapper.state_dict().items()
         }
@@ -199,22 +166,16 @@ def synthesis(peer: StyleClip, turns: worker.Turns, *, gradient: bool = False) -
     repeat(turns, lambda x: nhwc(synthesize(x)), latent)
 
 
-def _of_nvidia(module: str) -> Any:
-    """A module of NVIDIA's; it compares versions by what is gone from setuptools."""
-    _do_without("pkg_resources", "parse_version", torch.torch_version.TorchVersion)
-    return importlib.import_module(f"training.{module}")
-
-
 def stylegan3(peer: StyleClip, turns: worker.Turns, *, gradient: bool = False) -> None:
     """NVIDIA's network; on CPUs it computes by its reference operations."""
-    networks = _of_nvidia("networks_stylegan3")
+    networks = checkouts.of_nvidia("networks_stylegan3")
     options = {}
     if peer.spec.question.startswith("stylegan3_r"):
         options = {
             **{"channel_base": 65536, "channel_max": 1024},
             **{"conv_kernel": 1, "use_radial_filters": True},
         }
-    generator = _stir(
+    generator = checkouts.stir(
         networks.Generator(512, 0, 512, peer.spec.resolution, 3, **options)
     )
     generator.eval().requires_grad_(False)
@@ -226,92 +187,6 @@ def stylegan3(peer: StyleClip, turns: worker.Turns, *, gradient: bool = False) -
     repeat(turns, lambda x: nhwc(generator.synthesis(x)), latent)
 
 
-def gan_training(peer: StyleClip, turns: worker.Turns) -> None:
-    """NVIDIA's losses in its loop; on CPUs they compute by its reference operations.
-
-    Noise and style mixing are left out, and directions are given, as their draws would
-    be others than ours.
-    """
-    networks, losses = _of_nvidia("networks_stylegan2"), _of_nvidia("loss")
-    size, batch, dim = peer.spec.resolution, turns.items, worker.GAN_WIDTH
-    widths = {"channel_base": worker.GAN_CHANNELS, "channel_max": dim}
-    generator = _stir(networks.Generator(dim, 0, dim, size, 3, **widths))
-    judge = _stir(networks.Discriminator(0, size, 3, **widths))
-    averaged = copy.deepcopy(generator).eval()
-    content = {"G": generator, "G_ema": averaged, "D": judge}
-    (peer.folder / "generator.pkl").write_bytes(pickle.dumps(content))
-
-    torch.randn = lambda shape, **options: torch.zeros(shape)
-    torch.randn_like = lambda x: torch.from_numpy(worker.normal(tuple(x.shape)))
-    loss = losses.StyleGAN2Loss(
-        "cpu", generator, judge, r1_gamma=worker.GAN_GAMMA, pl_weight=2
-    )
-    optimizers = {}
-    for network, every in ((generator, 4), (judge, 16)):
-        network.train().requires_grad_(False)
-        ratio = every / (every + 1)
-        optimizers[network] = torch.optim.Adam(
-            network.parameters(),
-            lr=worker.GAN_RATE * ratio,
-            betas=(0.0, 0.99**ratio),
-            eps=1e-8,
-        )
-    phases = (
-        *(("Gmain", generator, 1), ("Greg", generator, 4)),
-        *(("Dmain", judge, 1), ("Dreg", judge, 16)),
-    )
-    z = torch.from_numpy(worker.normal((batch, dim)))
-    reals = torch.from_numpy(worker.normal((batch, 3, size, size)))
-    labels = torch.zeros(batch, 0)
-    compared = [judge.get_parameter(name) for name in worker.GAN_COMPARED]
-    before = [x.clone() for x in compared]
-
-    def moved() -> torch.Tensor:
-        pairs = zip(compared, before, strict=True)
-        return torch.cat([(x - old).detach() for x, old in pairs])
-
-    turns.result, images = moved, 0
-    for _ in turns:
-        for step in range(worker.GAN_STEPS):
-            for phase, network, every in phases:
-                if step % every:
-                    continue
-                network.requires_grad_(True)
-                optimizers[network].zero_grad(set_to_none=True)
-                loss.accumulate_gradients(
-                    phase, reals, labels, z, labels, every, images
-                )
-                network.requires_grad_(False)
-                for x in network.parameters():
-                    if x.grad is not None:
-                        torch.nan_to_num(x.grad, 0, 1e5, -1e5, out=x.grad)
-                optimizers[network].step()
-            images += batch
-            _blend(averaged, generator, 0.5 ** (batch / worker.GAN_EMA_IMAGES))
-
-
-@torch.no_grad()
-def _blend(averaged: torch.nn.Module, latest: torch.nn.Module, decay: float) -> None:
-    """Moves averaged parameters towards the latest ones; buffers are copied."""
-    for mean, x in zip(averaged.parameters(), latest.parameters(), strict=True):
-        mean.copy_(x.lerp(mean, decay))
-    for mean, x in zip(averaged.buffers(), latest.buffers(), strict=True):
-        mean.copy_(x)
-
-
-class _Bar:
-    """Stands in for the progress bar of the official loop."""
-
-    def __init__(self, turns: worker.Turns) -> None:
-        self.turns = turns
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.turns)
-
-    def set_description(self, text: str) -> None:
-        pass
-
-
 def optimization(
     peer: StyleClip, turns: worker.Turns, *, id_lambda: float = 0.0
 ) -> None:
@@ -321,7 +196,7 @@ def optimization(
     source = peer.w_plus(1)
     torch.save(source, peer.folder / "latent.pt")
     script: Any = importlib.import_module("optimization.run_optimization")
-    script.tqdm = lambda steps: _Bar(turns)
+    script.tqdm = lambda steps: checkouts.Bar(turns)
 
     def adam(latents: list[torch.Tensor], **options: Any) -> torch.optim.Adam:
         turns.result = lambda: latents[0].detach() - source
@@ -367,11 +242,11 @@ def _manipulator(peer: StyleClip) -> Any:
     """The official program for directions, with NVIDIA's generator in it."""
     sys.path.insert(0, str(pathlib.Path(peer.spec.peer_dirs[0]) / "global_torch"))
     networks = importlib.import_module("training.networks")
-    generator = _stir(networks.Generator(512, 0, 512, peer.spec.resolution, 3))
+    generator = checkouts.stir(networks.Generator(512, 0, 512, peer.spec.resolution, 3))
     path = peer.folder / "generator.pkl"
     path.write_bytes(pickle.dumps({"G_ema": generator}))
     # It draws pages of results.
-    _do_without("visualizer", "HtmlPageVisualizer")
+    checkouts.do_without("visualizer", "HtmlPageVisualizer")
     module = importlib.import_module("manipulate")
     module.legacy.load_network_pkl = lambda file: {"G_ema": generator}
     manipulator = module.Manipulator()
@@ -460,7 +335,9 @@ QUESTIONS: dict[str, Callable[[StyleClip, worker.Turns], None]] = {
         optimization, id_lambda=worker.ID_LAMBDA
     ),
     "mapper": mapper_training,
-    "training": gan_training,
+    "training": gan_peers.nvidia,
+    "training_narrow": functools.partial(gan_peers.nvidia, narrow=True),
+    "training_rosinality": gan_peers.rosinality,
     "apply_mapper": apply_mapper,
     "apply_direction": apply_direction,
     "relevance": relevance,
@@ -484,7 +361,7 @@ def answer(
     """
     spec, turns = worker.read_spec(), worker.Turns(torch=torch.__version__)
     sys.path[:0] = spec.peer_dirs
-    stay_on_cpu()
+    checkouts.stay_on_cpu()
     turns.items = spec.batch
     with torch.set_grad_enabled(spec.question not in WITHOUT_GRADIENT):
         questions[spec.question](networks(spec), turns)

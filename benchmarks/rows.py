@@ -26,6 +26,8 @@ PEERS: dict[str, tuple[str, ...]] = {
     "optimization_identity": _ALL,
     "mapper": _ALL,
     "training": _OFFICIAL,
+    "training_narrow": _OFFICIAL,
+    "training_rosinality": _OFFICIAL,
     "apply_mapper": _OFFICIAL,
     "apply_direction": _OFFICIAL,
     "relevance": _OFFICIAL,
@@ -44,7 +46,7 @@ _SIZED = (
     "matmul",
 )
 # Questions that take steps. The first of an optimization has a learning rate of 0.
-_STEPS = ("optimization", "optimization_identity", "mapper", "training")
+_STEPS = ("optimization", "optimization_identity", "mapper")
 _NAME = re.compile(r"(.+?)(?:_(\d+))?(?:_x(\d+))?")
 
 

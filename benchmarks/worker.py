@@ -23,14 +23,18 @@ ALPHA = 3.0
 RELEVANCE_LAYER = 5
 MATMUL_SIZE = 2048
 
-# A training of a generator: width of z, w and layers at most, channels over a layer's
-# resolution, the weight γ of R1, the learning rate, the half-life of the average in
-# images, steps per turn, in which each regularization has its share, and the parameters
-# of the discriminator that are compared.
+# A training of a generator: the width of z, w and layers of a narrow one at most, its
+# channels over a layer's resolution, where others have those of config F; the weight γ
+# of R1 and steps between two of it, the same of path lengths, the learning rate, the
+# half-life of the average in images, steps per turn, in which each regularization has
+# its share, and the parameters of NVIDIA's discriminator that are compared.
 GAN_WIDTH = 128
 GAN_CHANNELS = 2048
 GAN_GAMMA = 1.0
-GAN_RATE = 1e-4
+GAN_R1_EVERY = 16
+GAN_PATH_WEIGHT = 2.0
+GAN_PATHS_EVERY = 4
+GAN_RATE = 1e-5
 GAN_EMA_IMAGES = 10_000.0
 GAN_STEPS = 16
 GAN_COMPARED = ("b8.conv0.bias", "b8.conv1.bias", "b4.conv.bias", "b4.fc.bias")

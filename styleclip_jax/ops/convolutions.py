@@ -30,7 +30,8 @@ _CANVAS_PIXELS = 64 * 64
 # The same of networks that look at images, whose kernels are smaller for their pixels.
 _FEATURE_CHANNELS = 64
 _FEATURE_PIXELS = 28 * 28
-# From here on tiles of 2×2 pay, and up to here products of all neighbours of a pixel.
+# From here on tiles of 2×2 pay, and up to here products of all neighbours of a pixel;
+# so are gradients of all networks, where XLA copies kernels larger than the images.
 _SMALL_TILE_PIXELS = 14 * 14
 _FEW_PIXELS = 8 * 8
 # Up to so many pixels, products of bfloat16 are quicker than convolutions of float32.
@@ -201,9 +202,7 @@ def _quick_feature_conv3x3(height: int, width: int, channels: int) -> Bilinear:
     """Form of `feature_conv3x3` for CPUs."""
     pixels, whole = height * width, winograd.fits(height, width)
     if channels >= _FEATURE_CHANNELS and pixels >= _FEATURE_PIXELS and whole:
-        # A kernel with so many channels is larger than its image.
-        both = channels**2 >= 16 * pixels
-        return winograd.conv3x3 if both else winograd.conv3x3_by_rows
+        return winograd.conv3x3
     if channels >= _WINOGRAD_CHANNELS:
         if pixels >= _SMALL_TILE_PIXELS and height % 2 == width % 2 == 0:
             return _conv3x3_of_small_tiles
@@ -241,21 +240,30 @@ _direct_gradient = functools.partial(
 )
 
 
-def _kernel_gradient(x: jax.Array, g: jax.Array, precision: str) -> jax.Array:
-    """Gradient [3, 3, I, O] of `conv3x3` by the kernel."""
+def _kernel_gradient(
+    x: jax.Array, g: jax.Array, precision: str, *, form: Bilinear = direct_conv3x3
+) -> jax.Array:
+    """Gradient [3, 3, I, O] of a form of `conv3x3` by the kernel."""
     kernel = jax.ShapeDtypeStruct((3, 3, x.shape[3], g.shape[3]), g.dtype)
-    return jax.linear_transpose(lambda k: direct_conv3x3(x, k, precision), kernel)(g)[0]
+    return jax.linear_transpose(lambda k: form(x, k, precision), kernel)(g)[0]
 
 
 def _kernel_gradient_on_cpu(x: jax.Array, g: jax.Array, precision: str) -> jax.Array:
     """The same with a quarter of the products, where products are what takes time."""
     _, height, width, inputs = x.shape
-    wide = min(inputs, g.shape[3]) >= _GRADIENT_CHANNELS
+    channels = min(inputs, g.shape[3])
     large = height * width >= _GRADIENT_PIXELS
-    if wide and large and winograd.fits(height, width):
+    if channels >= _GRADIENT_CHANNELS and large and winograd.fits(height, width):
         form = products.in_float32(winograd.conv3x3_kernel_gradient)
         return form(x, g, precision)
-    return _kernel_gradient(x, g, precision)
+    few = _outweighs(channels, height * width)
+    form = _conv3x3_by_product if few else direct_conv3x3
+    return _kernel_gradient(x, g, precision, form=form)
+
+
+def _outweighs(channels: int, pixels: int) -> bool:
+    """Whether a kernel is so much larger than its image that copies of it count."""
+    return channels >= _WINOGRAD_CHANNELS and pixels <= _FEW_PIXELS
 
 
 def _form_on_cpu(
@@ -274,11 +282,12 @@ def _define(name: str, choose: Callable[[int, int, int], Bilinear]) -> bilinear.
 
     def gradient(g: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
         form = _form_on_cpu(choose, g, kernel)
+        few = _outweighs(min(kernel.shape[2:]), g.shape[1] * g.shape[2])
+        if form is _conv3x3_by_product or few:
+            # Its kernel stays as it is, where `direct_conv3x3` copies it in order.
+            return _gradient(_conv3x3_by_product, g, kernel, precision)
         if form is direct_conv3x3:
             return _direct_gradient(g, kernel, precision)
-        if form is _conv3x3_by_product:
-            # Its kernel stays as it is, where `direct_conv3x3` copies it in order.
-            return _gradient(form, g, kernel, precision)
         # As the convolution that it is, by Winograd's algorithm, too.
         return products.in_float32(form)(g, kernel, precision, transposed=True)
 

@@ -16,8 +16,10 @@ from jax import lax
 from styleclip_jax.ops import convolutions, products, unpadded
 from styleclip_jax.ops.convolutions import Bilinear
 
-# From this width of the result on, a strided convolution is the quicker gradient.
+# From this width of the result on, a strided convolution is the quicker gradient, and
+# below, from so many channels on, nine products, which copy no kernel.
 _STRIDED_GRADIENT = 256
+_PRODUCTS_CHANNELS = 512
 # Up to so many channels, accelerators spend more time on memory than on products.
 _AT_ONCE_CHANNELS = 256
 # Taps of x[i - 1], x[i] and x[i + 1] in y[2i] and y[2i + 1], [phase, pixel, tap of the
@@ -98,21 +100,35 @@ def _upsample_by_product(x: jax.Array, kernel: jax.Array, precision: str) -> jax
     taps = kernel.transpose(2, 0, 1, 3).reshape(-1, 9 * outputs)
     y = products.dot(x, taps).astype(jnp.float32)
     y = y.reshape(*x.shape[:3], 3, 3, outputs)
-    # As the padding of a phase's convolution shifts it, by taps of the kernel.
+    return _by_taps(lambda row, column: y[:, :, :, row, column]).astype(x.dtype)
+
+
+def _upsample_by_products(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
+    """`upsample_conv3x3_by_phases` by a product for each tap."""
+    asked = products.precision_of(x.dtype, precision)
+
+    def tap(row: int, column: int) -> jax.Array:
+        return products.dot(x, kernel[row, column], precision=asked).astype(jnp.float32)
+
+    return _by_taps(tap).astype(x.dtype)
+
+
+def _by_taps(tap: Callable[[int, int], jax.Array]) -> jax.Array:
+    """Image of the products [B, H, W, O] with each tap of a kernel, by its place."""
+    # As the padding of a phase's convolution shifts it.
     even, odd = {0: (0, 1), 2: (1, 0)}, {1: (1, 1)}
 
     def phase(rows: Any, columns: Any) -> jax.Array:
         around = [
-            jnp.pad(
-                y[:, :, :, row, column], ((0, 0), rows[row], columns[column], (0, 0))
-            )
+            jnp.pad(tap(row, column), ((0, 0), rows[row], columns[column], (0, 0)))
             for row in rows
             for column in columns
         ]
         return sum(around[1:], start=around[0])
 
-    phases = [[phase(rows, columns) for columns in (even, odd)] for rows in (even, odd)]
-    return _interleave_phases(phases).astype(x.dtype)
+    return _interleave_phases(
+        [[phase(rows, columns) for columns in (even, odd)] for rows in (even, odd)]
+    )
 
 
 def upsample_conv3x3_at_once(
@@ -162,9 +178,11 @@ def _upsample_tangent(
     """`upsample_conv3x3` in the form whose derivatives are quick."""
     on_cpu: Bilinear = _upsample_by_kernel
     if swap:
-        strided = 2 * x.shape[2] >= _STRIDED_GRADIENT
-        on_cpu = _upsample_by_spreading if strided else upsample_conv3x3_by_phases
-        on_cpu = functools.partial(on_cpu, swap=True)
+        on_cpu = functools.partial(upsample_conv3x3_by_phases, swap=True)
+        if 2 * x.shape[2] >= _STRIDED_GRADIENT:
+            on_cpu = functools.partial(_upsample_by_spreading, swap=True)
+        elif min(kernel.shape[2:]) >= _PRODUCTS_CHANNELS:
+            on_cpu = _upsample_by_products
     default = _chosen_upsampling(x, kernel, precision)
 
     # Reverse mode would keep the number of the platform for later, and choose when the

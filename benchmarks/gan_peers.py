@@ -7,7 +7,6 @@ would be others than ours.
 import copy
 import importlib
 import itertools
-import math
 import pickle
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
@@ -132,7 +131,7 @@ class _Steps(checkouts.Bar):
 
 def _parameters_of_rosinality(size: int) -> Sequence[str]:
     """Names of the parameters that are compared, in rosinality's discriminator."""
-    last = f"convs.{int(math.log2(size)) - 2}"
+    last = f"convs.{size.bit_length() - 3}"
     return (
         *(f"{last}.conv1.1.bias", f"{last}.conv2.2.bias"),
         *("final_conv.1.bias", "final_linear.0.bias"),

@@ -103,7 +103,7 @@ def _upsample_by_product(x: jax.Array, kernel: jax.Array, precision: str) -> jax
     return _by_taps(lambda row, column: y[:, :, :, row, column]).astype(x.dtype)
 
 
-def _upsample_by_products(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
+def _upsample_by_taps(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
     """`upsample_conv3x3_by_phases` by a product for each tap."""
     asked = products.precision_of(x.dtype, precision)
 
@@ -182,7 +182,7 @@ def _upsample_tangent(
         if 2 * x.shape[2] >= _STRIDED_GRADIENT:
             on_cpu = functools.partial(_upsample_by_spreading, swap=True)
         elif min(kernel.shape[2:]) >= _PRODUCTS_CHANNELS:
-            on_cpu = _upsample_by_products
+            on_cpu = _upsample_by_taps
     default = _chosen_upsampling(x, kernel, precision)
 
     # Reverse mode would keep the number of the platform for later, and choose when the

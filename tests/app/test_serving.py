@@ -234,5 +234,5 @@ def test_ctrl_c_ends_a_full_queue_in_a_line(visitor: Visitor, app: App) -> None:
     # Nor does a request go past the queue.
     assert visitor.ask("click", "optimize", "run/predict") == 404
     app.process.send_signal(signal.SIGINT)
-    assert app.process.wait(10) == 130
+    assert app.process.wait(5) == 130
     assert app.log.read_text().splitlines()[-1] == "interrupted"

@@ -135,7 +135,8 @@ def run_in_two(
     finally:
         for process in processes:
             process.kill()
-    assert [process.returncode for process in processes] == [0, 0], printed
+    codes = [process.returncode for process in processes]
+    assert codes == [0, 0], (codes, printed)
     return printed
 
 

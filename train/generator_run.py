@@ -367,7 +367,11 @@ class _Folder:
         return snapshot_name(images_done, run, run.batch_size)
 
     def _measure(self, generator: pathlib.Path, images_done: int) -> float:
-        """Metric of a snapshot, by styleclip-metrics in a folder of its own."""
+        """Metric of a snapshot, by styleclip-metrics in a folder of its own.
+
+        Raises:
+          UserError: some of its images are not finite.
+        """
         request = self._request
         settings = MetricsSettings(
             data=request.data.data,
@@ -385,6 +389,8 @@ class _Folder:
         done = generator_tables.carry_out(
             settings, models, settings={}, listener=SILENT
         )
+        if not done.succeeded:
+            raise UserError(f"{generator}: expected finite images, found others")
         (value,) = done.values.values()
         return value
 

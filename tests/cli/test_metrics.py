@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import subprocess
 from typing import Any
 
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from styleclip_jax import latents
+from styleclip_jax import latents, parallel
+from styleclip_jax.batch import stream
 from styleclip_jax.cli import metrics
 from styleclip_jax.evaluation import generator_features, generator_metrics
 from styleclip_jax.evaluation.generator_features import Sampling
@@ -163,6 +165,30 @@ def test_four_devices_two_processes_and_a_kill_give_the_same_digits(
     assert "images are done" in printed[0]
     tables = [outdir.with_name(name) / "metrics.md" for name in ("out", "killed")]
     assert tables[0].read_text() == tables[1].read_text()
+
+
+def test_features_are_there_until_all_processes_have_left_them(
+    flags: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    events: list[str] = []
+
+    def heard(module: Any, name: str, event: str) -> None:
+        function = getattr(module, name)
+
+        def called(*args: Any, **kwargs: Any) -> Any:
+            events.append(event)
+            return function(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, called)
+
+    heard(stream, "finish", "finished")
+    heard(parallel, "agree", "together")
+    heard(shutil, "rmtree", "removed")
+    assert start(capsys, flags | {"metrics": "fd_judge"})[0] == 0
+    after = events[len(events) - events[::-1].index("finished") :]
+    assert after == ["together", "removed", "removed"]
 
 
 def test_classes_of_samples_are_those_of_the_data() -> None:

@@ -355,22 +355,26 @@ def why_no_device() -> str | None:
 def first_alone() -> Iterator[None]:
     """Context that process 0 is through with before the others enter it.
 
-    They then find its files.
+    They then find its files. None goes on before all are through with it.
 
     Raises:
-      UserError: process 0 has raised something.
+      UserError: another process has raised something.
     """
-    if jax.process_index():
-        if not agree(0):
-            raise UserError(
-                "process_id: process 0 refused the run and says why",
-                field="process_id",
-            )
-        yield
-        return
-    succeeded = False
+    is_first, failed, others = jax.process_index() == 0, True, 0
+    if not is_first and not agree(0):
+        raise _refused()
     try:
         yield
-        succeeded = True
+        failed = False
     finally:
-        agree(succeeded)
+        # The others do not enter it if the first one has failed.
+        if not is_first or agree(not failed):
+            others = total(failed)
+    if others:
+        raise _refused()
+
+
+def _refused() -> UserError:
+    return UserError(
+        "process_id: another process refused the run and says why", field="process_id"
+    )

@@ -132,7 +132,8 @@ def find(
         with parallel.first_alone(), files.writable(folder):
             folder.mkdir(exist_ok=True)
             journal = Journal(folder, len(paths), Kept({}), jax.process_index())
-            stream.forget_ended(folder)
+            if jax.process_index() == 0:
+                stream.forget_ended(folder)
         _find(journal, paths, finder, readers, listener)
         stream.finish(journal)
         with parallel.first_alone():

@@ -1,7 +1,10 @@
 """Faces of many photos: found once, whatever is killed, and read by the batch."""
 
 import pathlib
+import time
+from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,6 +16,7 @@ from styleclip_jax.ops import pixels
 from styleclip_jax.photos import align, crops
 from styleclip_jax.photos.finding import Finder
 from styleclip_jax.progress import SILENT
+from tests import processes
 from tests.batch import fakes
 
 COUNT = 40
@@ -50,6 +54,26 @@ def opened(
         is_aligned=is_aligned,
         readers=readers,
     )
+
+
+def test_a_process_that_comes_late_forgets_no_other(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths, outdir = save(tmp_path, 9), tmp_path / "out"
+    outdir.mkdir()
+    opening = photo_faces.Journal
+
+    def late(*arguments: Any) -> Any:
+        until = time.monotonic() + 0.5
+        while jax.process_index() == 2 and time.monotonic() < until:
+            if (outdir / ".found/.ended1").exists():
+                break
+        return opening(*arguments)
+
+    monkeypatch.setattr(photo_faces, "Journal", late)
+    records = processes.run(monkeypatch, 3, lambda index: find(outdir, paths))
+    assert [len(x["faces"]) for x in records] == [8] * 3
+    assert [x.name for x in outdir.iterdir()] == ["aligned.json"]
 
 
 def test_finding_goes_on_in_the_order_of_the_photos(

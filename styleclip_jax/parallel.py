@@ -13,6 +13,7 @@ import collections
 import concurrent.futures
 import contextlib
 import math
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -33,6 +34,8 @@ AXIS = "batch"
 _DEFAULT_BATCH = 8
 # Largest number of steps of an optimization in one call.
 _MOST_STEPS = 10
+# Seconds between two looks at what a process waits for.
+_WAIT_SECONDS = 0.2
 
 # Texts with which devices report a lack of memory: XLA's own, CUDA's, those of cuDNN
 # and cuBLAS, which take memory for themselves, AMD's and TPUs'; in small letters.
@@ -179,6 +182,12 @@ def agree(number: int) -> int:
 def total(number: int) -> int:
     """Sum of a number over all processes; waits until they have come here."""
     return int(np.sum(multihost_utils.process_allgather(np.int32(number))))
+
+
+def wait_while(condition: Callable[[], bool]) -> None:
+    """Waits as long as it takes; on CPUs `agree` gives up after half an hour."""
+    while condition():
+        time.sleep(_WAIT_SECONDS)
 
 
 def map_devices(

@@ -176,23 +176,24 @@ def _begin(
     request: GeneratorRequest, data: RealImages, about: list[str], listener: Listener
 ) -> None:
     """Tells what is trained, and begins or goes on with the folder of the run."""
-    if jax.process_index():
-        return
-    for line in about:
-        listener.tell(line)
-    inputs = {"data": data.images.identity}
-    if request.recipe.resume_from is not None:
-        inputs["resume_from"] = checkpoints.fingerprint(request.recipe.resume_from)
-    run_folder.begin(
-        request.workdir,
-        program=PROGRAM,
-        settings=request.settings,
-        inputs=inputs,
-        field="workdir",
-        chosen={"batch_size": request.run.batch_size},
-        tell=listener.tell,
-    )
-    files.remove_unfinished(request.workdir)
+    with parallel.first_alone():
+        if jax.process_index():
+            return
+        for line in about:
+            listener.tell(line)
+        inputs = {"data": data.images.identity}
+        if request.recipe.resume_from is not None:
+            inputs["resume_from"] = checkpoints.fingerprint(request.recipe.resume_from)
+        run_folder.begin(
+            request.workdir,
+            program=PROGRAM,
+            settings=request.settings,
+            inputs=inputs,
+            field="workdir",
+            chosen={"batch_size": request.run.batch_size},
+            tell=listener.tell,
+        )
+        files.remove_unfinished(request.workdir)
 
 
 def _run(

@@ -136,7 +136,7 @@ def begin(
 ) -> None:
     """Tells what is trained, and begins or goes on with the folder of the run.
 
-    The first process alone does so.
+    The first process alone does so, and the others go on if it has.
 
     Args:
       request: what is asked for, with the batch that the devices share.
@@ -148,20 +148,21 @@ def begin(
     Raises:
       UserError: the folder is of another run.
     """
-    if jax.process_index():
-        return
-    for line in about:
-        listener.tell(line)
-    run_folder.begin(
-        request.workdir,
-        program=program,
-        settings={**request.settings, **request.models.record()},
-        inputs=dict(inputs),
-        field="workdir",
-        chosen={"batch_size": request.run.batch_size},
-        tell=listener.tell,
-    )
-    files.remove_unfinished(request.workdir)
+    with parallel.first_alone():
+        if jax.process_index():
+            return
+        for line in about:
+            listener.tell(line)
+        run_folder.begin(
+            request.workdir,
+            program=program,
+            settings={**request.settings, **request.models.record()},
+            inputs=dict(inputs),
+            field="workdir",
+            chosen={"batch_size": request.run.batch_size},
+            tell=listener.tell,
+        )
+        files.remove_unfinished(request.workdir)
 
 
 def describe(

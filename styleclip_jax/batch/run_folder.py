@@ -27,6 +27,9 @@ def only_run(
 ) -> Iterator[None]:
     """Context in which no other run writes to the folder; its processes share it.
 
+    The others wait for process 0 in the end, which JAX would end some minutes after the
+    first of them has.
+
     Args:
       folder: folder of the run.
       tell: takes a note if the file system has no locks.
@@ -40,6 +43,8 @@ def only_run(
             if jax.process_index() == 0:
                 stack.enter_context(locks.only_writer(folder, field, tell))
         yield
+    if jax.process_index():
+        parallel.wait_while((pathlib.Path(folder) / locks.NAME).exists)
 
 
 def begin(

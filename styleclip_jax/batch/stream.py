@@ -45,7 +45,6 @@ _WRITERS = (os.cpu_count() or 1) + 2
 _OPEN_FILES = 256
 _LARGEST_BATCH = 1024
 _NUM_SHOWN = 10
-_WAIT_SECONDS = 0.2
 
 
 class Task(NamedTuple):
@@ -272,10 +271,12 @@ def finish(journal: Journal) -> bool:
         # Without the folder there is nothing to wait for.
         if outdir.is_dir():
             marker.touch()
-        wait_while(marker.exists)
+        parallel.wait_while(marker.exists)
         return bool(journal.finished or journal.metrics.exists())
     markers = [outdir / _marker(i) for i in range(1, jax.process_count())]
-    wait_while(lambda: outdir.is_dir() and not all(m.exists() for m in markers))
+    parallel.wait_while(
+        lambda: outdir.is_dir() and not all(m.exists() for m in markers)
+    )
     try:
         return journal.finish()
     finally:
@@ -423,8 +424,3 @@ to_uint8 = jax.jit(pixels.to_uint8)
 def _marker(process: Any) -> str:
     """Name of the marker, a file that says that a process has done its share."""
     return f".ended{process}"
-
-
-def wait_while(condition: Callable[[], bool]) -> None:
-    while condition():
-        time.sleep(_WAIT_SECONDS)

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from styleclip_jax import documents, parallel, places
-from styleclip_jax.batch import run_folder, stream
+from styleclip_jax.batch import run_folder
 from styleclip_jax.errors import UserError
 from styleclip_jax.evaluation import (
     generator_attributes,
@@ -140,7 +140,7 @@ class _Work:
                 return None
             if jax.process_index() == 0:
                 files.write_json(path, self._values(features, reals, number))
-        stream.wait_while(lambda: not path.is_file())
+        parallel.wait_while(lambda: not path.is_file())
         # No process removes the folder before all have left it.
         parallel.agree(True)
         if jax.process_index() == 0 and not self.plan.request.keep_features:

@@ -2,11 +2,14 @@
 
 import json
 import pathlib
+import time
 
 import pytest
 
 from styleclip_jax.batch import run_folder
-from tests import programs
+from styleclip_jax.errors import UserError
+from styleclip_jax.progress import ignore
+from tests import processes, programs
 
 
 def test_a_package_that_is_not_there_has_no_version(
@@ -46,3 +49,25 @@ def test_damaged_record_is_refused_in_a_line(
 ) -> None:
     (tmp_path / "run.json").write_bytes(content.encode("latin-1"))
     assert "run.json" in programs.refusal(begin, tmp_path, [])
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_no_process_leaves_before_the_first_one(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    left: list[int] = []
+
+    def work(index: int) -> None:
+        try:
+            with run_folder.only_run(tmp_path, ignore):
+                if index == 0:
+                    time.sleep(0.1)
+                    left.append(index)
+                    if fails:
+                        raise UserError("own")
+        finally:
+            left.append(index)
+
+    found = processes.run(monkeypatch, 2, work)
+    assert left[0] == 0
+    assert [str(x) for x in found] == ["own" if fails else "None", "None"]

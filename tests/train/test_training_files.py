@@ -6,6 +6,7 @@ import os
 import pathlib
 import resource
 import shutil
+import types
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ import pytest
 from orbax.checkpoint._src.serialization import tensorstore_utils
 
 from styleclip_jax.io import files
-from tests import programs
-from train import training_files
+from styleclip_jax.progress import SILENT
+from tests import processes, programs
+from train import generator_run, training, training_files
 
 
 def test_checkpoint_that_finds_no_space_is_a_line(tmp_path: pathlib.Path) -> None:
@@ -139,3 +141,29 @@ def test_damaged_metrics_are_told_and_left_out(
         assert f"note: {path} is damaged: {lost} of " in told[0]
     metrics.write(5, "training", {"total": np.float32([1])})
     assert path.read_bytes() == b"".join(LINES[i - 1] for i in [*kept, 5])
+
+
+@pytest.mark.parametrize("name", ["mapper", "generator"])
+def test_folder_of_another_run_ends_all_processes(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "precious").touch()
+    nothing = types.SimpleNamespace(batch_size=2, resume_from=None, identity="")
+    request: Any = types.SimpleNamespace(
+        workdir=tmp_path,
+        settings={},
+        models=types.SimpleNamespace(record=dict),
+        run=nothing,
+        recipe=nothing,
+        images=nothing,
+    )
+
+    def begin(index: int) -> None:
+        if name == "mapper":
+            training.begin(request, "p", {}, [], SILENT)
+        else:
+            generator_run._begin(request, request, [], SILENT)
+
+    first, second = processes.run(monkeypatch, 2, begin)
+    assert "expected a new or empty folder" in str(first)
+    assert "another process refused the run" in str(second)

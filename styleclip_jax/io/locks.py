@@ -55,9 +55,11 @@ def only_writer(
                 )
         finally:
             try:
-                # The folder may be gone; a file that stays is locked by no one.
+                # The folder may be gone, or another run's by now; a file that stays is
+                # locked by no one.
                 with contextlib.suppress(OSError):
-                    path.unlink()
+                    if files.is_at(handle, path):
+                        path.unlink()
             finally:
                 os.close(handle)
     finally:

@@ -1,5 +1,6 @@
 """Locks of folders: the second writer is refused, and the dead refuse no one."""
 
+import contextlib
 import errno
 import pathlib
 import shutil
@@ -70,6 +71,21 @@ def test_folder_that_was_made_anew_meanwhile_is_told(tmp_path: pathlib.Path) -> 
     message = programs.refusal(write, tmp_path / "out", False)
     assert "was removed and made anew while this run wrote to it" in message
     write(tmp_path / "work", True)
+
+
+def test_lock_of_another_run_in_a_folder_made_anew_stays(
+    tmp_path: pathlib.Path,
+) -> None:
+    folder = tmp_path / "out"
+    with contextlib.ExitStack() as other:
+
+        def write() -> None:
+            with locks.only_writer(folder, "outdir", ignore):
+                shutil.rmtree(folder)
+                other.enter_context(locks.only_writer(folder, "outdir", ignore))
+
+        assert "was removed and made anew" in programs.refusal(write)
+        assert "another run" in programs.refusal(enter, folder)
 
 
 def test_same_process_is_refused_too_and_its_lock_outlives_the_refusal(

@@ -185,9 +185,18 @@ def total(number: int) -> int:
 
 
 def wait_while(condition: Callable[[], bool]) -> None:
-    """Waits as long as it takes; on CPUs `agree` gives up after half an hour."""
+    """Waits as long as it takes, for what another process does."""
     while condition():
         time.sleep(_WAIT_SECONDS)
+
+
+def meet(is_ready: Callable[[], bool]) -> None:
+    """Waits until something is ready, then until all processes have come here.
+
+    `agree` alone gives up after half an hour on CPUs.
+    """
+    wait_while(lambda: not is_ready())
+    agree(True)
 
 
 def map_devices(

@@ -13,7 +13,7 @@ from styleclip_jax import computation, loading, losses, parallel, spaces
 from styleclip_jax.batch import run_folder
 from styleclip_jax.editing import estimation
 from styleclip_jax.errors import UserError
-from styleclip_jax.io import direction_files, text_files
+from styleclip_jax.io import direction_files, files, text_files
 from styleclip_jax.loading import Models
 from styleclip_jax.methods import global_directions
 from styleclip_jax.methods.channel_relevance import RelevanceConfig
@@ -196,7 +196,17 @@ def _write(
 
 
 def _open_work(request: Request, listener: Listener) -> relevance_run.Work:
-    """Results on the way of the same run, if it was interrupted."""
+    """Results on the way of the same run, if it was interrupted.
+
+    Raises:
+      UserError: they are of another run, or not in the folder of process 0.
+    """
+    if jax.process_index() and not (request.partial / files.RECORD).exists():
+        raise UserError(
+            f"output: expected {request.partial} of process 0, found none; all "
+            "processes need one folder",
+            field="output",
+        )
     record = {"settings": request.settings} | _origins(request)
     return relevance_run.Work(request.partial, record, listener.tell)
 

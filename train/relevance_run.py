@@ -107,7 +107,7 @@ class Work:
 
     def save(self, name: str, arrays: dict[str, np.ndarray]) -> None:
         """Writes arrays under a name."""
-        with files.new_file(self._path(name)) as temporary:
+        with files.new_file(self.path(name)) as temporary:
             np.savez(temporary, **arrays)  # type: ignore[arg-type]
 
     def load(self, name: str, shapes: Shapes) -> dict[str, np.ndarray] | None:
@@ -117,7 +117,7 @@ class Work:
           name: name of the arrays.
           shapes: shape of each by its own name, None for any.
         """
-        path = self._path(name)
+        path = self.path(name)
         if not path.exists():
             return None
         try:
@@ -138,14 +138,15 @@ class Work:
 
     def drop(self, name: str) -> None:
         """Removes the arrays of this name."""
-        self._path(name).unlink(missing_ok=True)
+        self.path(name).unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Removes the folder."""
         with files.writable(self.folder):
             shutil.rmtree(self.folder)
 
-    def _path(self, name: str) -> pathlib.Path:
+    def path(self, name: str) -> pathlib.Path:
+        """File of the arrays of this name."""
         return self.folder / f"{name}.npz"
 
 
@@ -272,14 +273,13 @@ def measure(
             )
             work.save(group.name, measured._asdict())
             work.drop(_unfinished(group))
-    parallel.agree(True)
+    parallel.meet(lambda: all(work.path(group.name).exists() for group in groups))
     done = []
     for group in groups:
         kept = result(group)
         if kept is None:
             raise UserError(
-                f"{work.folder}: expected the results of all processes, found none of "
-                f"{group.name}; they need one folder"
+                f"{work.path(group.name)}: was damaged; start again with the same flags"
             )
         done.append(kept)
     # No process removes the folder before all have read it.

@@ -294,7 +294,7 @@ def describe_unwritten(failures: Failures, journal: Journal) -> list[str]:
     """Lines on the results that could not be written."""
     lines = [f"failed: {message}" for message in failures.first]
     if jax.process_index():
-        return lines
+        return lines or ["failed: results are missing; process 0 says why"]
     missing = int((~journal.done).sum())
     return [
         *lines,

@@ -140,9 +140,8 @@ class _Work:
                 return None
             if jax.process_index() == 0:
                 files.write_json(path, self._values(features, reals, number))
-        parallel.wait_while(lambda: not path.is_file())
         # No process removes the folder before all have left it.
-        parallel.agree(True)
+        parallel.meet(path.is_file)
         if jax.process_index() == 0 and not self.plan.request.keep_features:
             _remove(folder)
         return documents.read_object(path)

@@ -7,6 +7,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,12 +20,13 @@ import safetensors.numpy
 from styleclip_jax import losses, parallel
 from styleclip_jax.batch import run_folder
 from styleclip_jax.editing import estimation
+from styleclip_jax.errors import UserError
 from styleclip_jax.methods import channel_relevance
 from styleclip_jax.methods.channel_relevance import RelevanceConfig
-from styleclip_jax.progress import Listener, Report, ignore
-from tests import programs, tiny
+from styleclip_jax.progress import SILENT, Listener, Report, ignore
+from tests import processes, programs, tiny
 from tests.programs import Program
-from train import global_directions, relevance_run
+from train import global_directions, relevance_file, relevance_run
 
 CONFIG = RelevanceConfig(num_samples=3, num_statistics=20, rounding="none")
 LAYOUT = tiny.GENERATOR.style_layout
@@ -306,6 +308,37 @@ def test_two_processes_share_the_channels(
     for name, expected in tables[0].items():
         np.testing.assert_allclose(tables[1][name], expected, atol=2e-5)
     assert not (tmp_path / "out.safetensors.partial").exists()
+
+
+def test_a_process_waits_for_the_results_of_the_others(
+    networks: losses.Networks, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready: list[bool] = []
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(parallel, "meet", lambda is_ready: ready.append(is_ready()))
+    monkeypatch.setattr(parallel, "agree", lambda number: number)
+    for index in range(2):
+        monkeypatch.setattr(jax, "process_index", lambda index=index: index)
+        with contextlib.suppress(UserError):
+            measure(networks, tmp_path, CONFIG)
+    assert ready == [False, True]
+
+
+def test_processes_without_a_common_folder_are_refused(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = types.SimpleNamespace(generator_origin=str, clip_origin=str)
+
+    def open_work(index: int) -> None:
+        request: Any = types.SimpleNamespace(
+            partial=tmp_path / f"host{index}", settings={}, models=models
+        )
+        with parallel.first_alone():
+            relevance_file._open_work(request, SILENT)
+
+    first, second = processes.run(monkeypatch, 2, open_work)
+    assert "another process refused the run" in str(first)
+    assert "all processes need one folder" in str(second)
 
 
 @pytest.mark.slow

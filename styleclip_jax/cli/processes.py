@@ -1,5 +1,9 @@
 """Processes that share a run: their flags, and how they find each other."""
 
+import os
+import sys
+import threading
+
 from absl import flags
 
 from styleclip_jax.cli import help_page
@@ -7,6 +11,8 @@ from styleclip_jax.errors import UserError
 
 # Flags that do not decide the results: they say where a run takes place.
 FLAGS = ("coordinator_address", "num_processes", "process_id", "distributed")
+# Seconds that a process which has failed waits for the others.
+_PATIENCE = 30
 
 
 def define(values: flags.FlagValues) -> None:
@@ -65,3 +71,19 @@ def connect(values: flags.FlagValues) -> None:
                 "--distributed: expected a TPU pod, SLURM or Open MPI, found none; "
                 f"give --{', --'.join(names)} ({error})"
             ) from None
+
+
+def leave_soon(code: int) -> None:
+    """Ends this process in half a minute, if others have not joined its end by then.
+
+    JAX would wait for them for five minutes, and end all by SIGABRT. So it ends them
+    once this one is gone.
+
+    Args:
+      code: exit code.
+    """
+    jax = sys.modules.get("jax")
+    if jax is not None and jax.distributed.is_initialized():
+        end = threading.Timer(_PATIENCE, os._exit, [code])
+        end.daemon = True
+        end.start()

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from absl import flags
 
 from styleclip_jax import errors
-from styleclip_jax.cli import allocator, help_page, signals
+from styleclip_jax.cli import allocator, help_page, processes, signals
 from styleclip_jax.errors import UserError
 from styleclip_jax.version import __version__
 
@@ -274,6 +274,7 @@ def run(
             code = main(values)
     except (UserError, flags.Error) as error:
         print(describe(error), file=sys.stderr)
+        processes.leave_soon(EXIT_USER_ERROR)
         sys.exit(EXIT_USER_ERROR)
     except FloatingPointError as error:
         print(describe(UserError(f"JAX_DEBUG_NANS: {error}")), file=sys.stderr)

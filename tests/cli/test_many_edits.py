@@ -1,8 +1,10 @@
 """styleclip-edit on many latents: devices, processes, prompts, mappers, refusals."""
 
 import json
+import os
 import pathlib
 import re
+import types
 from typing import Any
 
 import jax
@@ -11,7 +13,7 @@ import pytest
 
 from styleclip_jax import loading, parallel
 from styleclip_jax.batch import edits as batches
-from styleclip_jax.cli import edit
+from styleclip_jax.cli import edit, processes
 from styleclip_jax.editing.session import Session
 from styleclip_jax.models import stylegan2
 from tests import programs, tiny
@@ -180,3 +182,19 @@ def test_bad_input_gets_one_line_and_leaves_nothing(
     assert err.count("\n") == 1, err
     assert expected in err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_process_that_has_failed_waits_half_a_minute_for_the_others(
+    run: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timers: list[Any] = []
+
+    def timer(*arguments: Any) -> Any:
+        timers.append(arguments)
+        return types.SimpleNamespace(start=lambda: None)
+
+    monkeypatch.setattr(processes.threading, "Timer", timer)
+    for connected in (False, True):
+        monkeypatch.setattr(jax.distributed, "is_initialized", lambda x=connected: x)
+        assert run(edit, batch_size="many")[0] == 2
+        assert timers == [(30, os._exit, [2])] * connected

@@ -139,6 +139,8 @@ def find(
         with parallel.first_alone():
             if jax.process_index() == 0:
                 _write_record(record, journal)
+        # A network file system may go on saying for a while that there is none.
+        parallel.wait_while(lambda: not record.is_file())
     if jax.process_index() == 0:
         shutil.rmtree(folder, ignore_errors=True)
     return pasting.read_record(record)

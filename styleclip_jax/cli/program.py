@@ -10,7 +10,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from absl import flags
 
@@ -233,8 +233,7 @@ def run(
     try:
         values = extend(argv) or values
     except UserError as error:
-        print(describe(error), file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
+        _fail(describe(error))
     if CACHE not in values:
         flags.DEFINE_string(
             CACHE,
@@ -273,12 +272,9 @@ def run(
         with traced.kept_in(traces.folder()):
             code = main(values)
     except (UserError, flags.Error) as error:
-        print(describe(error), file=sys.stderr)
-        processes.leave_soon(EXIT_USER_ERROR)
-        sys.exit(EXIT_USER_ERROR)
+        _fail(describe(error))
     except FloatingPointError as error:
-        print(describe(UserError(f"JAX_DEBUG_NANS: {error}")), file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
+        _fail(describe(UserError(f"JAX_DEBUG_NANS: {error}")))
     except (AssertionError, MemoryError, RuntimeError) as error:
         from styleclip_jax import parallel
 
@@ -289,9 +285,15 @@ def run(
             reason = parallel.why_no_device()
         if reason is None:
             raise
-        print(f"error: {reason}", file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
+        _fail(f"error: {reason}")
     sys.exit(code or 0)
+
+
+def _fail(line: str) -> NoReturn:
+    """Ends the program, with a line on what is wrong."""
+    print(line, file=sys.stderr)
+    processes.leave_soon(EXIT_USER_ERROR)
+    sys.exit(EXIT_USER_ERROR)
 
 
 def answer(argv: Sequence[str], document: str, values: flags.FlagValues) -> bool:

@@ -73,26 +73,26 @@ def test_errors_of_the_work_are_those_of_its_waiting() -> None:
 
 
 def test_work_stops_when_nobody_waits() -> None:
-    lock, counted = threading.Lock(), []
+    lock = threading.Lock()
 
     def do(work: Work[None]) -> None:
-        with work.stage("Counting"):
+        with work.stage("Counting", 10**6):
             while True:
                 time.sleep(0.01)
                 work.count(1)
-                counted.append(1)
 
-    waiting = iter(Work(do, lock, set()))
-    next(waiting)
-    waiting.close()
+    lines = iter(Work(do, lock, set()))
+    # It is under way.
+    assert any(" of 1000000 " in progress.line for progress in lines)
+    lines.close()
     # Who stops lets others work.
     assert lock.acquire(timeout=60)
-    assert counted
 
 
-def test_work_of_others_goes_before() -> None:
+def test_work_of_others_goes_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "time", Watch())
     lock = threading.Lock()
     with lock:
-        waiting = iter(Work(lambda work: None, lock, set(), before="Preparing"))
-        assert next(waiting).line == "Preparing … 0 s"
-    list(waiting)
+        lines = iter(Work(lambda work: None, lock, set(), before="Preparing"))
+        assert next(lines).line == "Preparing … 0 s"
+    list(lines)

@@ -35,10 +35,10 @@ def busy_seconds() -> float | None:
 
 def load() -> float:
     """Cores that are busy, over a second; the average of a minute where unknown."""
-    before = busy_seconds()
+    # A process that waits between two lines would else see more than all cores busy.
+    began, before = time.monotonic(), busy_seconds()
     if before is None:
         return os.getloadavg()[0]
-    began = time.monotonic()
     time.sleep(1)
     after = busy_seconds()
     assert after is not None

@@ -43,7 +43,9 @@ def test_killed_at_any_call_a_program_goes_on_to_the_same_files(
 ) -> None:
     calls: list[int] = []
     with monkeypatch.context() as patch:
-        fakes.count_calls(patch, calls.append, kills.CALLS)
+        # Others, such as the cache of compiled programs, make calls once alone.
+        inside = str(tmp_path / "whole")
+        fakes.count_calls(patch, calls.append, kills.CALLS, inside)
         assert start(name, inputs, tmp_path / "whole") == 0
     expected = kills.snapshot(tmp_path / "whole")
     number = 3 if name == "convert" else 2
@@ -56,7 +58,7 @@ def test_killed_at_any_call_a_program_goes_on_to_the_same_files(
 
         folder = tmp_path / f"killed{position}"
         with monkeypatch.context() as patch:
-            fakes.count_calls(patch, kill, kills.CALLS)
+            fakes.count_calls(patch, kill, kills.CALLS, str(folder))
             with pytest.raises(fakes.Killed):
                 start(name, inputs, folder)
         capsys.readouterr()

@@ -20,6 +20,10 @@ os.environ.setdefault("STYLECLIP_KEEP_TRACED", "0")
 # As the programs do it: with one thread XLA computes convolutions in another way.
 os.environ["NPROC"] = str(max(2, os.cpu_count() or 1))
 
+# Servers of tests are on this machine, and gradio's would hear of every page.
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "localhost,127.0.0.1"
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
 from collections.abc import Iterator
 from typing import Any
 

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -72,14 +71,26 @@ def run_on(devices: int, calls: Sequence[tuple[str, str, list[str]]]) -> None:
 
 
 def launch(
-    name: str, options: dict[str, Any], cache: pathlib.Path, devices: int = 1
+    name: str,
+    options: dict[str, Any],
+    cache: pathlib.Path,
+    devices: int = 1,
+    wrap: Callable[[list[str]], list[str]] = list,
 ) -> subprocess.Popen[str]:
-    """A program of `styleclip_jax.cli` as a process with so many devices."""
+    """A program of `styleclip_jax.cli` as a process with so many devices.
+
+    Args:
+      name: its name.
+      options: its flags.
+      cache: folder of the user's cache.
+      devices: number of devices.
+      wrap: what runs its module and flags, such as `ended`.
+    """
     environment = dict(os.environ) | {"XDG_CACHE_HOME": str(cache)}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     arguments = [f"--{flag}={value}" for flag, value in options.items()]
     module = f"styleclip_jax.cli.{name}"
-    return launch_module([module, *arguments], devices, environment)
+    return launch_module(wrap([module, *arguments]), devices, environment)
 
 
 def launch_module(
@@ -107,13 +118,40 @@ def _flags_of(devices: int) -> str:
     return f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
 
 
-def kill_once(process: subprocess.Popen[str], part: pathlib.Path, lines: int) -> None:
-    """Kills a program by SIGKILL as soon as a file of it has so many lines."""
-    while not part.exists() or part.read_bytes().count(b"\n") < lines:
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+def ended(
+    arguments: Sequence[str],
+    part: pathlib.Path,
+    lines: int,
+    number: signal.Signals = signal.SIGKILL,
+) -> list[str]:
+    """Module and flags of a program that a signal ends once a file has so many lines.
+
+    Args:
+      arguments: module and flags of the program.
+      part: file that the program appends to.
+      lines: number of its lines.
+      number: the signal.
+    """
+    return ["tests.run_ended", str(int(number)), str(part), str(lines), *arguments]
+
+
+def expect_kill(process: subprocess.Popen[str]) -> None:
+    """Waits until a program has been killed."""
+    printed, _ = process.communicate()
+    assert process.returncode == -signal.SIGKILL, printed
+
+
+@contextlib.contextmanager
+def kept_port() -> Iterator[int]:
+    """A free port of this machine that nobody is given before it is listened at.
+
+    A socket that is bound and does not listen keeps it from those who ask for any. Who
+    asks for this one may have it beside, as servers set SO_REUSEADDR.
+    """
+    with socket.socket() as kept:
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind(("127.0.0.1", 0))
+        yield kept.getsockname()[1]
 
 
 def run_in_two(
@@ -125,16 +163,14 @@ def run_in_two(
       launch: (flags that connect them) → a process whose output is captured.
       timeout: seconds that each may take.
     """
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    shared = {"coordinator_address": f"localhost:{port}", "num_processes": 2}
-    processes = [launch(shared | {"process_id": i}) for i in range(2)]
-    try:
-        printed = [process.communicate(timeout=timeout)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
+    with kept_port() as port:
+        shared = {"coordinator_address": f"127.0.0.1:{port}", "num_processes": 2}
+        processes = [launch(shared | {"process_id": i}) for i in range(2)]
+        try:
+            printed = [process.communicate(timeout=timeout)[0] for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
     codes = [process.returncode for process in processes]
     assert codes == [0, 0], (codes, printed)
     return printed

@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from styleclip_jax import loading
 from styleclip_jax.app.rooms import Room
 from styleclip_jax.editing.session import Session
 from styleclip_jax.methods import global_directions, mapper
-from tests import tiny
+from tests import programs, tiny
 
 LAYOUT = tiny.GENERATOR.style_layout
 # The program. A shell's background jobs ignore Ctrl-C, and so would those they start.
@@ -71,12 +70,10 @@ def app(
     """The app with tiny networks, which a test may end."""
     folder = tmp_path_factory.mktemp("app")
     (folder / "templates.txt").write_text("a {}\nthe {}\n")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    flags = {**models, "templates": folder / "templates.txt", "port": port}
+    flags = {**models, "templates": folder / "templates.txt"}
     flags |= {"max_queue": NUM_WAITING, "max_upload_mb": 1}
-    with (folder / "log.txt").open("w") as log:
+    with programs.kept_port() as port, (folder / "log.txt").open("w") as log:
+        flags["port"] = port
         process = subprocess.Popen(
             [sys.executable, "-c", _MAIN]
             + [f"--{name}={value}" for name, value in flags.items()],

@@ -1,5 +1,6 @@
 """styleclip-edit on many latents: devices, processes, prompts, mappers, refusals."""
 
+import functools
 import json
 import os
 import pathlib
@@ -36,14 +37,12 @@ def test_four_devices_two_processes_and_a_kill_end_the_same(
     expected = programs.hashes(tmp_path / "four")
     assert len(expected) == num_files + 4
     # One device, killed; programs are kept in the user's cache.
-    process = programs.launch(
-        "edit", direction | {"outdir": tmp_path / "killed"}, cache
-    )
     part = tmp_path / "killed" / "metrics.part0.jsonl"
-    programs.kill_once(process, part, lines=6)
+    killed = functools.partial(programs.ended, part=part, lines=6)
+    same = direction | {"outdir": tmp_path / "killed"}
+    programs.expect_kill(programs.launch("edit", same, cache, wrap=killed))
     assert list(cache.glob("styleclip_jax/*/*"))
     # Two processes go on.
-    same = direction | {"outdir": tmp_path / "killed"}
     printed = programs.run_in_two(
         lambda shared: programs.launch("edit", same | shared, cache)
     )

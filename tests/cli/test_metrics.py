@@ -3,7 +3,6 @@
 import json
 import pathlib
 import shutil
-import subprocess
 from typing import Any
 
 import jax
@@ -144,11 +143,9 @@ def test_features_of_data_are_kept_and_made_anew_when_damaged(
     assert found[0] == found[1] == found[2]
 
 
-def launch(flags: dict[str, Any]) -> subprocess.Popen[str]:
-    """The program as a process with one device."""
-    return programs.launch_module(
-        ["styleclip_jax.cli.metrics", *argv(flags)[1:]], devices=1
-    )
+def command(flags: dict[str, Any]) -> list[str]:
+    """Module and flags of the program."""
+    return ["styleclip_jax.cli.metrics", *argv(flags)[1:]]
 
 
 @pytest.mark.slow
@@ -160,8 +157,11 @@ def test_four_devices_two_processes_and_a_kill_give_the_same_digits(
     outdir = flags["outdir"].with_name("killed")
     flags |= {"outdir": outdir, "data_cache": "none"}
     part = outdir / "repeat-0/samples/metrics.part0.jsonl"
-    programs.kill_once(launch(flags), part, lines=4)
-    printed = programs.run_in_two(lambda shared: launch(flags | shared))
+    killed = programs.ended(command(flags), part, lines=4)
+    programs.expect_kill(programs.launch_module(killed, devices=1))
+    printed = programs.run_in_two(
+        lambda shared: programs.launch_module(command(flags | shared), devices=1)
+    )
     assert "images are done" in printed[0]
     tables = [outdir.with_name(name) / "metrics.md" for name in ("out", "killed")]
     assert tables[0].read_text() == tables[1].read_text()

@@ -297,7 +297,7 @@ def test_two_processes_share_the_channels(
             text=True,
         )
 
-    outputs = programs.run_in_two(launch, timeout=300)
+    outputs = programs.run_in_two(launch)
     assert "relevance: " in outputs[0]
     assert "relevance: " not in outputs[1]
     tables = [

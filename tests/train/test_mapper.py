@@ -5,7 +5,6 @@ import json
 import pathlib
 import signal
 import subprocess
-import time
 from typing import Any
 
 import jax
@@ -154,16 +153,13 @@ def test_ended_in_the_middle_a_run_goes_on_to_the_same_result(
     finished: pathlib.Path,
     tmp_path: pathlib.Path,
     capsys: Any,
-    number: int,
+    number: signal.Signals,
 ) -> None:
     options = models | {"workdir": tmp_path}
-    process = launch(options, devices=4)
-    deadline = time.monotonic() + 300
-    while not (tmp_path / "checkpoints" / "8").exists():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(number)
+    # A line for each prompt, of nine steps and of the validations after four and eight.
+    part, lines = tmp_path / "metrics.jsonl", (9 + 2) * len(PROMPTS)
+    ended = programs.ended(command(options), part, lines, number)
+    process = programs.launch_module(ended, devices=4)
     out, _ = process.communicate()
     done = max(line["step"] for line in read_whole_lines(tmp_path))
     assert 8 <= done < STEPS
@@ -197,9 +193,7 @@ def test_two_processes_train_as_one(
     models: dict[str, str], finished: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     options = models | {"workdir": tmp_path}
-    outputs = programs.run_in_two(
-        lambda shared: launch(options | shared, devices=1), timeout=300
-    )
+    outputs = programs.run_in_two(lambda shared: launch(options | shared, devices=1))
     assert "2 in 2 processes" in outputs[0]
     assert_same_metrics(read_metrics(tmp_path), read_metrics(finished), 1e-4)
     assert (tmp_path / "last" / "a-dog" / "config.json").exists()

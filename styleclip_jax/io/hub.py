@@ -72,7 +72,11 @@ def _is_there() -> bool:
     if huggingface_hub.constants.HF_HUB_OFFLINE:
         return False
     url = urllib.parse.urlsplit(huggingface_hub.constants.ENDPOINT)
-    if not url.hostname or urllib.request.getproxies():
+    if not url.hostname:
+        return True
+    # NO_PROXY alone, which names who is reached without one, is no proxy.
+    proxies = urllib.request.getproxies().keys() & {url.scheme, "all"}
+    if proxies and not urllib.request.proxy_bypass(url.hostname):
         return True
     port = url.port or {"http": 80}.get(url.scheme, 443)
     try:

@@ -89,7 +89,10 @@ def generate(
 ) -> subprocess.CompletedProcess[str]:
     """styleclip-generate with a generator of the hub, as a process of its own."""
     flags = (f"--generator={name}", f"--outdir={home / outdir}", "--seeds=0-1")
-    environment = {"HF_ENDPOINT": address, "HF_HOME": str(home / "cache")}
+    environment = {"HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0"}
+    # Each of these is a user's own way to say where the cache is.
+    environment |= {"HF_HOME": str(home / "cache")}
+    environment |= {"HF_HUB_CACHE": str(home / "cache" / "hub")}
     environment |= {"PYTHONPATH": str(programs.REPOSITORY)}
     return subprocess.run(
         [sys.executable, "-m", "styleclip_jax.cli.generate", *flags, "--grid=0"],

@@ -146,12 +146,16 @@ def kept_port() -> Iterator[int]:
     """A free port of this machine that nobody is given before it is listened at.
 
     A socket that is bound and does not listen keeps it from those who ask for any. Who
-    asks for this one may have it beside, as servers set SO_REUSEADDR.
+    asks for this one may have it beside, as servers set SO_REUSEADDR. Elsewhere than on
+    Linux they may not, and the port is free only.
     """
     with socket.socket() as kept:
         kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         kept.bind(("127.0.0.1", 0))
-        yield kept.getsockname()[1]
+        port = kept.getsockname()[1]
+        if not sys.platform.startswith("linux"):
+            kept.close()
+        yield port
 
 
 def run_in_two(

@@ -34,11 +34,15 @@ _FEATURE_PIXELS = 28 * 28
 # so are gradients of all networks, where XLA copies kernels larger than the images.
 _SMALL_TILE_PIXELS = 14 * 14
 _FEW_PIXELS = 8 * 8
+# Of one image alone: transformed kernels would wait in memory for as little work.
+_FEW_PIXELS_OF_ONE = 14 * 14
 # Up to so many pixels, products of bfloat16 are quicker than convolutions of float32.
 _PRODUCTS_PIXELS = 32 * 32
 
 # f(x, kernel, precision), where the last is highest, high or default.
 Bilinear = Callable[..., jax.Array]
+# Of images: [B, H, W, channels].
+_Shape = tuple[int, ...]
 
 
 def convolve(
@@ -180,8 +184,9 @@ def feature_conv3x3(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Arra
     return _FEATURE_CONV3X3.value(x, kernel, precision)
 
 
-def _quick_conv3x3(height: int, width: int, channels: int) -> Bilinear:
+def _quick_conv3x3(shape: _Shape, channels: int) -> Bilinear:
     """Form of `conv3x3` for CPUs."""
+    _, height, width, _ = shape
     pixels = height * width
     if not winograd.fits(height, width) or pixels < _ROWS_PIXELS:
         return direct_conv3x3
@@ -191,23 +196,24 @@ def _quick_conv3x3(height: int, width: int, channels: int) -> Bilinear:
     return winograd.conv3x3_by_rows if channels >= _ROWS_CHANNELS else direct_conv3x3
 
 
-def _quick_canvas_conv3x3(height: int, width: int, channels: int) -> Bilinear:
+def _quick_canvas_conv3x3(shape: _Shape, channels: int) -> Bilinear:
     """Form of `canvas_conv3x3` for CPUs."""
-    form = _quick_conv3x3(height, width, channels)
-    is_small = form is winograd.conv3x3 and height * width < _CANVAS_PIXELS
+    form = _quick_conv3x3(shape, channels)
+    is_small = form is winograd.conv3x3 and shape[1] * shape[2] < _CANVAS_PIXELS
     return winograd.conv3x3_by_rows if is_small else form
 
 
-def _quick_feature_conv3x3(height: int, width: int, channels: int) -> Bilinear:
+def _quick_feature_conv3x3(shape: _Shape, channels: int) -> Bilinear:
     """Form of `feature_conv3x3` for CPUs."""
+    images, height, width, _ = shape
     pixels, whole = height * width, winograd.fits(height, width)
     if channels >= _FEATURE_CHANNELS and pixels >= _FEATURE_PIXELS and whole:
         return winograd.conv3x3
     if channels >= _WINOGRAD_CHANNELS:
+        if pixels <= (_FEW_PIXELS if images > 1 else _FEW_PIXELS_OF_ONE):
+            return _conv3x3_by_product
         if pixels >= _SMALL_TILE_PIXELS and height % 2 == width % 2 == 0:
             return _conv3x3_of_small_tiles
-        if pixels <= _FEW_PIXELS:
-            return _conv3x3_by_product
     return direct_conv3x3
 
 
@@ -266,23 +272,18 @@ def _outweighs(channels: int, pixels: int) -> bool:
     return channels >= _WINOGRAD_CHANNELS and pixels <= _FEW_PIXELS
 
 
-def _form_on_cpu(
-    choose: Callable[[int, int, int], Bilinear], images: jax.Array, kernel: jax.Array
-) -> Bilinear:
-    _, height, width, _ = images.shape
-    return choose(height, width, min(kernel.shape[2:]))
-
-
-def _define(name: str, choose: Callable[[int, int, int], Bilinear]) -> bilinear.Forms:
-    """3×3 convolution whose form on CPUs is chosen by height, width and channels."""
+def _define(name: str, choose: Callable[[_Shape, int], Bilinear]) -> bilinear.Forms:
+    """3×3 convolution whose form on CPUs is chosen by images' shape and channels."""
 
     def value(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
-        form = on_cpu(x, _form_on_cpu(choose, x, kernel), _conv3x3_by_product)
+        form = choose(x.shape, min(kernel.shape[2:]))
+        form = on_cpu(x, form, _conv3x3_by_product)
         return form(x, kernel, precision)
 
     def gradient(g: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
-        form = _form_on_cpu(choose, g, kernel)
-        few = _outweighs(min(kernel.shape[2:]), g.shape[1] * g.shape[2])
+        channels = min(kernel.shape[2:])
+        form = choose(g.shape, channels)
+        few = _outweighs(channels, g.shape[1] * g.shape[2])
         if form is _conv3x3_by_product or few:
             # Its kernel stays as it is, where `direct_conv3x3` copies it in order.
             return _gradient(_conv3x3_by_product, g, kernel, precision)

@@ -51,10 +51,10 @@ PAIRS = {
         28,
         64,
     ),
-    "features_14": (
+    "features_16": (
         convolutions.feature_conv3x3,
         convolutions.direct_conv3x3,
-        14,
+        16,
         256,
     ),
     "features_7": (
@@ -111,6 +111,17 @@ def test_small_canvases_are_convolved_along_one_axis(size: int, products: int) -
     text = program.lower(lowering_platforms=("cpu",)).as_text()
     assert text.count("stablehlo.dot_general") == products
     assert text.count("stablehlo.convolution") == (0 if products else 6)
+
+
+@pytest.mark.parametrize(("images", "products"), [(1, 1), (2, 16)])
+def test_kernel_of_one_small_image_is_not_transformed(
+    images: int, products: int
+) -> None:
+    x = jax.ShapeDtypeStruct((images, 14, 14, 256), jnp.float32)
+    kernel = jax.ShapeDtypeStruct((3, 3, 256, 256), jnp.float32)
+    program = jax.jit(exact(convolutions.feature_conv3x3)).trace(x, kernel)
+    text = program.lower(lowering_platforms=("cpu",)).as_text()
+    assert text.count("stablehlo.dot_general") == products
 
 
 @pytest.mark.parametrize("name", ["few_pixels", "upsample_wide"])

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from styleclip_jax import latents, loading, parallel, spaces
-from styleclip_jax.batch import run_folder
 from styleclip_jax.cli import signals
 from styleclip_jax.errors import UserError
 from styleclip_jax.evaluation import generator_tables
@@ -176,24 +175,22 @@ def _begin(
     request: GeneratorRequest, data: RealImages, about: list[str], listener: Listener
 ) -> None:
     """Tells what is trained, and begins or goes on with the folder of the run."""
-    with parallel.first_alone():
-        if jax.process_index():
-            return
-        for line in about:
-            listener.tell(line)
-        inputs = {"data": data.images.identity}
+
+    def inputs() -> dict[str, str]:
+        found = {"data": data.images.identity}
         if request.recipe.resume_from is not None:
-            inputs["resume_from"] = checkpoints.fingerprint(request.recipe.resume_from)
-        run_folder.begin(
-            request.workdir,
-            program=PROGRAM,
-            settings=request.settings,
-            inputs=inputs,
-            field="workdir",
-            chosen={"batch_size": request.run.batch_size},
-            tell=listener.tell,
-        )
-        files.remove_unfinished(request.workdir)
+            found["resume_from"] = checkpoints.fingerprint(request.recipe.resume_from)
+        return found
+
+    training.begin_folder(
+        request.workdir,
+        PROGRAM,
+        request.settings,
+        inputs,
+        request.run.batch_size,
+        about,
+        listener,
+    )
 
 
 def _run(

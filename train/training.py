@@ -136,12 +136,46 @@ def begin(
 ) -> None:
     """Tells what is trained, and begins or goes on with the folder of the run.
 
-    The first process alone does so, and the others go on if it has.
-
     Args:
       request: what is asked for, with the batch that the devices share.
       program: name of the program in the record.
       inputs: hashes of what the run reads.
+      about: lines on what is trained.
+      listener: is told them.
+
+    Raises:
+      UserError: the folder is of another run.
+    """
+    begin_folder(
+        request.workdir,
+        program,
+        {**request.settings, **request.models.record()},
+        lambda: inputs,
+        request.run.batch_size,
+        about,
+        listener,
+    )
+
+
+def begin_folder(
+    workdir: pathlib.Path,
+    program: str,
+    settings: Mapping[str, Any],
+    inputs: Callable[[], Mapping[str, str]],
+    batch_size: int | None,
+    about: Sequence[str],
+    listener: Listener,
+) -> None:
+    """Begins or goes on with the folder of any training, as `begin` does.
+
+    The first process alone does so, and the others go on if it has.
+
+    Args:
+      workdir: the folder.
+      program: name of the program in the record.
+      settings: what decides the results, by the names of the flags.
+      inputs: gives hashes of what the run reads.
+      batch_size: batch that the devices share.
       about: lines on what is trained.
       listener: is told them.
 
@@ -154,15 +188,15 @@ def begin(
         for line in about:
             listener.tell(line)
         run_folder.begin(
-            request.workdir,
+            workdir,
             program=program,
-            settings={**request.settings, **request.models.record()},
-            inputs=dict(inputs),
+            settings=settings,
+            inputs=inputs(),
             field="workdir",
-            chosen={"batch_size": request.run.batch_size},
+            chosen={"batch_size": batch_size},
             tell=listener.tell,
         )
-        files.remove_unfinished(request.workdir)
+        files.remove_unfinished(workdir)
 
 
 def describe(

@@ -230,7 +230,7 @@ def test_ctrl_c_ends_a_full_queue_in_a_line(visitor: Visitor, app: App) -> None:
     visitor.values["Steps"] = 500
     codes = [visitor.ask("click", "optimize") for _ in range(NUM_WAITING + 3)]
     assert codes[0] == 200
-    assert 503 in codes
+    assert codes[-1] == 503
     # Nor does a request go past the queue.
     assert visitor.ask("click", "optimize", "run/predict") == 404
     app.process.send_signal(signal.SIGINT)
